@@ -1,0 +1,108 @@
+//! What the head tells the command line, the status page and anyone with `curl`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::{EngineState, Facts, Health, Service};
+use crate::names::{Mac, Name};
+use crate::timeline::{Event, Millis, Phase};
+
+/// The whole cluster at one moment. `GET /v1/status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    pub cluster: Name,
+    pub at: Millis,
+    /// The boot set that nodes are given, by digest; `None` before one is built.
+    pub set: Option<String>,
+    /// Resident bytes of the head itself.
+    pub head_resident: u64,
+    pub nodes: Vec<NodeStatus>,
+    pub workloads: Vec<WorkloadStatus>,
+    /// Machines that asked to boot and are not in the repository.
+    pub seen: Vec<Seen>,
+    /// What the head is waiting for, as sentences.
+    pub waiting: Vec<Waiting>,
+}
+
+/// One node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub name: Name,
+    pub role: Name,
+    pub phase: Phase,
+    /// When it entered this phase.
+    pub since: Millis,
+    /// Percent of the root that is there, in stage 1.
+    pub percent: Option<u8>,
+    /// The last thing that happened to it.
+    pub last: Option<String>,
+    /// The reason it does not go on, if it said one.
+    pub failure: Option<String>,
+    pub connected: bool,
+    pub set: Option<String>,
+    pub facts: Option<Facts>,
+    pub health: Option<Health>,
+    /// When the phases of its present boot began.
+    pub times: Vec<(Phase, Millis)>,
+}
+
+impl NodeStatus {
+    /// The engine as the node reports it.
+    pub fn engine(&self) -> Option<&EngineState> {
+        self.health.as_ref().map(|health| &health.engine)
+    }
+}
+
+/// One workload of the repository.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WorkloadStatus {
+    pub name: Name,
+    /// Deployed as the repository has it now.
+    pub current: bool,
+    pub services: Vec<Service>,
+}
+
+/// A machine that is not in the repository, with what it said of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    pub mac: Mac,
+    pub firmware: String,
+    /// Machine UUID (option 97), where it sent one.
+    pub uuid: Option<String>,
+    pub first: Millis,
+    pub last: Millis,
+    pub times: u64,
+}
+
+/// Something the head is waiting for: what, since when, and until when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    pub subject: String,
+    pub reason: String,
+    pub since: Millis,
+    pub until: Option<Millis>,
+}
+
+/// `GET /v1/events?after=N`: what has happened since, oldest first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Events {
+    pub events: Vec<Event>,
+    /// Give this as `after` next time.
+    pub next: u64,
+}
+
+/// `POST /v1/nodes/NAME/power`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PowerAction {
+    On,
+    Off,
+    /// Off, and on again.
+    Cycle,
+}
+
+/// Any failure of the API: what was wrong, and what to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Problem {
+    pub error: String,
+    pub help: Option<String>,
+}

@@ -1,0 +1,68 @@
+//! The manifest of a boot set: what a node boots, by digest, signed as one file.
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{Digest, Name};
+
+/// The version of the manifest's form. Stage 1 refuses one it does not know.
+pub const FORM: u32 = 1;
+
+/// What `manifest.json` in a boot set says. Its SHA-256 digest names the boot set;
+/// `manifest.json.minisig` beside it is the minisign signature over the same bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub form: u32,
+    pub cluster: Name,
+    /// Version of the program that built the set.
+    pub version: String,
+    /// Git revision of the cluster repository, and `-dirty` where the tree had changes.
+    /// `None` outside a git repository.
+    pub revision: Option<String>,
+    /// Debian's name of the architecture: `amd64`, `arm64`.
+    pub architecture: String,
+    pub suite: String,
+    pub kernel: Artifact,
+    pub initrd: Artifact,
+    /// Read-only squashfs layers, the lowest first.
+    pub layers: Vec<Layer>,
+    /// Kernel arguments that every node gets.
+    pub cmdline: String,
+    /// Debian packages in the root, sorted by name.
+    pub packages: Vec<Package>,
+}
+
+impl Manifest {
+    /// All files of the set.
+    pub fn artifacts(&self) -> impl Iterator<Item = &Artifact> {
+        [&self.kernel, &self.initrd].into_iter().chain(self.layers.iter().map(|layer| &layer.artifact))
+    }
+
+    /// Bytes that a node without a disk fetches to boot.
+    pub fn payload(&self) -> u64 {
+        self.artifacts().map(|artifact| artifact.size).sum()
+    }
+}
+
+/// One file of a boot set, kept under its digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    pub sha256: Digest,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// One squashfs layer of the root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// `root` (Debian packages) or `site` (agent, stock files, overlay, containers).
+    pub name: String,
+    #[serde(flatten)]
+    pub artifact: Artifact,
+}
+
+/// One Debian package in the root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Package {
+    pub name: String,
+    pub version: String,
+}

@@ -1,0 +1,10 @@
+//! What a cluster is: the cluster repository, validated, and the words that head and nodes exchange.
+//!
+//! Nothing here waits, listens or keeps time: every type is plain data that the other crates share.
+
+pub mod agent;
+pub mod api;
+pub mod boot_set;
+pub mod names;
+pub mod repository;
+pub mod timeline;

@@ -1,0 +1,228 @@
+//! The cluster repository: what was written, and what it means once validated.
+//!
+//! `bramble.toml` goes through two layers that never mix: [`written`] is the file as serde reads
+//! it; [`Cluster`] is what it means, with defaults filled in and every rule held. In between,
+//! [`problem`] ties each broken rule to the line that breaks it.
+
+mod keys;
+pub mod problem;
+mod rules;
+pub mod written;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{Mac, Name};
+pub use problem::{Problem, Problems, Severity};
+
+/// Name of the file that says what the cluster is.
+pub const FILE: &str = "bramble.toml";
+
+/// A cluster, validated.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// The folder that holds `bramble.toml`.
+    pub root: PathBuf,
+    pub name: Name,
+    /// DNS suffix of the nodes' names. Default `home.arpa` (RFC 8375).
+    pub domain: String,
+    pub ssh_keys: Vec<String>,
+    pub time_servers: Vec<String>,
+    pub network: Network,
+    pub image: Image,
+    pub engine: EngineKind,
+    pub nodes: BTreeMap<Name, Node>,
+    pub workloads: BTreeMap<Name, Workload>,
+    pub lab: Lab,
+    /// What is allowed but probably not meant.
+    pub warnings: Problems,
+}
+
+/// The wire that nodes boot from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    pub interface: String,
+    pub dhcp: Dhcp,
+    /// TCP port of boot files, status page and API.
+    pub http_port: u16,
+    /// TCP port of the agents' connection.
+    pub agent_port: u16,
+    /// Answer IPv6 router solicitations with "no router here" (lifetime 0), so that iPXE does not
+    /// wait 13 s for one. Only for wires without an IPv6 router.
+    pub no_ipv6_router: bool,
+}
+
+/// Who hands out addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dhcp {
+    /// The home router does; the head only adds what to boot.
+    Proxy,
+    /// The head does.
+    Full(Subnet),
+}
+
+/// The subnet of full DHCP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subnet {
+    pub address: Ipv4Addr,
+    /// Length of the network prefix in bits.
+    pub prefix: u8,
+    /// First and last address given to machines without a fixed one.
+    pub pool: (Ipv4Addr, Ipv4Addr),
+    pub router: Option<Ipv4Addr>,
+    pub dns: Vec<Ipv4Addr>,
+    pub lease_seconds: u32,
+}
+
+impl Subnet {
+    pub fn mask(&self) -> Ipv4Addr {
+        mask(self.prefix)
+    }
+
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        u32::from(address) & u32::from(self.mask()) == u32::from(self.address)
+    }
+
+    /// The first and the last address that a machine can have.
+    pub fn hosts(&self) -> (Ipv4Addr, Ipv4Addr) {
+        let network = u32::from(self.address);
+        let broadcast = network | !u32::from(self.mask());
+        (Ipv4Addr::from(network + 1), Ipv4Addr::from(broadcast - 1))
+    }
+}
+
+/// The netmask of a prefix length.
+pub(crate) fn mask(prefix: u8) -> Ipv4Addr {
+    Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0))
+}
+
+/// What the boot set is made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    pub suite: String,
+    /// Debian packages beyond those of the stock recipe and the engine.
+    pub packages: Vec<String>,
+    /// Folder whose files lie over the root, absolute.
+    pub overlay: Option<PathBuf>,
+    /// OCI archives that every node has without a registry, absolute.
+    pub containers: Vec<PathBuf>,
+    /// Kernel arguments beyond those of the stock recipe.
+    pub cmdline: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EngineKind {
+    Swarm,
+}
+
+/// What a role does in the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EnginePart {
+    Manager,
+    Worker,
+    /// Not a member.
+    None,
+}
+
+/// A machine of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// All addresses it may send from; never empty.
+    pub macs: Vec<Mac>,
+    pub role: Name,
+    pub part: EnginePart,
+    /// Fixed address, in full DHCP.
+    pub address: Option<Ipv4Addr>,
+    pub power: PowerKind,
+    pub machine: LabMachine,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PowerKind {
+    /// A person presses the button.
+    Hand,
+    WakeOnLan,
+}
+
+/// Files in the engine's own format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    /// Absolute.
+    pub path: PathBuf,
+}
+
+/// The lab's own settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lab {
+    /// Address and prefix of the lab's wire in proxy mode; full DHCP has its own subnet.
+    pub subnet: (Ipv4Addr, u8),
+    /// Workload and path that `bramble lab up --check` asks until every replica has answered.
+    pub check: Option<Check>,
+}
+
+/// What proves that the lab's cluster works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    pub workload: Name,
+    /// TCP port that any node answers on.
+    pub port: u16,
+    pub path: String,
+}
+
+/// A node as a virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabMachine {
+    pub firmware: LabFirmware,
+    /// MiB.
+    pub memory: u32,
+    pub cpus: u32,
+    /// GiB.
+    pub disk: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LabFirmware {
+    Bios,
+    Uefi,
+}
+
+impl Cluster {
+    /// Reads and validates the repository in `root`.
+    ///
+    /// # Errors
+    /// All problems at once, each with its line. A repository with warnings only is returned,
+    /// with the warnings in it.
+    pub fn load(root: &Path) -> Result<Cluster, Problems> {
+        let path = root.join(FILE);
+        let text = std::fs::read_to_string(&path).map_err(|error| Problems::unreadable(&path, &error))?;
+        Self::parse(root, &path, &text)
+    }
+
+    /// As [`Cluster::load`], with the text of `bramble.toml` given.
+    pub fn parse(root: &Path, path: &Path, text: &str) -> Result<Cluster, Problems> {
+        let source = problem::Source::new(path, text);
+        let written = keys::read(&source)?;
+        rules::hold(root, &written, source)
+    }
+
+    pub fn node_of(&self, mac: Mac) -> Option<(&Name, &Node)> {
+        self.nodes.iter().find(|(_, node)| node.macs.contains(&mac))
+    }
+
+    pub fn managers(&self) -> impl Iterator<Item = &Name> {
+        self.nodes.iter().filter(|(_, node)| node.part == EnginePart::Manager).map(|(name, _)| name)
+    }
+}
+
+/// The JSON Schema of `bramble.toml`, for editors.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(written::Repository).to_value()
+}
+
+#[cfg(test)]
+mod tests;

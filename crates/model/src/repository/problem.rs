@@ -1,0 +1,217 @@
+//! A broken rule of the repository, tied to the line that breaks it.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use serde::Serialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+/// What is wrong, where, what was expected and what to do.
+#[derive(Debug, Clone, Serialize)]
+pub struct Problem {
+    pub severity: Severity,
+    pub file: String,
+    /// From 1; 0 where the file has no such line (a missing file).
+    pub line: usize,
+    pub column: usize,
+    /// The key, dotted: `nodes.m1.mac`.
+    pub key: String,
+    pub message: String,
+    pub help: Option<String>,
+    #[serde(skip)]
+    span: Range<usize>,
+    #[serde(skip)]
+    source: Option<NamedSource<String>>,
+}
+
+/// Everything that is wrong, in the order of the file.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(transparent)]
+pub struct Problems(pub Vec<Problem>);
+
+/// `bramble.toml` with the places of its keys.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) name: String,
+    pub(super) text: String,
+}
+
+impl Source {
+    pub(super) fn new(path: &Path, text: &str) -> Self {
+        Source { name: path.display().to_string(), text: text.to_owned() }
+    }
+
+    /// The bytes of the value at `key`, or of the nearest table around it that is written.
+    fn locate(&self, key: &[&str]) -> Range<usize> {
+        let Ok(document) = DeTable::parse(&self.text) else { return 0..0 };
+        let mut span = 0..0;
+        let mut table: &DeTable<'_> = document.get_ref();
+        let mut list: Option<&[Spanned<DeValue<'_>>]> = None;
+        for part in key {
+            let value = match list {
+                Some(items) => part.parse().ok().and_then(|index: usize| items.get(index)),
+                None => match table.get_key_value(*part) {
+                    Some((name, value)) => {
+                        span = name.span();
+                        Some(value)
+                    }
+                    None => None,
+                },
+            };
+            let Some(value) = value else { break };
+            list = None;
+            match value.get_ref() {
+                DeValue::Table(inner) => table = inner,
+                DeValue::Array(items) => {
+                    list = Some(items);
+                    span = value.span();
+                }
+                _ => span = value.span(),
+            }
+        }
+        span
+    }
+
+    /// A problem with the value at `key`.
+    pub(super) fn problem(&self, key: &[&str], message: impl Into<String>) -> Problem {
+        self.problem_at(self.locate(key), key.join("."), message)
+    }
+
+    pub(super) fn problem_at(&self, span: Range<usize>, key: String, message: impl Into<String>) -> Problem {
+        let start = span.start.min(self.text.len());
+        let before = self.text.get(..start).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        Problem {
+            severity: Severity::Error,
+            file: self.name.clone(),
+            line,
+            column,
+            key,
+            message: message.into(),
+            help: None,
+            span,
+            source: Some(NamedSource::new(&self.name, self.text.clone())),
+        }
+    }
+}
+
+impl Problem {
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Adds "did you mean" where one of `known` is near to `written`, else lists them.
+    pub(super) fn near(self, written: &str, known: &[&str]) -> Self {
+        match near_miss(written, known) {
+            Some(near) => self.help(format!("did you mean `{near}`?")),
+            None if known.is_empty() => self,
+            None => {
+                let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+                self.help(format!("expected one of {}", known.join(", ")))
+            }
+        }
+    }
+
+    pub(super) fn warning(mut self) -> Self {
+        self.severity = Severity::Warning;
+        self
+    }
+}
+
+/// The one of `known` that was probably meant.
+pub(super) fn near_miss<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
+    known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(written, name), *name))
+        .filter(|(distance, name)| *distance <= (name.len() / 3).max(1))
+        .min()
+        .map(|(_, name)| name)
+}
+
+impl Problems {
+    pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
+        let (message, help) = match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                ("there is no such file".to_owned(), "name a cluster repository, or make one with `bramble init DIR`")
+            }
+            std::io::ErrorKind::InvalidData => ("the file is not UTF-8 text".to_owned(), "save it as UTF-8"),
+            _ => (format!("cannot be read: {error}"), "make it readable for this user"),
+        };
+        let source = Source::new(path, "");
+        let mut problem = source.problem_at(0..0, String::new(), message).help(help);
+        problem.line = 0;
+        problem.column = 0;
+        problem.source = None;
+        Problems(vec![problem])
+    }
+
+    pub fn has_errors(&self) -> bool {
+        self.0.iter().any(|problem| problem.severity == Severity::Error)
+    }
+
+    /// In the order of the file, without colour unless asked.
+    pub fn render(&self, colour: bool) -> String {
+        let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+        let handler = GraphicalReportHandler::new_themed(theme).with_width(100).with_context_lines(1);
+        let mut out = String::new();
+        for problem in &self.0 {
+            let rendered = handler.render_report(&mut out, problem);
+            debug_assert!(rendered.is_ok());
+            if problem.source.is_none() {
+                out.push_str(&format!("   in {}\n", problem.file));
+            }
+        }
+        out
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.key.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.key, self.message) }
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl Diagnostic for Problem {
+    fn severity(&self) -> Option<miette::Severity> {
+        Some(match self.severity {
+            Severity::Error => miette::Severity::Error,
+            Severity::Warning => miette::Severity::Warning,
+        })
+    }
+
+    fn help(&self) -> Option<Box<dyn fmt::Display + '_>> {
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.source.as_ref().map(|source| source as &dyn SourceCode)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        self.source.as_ref()?;
+        let label = LabeledSpan::new_with_span(Some("here".into()), self.span.clone());
+        Some(Box::new(std::iter::once(label)))
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.render(false).trim_end())
+    }
+}
+
+impl std::error::Error for Problems {}

@@ -1,0 +1,513 @@
+//! The rules of a cluster: from [`written`] to [`Cluster`], every broken rule with its place.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::Ipv4Addr;
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+
+use super::problem::{Problem, Problems, Severity, Source};
+use super::*;
+
+/// Debian suites that the stock recipe is known to build. Older ones lack what it needs
+/// (kernels that load compressed modules, a Docker that loads OCI archives).
+const SUITES: [&str; 3] = ["trixie", "forky", "sid"];
+
+/// Holds every rule over what was written.
+pub(super) fn hold(root: &Path, written: &written::Repository, source: Source) -> Result<Cluster, Problems> {
+    let mut rules = Rules { root, source: &source, problems: Vec::new() };
+    let name = rules.name(&["cluster", "name"], &written.cluster.name);
+    let domain = rules.domain(written.cluster.domain.as_deref());
+    rules.ssh_keys(&written.cluster.ssh_keys);
+    let network = rules.network(&written.network);
+    let image = rules.image(&written.image);
+    let engine = rules.engine(written.engine.kind.as_deref());
+    let roles = rules.roles(&written.roles);
+    let nodes = rules.nodes(&written.nodes, &roles, &network);
+    let workloads = rules.workloads(&written.workloads);
+    let lab = rules.lab(&written.lab, &workloads);
+    rules.managers(&nodes, !workloads.is_empty());
+
+    let mut problems = rules.problems;
+    problems.sort_by_key(|problem| (problem.line, problem.column));
+    let problems = Problems(problems);
+    if problems.has_errors() {
+        return Err(problems);
+    }
+    let (Some(name), Some(network), Some(lab)) = (name, network, lab) else {
+        unreachable!("a part is missing only where a problem was reported");
+    };
+    Ok(Cluster {
+        root: root.to_owned(),
+        name,
+        domain,
+        ssh_keys: written.cluster.ssh_keys.clone(),
+        time_servers: written.cluster.time_servers.clone(),
+        network,
+        image,
+        engine,
+        nodes,
+        workloads,
+        lab,
+        warnings: problems,
+    })
+}
+
+struct Rules<'a> {
+    root: &'a Path,
+    source: &'a Source,
+    problems: Vec<Problem>,
+}
+
+impl Rules<'_> {
+    fn wrong(&mut self, key: &[&str], message: impl Into<String>) -> &mut Problem {
+        self.problems.push(self.source.problem(key, message));
+        self.problems.last_mut().expect("one was just pushed")
+    }
+
+    /// Parses `text`; a failure is reported at `key`.
+    fn parse<T: FromStr<Err: Display>>(&mut self, key: &[&str], text: &str) -> Option<T> {
+        text.parse().map_err(|error| self.wrong(key, format!("`{text}`: {error}"))).ok()
+    }
+
+    fn name(&mut self, key: &[&str], text: &str) -> Option<Name> {
+        self.parse(key, text)
+    }
+
+    fn address(&mut self, key: &[&str], text: &str) -> Option<Ipv4Addr> {
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            self.wrong(key, format!("`{text}`: expected an IPv4 address, such as \"10.77.0.11\""));
+        }
+        parsed
+    }
+
+    /// One word of a fixed set.
+    fn word<T: Copy>(&mut self, key: &[&str], text: Option<&str>, what: &str, words: &[(&str, T)]) -> T {
+        let Some(text) = text else { return words[0].1 };
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+            return *value;
+        }
+        let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        let problem = self.source.problem(key, format!("unknown {what} `{text}`")).near(text, &known);
+        self.problems.push(problem);
+        words[0].1
+    }
+
+    fn domain(&mut self, domain: Option<&str>) -> String {
+        let domain = domain.unwrap_or("home.arpa");
+        if domain.len() > 190 || domain.split('.').any(|label| label.parse::<Name>().is_err()) {
+            self.wrong(&["cluster", "domain"], format!("`{domain}`: expected a DNS domain, such as \"home.arpa\""));
+        }
+        domain.to_owned()
+    }
+
+    fn ssh_keys(&mut self, keys: &[String]) {
+        for (index, key) in keys.iter().enumerate() {
+            let mut words = key.split_whitespace();
+            let kind = words.next().unwrap_or_default();
+            let body = words.next().unwrap_or_default();
+            let known = ["ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-ed25519", "sk-ecdsa-sha2-"];
+            if !known.iter().any(|known| kind.starts_with(known)) || !body.starts_with("AAAA") || key.contains('\n') {
+                let at = index.to_string();
+                self.wrong(&["cluster", "ssh_keys", &at], "expected a public SSH key on one line").help =
+                    Some("copy the line from a `.pub` file, such as \"ssh-ed25519 AAAA… you@home\"".into());
+            }
+        }
+    }
+
+    fn network(&mut self, network: &written::NetworkSection) -> Option<Network> {
+        let interface = &network.interface;
+        if interface.is_empty() || interface.len() > 15 || interface.contains(['/', ' ', ':']) {
+            self.wrong(
+                &["network", "interface"],
+                format!(
+                    "`{interface}`: expected the name of a network interface, 1 to 15 characters, such as \"eth0\""
+                ),
+            );
+        }
+        let full =
+            self.word(&["network", "dhcp"], network.dhcp.as_deref(), "DHCP mode", &[("proxy", false), ("full", true)]);
+        let dhcp = if full { Dhcp::Full(self.subnet(network)?) } else { self.proxy(network) };
+        let (http_port, agent_port) = (network.http_port.unwrap_or(7080), network.agent_port.unwrap_or(7443));
+        if http_port == agent_port {
+            self.wrong(&["network", "agent_port"], format!("port {agent_port} is already the `http_port`"));
+        }
+        Some(Network {
+            interface: interface.clone(),
+            dhcp,
+            http_port,
+            agent_port,
+            no_ipv6_router: network.no_ipv6_router.unwrap_or(false),
+        })
+    }
+
+    fn proxy(&mut self, network: &written::NetworkSection) -> Dhcp {
+        let only_full = [
+            ("pool", network.pool.is_some()),
+            ("router", network.router.is_some()),
+            ("dns", !network.dns.is_empty()),
+            ("lease_seconds", network.lease_seconds.is_some()),
+        ];
+        for (key, written) in only_full {
+            if written {
+                self.wrong(
+                    &["network", key],
+                    "has no effect while `dhcp` is \"proxy\": the home router hands out addresses",
+                )
+                .help = Some("remove it, or set `dhcp = \"full\"`".into());
+            }
+        }
+        Dhcp::Proxy
+    }
+
+    fn cidr(&mut self, key: &[&str], text: &str) -> Option<(Ipv4Addr, u8)> {
+        let parsed = text.split_once('/').and_then(|(address, prefix)| {
+            Some((
+                address.parse::<Ipv4Addr>().ok()?,
+                prefix.parse::<u8>().ok().filter(|prefix| (8..=30).contains(prefix))?,
+            ))
+        });
+        let Some((address, prefix)) = parsed else {
+            self.wrong(key, format!("`{text}`: expected a subnet of prefix 8 to 30, such as \"10.77.0.0/24\""));
+            return None;
+        };
+        let network = Ipv4Addr::from(u32::from(address) & u32::from(mask(prefix)));
+        if network != address {
+            self.wrong(key, format!("`{text}` has bits set behind its prefix")).help =
+                Some(format!("did you mean `{network}/{prefix}`?"));
+        }
+        Some((network, prefix))
+    }
+
+    fn subnet(&mut self, network: &written::NetworkSection) -> Option<Subnet> {
+        let (Some(subnet), Some(pool)) = (&network.subnet, &network.pool) else {
+            let missing = if network.subnet.is_none() { "subnet" } else { "pool" };
+            self.wrong(&["network", "dhcp"], format!("full DHCP needs `{missing}`")).help =
+                Some("add `subnet = \"10.77.0.0/24\"` and `pool = \"10.77.0.100-10.77.0.199\"`".into());
+            return None;
+        };
+        let (address, prefix) = self.cidr(&["network", "subnet"], subnet)?;
+        let key = ["network", "pool"];
+        let Some((first, last)) = pool.split_once('-').and_then(|(first, last)| {
+            Some((first.trim().parse::<Ipv4Addr>().ok()?, last.trim().parse::<Ipv4Addr>().ok()?))
+        }) else {
+            self.wrong(&key, format!("`{pool}`: expected two IPv4 addresses, such as \"10.77.0.100-10.77.0.199\""));
+            return None;
+        };
+        let mut found = Subnet {
+            address,
+            prefix,
+            pool: (first, last),
+            router: None,
+            dns: Vec::new(),
+            lease_seconds: network.lease_seconds.unwrap_or(3600),
+        };
+        let (low, high) = found.hosts();
+        if first > last {
+            self.wrong(&key, format!("the pool ends ({last}) before it begins ({first})"));
+        } else if first < low || last > high {
+            self.wrong(&key, format!("the pool {first}-{last} is outside the subnet {subnet}")).help =
+                Some(format!("addresses for machines are {low} to {high}"));
+        }
+        if found.lease_seconds < 120 {
+            self.wrong(&["network", "lease_seconds"], "expected at least 120: machines renew at half of it");
+        }
+        if let Some(router) = &network.router {
+            found.router = self.address(&["network", "router"], router);
+            if found.router.is_some_and(|router| !found.contains(router)) {
+                self.wrong(&["network", "router"], format!("{router} is outside the subnet {subnet}"));
+            }
+        }
+        for (index, server) in network.dns.iter().enumerate() {
+            found.dns.extend(self.address(&["network", "dns", &index.to_string()], server));
+        }
+        Some(found)
+    }
+
+    fn image(&mut self, image: &written::ImageSection) -> Image {
+        let suite = image.suite.as_deref().unwrap_or(SUITES[0]);
+        if !SUITES.contains(&suite) {
+            let problem =
+                self.source.problem(&["image", "suite"], format!("unknown suite `{suite}`")).near(suite, &SUITES);
+            self.problems.push(problem);
+        }
+        for (index, package) in image.packages.iter().enumerate() {
+            // Debian policy, section 5.6.1.
+            let valid = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"+-.".contains(&c);
+            if package.len() < 2 || !package.bytes().all(valid) || !package.as_bytes()[0].is_ascii_alphanumeric() {
+                self.wrong(
+                    &["image", "packages", &index.to_string()],
+                    format!(
+                        "`{package}`: expected the name of a Debian package (lower-case letters, digits, `+`, `-`, `.`)"
+                    ),
+                );
+            }
+        }
+        let overlay =
+            image.overlay.as_deref().and_then(|path| self.inside(&["image", "overlay"], path, Expect::Folder));
+        let containers = image
+            .containers
+            .iter()
+            .enumerate()
+            .filter_map(|(index, path)| {
+                self.inside(&["image", "containers", &index.to_string()], path, Expect::MadeLater)
+            })
+            .collect();
+        Image {
+            suite: suite.to_owned(),
+            packages: image.packages.clone(),
+            overlay,
+            containers,
+            cmdline: image.cmdline.clone().unwrap_or_default(),
+        }
+    }
+
+    /// A path that stays inside the repository.
+    fn inside(&mut self, key: &[&str], path: &str, expect: Expect) -> Option<PathBuf> {
+        let relative = Path::new(path);
+        if relative.is_absolute() || relative.components().any(|part| part == Component::ParentDir) {
+            self.wrong(key, format!("`{path}` leaves the repository")).help =
+                Some("name a path inside the folder of bramble.toml".into());
+            return None;
+        }
+        let full = self.root.join(relative);
+        match expect {
+            Expect::Folder if !full.is_dir() => {
+                self.wrong(key, format!("there is no folder `{path}`")).help =
+                    Some("make it, or remove this line".into());
+                None
+            }
+            Expect::File if !full.is_file() => {
+                let near = self.near_file(&full);
+                let problem = self.wrong(key, format!("there is no file `{path}`"));
+                problem.help = Some(
+                    near.map_or("make it, or remove this workload".into(), |near| format!("did you mean `{near}`?")),
+                );
+                None
+            }
+            _ => Some(full),
+        }
+    }
+
+    /// A file in the same folder with nearly the same name, relative to the repository.
+    fn near_file(&self, path: &Path) -> Option<String> {
+        let wanted = path.file_name()?.to_str()?;
+        let names: Vec<String> = std::fs::read_dir(path.parent()?)
+            .ok()?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect();
+        let known: Vec<&str> = names.iter().map(String::as_str).collect();
+        let near = super::problem::near_miss(wanted, &known)?;
+        let near = path.with_file_name(near);
+        Some(near.strip_prefix(self.root).ok()?.display().to_string())
+    }
+
+    fn engine(&mut self, kind: Option<&str>) -> EngineKind {
+        self.word(&["engine", "kind"], kind, "engine", &[("swarm", EngineKind::Swarm)])
+    }
+
+    fn roles(&mut self, roles: &BTreeMap<String, written::RoleSection>) -> BTreeMap<String, EnginePart> {
+        let mut found = BTreeMap::new();
+        for (name, role) in roles {
+            self.name(&["roles", name], name);
+            let key = ["roles", name, "engine"];
+            let words = [("worker", EnginePart::Worker), ("manager", EnginePart::Manager), ("none", EnginePart::None)];
+            if role.engine.is_none() {
+                self.wrong(&["roles", name], "the role says nothing of its part in the engine").help =
+                    Some("add `engine = \"manager\"`, `\"worker\"` or `\"none\"`".into());
+            }
+            found.insert(name.clone(), self.word(&key, role.engine.as_deref(), "engine part", &words));
+        }
+        found
+    }
+
+    fn nodes(
+        &mut self,
+        nodes: &BTreeMap<String, written::NodeSection>,
+        roles: &BTreeMap<String, EnginePart>,
+        network: &Option<Network>,
+    ) -> BTreeMap<Name, Node> {
+        let mut found = BTreeMap::new();
+        let mut macs: BTreeMap<Mac, &str> = BTreeMap::new();
+        let mut addresses: BTreeMap<Ipv4Addr, &str> = BTreeMap::new();
+        for (name, node) in nodes {
+            let mut own = Vec::new();
+            if node.mac.as_slice().is_empty() {
+                self.wrong(&["nodes", name, "mac"], "expected at least one hardware address");
+            }
+            for text in node.mac.as_slice() {
+                let key = ["nodes", name, "mac"];
+                let Some(mac) = self.parse::<Mac>(&key, text) else { continue };
+                if mac.is_group() {
+                    self.wrong(&key, format!("{mac} is a group address, which no machine has"));
+                } else if let Some(other) = macs.insert(mac, name) {
+                    self.wrong(&key, format!("{mac} is already an address of `{other}`")).help =
+                        Some("each network card belongs to one node".into());
+                }
+                own.push(mac);
+            }
+            let part = match roles.get(&node.role) {
+                Some(part) => *part,
+                None => {
+                    let known: Vec<&str> = roles.keys().map(String::as_str).collect();
+                    let problem = self
+                        .source
+                        .problem(&["nodes", name, "role"], format!("there is no role `{}`", node.role))
+                        .near(&node.role, &known);
+                    self.problems.push(problem);
+                    EnginePart::None
+                }
+            };
+            let address = self.node_address(name, node, network, &mut addresses);
+            let power = self.word(
+                &["nodes", name, "power"],
+                node.power.as_deref(),
+                "power driver",
+                &[("hand", PowerKind::Hand), ("wake-on-lan", PowerKind::WakeOnLan)],
+            );
+            let machine = self.machine(name, &node.lab);
+            let (Some(name), Ok(role)) = (self.name(&["nodes", name], name), node.role.parse()) else { continue };
+            found.insert(name, Node { macs: own, role, part, address, power, machine });
+        }
+        found
+    }
+
+    fn node_address<'n>(
+        &mut self,
+        name: &'n str,
+        node: &written::NodeSection,
+        network: &Option<Network>,
+        taken: &mut BTreeMap<Ipv4Addr, &'n str>,
+    ) -> Option<Ipv4Addr> {
+        let key = ["nodes", name, "address"];
+        let address = self.address(&key, node.address.as_deref()?)?;
+        match network.as_ref().map(|network| &network.dhcp) {
+            Some(Dhcp::Proxy) => {
+                self.wrong(&key, "a fixed address needs full DHCP").help =
+                    Some("give the machine its address in the home router, or set `network.dhcp = \"full\"`".into());
+            }
+            Some(Dhcp::Full(subnet)) => {
+                let (low, high) = subnet.hosts();
+                if !subnet.contains(address) {
+                    self.wrong(&key, format!("{address} is outside the subnet {}/{}", subnet.address, subnet.prefix));
+                } else if address < low || address > high {
+                    self.wrong(&key, format!("{address} is the subnet's own address, which no machine can have"));
+                } else if subnet.router == Some(address) {
+                    self.wrong(&key, format!("{address} is the router's"));
+                }
+            }
+            None => {}
+        }
+        if let Some(other) = taken.insert(address, name) {
+            self.wrong(&key, format!("{address} is already the address of `{other}`"));
+        }
+        Some(address)
+    }
+
+    fn machine(&mut self, name: &str, lab: &written::LabMachineSection) -> LabMachine {
+        let firmware = self.word(
+            &["nodes", name, "lab", "firmware"],
+            lab.firmware.as_deref(),
+            "firmware",
+            &[("bios", LabFirmware::Bios), ("uefi", LabFirmware::Uefi)],
+        );
+        let memory = lab.memory.unwrap_or(1536);
+        if memory < 768 {
+            self.wrong(
+                &["nodes", name, "lab", "memory"],
+                "expected at least 768 MiB: the root and the engine live in memory",
+            );
+        }
+        LabMachine { firmware, memory, cpus: lab.cpus.unwrap_or(1).max(1), disk: lab.disk.unwrap_or(8).max(1) }
+    }
+
+    fn workloads(&mut self, workloads: &BTreeMap<String, written::WorkloadSection>) -> BTreeMap<Name, Workload> {
+        let mut found = BTreeMap::new();
+        for (name, workload) in workloads {
+            let key = ["workloads", name, "path"];
+            let path = self.inside(&key, &workload.path, Expect::File);
+            if let Some(path) = &path {
+                self.compose(&key, path);
+            }
+            if let (Some(name), Some(path)) = (self.name(&["workloads", name], name), path) {
+                found.insert(name, Workload { path });
+            }
+        }
+        found
+    }
+
+    /// A Compose file has at least one service. What is inside is the engine's to judge.
+    fn compose(&mut self, key: &[&str], path: &Path) {
+        #[derive(serde::Deserialize)]
+        struct Compose {
+            services: BTreeMap<String, serde_json::Value>,
+        }
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                self.wrong(key, format!("cannot be read: {error}"));
+                return;
+            }
+        };
+        match serde_saphyr::from_str::<Compose>(&text) {
+            Ok(compose) if compose.services.is_empty() => {
+                self.wrong(key, "the Compose file has no services");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error = error.to_string();
+                let first = error.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+                self.wrong(key, format!("is not a Compose file: {first}"));
+            }
+        }
+    }
+
+    fn lab(&mut self, lab: &written::LabSection, workloads: &BTreeMap<Name, Workload>) -> Option<Lab> {
+        let subnet = self.cidr(&["lab", "subnet"], lab.subnet.as_deref().unwrap_or("10.77.0.0/24"))?;
+        let check = lab.check.as_ref().and_then(|check| {
+            let known: Vec<&str> = workloads.keys().map(Name::as_str).collect();
+            let workload = check.workload.parse::<Name>().ok().filter(|name| workloads.contains_key(name));
+            if workload.is_none() {
+                let message = format!("there is no workload `{}`", check.workload);
+                let problem = self.source.problem(&["lab", "check", "workload"], message).near(&check.workload, &known);
+                self.problems.push(problem);
+            }
+            Some(Check {
+                workload: workload?,
+                port: check.port,
+                path: check.path.clone().unwrap_or_else(|| "/".into()),
+            })
+        });
+        Some(Lab { subnet, check })
+    }
+
+    fn managers(&mut self, nodes: &BTreeMap<Name, Node>, workloads: bool) {
+        let managers = nodes.values().filter(|node| node.part == EnginePart::Manager).count();
+        if managers == 0 && workloads {
+            self.wrong(&["workloads"], "there are workloads, and no node is a manager that could run them").help =
+                Some("give a node a role with `engine = \"manager\"`".into());
+        } else if managers > 0 && managers % 2 == 0 {
+            let survive = (managers - 1) / 2;
+            let message = format!(
+                "{managers} managers is an even number: the cluster survives the loss of {survive}, no more than {} would, and one more can fail",
+                managers - 1
+            );
+            let problem = self.source.problem(&["nodes"], message).warning();
+            self.problems.push(problem.help("use an odd number of managers: 1, 3 or 5"));
+        }
+        if nodes.is_empty() {
+            let problem = self.source.problem(&["nodes"], "the cluster has no nodes yet").warning();
+            self.problems.push(problem.help("switch a machine on: `bramble status` shows its MAC address"));
+        }
+        debug_assert!(self.problems.iter().all(|p| matches!(p.severity, Severity::Error | Severity::Warning)));
+    }
+}
+
+/// What has to be at a path.
+enum Expect {
+    File,
+    Folder,
+    /// The image build needs it; `check` does not.
+    MadeLater,
+}

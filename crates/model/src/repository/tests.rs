@@ -1,0 +1,168 @@
+use std::path::Path;
+
+use super::*;
+
+const GOOD: &str = r#"[cluster]
+name = "first-light"
+
+[network]
+interface = "eth0"
+dhcp = "full"
+subnet = "10.77.0.0/24"
+pool = "10.77.0.100-10.77.0.199"
+
+[image]
+packages = ["nfs-common"]
+
+[roles.manager]
+engine = "manager"
+
+[roles.worker]
+engine = "worker"
+
+[nodes.m1]
+mac = "52:54:00:00:00:01"
+role = "manager"
+address = "10.77.0.11"
+
+[nodes.w1]
+mac = ["52:54:00:00:00:02", "52:54:00:00:00:03"]
+role = "worker"
+
+[workloads.whoami]
+path = "workloads/whoami.yaml"
+"#;
+
+fn repository() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let workloads = folder.path().join("workloads");
+    std::fs::create_dir(&workloads).expect("a folder");
+    std::fs::write(workloads.join("whoami.yaml"), "services:\n  whoami:\n    image: whoami:1\n").expect("a file");
+    std::fs::write(workloads.join("empty.yaml"), "services: {}\n").expect("a file");
+    std::fs::write(workloads.join("torn.yaml"), "services: [\n").expect("a file");
+    folder
+}
+
+fn load(text: &str) -> Result<Cluster, Problems> {
+    let folder = repository();
+    Cluster::parse(folder.path(), Path::new(FILE), text)
+}
+
+/// What `bramble check` prints for the good repository with `from` replaced by `to`.
+fn check(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "the good repository has no {from:?}");
+    match load(&GOOD.replacen(from, to, 1)) {
+        Ok(cluster) if cluster.warnings.0.is_empty() => panic!("{to:?} was accepted"),
+        Ok(cluster) => cluster.warnings.render(false),
+        Err(problems) => problems.render(false),
+    }
+}
+
+macro_rules! golden {
+    ($($name:ident: $from:expr => $to:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            insta::assert_snapshot!(check($from, $to));
+        }
+    )*};
+}
+
+golden! {
+    unknown_key_near_miss: "packages" => "packges";
+    unknown_key_far_off: "packages =" => "colour =";
+    unknown_section: "[image]" => "[imag]";
+    unknown_key_in_a_node: "role = \"worker\"" => "role = \"worker\"\nadress = \"10.77.0.12\"";
+    syntax_error: "[image]" => "[image";
+    wrong_type: "[\"nfs-common\"]" => "\"nfs-common\"";
+    wrong_type_of_mac: "\"52:54:00:00:00:01\"" => "5254";
+    missing_key: "role = \"worker\"\n" => "";
+    missing_section: "[network]\ninterface = \"eth0\"\ndhcp = \"full\"\nsubnet = \"10.77.0.0/24\"\npool = \"10.77.0.100-10.77.0.199\"\n" => "";
+    duplicate_mac: "52:54:00:00:00:02" => "52:54:00:00:00:01";
+    duplicate_mac_in_one_node: "52:54:00:00:00:03" => "52-54-00-00-00-02";
+    duplicate_node: "[nodes.w1]" => "[nodes.m1]";
+    duplicate_address: "role = \"worker\"" => "role = \"worker\"\naddress = \"10.77.0.11\"";
+    malformed_mac: "52:54:00:00:00:01" => "52:54:00:00:01";
+    group_mac: "52:54:00:00:00:01" => "01:54:00:00:00:01";
+    no_mac: "[\"52:54:00:00:00:02\", \"52:54:00:00:00:03\"]" => "[]";
+    unknown_role: "role = \"worker\"" => "role = \"wroker\"";
+    role_without_engine_part: "[roles.worker]\nengine = \"worker\"" => "[roles.worker]";
+    unknown_engine_part: "engine = \"worker\"" => "engine = \"follower\"";
+    unknown_engine: "[image]" => "[engine]\nkind = \"swam\"\n\n[image]";
+    absent_workload_file: "whoami.yaml" => "whoami.yml";
+    workload_outside_the_repository: "workloads/whoami.yaml" => "../whoami.yaml";
+    workload_without_services: "whoami.yaml" => "empty.yaml";
+    workload_that_is_not_yaml: "whoami.yaml" => "torn.yaml";
+    workloads_without_a_manager: "engine = \"manager\"" => "engine = \"worker\"";
+    even_number_of_managers: "engine = \"worker\"" => "engine = \"manager\"";
+    no_nodes: &GOOD[GOOD.find("[nodes.m1]").expect("m1")..] => "";
+    pool_outside_the_subnet: "10.77.0.199" => "10.77.1.199";
+    pool_backwards: "10.77.0.100-10.77.0.199" => "10.77.0.199-10.77.0.100";
+    pool_malformed: "10.77.0.100-10.77.0.199" => "10.77.0.100/28";
+    full_dhcp_without_a_pool: "pool = \"10.77.0.100-10.77.0.199\"\n" => "";
+    proxy_dhcp_with_a_pool: "\"full\"" => "\"proxy\"";
+    unknown_dhcp_mode: "\"full\"" => "\"ful\"";
+    subnet_malformed: "10.77.0.0/24" => "10.77.0.0";
+    subnet_with_host_bits: "10.77.0.0/24" => "10.77.0.7/24";
+    address_outside_the_subnet: "10.77.0.11" => "10.78.0.11";
+    address_of_the_subnet_itself: "10.77.0.11" => "10.77.0.255";
+    address_malformed: "10.77.0.11" => "10.77.0.256";
+    address_of_the_router: "interface =" => "router = \"10.77.0.11\"\ninterface =";
+    interface_too_long: "\"eth0\"" => "\"enp0s31f6-uplink\"";
+    same_port_twice: "interface =" => "http_port = 7443\ninterface =";
+    cluster_name_not_a_host_name: "\"first-light\"" => "\"First Light\"";
+    node_name_not_a_host_name: "[nodes.w1]" => "[nodes.W_1]";
+    domain_malformed: "name = \"first-light\"" => "name = \"first-light\"\ndomain = \"home..arpa\"";
+    private_ssh_key: "name = \"first-light\"" => "name = \"first-light\"\nssh_keys = [\"-----BEGIN OPENSSH PRIVATE KEY-----\"]";
+    package_name_malformed: "nfs-common" => "NFS common";
+    unknown_suite: "[image]" => "[image]\nsuite = \"trixy\"";
+    absent_overlay: "[image]" => "[image]\noverlay = \"overlay/\"";
+    too_little_memory: "role = \"worker\"" => "role = \"worker\"\nlab = { memory = 256 }";
+    check_of_an_unknown_workload: "[image]" => "[lab]\ncheck = { workload = \"whoam\", port = 80 }\n\n[image]";
+    lease_too_short: "interface =" => "lease_seconds = 5\ninterface =";
+}
+
+#[test]
+fn several_problems_are_told_at_once_in_the_order_of_the_file() {
+    let text =
+        GOOD.replace("nfs-common", "NFS").replace("10.77.0.11", "10.99.0.1").replace("\"worker\"\n\n[w", "\"x\"\n\n[w");
+    insta::assert_snapshot!(load(&text).expect_err("three problems").render(false));
+}
+
+#[test]
+fn a_missing_repository_says_how_to_make_one() {
+    let problems = Cluster::load(Path::new("no-such-folder")).expect_err("nothing there");
+    insta::assert_snapshot!(problems.render(false));
+}
+
+#[test]
+fn the_good_repository_has_no_problems_and_its_defaults() {
+    let cluster = load(GOOD).expect("valid");
+    assert!(cluster.warnings.0.is_empty(), "{}", cluster.warnings);
+    assert_eq!(cluster.domain, "home.arpa");
+    assert_eq!(cluster.image.suite, "trixie");
+    assert_eq!(cluster.network.http_port, 7080);
+    assert_eq!(cluster.managers().map(Name::as_str).collect::<Vec<_>>(), ["m1"]);
+    let second_card = "52:54:00:00:00:03".parse().expect("a MAC");
+    assert_eq!(cluster.node_of(second_card).map(|(name, _)| name.as_str()), Some("w1"));
+}
+
+#[test]
+fn the_schema_describes_every_section() {
+    insta::assert_snapshot!(serde_json::to_string_pretty(&schema()).expect("JSON"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text: String) {
+        let _ = load(&text);
+    }
+
+    #[test]
+    fn no_edit_of_a_good_file_makes_the_reader_panic(at in 0..GOOD.len(), length in 0..40_usize, new: String) {
+        let end = (at + length).min(GOOD.len());
+        if let Err(problems) = load(&format!("{}{new}{}", &GOOD[..at], &GOOD[end..])) {
+            proptest::prop_assert!(problems.has_errors());
+            let _ = problems.render(false);
+        }
+    }
+}

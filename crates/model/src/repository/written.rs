@@ -1,0 +1,179 @@
+//! `bramble.toml` as it is written: every key optional that has a default, nothing interpreted.
+//!
+//! The doc comments here become the JSON Schema (`bramble schema`), so they speak to the person
+//! who writes the file.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// A bramble cluster.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Repository {
+    pub cluster: ClusterSection,
+    pub network: NetworkSection,
+    #[serde(default)]
+    pub image: ImageSection,
+    #[serde(default)]
+    pub engine: EngineSection,
+    /// What groups of nodes are for.
+    #[serde(default)]
+    pub roles: BTreeMap<String, RoleSection>,
+    /// The machines.
+    #[serde(default)]
+    pub nodes: BTreeMap<String, NodeSection>,
+    /// What runs on them.
+    #[serde(default)]
+    pub workloads: BTreeMap<String, WorkloadSection>,
+    #[serde(default)]
+    pub lab: LabSection,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterSection {
+    /// Name of the cluster: lower-case letters, digits and inner hyphens.
+    pub name: String,
+    /// DNS suffix of the nodes' names. Default: "home.arpa".
+    pub domain: Option<String>,
+    /// Public SSH keys that may log in to every node as root.
+    #[serde(default)]
+    pub ssh_keys: Vec<String>,
+    /// NTP servers. Default: those of the distribution.
+    #[serde(default)]
+    pub time_servers: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkSection {
+    /// The head's network interface that the nodes hang on.
+    pub interface: String,
+    /// "proxy" (default): the home router hands out addresses, bramble adds what to boot.
+    /// "full": bramble hands out addresses; needs `subnet` and `pool`.
+    pub dhcp: Option<String>,
+    /// The wire's subnet, such as "10.77.0.0/24".
+    pub subnet: Option<String>,
+    /// Addresses for machines without a fixed one, such as "10.77.0.100-10.77.0.199".
+    pub pool: Option<String>,
+    /// Default gateway that full DHCP hands out.
+    pub router: Option<String>,
+    /// Name servers that full DHCP hands out.
+    #[serde(default)]
+    pub dns: Vec<String>,
+    /// Seconds an address is lent for. Default: 3600.
+    pub lease_seconds: Option<u32>,
+    /// TCP port for boot files, status page and API. Default: 7080.
+    pub http_port: Option<u16>,
+    /// TCP port for the agents. Default: 7443.
+    pub agent_port: Option<u16>,
+    /// Tell booting machines at once that there is no IPv6 router, which saves iPXE a wait of
+    /// 13 seconds. Only where there is none. Default: false.
+    pub no_ipv6_router: Option<bool>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageSection {
+    /// Debian suite the root is built from. Default: "trixie".
+    pub suite: Option<String>,
+    /// Debian packages to add.
+    #[serde(default)]
+    pub packages: Vec<String>,
+    /// Folder of files laid over the root.
+    pub overlay: Option<String>,
+    /// OCI archives that every node has without a registry.
+    #[serde(default)]
+    pub containers: Vec<String>,
+    /// More kernel arguments.
+    pub cmdline: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EngineSection {
+    /// What runs the workloads: "swarm" (default).
+    pub kind: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RoleSection {
+    /// The role's part in the engine: "manager", "worker" or "none".
+    pub engine: Option<String>,
+}
+
+/// One or several of the same thing.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    pub fn as_slice(&self) -> &[String] {
+        match self {
+            OneOrMany::One(one) => std::slice::from_ref(one),
+            OneOrMany::Many(many) => many,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSection {
+    /// Hardware address of its network card, or a list where it has several.
+    pub mac: OneOrMany,
+    /// One of [roles].
+    pub role: String,
+    /// Fixed address; needs full DHCP.
+    pub address: Option<String>,
+    /// How it is switched on: "hand" (default) or "wake-on-lan".
+    pub power: Option<String>,
+    /// The node as a virtual machine of the lab.
+    #[serde(default)]
+    pub lab: LabMachineSection,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WorkloadSection {
+    /// The workload's file, in the engine's own format.
+    pub path: String,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LabSection {
+    /// Subnet of the lab's wire where `network.dhcp` is "proxy". Default: "10.77.0.0/24".
+    pub subnet: Option<String>,
+    /// What `bramble lab up --check` asks.
+    pub check: Option<CheckSection>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckSection {
+    /// One of [workloads]. Each of its replicas has to answer from its own node.
+    pub workload: String,
+    /// TCP port it answers on.
+    pub port: u16,
+    /// Default: "/".
+    pub path: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LabMachineSection {
+    /// "bios" (default) or "uefi".
+    pub firmware: Option<String>,
+    /// MiB of memory. Default: 1536.
+    pub memory: Option<u32>,
+    /// Default: 1.
+    pub cpus: Option<u32>,
+    /// GiB of its (empty) disk. Default: 8.
+    pub disk: Option<u32>,
+}

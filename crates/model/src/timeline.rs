@@ -1,0 +1,195 @@
+//! The boot timeline: what happened to a node and when, the one source for progress lines,
+//! the status page, `bramble why` and the benchmarks.
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{BootId, Mac, Name};
+
+/// Milliseconds since the Unix epoch.
+pub type Millis = u64;
+
+/// Where a node stands on its way to work, in order.
+///
+/// ```text
+/// off ─▶ firmware ─▶ loader ─▶ kernel ─▶ root ─▶ system ─▶ agent ─▶ engine ─▶ ready
+///                                          └────────── failed (and tries again) ◀──┘
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Nothing has been heard of it since it was switched off, or ever.
+    Off,
+    /// Switched on; its firmware runs.
+    Firmware,
+    /// It fetched a loader, or asks for its boot script.
+    Loader,
+    /// It fetches kernel and initrd, and starts them.
+    Kernel,
+    /// Stage 1 runs: drivers, network, layers.
+    Root,
+    /// The root is mounted and systemd starts.
+    System,
+    /// The agent speaks to the head.
+    Agent,
+    /// The agent is admitted; its engine is joining.
+    Engine,
+    Ready,
+}
+
+impl Phase {
+    /// The phases a node passes, in order.
+    pub const WAY: [Phase; 8] = [
+        Phase::Firmware,
+        Phase::Loader,
+        Phase::Kernel,
+        Phase::Root,
+        Phase::System,
+        Phase::Agent,
+        Phase::Engine,
+        Phase::Ready,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Off => "off",
+            Phase::Firmware => "firmware",
+            Phase::Loader => "loader",
+            Phase::Kernel => "kernel",
+            Phase::Root => "root",
+            Phase::System => "system",
+            Phase::Agent => "agent",
+            Phase::Engine => "engine",
+            Phase::Ready => "ready",
+        }
+    }
+}
+
+/// One entry of the timeline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts up over the life of the head's store.
+    pub number: u64,
+    pub at: Millis,
+    /// The node it concerns; `None` for a machine that is not in the repository.
+    pub node: Option<Name>,
+    pub what: What,
+}
+
+/// What happened. Seen from outside (packets, reads) or reported by the node itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum What {
+    PowerOn,
+    PowerOff,
+    /// A boot client asked for an address or a boot file; `firmware` says what it is.
+    Asked {
+        mac: Mac,
+        firmware: String,
+    },
+    /// A machine that the repository does not know asked, and got nothing to boot.
+    SeenUnknown {
+        mac: Mac,
+        firmware: String,
+    },
+    /// The node was offered a boot file.
+    Offered {
+        file: String,
+    },
+    /// A file left by TFTP.
+    TftpSent {
+        file: String,
+        bytes: u64,
+    },
+    /// The node fetched the script of a new boot.
+    ScriptServed {
+        boot: BootId,
+        set: String,
+    },
+    /// The node started to fetch this file of its boot set.
+    Fetching {
+        file: String,
+        bytes: u64,
+    },
+    /// Stage 1 reports a step.
+    Stage1 {
+        step: String,
+        percent: Option<u8>,
+    },
+    /// Stage 1 or the agent could not go on. It says why, and when it tries again.
+    Failed {
+        reason: String,
+        retry_in_seconds: u64,
+    },
+    /// The agent of this boot was given a certificate for this key.
+    Admitted {
+        fingerprint: String,
+    },
+    /// An agent was refused.
+    Refused {
+        reason: String,
+    },
+    Connected,
+    Disconnected {
+        reason: String,
+    },
+    Engine {
+        state: String,
+    },
+    Ready,
+    Note {
+        text: String,
+    },
+}
+
+impl What {
+    /// The phase that a node enters with this event, if it enters one.
+    pub fn phase(&self) -> Option<Phase> {
+        Some(match self {
+            What::PowerOff => Phase::Off,
+            What::PowerOn | What::Asked { .. } => Phase::Firmware,
+            What::TftpSent { .. } | What::ScriptServed { .. } => Phase::Loader,
+            What::Fetching { file, .. } if file == "kernel" => Phase::Kernel,
+            What::Stage1 { step, .. } if step == "switch-root" => Phase::System,
+            What::Stage1 { .. } => Phase::Root,
+            What::Connected => Phase::Agent,
+            What::Engine { .. } => Phase::Engine,
+            What::Ready => Phase::Ready,
+            What::SeenUnknown { .. }
+            | What::Offered { .. }
+            | What::Fetching { .. }
+            | What::Failed { .. }
+            | What::Admitted { .. }
+            | What::Refused { .. }
+            | What::Disconnected { .. }
+            | What::Note { .. } => return None,
+        })
+    }
+
+    /// One line for people.
+    pub fn sentence(&self) -> String {
+        match self {
+            What::PowerOn => "power on".into(),
+            What::PowerOff => "power off".into(),
+            What::Asked { mac, firmware } => format!("{firmware} at {mac} asks to boot"),
+            What::SeenUnknown { mac, firmware } => {
+                format!("{firmware} at {mac} is not in the repository and gets nothing to boot")
+            }
+            What::Offered { file } => format!("offered {file}"),
+            What::TftpSent { file, bytes } => format!("fetched {file} over TFTP, {bytes} bytes"),
+            What::ScriptServed { set, .. } => format!("boots set {set}"),
+            What::Fetching { file, bytes } => format!("fetches {file}, {bytes} bytes"),
+            What::Stage1 { step, percent: Some(percent) } => format!("stage 1: {step} {percent} %"),
+            What::Stage1 { step, percent: None } => format!("stage 1: {step}"),
+            What::Failed { reason, retry_in_seconds } => {
+                format!("failed: {reason}; tries again in {retry_in_seconds} s")
+            }
+            What::Admitted { fingerprint } => format!("admitted with key {fingerprint}"),
+            What::Refused { reason } => format!("refused: {reason}"),
+            What::Connected => "agent connected".into(),
+            What::Disconnected { reason } => format!("agent disconnected: {reason}"),
+            What::Engine { state } => format!("engine: {state}"),
+            What::Ready => "ready".into(),
+            What::Note { text } => text.clone(),
+        }
+    }
+}
