@@ -1,1 +1,87 @@
+//! From a recipe to a signed boot set: Debian packages → root layer → initrd → site layer →
+//! manifest, without root and the same to the byte every time.
+//!
+//! ```text
+//! recipe ─ mmdebstrap ─▶ root.squashfs + kernel + drivers        slow, cached by its inputs
+//! agent + stock files + overlay + containers ─▶ site.squashfs    seconds
+//! stage 1 + verification key + drivers ─▶ initrd                 at once
+//! all of them ─▶ manifest.json + signature ─▶ the shelf
+//! ```
 
+mod build;
+pub mod container;
+mod initrd;
+mod modules;
+mod recipe;
+mod root;
+mod shelf;
+pub mod signing;
+mod site;
+
+pub use build::{Built, Ingredients, build};
+pub use shelf::{BootSet, Shelf, Swept};
+
+use std::path::{Path, PathBuf};
+
+use bramble_system::{CommandError, Failure};
+
+/// The time that every file of a boot set carries, so that equal inputs give equal bytes:
+/// the release of Debian 13, in seconds since the epoch. Not earlier, since systemd sets the
+/// clock of a board without one to the time of its own build.
+pub(crate) const EPOCH: u64 = 1_754_697_600;
+
+/// A build that did not make a boot set. The shelf is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}: {doing}", path.display())]
+    File { doing: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{doing}: {source}")]
+    Program { doing: &'static str, source: CommandError },
+    #[error("the Debian root has no {0}")]
+    Lacks(&'static str),
+    #[error("{}: {problem}", path.display())]
+    Malformed { path: PathBuf, problem: String },
+    #[error("Debian {suite} has no package `{package}`: correct `image.packages` in bramble.toml")]
+    NoSuchPackage { suite: String, package: String },
+    #[error("stopped on request")]
+    Cancelled,
+    #[error("there is no boot set yet: run `bramble image build`")]
+    NoBootSet,
+    #[error("no boot set begins with `{0}`: `bramble image ls` lists them")]
+    NoSuchSet(String),
+}
+
+impl Error {
+    /// What the person can do about it, beyond what the error says.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Error::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Some("free some space (`bramble image gc` removes old boot sets) and build again".into())
+            }
+            Error::Program { source: CommandError { failure: Failure::NotFound, program }, .. } => {
+                Some(format!("install `{program}` with the distribution's package manager"))
+            }
+            Error::Program { source: CommandError { failure: Failure::Failed { stderr, .. }, .. }, .. } => {
+                if stderr.contains("No space left") || stderr.contains("write failed") {
+                    Some("free some space (`bramble image gc` removes old boot sets) and build again".into())
+                } else if stderr.contains("Temporary failure resolving") || stderr.contains("Could not connect") {
+                    Some("the network is away; nothing was changed, build again when it is back".into())
+                } else {
+                    Some("nothing was changed; what is ready is kept, so building again goes on from there".into())
+                }
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn file<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Error + 'a {
+        move |source| Error::File { doing, path: path.to_owned(), source }
+    }
+
+    pub(crate) fn program(doing: &'static str) -> impl FnOnce(CommandError) -> Error {
+        move |source| match source.failure {
+            Failure::Cancelled => Error::Cancelled,
+            _ => Error::Program { doing, source },
+        }
+    }
+}

@@ -1,1 +1,105 @@
-fn main() {}
+//! Stage 1: the first program of a booting node, `/init` of the initrd.
+//!
+//! ```text
+//! kernel ─▶ drivers ─▶ network ─▶ manifest ─▶ layers ─▶ mount ─▶ switch root ─▶ systemd
+//!              ▲__________________ failed: say why, wait, try again ________|
+//! ```
+//! It never opens a shell and never boots what the signed manifest does not vouch for. What goes
+//! wrong is said on the console and to the head, and tried again until it works or someone
+//! switches the machine off.
+
+mod arguments;
+mod clock;
+mod drivers;
+mod http;
+mod layers;
+mod loop_device;
+mod manifest;
+mod network;
+mod report;
+mod root;
+
+use std::thread;
+use std::time::Duration;
+
+use arguments::Arguments;
+use report::Reporter;
+
+/// What could not be done, as one sentence with its cause.
+#[derive(Debug)]
+pub struct Error(String);
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Turns a failure into a sentence that names what was being done.
+trait Doing<T> {
+    fn doing(self, what: impl std::fmt::Display) -> Result<T, Error>;
+}
+
+impl<T, E: std::fmt::Display> Doing<T> for Result<T, E> {
+    fn doing(self, what: impl std::fmt::Display) -> Result<T, Error> {
+        self.map_err(|error| Error(format!("{what}: {error}")))
+    }
+}
+
+fn main() {
+    if std::process::id() != 1 {
+        eprintln!("bramble-stage1 is the first program of a booting node and does nothing elsewhere");
+        std::process::exit(2);
+    }
+    let mut reporter = Reporter::console();
+    let mut waits = Backoff::default();
+    if let Err(error) = root::early_mounts() {
+        reporter.failed(&error, waits.next());
+    }
+    loop {
+        let error = match boot(&mut reporter) {
+            Ok(()) => break,
+            Err(error) => error,
+        };
+        let wait = waits.next();
+        reporter.failed(&error, wait);
+        thread::sleep(wait);
+    }
+    reporter.flush();
+    let error = root::switch();
+    // The kernel panics when its first program ends, and `panic=30` starts the machine again.
+    reporter.failed(&error, Duration::from_secs(30));
+}
+
+/// One attempt to put the root together. Everything it does can be done again by the next.
+fn boot(reporter: &mut Reporter) -> Result<(), Error> {
+    let arguments = Arguments::read()?;
+    reporter.step("drivers", None);
+    let mut drivers = drivers::Drivers::read()?;
+    drivers.load_for_devices()?;
+    drivers.load(&["loop", "squashfs", "overlay"])?;
+    let interface = network::up(&arguments, &mut drivers)?;
+    reporter.connect(&arguments);
+    reporter.step("network", None);
+    let data = layers::data_partition(&mut drivers);
+    let manifest = manifest::fetch(&arguments, data.as_deref())?;
+    let paths = layers::gather(&arguments, &manifest, data.as_deref(), reporter)?;
+    reporter.step("mount", None);
+    root::assemble(&paths, &arguments, &interface, data.as_deref())?;
+    reporter.step("switch-root", None);
+    Ok(())
+}
+
+/// 1, 2, 4, 8 … 30 seconds.
+#[derive(Default)]
+struct Backoff {
+    tries: u32,
+}
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let seconds = 1_u64 << self.tries.min(5);
+        self.tries += 1;
+        Duration::from_secs(seconds.min(30))
+    }
+}

@@ -1,0 +1,104 @@
+//! The build itself: root, site, initrd, manifest.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::Duration;
+
+use bramble_model::boot_set::{FORM, Layer, Manifest};
+use bramble_model::names::Digest;
+use bramble_model::repository::Cluster;
+use bramble_system::{Cancel, Command};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::recipe::{CMDLINE, Recipe};
+use crate::root::Root;
+use crate::signing::SigningKey;
+use crate::{Error, Shelf, initrd, site};
+
+/// What a boot set is made of beside the repository.
+pub struct Ingredients<'a> {
+    /// The static program that nodes run as their agent.
+    pub agent: &'a Path,
+    /// The static program that becomes `/init`.
+    pub stage1: &'a Path,
+    /// The head's CA certificate, PEM: whom the agents trust.
+    pub ca: &'a str,
+    pub version: &'a str,
+}
+
+/// A finished build.
+#[derive(Debug)]
+pub struct Built {
+    pub digest: Digest,
+    pub manifest: Manifest,
+}
+
+/// Builds the boot set of `cluster` onto `shelf`, reusing from `cache` what has not changed.
+/// `refresh` asks Debian for newer packages though the recipe is the same.
+///
+/// # Errors
+/// Whatever stops the build; the shelf then is as it was, and what was finished stays cached.
+#[expect(clippy::too_many_arguments, reason = "each is a place or a switch of its own")]
+pub fn build(
+    cluster: &Cluster,
+    ingredients: &Ingredients<'_>,
+    shelf: &Shelf,
+    key: &SigningKey,
+    cache: &Path,
+    refresh: bool,
+    cancel: &Cancel,
+    progress: &dyn Fn(&str),
+) -> Result<Built, Error> {
+    let _lock = lock(cache, progress)?;
+    let recipe = Recipe::of(cluster);
+    let root = Root::of(&recipe, cache, refresh, cancel, progress)?;
+    let site = site::layer(cluster, ingredients, cache, cancel, progress)?;
+    progress("initrd and manifest");
+    let stage1 = fs::read(ingredients.stage1).map_err(Error::file("cannot read stage 1", ingredients.stage1))?;
+    let mut program = Vec::new();
+    initrd::write_program(&mut program, &stage1, &key.public())
+        .map_err(Error::file("cannot pack stage 1", ingredients.stage1))?;
+    let drivers = File::open(root.drivers()).map_err(Error::file("cannot read drivers", &root.drivers()))?;
+    let layer = |name: &str, path: &Path| Ok(Layer { name: name.to_owned(), artifact: shelf.take(path)? });
+    let manifest = Manifest {
+        form: FORM,
+        cluster: cluster.name.clone(),
+        version: ingredients.version.to_owned(),
+        revision: revision(&cluster.root),
+        architecture: recipe.architecture.to_owned(),
+        suite: recipe.suite.clone(),
+        kernel: shelf.take(&root.kernel())?,
+        initrd: shelf.take_stream(std::io::Read::chain(&program[..], drivers))?,
+        layers: vec![layer("root", &root.layer())?, layer("site", &site)?],
+        cmdline: format!("{CMDLINE} {}", cluster.image.cmdline).trim_end().to_owned(),
+        packages: root.facts.packages,
+    };
+    if cancel.is_cancelled() {
+        return Err(Error::Cancelled);
+    }
+    let digest = shelf.publish(&manifest, key)?;
+    Ok(Built { digest, manifest })
+}
+
+/// One build at a time: two would make the same things beside each other.
+fn lock(cache: &Path, progress: &dyn Fn(&str)) -> Result<File, Error> {
+    fs::create_dir_all(cache).map_err(Error::file("cannot make the cache", cache))?;
+    let path = cache.join("lock");
+    let file = File::create(&path).map_err(Error::file("cannot open the lock", &path))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        progress("waiting for another build to end");
+        flock(&file, FlockOperation::LockExclusive).map_err(|error| Error::file("cannot lock", &path)(error.into()))?;
+    }
+    Ok(file)
+}
+
+/// Revision of the cluster repository, and whether it has uncommitted changes.
+fn revision(repository: &Path) -> Option<String> {
+    let git = |args: &[&str]| {
+        let command = Command::new("git").args(args).folder(repository).limit(Duration::from_secs(10));
+        command.run().ok().map(|output| output.text())
+    };
+    let revision = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let changes = git(&["status", "--porcelain", "--", "."])?;
+    Some(if changes.is_empty() { revision } else { format!("{revision}-dirty") })
+}

@@ -1,0 +1,95 @@
+//! What goes into a root: the stock recipe, the engine's packages and the cluster's own.
+
+use bramble_model::repository::{Cluster, EngineKind};
+use sha2::{Digest as _, Sha256};
+
+/// Counts up when the way a root is made changes, so that no cached root outlives its recipe.
+const VERSION: u32 = 5;
+
+/// Packages that every node has.
+///
+/// No D-Bus: systemd, networkd and Docker speak over systemd's own socket, and it would be one
+/// more thing to start. `tiny-initramfs` satisfies the kernel's dependency on some initramfs
+/// maker at the least cost: the initrd is made here.
+const STOCK: [&str; 11] = [
+    "ca-certificates",
+    "e2fsprogs",
+    "iproute2",
+    "kmod",
+    "linux-image-amd64",
+    "netbase",
+    "openssh-server",
+    "systemd-sysv",
+    "systemd-timesyncd",
+    "tiny-initramfs",
+    "udev",
+];
+
+const SWARM: [&str; 3] = ["docker.io", "docker-cli", "iptables"];
+
+/// Files that no node needs: documentation, and drivers for what a cluster node does not have
+/// (sound, screens, cameras, radios, sensors). They are left out when packages are unpacked.
+pub(crate) const LEFT_OUT: [&str; 22] = [
+    "/usr/share/doc/*",
+    "/usr/share/man/*",
+    "/usr/share/info/*",
+    "/usr/share/locale/*",
+    "/usr/share/lintian/*",
+    "/usr/share/bug/*",
+    "/usr/lib/modules/*/kernel/sound/*",
+    "/usr/lib/modules/*/kernel/drivers/media/*",
+    "/usr/lib/modules/*/kernel/drivers/gpu/drm/*/*",
+    "/usr/lib/modules/*/kernel/drivers/net/wireless/*",
+    "/usr/lib/modules/*/kernel/drivers/net/can/*",
+    "/usr/lib/modules/*/kernel/drivers/iio/*",
+    "/usr/lib/modules/*/kernel/drivers/comedi/*",
+    "/usr/lib/modules/*/kernel/drivers/staging/*",
+    "/usr/lib/modules/*/kernel/drivers/infiniband/*",
+    "/usr/lib/modules/*/kernel/drivers/bluetooth/*",
+    "/usr/lib/modules/*/kernel/drivers/isdn/*",
+    "/usr/lib/modules/*/kernel/net/bluetooth/*",
+    "/usr/lib/modules/*/kernel/net/wireless/*",
+    "/usr/lib/modules/*/kernel/net/mac80211/*",
+    "/usr/bin/ctr",
+    "/usr/bin/containerd-shim-runc-v1",
+];
+
+/// Kernel arguments that every node gets. `/dev/console` is the last console that exists.
+pub(crate) const CMDLINE: &str = "quiet console=tty0 console=ttyS0,115200n8 panic=30 systemd.getty_auto=no \
+                                  systemd.show_status=no net.ifnames=0";
+
+/// The inputs of a root layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Recipe {
+    pub(crate) suite: String,
+    pub(crate) architecture: &'static str,
+    /// Sorted, each once.
+    pub(crate) packages: Vec<String>,
+}
+
+impl Recipe {
+    pub(crate) fn of(cluster: &Cluster) -> Self {
+        let engine = match cluster.engine {
+            EngineKind::Swarm => SWARM,
+        };
+        let mut packages: Vec<String> = STOCK.into_iter().chain(engine).map(str::to_owned).collect();
+        packages.extend(cluster.image.packages.iter().cloned());
+        packages.sort();
+        packages.dedup();
+        Recipe { suite: cluster.image.suite.clone(), architecture: "amd64", packages }
+    }
+
+    /// Names the root that this recipe makes, in the cache.
+    pub(crate) fn key(&self) -> String {
+        let mut hash = Sha256::new();
+        for part in [&VERSION.to_string(), &self.suite, self.architecture].into_iter().map(|part| part as &str) {
+            hash.update(part);
+            hash.update([0]);
+        }
+        for part in self.packages.iter().map(String::as_str).chain(LEFT_OUT).chain(crate::modules::WANTED) {
+            hash.update(part);
+            hash.update([0]);
+        }
+        bramble_model::names::Digest(hash.finalize().into()).short()
+    }
+}

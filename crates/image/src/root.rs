@@ -1,0 +1,231 @@
+//! The root layer: mmdebstrap makes the tree, squashfs packs it, and the kernel and drivers that
+//! a boot needs before the root is there are taken out. Cached by its inputs.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bramble_model::boot_set::Package;
+use bramble_system::{Cancel, Command, Failure, files};
+use serde::{Deserialize, Serialize};
+
+use crate::recipe::{LEFT_OUT, Recipe};
+use crate::{EPOCH, Error, initrd, modules};
+
+/// Long enough for a slow line and a slow machine.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+/// Runs in the fresh root (`$1`). Host keys and the machine id are each machine's own; the rest
+/// is what changes from build to build and nobody reads.
+const CLEAN: &str = r#"rm -rf "$1"/etc/ssh/ssh_host_* "$1"/boot/initrd.img* "$1"/boot/System.map* \
+    "$1"/boot/config-* "$1"/var/cache/ldconfig "$1"/var/log/* "$1"/initrd.img* && : > "$1"/etc/machine-id"#;
+
+/// A root in the cache.
+pub(crate) struct Root {
+    pub(crate) folder: PathBuf,
+    pub(crate) facts: Facts,
+}
+
+/// What `facts.json` beside a cached root says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    pub(crate) kernel_release: String,
+    pub(crate) packages: Vec<Package>,
+}
+
+impl Root {
+    pub(crate) fn layer(&self) -> PathBuf {
+        self.folder.join("root.squashfs")
+    }
+
+    pub(crate) fn kernel(&self) -> PathBuf {
+        self.folder.join("vmlinuz")
+    }
+
+    pub(crate) fn drivers(&self) -> PathBuf {
+        self.folder.join("drivers.cpio")
+    }
+
+    /// The root of this recipe: from the cache, or made now.
+    pub(crate) fn of(
+        recipe: &Recipe,
+        cache: &Path,
+        refresh: bool,
+        cancel: &Cancel,
+        progress: &dyn Fn(&str),
+    ) -> Result<Root, Error> {
+        let folder = cache.join("roots").join(recipe.key());
+        let facts = folder.join("facts.json");
+        if !refresh && let Ok(bytes) = fs::read(&facts) {
+            let facts = serde_json::from_slice(&bytes)
+                .map_err(|error| Error::Malformed { path: facts, problem: error.to_string() })?;
+            return Ok(Root { folder, facts });
+        }
+        let roots = cache.join("roots");
+        fs::create_dir_all(&roots).map_err(Error::file("cannot make the cache", &roots))?;
+        // Beside the final place, so that publishing is one rename; removed by Drop on any error.
+        let building = tempfile::Builder::new()
+            .prefix(".building-")
+            .tempdir_in(&roots)
+            .map_err(Error::file("cannot make a folder for the build", &roots))?;
+        let facts = make(recipe, building.path(), cancel, progress)?;
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(Error::file("cannot replace the old root", &folder))?;
+        }
+        fs::rename(building.path(), &folder).map_err(Error::file("cannot move the root to its place", &folder))?;
+        // The folder has moved away from under the guard.
+        let _ = building.keep();
+        files::sync_folder(&folder).map_err(Error::file("cannot sync the cache", &roots))?;
+        Ok(Root { folder, facts })
+    }
+}
+
+fn make(recipe: &Recipe, folder: &Path, cancel: &Cancel, progress: &dyn Fn(&str)) -> Result<Facts, Error> {
+    let tree = folder.join("root.tar");
+    progress(&format!("Debian {}: {} packages and what they need", recipe.suite, recipe.packages.len()));
+    bootstrap(recipe, &tree, cancel)?;
+    progress("kernel and drivers");
+    let found = read(&tree)?;
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        files::replace(&path, bytes).map_err(Error::file("cannot write", &path))
+    };
+    write("vmlinuz", &found.kernel)?;
+    let mut drivers = Vec::new();
+    initrd::write_drivers(BufWriter::new(&mut drivers), &found.kernel_release, &found.drivers)
+        .map_err(Error::file("cannot pack drivers", folder))?;
+    write("drivers.cpio", &drivers)?;
+    progress("root layer");
+    squash(&tree, &folder.join("root.squashfs"), 15, cancel)?;
+    fs::remove_file(&tree).map_err(Error::file("cannot remove", &tree))?;
+    let facts = Facts { kernel_release: found.kernel_release, packages: found.packages };
+    let text = serde_json::to_vec_pretty(&facts).expect("facts are plain data");
+    write("facts.json", &text)?;
+    Ok(facts)
+}
+
+fn bootstrap(recipe: &Recipe, tree: &Path, cancel: &Cancel) -> Result<(), Error> {
+    let left_out = LEFT_OUT.iter().map(|path| format!("--dpkgopt=path-exclude={path}"));
+    let output = Command::new("mmdebstrap")
+        .args(["--mode=unshare", "--variant=essential", "--format=tar"])
+        .arg(format!("--architectures={}", recipe.architecture))
+        .arg(format!("--include={}", recipe.packages.join(",")))
+        .arg("--aptopt=Apt::Install-Recommends \"false\"")
+        .args(left_out)
+        .arg(format!("--customize-hook={CLEAN}"))
+        .arg(&recipe.suite)
+        .arg(tree)
+        .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
+        .env("LC_ALL", "C.UTF-8")
+        .limit(LIMIT)
+        .cancel(cancel)
+        .run();
+    match output {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            if let Failure::Failed { stderr, .. } = &error.failure
+                && let Some((_, rest)) = stderr.split_once("Unable to locate package ")
+            {
+                let package = rest.split_whitespace().next().unwrap_or_default().to_owned();
+                return Err(Error::NoSuchPackage { suite: recipe.suite.clone(), package });
+            }
+            Err(Error::program("cannot make the Debian root")(error))
+        }
+    }
+}
+
+/// Packs a tar archive as squashfs. Owners, modes and times are the archive's.
+pub(crate) fn squash(tree: &Path, layer: &Path, level: u32, cancel: &Cancel) -> Result<(), Error> {
+    Command::new("sqfstar")
+        .args(["-comp", "zstd", "-Xcompression-level", &level.to_string(), "-b", "256K"])
+        .args(["-no-progress", "-quiet", "-exports"])
+        .arg(layer)
+        .arg("boot")
+        .input(tree)
+        .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
+        .limit(LIMIT)
+        .cancel(cancel)
+        .run()
+        .map_err(Error::program("cannot pack the layer"))?;
+    Ok(())
+}
+
+/// What is taken out of the tree.
+struct Found {
+    kernel: Vec<u8>,
+    kernel_release: String,
+    drivers: BTreeMap<String, Vec<u8>>,
+    packages: Vec<Package>,
+}
+
+fn read(tree: &Path) -> Result<Found, Error> {
+    let doing = "cannot read the root's archive";
+    let file = File::open(tree).map_err(Error::file(doing, tree))?;
+    let mut archive = tar::Archive::new(std::io::BufReader::with_capacity(1 << 20, file));
+    let mut kernel = None;
+    let mut modules_tree: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut status = String::new();
+    for entry in archive.entries().map_err(Error::file(doing, tree))? {
+        let mut entry = entry.map_err(Error::file(doing, tree))?;
+        let path = entry.path().map_err(Error::file(doing, tree))?.to_string_lossy().into_owned();
+        let path = path.trim_start_matches("./");
+        let wanted =
+            path.starts_with("boot/vmlinuz-") || path.starts_with("usr/lib/modules/") || path == "var/lib/dpkg/status";
+        if !wanted || !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).map_err(Error::file(doing, tree))?;
+        if let Some(release) = path.strip_prefix("boot/vmlinuz-") {
+            kernel = Some((release.to_owned(), bytes));
+        } else if let Some(module) = path.strip_prefix("usr/lib/modules/") {
+            modules_tree.insert(module.to_owned(), bytes);
+        } else {
+            status = String::from_utf8_lossy(&bytes).into_owned();
+        }
+    }
+    let (kernel_release, kernel) = kernel.ok_or(Error::Lacks("kernel"))?;
+    let text = |name: &str| {
+        let bytes =
+            modules_tree.get(&format!("{kernel_release}/{name}")).ok_or(Error::Lacks("list of kernel modules"))?;
+        Ok(String::from_utf8_lossy(bytes).into_owned())
+    };
+    let (dep, softdep, alias) = (text("modules.dep")?, text("modules.softdep")?, text("modules.alias")?);
+    let chosen = modules::choose(&dep, &softdep);
+    let mut drivers = BTreeMap::new();
+    for path in &chosen {
+        let bytes = modules_tree.remove(&format!("{kernel_release}/{path}")).ok_or(Error::Lacks("module it lists"))?;
+        drivers.insert(path.clone(), bytes);
+    }
+    drivers.insert("modules.dep".into(), modules::dependencies(&dep, &chosen).into_bytes());
+    drivers.insert("modules.alias".into(), modules::aliases(&alias, &chosen).into_bytes());
+    drivers.insert("modules.softdep".into(), softdep.into_bytes());
+    Ok(Found { kernel, kernel_release, drivers, packages: packages(&status) })
+}
+
+/// The installed packages, from dpkg's status file (Debian policy, section 5.1).
+fn packages(status: &str) -> Vec<Package> {
+    let field = |paragraph: &str, name: &str| {
+        paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::to_owned)
+    };
+    let mut found: Vec<Package> = status
+        .split("\n\n")
+        .filter_map(|paragraph| {
+            Some(Package { name: field(paragraph, "Package")?, version: field(paragraph, "Version")? })
+        })
+        .collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
+
+/// Writes all of `bytes` and syncs.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let write = || {
+        let mut file = File::create(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(Error::file("cannot write", path))
+}

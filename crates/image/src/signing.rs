@@ -1,0 +1,78 @@
+//! The key that signs manifests, made at first use, and the signature over a manifest.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use bramble_system::files;
+use minisign::{KeyPair, PublicKey, SecretKey, SecretKeyBox};
+
+use crate::Error;
+
+/// A minisign key pair in two files, `image.key` (owner only) and `image.pub`.
+pub struct SigningKey {
+    secret: SecretKey,
+    public: PublicKey,
+}
+
+impl SigningKey {
+    /// Loads the pair from `folder`, or makes it there.
+    ///
+    /// # Errors
+    /// When the folder cannot be written or a file in it is not a key.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let (secret_path, public_path) = (folder.join("image.key"), folder.join("image.pub"));
+        let malformed = |path: &Path, error: &dyn std::fmt::Display| Error::Malformed {
+            path: path.to_owned(),
+            problem: format!("is not a minisign key: {error}"),
+        };
+        if !secret_path.exists() {
+            let pair = KeyPair::generate_unencrypted_keypair().map_err(|error| malformed(&secret_path, &error))?;
+            let secret = pair.sk.to_box(Some("bramble image key")).map_err(|error| malformed(&secret_path, &error))?;
+            fs::create_dir_all(folder).map_err(Error::file("cannot make the key folder", folder))?;
+            // The public half first: a secret key that exists has its public half beside it.
+            files::replace(&public_path, pair.pk.to_base64().as_bytes())
+                .map_err(Error::file("cannot write the public key", &public_path))?;
+            files::replace_secret(&secret_path, secret.to_string().as_bytes())
+                .map_err(Error::file("cannot write the signing key", &secret_path))?;
+        }
+        let read = |path: &PathBuf| fs::read_to_string(path).map_err(Error::file("cannot read the key", path));
+        let public =
+            PublicKey::from_base64(read(&public_path)?.trim()).map_err(|error| malformed(&public_path, &error))?;
+        let secret = SecretKeyBox::from_string(&read(&secret_path)?)
+            .and_then(SecretKeyBox::into_unencrypted_secret_key)
+            .map_err(|error| malformed(&secret_path, &error))?;
+        Ok(SigningKey { secret, public })
+    }
+
+    /// The public half in minisign's base64, as the initrd carries it.
+    pub fn public(&self) -> String {
+        self.public.to_base64()
+    }
+
+    /// Signs `bytes`. The signature is salted (minisign hedges against faulty hardware), so it is
+    /// the one file of a boot set that differs between two builds from the same inputs.
+    pub(crate) fn sign(&self, bytes: &[u8]) -> Result<String, Error> {
+        minisign::sign(Some(&self.public), &self.secret, Cursor::new(bytes), Some("bramble boot set"), Some("bramble"))
+            .map(|signature| signature.into_string())
+            .map_err(|error| Error::Malformed { path: "image.key".into(), problem: error.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_verifies_with_the_key_that_the_initrd_carries_and_no_other() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let key = SigningKey::open(folder.path()).expect("made at first use");
+        let again = SigningKey::open(folder.path()).expect("loaded at second use");
+        assert_eq!(key.public(), again.public());
+        let text = again.sign(b"manifest").expect("signed");
+        let signature = minisign_verify::Signature::decode(&text).expect("decodes");
+        let public = minisign_verify::PublicKey::from_base64(&key.public()).expect("decodes");
+        public.verify(b"manifest", &signature, false).expect("verifies");
+        public.verify(b"manifesT", &signature, false).expect_err("one bit off");
+    }
+}

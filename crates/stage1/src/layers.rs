@@ -1,0 +1,201 @@
+//! Layers: from the data partition by digest, or streamed from the head with resume; every byte
+//! is hashed on its way, and nothing is mounted whose digest is not the manifest's.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use rustix::mount::{MountFlags, mount};
+use sha2::{Digest, Sha256};
+
+use crate::arguments::Arguments;
+use crate::drivers::Drivers;
+use crate::manifest::{Layer, Manifest, hex};
+use crate::report::Reporter;
+use crate::{Doing, Error, http};
+
+/// Name of the GPT partition that keeps layers, engine data and the agent's key.
+const DATA: &str = "bramble-data";
+/// Where it is mounted, and where layers are kept without one.
+const DATA_MOUNT: &str = "/run/bramble/data";
+const MEMORY: &str = "/run/bramble/layers";
+/// How often a broken connection is taken up again before the attempt counts as failed.
+const RESUMES: u32 = 8;
+
+/// Mounts the data partition, where there is one.
+pub fn data_partition(drivers: &mut Drivers) -> Option<PathBuf> {
+    let device = fs::read_dir("/sys/class/block").ok()?.flatten().find_map(|entry| {
+        let text = fs::read_to_string(entry.path().join("uevent")).ok()?;
+        text.lines().any(|line| line.strip_prefix("PARTNAME=") == Some(DATA)).then(|| entry.file_name())
+    })?;
+    let device = Path::new("/dev").join(device);
+    let mounted = drivers.load(&["ext4"]).and_then(|()| {
+        fs::create_dir_all(DATA_MOUNT).doing("cannot make a mount point")?;
+        match mount(&device, DATA_MOUNT, "ext4", MountFlags::NOATIME, None) {
+            Ok(()) | Err(rustix::io::Errno::BUSY) => Ok(()),
+            Err(error) => Err(Error(format!("cannot mount {}: {error}", device.display()))),
+        }
+    });
+    match mounted {
+        Ok(()) => Some(DATA_MOUNT.into()),
+        Err(error) => {
+            // A damaged disk must not keep the node down: it boots from the head and says so.
+            eprintln!("bramble: {error}; booting without the data partition");
+            None
+        }
+    }
+}
+
+/// All layers of the manifest, verified, as files, the lowest first.
+pub fn gather(
+    arguments: &Arguments,
+    manifest: &Manifest,
+    data: Option<&Path>,
+    reporter: &mut Reporter,
+) -> Result<Vec<PathBuf>, Error> {
+    fs::create_dir_all(MEMORY).doing("cannot make a folder for layers")?;
+    let total: u64 = manifest.layers.iter().map(|layer| layer.size).sum();
+    let mut before = 0;
+    let mut paths = Vec::new();
+    for layer in &manifest.layers {
+        let mut progress = |bytes: u64| reporter.percent("root", before + bytes, total);
+        let kept = data.map(|data| data.join("files").join(&layer.sha256));
+        let path = match kept.filter(|path| is_layer(path, layer)) {
+            Some(path) => path,
+            None => fetch(arguments, layer, &mut progress)?,
+        };
+        before += layer.size;
+        paths.push(path);
+    }
+    reporter.percent("root", total, total);
+    Ok(paths)
+}
+
+/// Whether the file is this layer to the byte.
+fn is_layer(path: &Path, layer: &Layer) -> bool {
+    let check = || -> io::Result<bool> {
+        let mut file = File::open(path)?;
+        if file.metadata()?.len() != layer.size {
+            return Ok(false);
+        }
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 1 << 17];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(hex(&hash.finalize()) == layer.sha256),
+                read => hash.update(&buffer[..read]),
+            }
+        }
+    };
+    check().unwrap_or(false)
+}
+
+fn fetch(arguments: &Arguments, layer: &Layer, progress: &mut dyn FnMut(u64)) -> Result<PathBuf, Error> {
+    let path = Path::new(MEMORY).join(&layer.sha256);
+    if is_layer(&path, layer) {
+        return Ok(path);
+    }
+    let mut file = File::create(&path).doing("cannot keep a layer in memory")?;
+    let url = format!("/boot/files/{}?boot={}&name={}", layer.sha256, arguments.boot, layer.name);
+    let mut open = |from: u64| http::get(arguments.head, &url, from).map(|answer| answer.body);
+    let digest = stream(layer, &mut file, &mut open, progress, &mut thread::sleep)?;
+    if digest != layer.sha256 {
+        drop(file);
+        fs::remove_file(&path).doing("cannot remove a layer")?;
+        return Err(Error(format!(
+            "layer `{}` from the head is not the one that the manifest names (digest {}…, expected {}…); it was not mounted",
+            layer.name,
+            &digest[..12],
+            &layer.sha256[..12]
+        )));
+    }
+    Ok(path)
+}
+
+/// Copies the layer from what `open` gives, hashing, and goes on from where a connection broke.
+fn stream<R: Read>(
+    layer: &Layer,
+    out: &mut impl Write,
+    open: &mut dyn FnMut(u64) -> io::Result<R>,
+    progress: &mut dyn FnMut(u64),
+    sleep: &mut dyn FnMut(Duration),
+) -> Result<String, Error> {
+    let mut hash = Sha256::new();
+    let mut done = 0;
+    let mut resumes = 0;
+    let mut buffer = vec![0; 1 << 17];
+    while done < layer.size {
+        let before = done;
+        let broken = match open(done) {
+            Err(error) => error,
+            Ok(mut body) => loop {
+                match body.read(&mut buffer) {
+                    Ok(0) => break io::ErrorKind::UnexpectedEof.into(),
+                    Ok(read) => {
+                        let read = read.min(usize::try_from(layer.size - done).unwrap_or(read));
+                        hash.update(&buffer[..read]);
+                        out.write_all(&buffer[..read]).doing("cannot keep a layer in memory")?;
+                        done += read as u64;
+                        progress(done);
+                        if done == layer.size {
+                            return Ok(hex(&hash.finalize()));
+                        }
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => break error,
+                }
+            },
+        };
+        resumes = if done > before { 0 } else { resumes + 1 };
+        if resumes > RESUMES {
+            return Err(Error(format!("cannot fetch layer `{}` past byte {done}: {broken}", layer.name)));
+        }
+        sleep(Duration::from_millis(250 << resumes.min(5)));
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn layer(bytes: &[u8]) -> Layer {
+        Layer { name: "root".into(), sha256: hex(&Sha256::digest(bytes)), size: bytes.len() as u64 }
+    }
+
+    proptest! {
+        /// However a connection breaks, the layer arrives whole, or an error does.
+        #[test]
+        fn a_broken_stream_is_taken_up_again(bytes in prop::collection::vec(any::<u8>(), 1..4000), cuts in prop::collection::vec(0..600_usize, 0..40)) {
+            let layer = layer(&bytes);
+            let mut cuts = cuts.into_iter();
+            let mut open = |from: u64| {
+                let rest = &bytes[usize::try_from(from).expect("small")..];
+                let length = cuts.next().unwrap_or(rest.len()).min(rest.len());
+                Ok(&rest[..length])
+            };
+            let mut out = Vec::new();
+            match stream(&layer, &mut out, &mut open, &mut |_| (), &mut |_| ()) {
+                Ok(digest) => {
+                    prop_assert_eq!(digest, layer.sha256);
+                    prop_assert_eq!(out, bytes);
+                }
+                Err(error) => prop_assert!(error.0.contains("past byte")),
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_byte_changes_the_digest() {
+        let bytes = vec![1; 5000];
+        let layer = layer(&bytes);
+        let mut flipped = bytes.clone();
+        flipped[4096] ^= 1;
+        let mut open = |from: u64| Ok(&flipped[usize::try_from(from).expect("small")..]);
+        let digest = stream(&layer, &mut Vec::new(), &mut open, &mut |_| (), &mut |_| ()).expect("arrives");
+        assert_ne!(digest, layer.sha256);
+    }
+}

@@ -1,0 +1,92 @@
+//! What happens, told on the console and to the head.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::net::SocketAddrV4;
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::arguments::Arguments;
+use crate::{Error, http};
+
+/// Tells the console; and the head once there is a network.
+pub struct Reporter {
+    head: Option<Head>,
+    /// The last step and percentage that was told.
+    last: (String, Option<u8>),
+}
+
+struct Head {
+    queue: Sender<String>,
+    thread: JoinHandle<()>,
+}
+
+impl Reporter {
+    pub fn console() -> Self {
+        Reporter { head: None, last: (String::new(), None) }
+    }
+
+    pub fn connect(&mut self, arguments: &Arguments) {
+        if self.head.is_some() {
+            return;
+        }
+        let (queue, reports) = mpsc::channel::<String>();
+        let (head, path): (SocketAddrV4, _) = (arguments.head, format!("/v1/boots/{}/report", arguments.boot));
+        let thread = thread::spawn(move || {
+            for report in reports {
+                // A head that is away misses a report, no more: the boot does not depend on it.
+                let _ = http::post(head, &path, &report);
+            }
+        });
+        self.head = Some(Head { queue, thread });
+    }
+
+    pub fn step(&mut self, step: &str, percent: Option<u8>) {
+        if (self.last.0.as_str(), self.last.1) == (step, percent) {
+            return;
+        }
+        self.last = (step.to_owned(), percent);
+        match percent {
+            Some(percent) => say(&format!("{step} {percent} %")),
+            None => say(step),
+        }
+        self.send(serde_json::json!({ "step": step, "percent": percent }));
+    }
+
+    /// Tells a share of the whole, in steps of ten percent.
+    pub fn percent(&mut self, step: &str, done: u64, total: u64) {
+        let percent = (done * 10).checked_div(total).unwrap_or(10).min(10) as u8 * 10;
+        self.step(step, Some(percent));
+    }
+
+    pub fn failed(&mut self, error: &Error, wait: Duration) {
+        say(&format!("FAILED: {error}"));
+        say(&format!("trying again in {} s", wait.as_secs()));
+        self.send(serde_json::json!({ "failed": error.0, "retry_in_seconds": wait.as_secs() }));
+    }
+
+    fn send(&self, report: serde_json::Value) {
+        if let Some(head) = &self.head {
+            // The receiver lives as long as the sender.
+            let _ = head.queue.send(report.to_string());
+        }
+    }
+
+    /// Waits until everything has been told.
+    pub fn flush(&mut self) {
+        if let Some(head) = self.head.take() {
+            drop(head.queue);
+            let _ = head.thread.join();
+        }
+    }
+}
+
+/// On the serial console and on the screen, whichever there is.
+fn say(text: &str) {
+    for path in ["/dev/console", "/dev/tty0"] {
+        if let Ok(mut console) = OpenOptions::new().write(true).open(path) {
+            let _ = writeln!(console, "bramble: {text}\r");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The root: verified layers under an overlay in memory, and the switch to it.
+
+use std::ffi::CStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
+
+use crate::arguments::Arguments;
+use crate::{Doing, Error, loop_device};
+
+/// Where the root is put together.
+const NEW: &str = "/new";
+/// Engine data must not lie on an overlay: overlayfs refuses one as its upper layer.
+const ENGINE_DATA: [(&str, &str); 2] = [("docker", "/var/lib/docker"), ("containerd", "/var/lib/containerd")];
+
+/// What the kernel's own file systems show, before anything else.
+pub fn early_mounts() -> Result<(), Error> {
+    let plain = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+    once("proc", "/proc", "proc", plain, None)?;
+    once("sysfs", "/sys", "sysfs", plain, None)?;
+    once("devtmpfs", "/dev", "devtmpfs", MountFlags::NOSUID, None)?;
+    once("tmpfs", "/run", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0755,size=80%"))?;
+    fs::create_dir_all("/run/bramble").doing("cannot make /run/bramble")
+}
+
+/// Mounts, where it is not mounted yet.
+fn once(source: &str, target: &str, kind: &str, flags: MountFlags, data: Option<&CStr>) -> Result<(), Error> {
+    match mount(source, target, kind, flags, data) {
+        Ok(()) | Err(Errno::BUSY) => Ok(()),
+        Err(error) => Err(Error(format!("cannot mount {target}: {error}"))),
+    }
+}
+
+/// Puts the root together in [`NEW`].
+pub fn assemble(layers: &[PathBuf], arguments: &Arguments, interface: &str, data: Option<&Path>) -> Result<(), Error> {
+    let mut lower = Vec::new();
+    for (index, layer) in layers.iter().enumerate() {
+        let place = format!("/run/bramble/layer{index}");
+        fs::create_dir_all(&place).doing("cannot make a mount point")?;
+        let device = loop_device::attach(layer)?;
+        mount(&device, &place, "squashfs", MountFlags::RDONLY | MountFlags::NODEV, None)
+            .doing(format_args!("cannot mount layer {}", layer.display()))?;
+        lower.push(place);
+    }
+    lower.reverse();
+    let upper = "/run/bramble/upper";
+    fs::create_dir_all(upper).doing("cannot make a mount point")?;
+    once("tmpfs", upper, "tmpfs", MountFlags::empty(), Some(c"mode=0755,size=50%"))?;
+    for name in ["root", "work"] {
+        fs::create_dir_all(format!("{upper}/{name}")).doing("cannot make the upper layer")?;
+    }
+    let options = format!("lowerdir={},upperdir={upper}/root,workdir={upper}/work\0", lower.join(":"));
+    let options = CStr::from_bytes_with_nul(options.as_bytes()).expect("one NUL, at the end");
+    fs::create_dir_all(NEW).doing("cannot make a mount point")?;
+    mount("overlay", NEW, "overlay", MountFlags::empty(), Some(options)).doing("cannot mount the root")?;
+    for (name, place) in ENGINE_DATA {
+        let target = format!("{NEW}{place}");
+        fs::create_dir_all(&target).doing("cannot make a folder for the engine")?;
+        match data {
+            Some(data) => {
+                let kept = data.join(name);
+                fs::create_dir_all(&kept).doing("cannot make a folder on the data partition")?;
+                mount_bind(&kept, &target).doing(format_args!("cannot mount {place}"))?;
+            }
+            None => once("tmpfs", &target, "tmpfs", MountFlags::empty(), Some(c"mode=0711,size=80%"))?,
+        }
+    }
+    hand_over(arguments, interface)
+}
+
+/// What the root needs to know of this boot.
+fn hand_over(arguments: &Arguments, interface: &str) -> Result<(), Error> {
+    let boot = serde_json::json!({
+        "node": arguments.node,
+        "boot": arguments.boot,
+        "nonce": arguments.nonce,
+        "set": arguments.set,
+        "head": arguments.head.ip().to_string(),
+        "agent_port": arguments.agent_port,
+        "address": arguments.address.to_string(),
+        "interface": interface,
+    });
+    let path = "/run/bramble/boot.json";
+    fs::write(path, boot.to_string()).doing("cannot write what the agent needs")?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).doing("cannot protect what the agent needs")?;
+    let dns = arguments.dns.map(|server| format!("nameserver {server}\n")).unwrap_or_default();
+    fs::write("/run/bramble/resolv.conf", dns).doing("cannot write resolv.conf")?;
+    fs::write(format!("{NEW}/etc/hostname"), format!("{}\n", arguments.node)).doing("cannot write the host name")?;
+    // The address stays while networkd takes over, so the agent can speak at once; the lease that
+    // networkd then gets is for the same MAC and so the same address.
+    let mac = arguments.mac.map(|byte| format!("{byte:02x}")).join(":");
+    let folder = "/run/systemd/network";
+    fs::create_dir_all(folder).doing("cannot make a folder for networkd")?;
+    let network = format!(
+        "[Match]\nMACAddress={mac}\n\n[Network]\nDHCP=ipv4\nKeepConfiguration=yes\nLLMNR=no\nMulticastDNS=no\n\n\
+         [DHCPv4]\nClientIdentifier=mac\nUseDomains=yes\nSendRelease=no\n"
+    );
+    fs::write(format!("{folder}/10-boot.network"), network).doing("cannot write the network's settings")
+}
+
+/// Leaves the initrd for the root, and stage 1 for systemd. Returns only when that failed, and
+/// then nothing can be tried again: the root is half moved.
+pub fn switch() -> Error {
+    match enter().doing("cannot change to the root") {
+        Ok(()) => {
+            let error = Command::new("/usr/lib/systemd/systemd").env_clear().exec();
+            Error(format!("cannot start systemd: {error}"))
+        }
+        Err(error) => error,
+    }
+}
+
+fn enter() -> std::io::Result<()> {
+    for place in ["/dev", "/proc", "/sys", "/run"] {
+        mount_move(place, format!("{NEW}{place}"))?;
+    }
+    // The initrd's files lie in memory; nothing needs them any more.
+    for folder in ["/lib", "/etc"] {
+        let _ = fs::remove_dir_all(folder);
+    }
+    let _ = fs::remove_file("/init");
+    std::env::set_current_dir(NEW)?;
+    mount_move(".", "/")?;
+    rustix::process::chroot(".")?;
+    std::env::set_current_dir("/")
+}
