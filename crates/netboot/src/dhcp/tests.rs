@@ -1,0 +1,309 @@
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Mutex;
+
+use dhcproto::v4::{Architecture, DhcpOptions, UnknownOption};
+use dhcproto::{Decodable, Decoder};
+use proptest::prelude::*;
+
+use super::*;
+
+const HEAD: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const M1: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+const STRANGER: Mac = Mac([0x52, 0x54, 0, 0, 0, 0x99]);
+
+/// Knows `m1`; remembers what it was asked.
+#[derive(Default)]
+struct Book(Mutex<Vec<(Mac, bool)>>);
+
+impl Directory for Book {
+    fn who(&self, client: &Client) -> Who {
+        let known = client.mac == M1;
+        self.0.lock().expect("no panic while held").push((client.mac, known));
+        if known { Who::Node("m1".parse().expect("a name")) } else { Who::Unknown }
+    }
+
+    fn offered(&self, _: &Name, _: &str) {}
+
+    fn tftp_sent(&self, _: Ipv4Addr, _: &str, _: u64) {}
+}
+
+fn server(full: bool) -> Server {
+    let subnet = Subnet {
+        address: [10, 77, 0, 0].into(),
+        prefix: 24,
+        pool: ([10, 77, 0, 100].into(), [10, 77, 0, 102].into()),
+        router: Some([10, 77, 0, 254].into()),
+        dns: Vec::new(),
+        lease_seconds: 600,
+    };
+    let fixed = BTreeMap::from([(M1, Ipv4Addr::new(10, 77, 0, 11))]);
+    let leases = Leases::new(subnet.pool, fixed, vec![HEAD], []);
+    Server {
+        address: HEAD,
+        boot: BootServer { http: "10.77.0.1:7080".parse().expect("an address") },
+        domain: "home.arpa".into(),
+        pool: full.then_some(Pool { subnet, leases }),
+    }
+}
+
+fn message(kind: MessageType, mac: Mac) -> Message {
+    let none = Ipv4Addr::UNSPECIFIED;
+    let mut message = Message::new_with_id(7, none, none, none, none, &mac.0);
+    message.opts_mut().insert(DhcpOption::MessageType(kind));
+    message
+}
+
+/// The same message from a boot client of this architecture.
+fn pxe(mut message: Message, architecture: u16) -> Message {
+    let class = format!("PXEClient:Arch:{architecture:05}:UNDI:003016").into_bytes();
+    message.opts_mut().insert(DhcpOption::ClassIdentifier(class));
+    message.opts_mut().insert(DhcpOption::ClientSystemArchitecture(Architecture::from(architecture)));
+    message
+}
+
+fn ipxe(mut message: Message) -> Message {
+    message = pxe(message, 0);
+    message.opts_mut().insert(DhcpOption::UserClass(b"iPXE".to_vec()));
+    message
+}
+
+/// What firmware sees: the message after its way over the wire.
+fn reply(outcome: Outcome) -> Option<(Target, Message)> {
+    let reply = outcome.reply?;
+    let bytes = encode(&reply.message);
+    assert!(bytes.len() >= 300);
+    Some((reply.to, Message::decode(&mut Decoder::new(&bytes)).expect("decodes")))
+}
+
+fn file(message: &Message) -> Option<String> {
+    match message.opts().get(OptionCode::BootfileName) {
+        Some(DhcpOption::BootfileName(name)) => Some(String::from_utf8_lossy(name).into_owned()),
+        _ => None,
+    }
+}
+
+fn ask(server: &mut Server, message: &Message, port: Port) -> Option<(Target, Message)> {
+    reply(server.handle(message, port, 1000, &Book::default()))
+}
+
+#[test]
+fn each_firmware_gets_its_own_loader() {
+    let mut server = server(true);
+    let mut loader = |message| file(&ask(&mut server, &message, Port::Dhcp).expect("an offer").1);
+    let discover = || message(MessageType::Discover, M1);
+    assert_eq!(loader(pxe(discover(), 0)).as_deref(), Some("undionly.kpxe"));
+    for uefi in [7, 8, 9] {
+        assert_eq!(loader(pxe(discover(), uefi)).as_deref(), Some("ipxe.efi"));
+    }
+    assert_eq!(loader(ipxe(discover())).as_deref(), Some("http://10.77.0.1:7080/boot/script/52:54:00:00:00:01"));
+    assert_eq!(loader(discover()), None, "not a boot client");
+    assert_eq!(loader(pxe(discover(), 11)), None, "nothing to boot for arm64 yet");
+}
+
+#[test]
+fn ipxe_is_known_by_any_of_its_marks() {
+    let mut prefixed = pxe(message(MessageType::Discover, M1), 7);
+    prefixed.opts_mut().insert(DhcpOption::UserClass(b"\x04iPXE".to_vec()));
+    let mut encapsulated = pxe(message(MessageType::Discover, M1), 7);
+    encapsulated.opts_mut().insert(DhcpOption::Unknown(UnknownOption::new(OptionCode::from(175), vec![1, 2, 3])));
+    for message in [prefixed, encapsulated] {
+        assert_eq!(Client::of(&message).and_then(|client| client.firmware), Some(Firmware::Ipxe));
+    }
+}
+
+#[test]
+fn raspberry_pi_4_is_known_though_it_calls_itself_a_bios() {
+    let mut pi = pxe(message(MessageType::Discover, Mac([0x02, 1, 2, 3, 4, 5])), 0);
+    pi.opts_mut().insert(DhcpOption::ClientMachineIdentifier(b"\0RPi4\x14\x31\xd0\x00\xb2\x5a\x1f\x2e\xaa\xbb\xcc\xdd".to_vec()));
+    assert_eq!(Client::of(&pi).and_then(|client| client.firmware), Some(Firmware::RaspberryPi));
+}
+
+#[test]
+fn a_uuid_of_the_wrong_length_is_tolerated_and_echoed() {
+    let mut discover = pxe(message(MessageType::Discover, M1), 0);
+    discover.opts_mut().insert(DhcpOption::ClientMachineIdentifier(vec![0, 1, 2]));
+    let (_, offer) = ask(&mut server(true), &discover, Port::Dhcp).expect("an offer");
+    assert_eq!(
+        offer.opts().get(OptionCode::ClientMachineIdentifier),
+        Some(&DhcpOption::ClientMachineIdentifier(vec![0, 1, 2]))
+    );
+}
+
+#[test]
+fn a_stranger_gets_an_address_in_full_mode_and_nothing_to_boot() {
+    let book = Book::default();
+    let discover = pxe(message(MessageType::Discover, STRANGER), 7);
+    let (_, offer) = reply(server(true).handle(&discover, Port::Dhcp, 0, &book)).expect("an offer");
+    assert_eq!(offer.yiaddr(), Ipv4Addr::new(10, 77, 0, 100));
+    assert_eq!((file(&offer), offer.siaddr()), (None, Ipv4Addr::UNSPECIFIED));
+    assert_eq!(*book.0.lock().expect("no panic"), [(STRANGER, false)], "and was seen");
+}
+
+#[test]
+fn in_proxy_mode_phones_and_strangers_hear_nothing() {
+    let mut server = server(false);
+    let book = Book::default();
+    for kind in [MessageType::Discover, MessageType::Request, MessageType::Inform] {
+        for port in [Port::Dhcp, Port::Proxy] {
+            for message in [message(kind, M1), message(kind, STRANGER), pxe(message(kind, STRANGER), 7)] {
+                assert!(server.handle(&message, port, 0, &book).reply.is_none());
+            }
+        }
+    }
+}
+
+#[test]
+fn in_proxy_mode_an_offer_has_no_address_and_names_this_server() {
+    let (to, offer) = ask(&mut server(false), &pxe(message(MessageType::Discover, M1), 0), Port::Dhcp).expect("an offer");
+    assert_eq!((to, offer.yiaddr(), offer.siaddr()), (Target::Broadcast, Ipv4Addr::UNSPECIFIED, HEAD));
+    assert_eq!(offer.opts().get(OptionCode::ServerIdentifier), Some(&DhcpOption::ServerIdentifier(HEAD)));
+    assert_eq!(offer.opts().get(OptionCode::SubnetMask), None);
+    assert!(matches!(offer.opts().get(OptionCode::VendorExtensions), Some(DhcpOption::VendorExtensions(_))));
+}
+
+#[test]
+fn uefi_gets_no_option_43_and_is_acknowledged_on_port_4011() {
+    let mut server = server(false);
+    let (_, offer) = ask(&mut server, &pxe(message(MessageType::Discover, M1), 7), Port::Dhcp).expect("an offer");
+    assert_eq!(offer.opts().get(OptionCode::VendorExtensions), None);
+    for kind in [MessageType::Request, MessageType::Inform] {
+        let (to, ack) = ask(&mut server, &pxe(message(kind, M1), 7), Port::Proxy).expect("an ack");
+        assert_eq!((to, ack.opts().msg_type()), (Target::Sender, Some(MessageType::Ack)));
+        assert_eq!(file(&ack).as_deref(), Some("ipxe.efi"));
+    }
+}
+
+#[test]
+fn the_file_is_in_the_header_and_in_the_option() {
+    let (_, offer) = ask(&mut server(true), &pxe(message(MessageType::Discover, M1), 0), Port::Dhcp).expect("an offer");
+    let header = String::from_utf8_lossy(offer.fname().unwrap_or_default()).trim_end_matches('\0').to_owned();
+    assert_eq!(Some(header), file(&offer));
+}
+
+#[test]
+fn a_node_gets_its_fixed_address_and_another_one_is_refused() {
+    let mut server = server(true);
+    let (to, offer) = ask(&mut server, &message(MessageType::Discover, M1), Port::Dhcp).expect("an offer");
+    assert_eq!((to, offer.yiaddr()), (Target::Card(M1, [10, 77, 0, 11].into()), [10, 77, 0, 11].into()));
+    let mut request = message(MessageType::Request, M1);
+    request.opts_mut().insert(DhcpOption::RequestedIpAddress([10, 77, 0, 100].into()));
+    let (to, nak) = ask(&mut server, &request, Port::Dhcp).expect("an answer");
+    assert_eq!((to, nak.opts().msg_type()), (Target::Broadcast, Some(MessageType::Nak)));
+}
+
+#[test]
+fn a_lease_is_to_be_stored_before_it_is_acknowledged_and_survives() {
+    let mut server = server(true);
+    let mut request = message(MessageType::Request, STRANGER);
+    request.opts_mut().insert(DhcpOption::RequestedIpAddress([10, 77, 0, 101].into()));
+    let outcome = server.handle(&request, Port::Dhcp, 1000, &Book::default());
+    let [lease] = outcome.store[..] else { panic!("one lease, not {:?}", outcome.store) };
+    assert_eq!((lease.mac, lease.until), (STRANGER, 1600));
+    let restarted = Leases::new(([10, 77, 0, 100].into(), [10, 77, 0, 102].into()), BTreeMap::new(), vec![], [lease]);
+    assert_eq!(restarted.choose(STRANGER, None, 5000), Some([10, 77, 0, 101].into()), "its own, also after it ran out");
+    assert_eq!(restarted.choose(M1, Some([10, 77, 0, 101].into()), 1001), Some([10, 77, 0, 100].into()));
+}
+
+#[test]
+fn an_exhausted_pool_offers_nothing_until_a_lease_runs_out() {
+    let mut server = server(true);
+    for last in 0..3 {
+        let card = Mac([2, 0, 0, 0, 0, last]);
+        let mut request = message(MessageType::Request, card);
+        request.opts_mut().insert(DhcpOption::RequestedIpAddress([10, 77, 0, 100 + last].into()));
+        assert!(server.handle(&request, Port::Dhcp, 1000 + u64::from(last), &Book::default()).reply.is_some());
+    }
+    let late = message(MessageType::Discover, STRANGER);
+    assert!(server.handle(&late, Port::Dhcp, 1001, &Book::default()).reply.is_none());
+    let (_, offer) = reply(server.handle(&late, Port::Dhcp, 9000, &Book::default())).expect("an offer");
+    assert_eq!(offer.yiaddr(), Ipv4Addr::new(10, 77, 0, 100), "the one that ran out longest ago");
+}
+
+#[test]
+fn a_declined_address_is_left_alone() {
+    let mut server = server(true);
+    let mut decline = message(MessageType::Decline, STRANGER);
+    decline.opts_mut().insert(DhcpOption::RequestedIpAddress([10, 77, 0, 100].into()));
+    assert_eq!(server.handle(&decline, Port::Dhcp, 1000, &Book::default()).store.len(), 1);
+    let (_, offer) = ask(&mut server, &message(MessageType::Discover, STRANGER), Port::Dhcp).expect("an offer");
+    assert_eq!(offer.yiaddr(), Ipv4Addr::new(10, 77, 0, 101));
+}
+
+#[test]
+fn the_broadcast_flag_and_relays_are_honoured() {
+    let mut discover = message(MessageType::Discover, M1);
+    discover.set_flags(Flags::default().set_broadcast());
+    assert_eq!(ask(&mut server(true), &discover, Port::Dhcp).expect("an offer").0, Target::Broadcast);
+    discover.set_giaddr([10, 77, 9, 1]);
+    let (to, offer) = ask(&mut server(true), &discover, Port::Dhcp).expect("an offer");
+    assert_eq!((to, offer.giaddr()), (Target::Relay([10, 77, 9, 1].into()), [10, 77, 9, 1].into()));
+}
+
+#[test]
+fn a_request_for_another_server_is_left_to_it() {
+    let mut request = message(MessageType::Request, M1);
+    request.opts_mut().insert(DhcpOption::ServerIdentifier([10, 77, 0, 254].into()));
+    request.opts_mut().insert(DhcpOption::RequestedIpAddress([10, 77, 0, 11].into()));
+    assert!(ask(&mut server(true), &request, Port::Dhcp).is_none());
+}
+
+/// Any message of any client, over time.
+fn events() -> impl Strategy<Value = Vec<(u8, u8, Option<u8>, u64)>> {
+    prop::collection::vec((0..6_u8, 0..6_u8, prop::option::of(98..105_u8), 0..400_u64), 0..60)
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_server_panic(bytes in prop::collection::vec(any::<u8>(), 0..700), full: bool) {
+        if let Ok(message) = Message::decode(&mut Decoder::new(&bytes)) {
+            for port in [Port::Dhcp, Port::Proxy] {
+                let _ = ask(&mut server(full), &message, port);
+            }
+        }
+    }
+
+    #[test]
+    fn no_options_make_the_server_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), full: bool) {
+        let Ok(options) = DhcpOptions::decode(&mut Decoder::new(&bytes)) else { return Ok(()) };
+        for kind in [MessageType::Discover, MessageType::Request, MessageType::Inform] {
+            let mut message = message(kind, M1);
+            message.set_opts(options.clone());
+            message.opts_mut().insert(DhcpOption::MessageType(kind));
+            let _ = ask(&mut server(full), &message, Port::Dhcp);
+        }
+    }
+
+    /// Whatever clients say, no two of them hold the same address at the same time.
+    #[test]
+    fn no_address_is_given_twice(events in events()) {
+        let mut server = server(true);
+        let mut now = 1000;
+        let mut held: BTreeMap<Ipv4Addr, (Mac, u64)> = BTreeMap::new();
+        for (client, kind, address, later) in events {
+            now += later;
+            let mac = Mac([2, 0, 0, 0, 0, client]);
+            let address = address.map(|last| Ipv4Addr::new(10, 77, 0, last));
+            let kind = [
+                MessageType::Discover, MessageType::Request, MessageType::Request,
+                MessageType::Release, MessageType::Decline, MessageType::Inform,
+            ][usize::from(kind)];
+            let mut message = message(kind, mac);
+            if let Some(address) = address {
+                if kind == MessageType::Release { message.set_ciaddr(address); }
+                else { message.opts_mut().insert(DhcpOption::RequestedIpAddress(address)); }
+            }
+            let outcome = server.handle(&message, Port::Dhcp, now, &Book::default());
+            for lease in &outcome.store {
+                if kind == MessageType::Release || lease.quarantined {
+                    held.retain(|at, (owner, _)| !(*at == lease.address && *owner == mac));
+                    continue;
+                }
+                if let Some((owner, until)) = held.insert(lease.address, (mac, lease.until)) {
+                    prop_assert!(owner == mac || until < now, "{} belongs to {owner} until {until}", lease.address);
+                }
+                prop_assert!((100..=102).contains(&lease.address.octets()[3]));
+            }
+        }
+    }
+}

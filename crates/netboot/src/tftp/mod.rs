@@ -1,0 +1,231 @@
+//! TFTP, to read loaders: RFC 1350 with the options of RFC 2347, 2348 (blksize), 2349 (tsize,
+//! timeout) and 7440 (windowsize).
+//!
+//! ```text
+//! read request ─▶ (options) OACK ─ ACK 0 ─▶ window of DATA ─ ACK n ─▶ … ─▶ short DATA ─ last ACK ─▶ done
+//!                                   └────────── silence: the window again ◀──┘
+//! ```
+
+mod serve;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use serve::{Files, run};
+
+/// 1500 bytes of Ethernet less IP, UDP and TFTP headers: more would be sent in fragments, which
+/// boot ROMs do not put together.
+const LARGEST_BLOCK: usize = 1468;
+const LARGEST_WINDOW: u16 = 64;
+const TIMEOUT: Duration = Duration::from_secs(2);
+const RESENDS: u32 = 6;
+
+/// A request to read, parsed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadRequest {
+    pub file: String,
+    /// Options in the order they came, names in lower case.
+    pub options: Vec<(String, String)>,
+}
+
+/// Error codes of RFC 1350.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    NotFound,
+    AccessViolation,
+    IllegalOperation,
+}
+
+impl Refusal {
+    /// The packet that says so.
+    pub fn packet(self) -> Vec<u8> {
+        let (code, text): (u8, &str) = match self {
+            Refusal::NotFound => (1, "file not found"),
+            Refusal::AccessViolation => (2, "that path is not served"),
+            Refusal::IllegalOperation => (4, "only reading is served"),
+        };
+        [&[0, 5, 0, code], text.as_bytes(), &[0]].concat()
+    }
+}
+
+/// Reads a request. `Err(None)` is for what is not a request at all and gets no answer.
+pub fn parse_request(packet: &[u8]) -> Result<ReadRequest, Option<Refusal>> {
+    let (opcode, rest) = packet.split_at_checked(2).ok_or(None)?;
+    match opcode {
+        [0, 1] => {}
+        [0, 2] => return Err(Some(Refusal::IllegalOperation)),
+        _ => return Err(None),
+    }
+    let mut words = rest.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    let file = words.next().unwrap_or_default().into_owned();
+    let mode = words.next().unwrap_or_default().to_ascii_lowercase();
+    if mode != "octet" && mode != "netascii" {
+        return Err(Some(Refusal::IllegalOperation));
+    }
+    let mut options = Vec::new();
+    while let (Some(name), Some(value)) = (words.next(), words.next()) {
+        options.push((name.to_ascii_lowercase(), value.into_owned()));
+    }
+    Ok(ReadRequest { file: plain_path(&file).ok_or(Some(Refusal::AccessViolation))?, options })
+}
+
+/// The path without what firmware puts in front; `None` where it leaves the root.
+fn plain_path(path: &str) -> Option<String> {
+    let path = path.replace('\\', "/");
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => return None,
+            part if part.contains('%') || part.chars().any(char::is_control) => return None,
+            part => parts.push(part),
+        }
+    }
+    if parts.is_empty() { None } else { Some(parts.join("/")) }
+}
+
+/// What a transfer wants done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Send these and wait for an answer until [`Transfer::deadline`].
+    Send(Vec<Vec<u8>>),
+    /// Nothing to do but wait.
+    Wait,
+    /// Everything has arrived.
+    Done,
+    /// The client went away or gave up; the text says which.
+    Failed(String),
+}
+
+/// One file on its way to one client.
+#[derive(Debug)]
+pub struct Transfer {
+    file: Arc<[u8]>,
+    block: usize,
+    window: u16,
+    timeout: Duration,
+    /// Options still to be acknowledged by ACK 0.
+    oack: Option<Vec<u8>>,
+    /// Blocks acknowledged, counted without wrapping.
+    acknowledged: u64,
+    resends: u32,
+    deadline: Instant,
+}
+
+impl Transfer {
+    pub fn start(file: Arc<[u8]>, request: &ReadRequest, now: Instant) -> (Self, Step) {
+        let mut transfer = Transfer {
+            file,
+            block: 512,
+            window: 1,
+            timeout: TIMEOUT,
+            oack: None,
+            acknowledged: 0,
+            resends: 0,
+            deadline: now,
+        };
+        let mut oack = vec![0, 6];
+        for (name, value) in &request.options {
+            if let Some(value) = transfer.option(name, value) {
+                oack.extend([name.as_bytes(), &[0], value.as_bytes(), &[0]].concat());
+            }
+        }
+        transfer.oack = (oack.len() > 2).then_some(oack);
+        let step = transfer.send(now);
+        (transfer, step)
+    }
+
+    /// Takes an option, and gives the value that is granted.
+    fn option(&mut self, name: &str, value: &str) -> Option<String> {
+        let number: u64 = value.parse().ok()?;
+        match name {
+            "blksize" if number >= 8 => {
+                self.block = usize::try_from(number).unwrap_or(LARGEST_BLOCK).min(LARGEST_BLOCK);
+                Some(self.block.to_string())
+            }
+            "tsize" => Some(self.file.len().to_string()),
+            "timeout" if (1..=255).contains(&number) => {
+                self.timeout = Duration::from_secs(number);
+                Some(number.to_string())
+            }
+            "windowsize" if number >= 1 => {
+                self.window = u16::try_from(number).unwrap_or(u16::MAX).min(LARGEST_WINDOW);
+                Some(self.window.to_string())
+            }
+            _ => None,
+        }
+    }
+
+    /// When [`Transfer::timed_out`] is due.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// All blocks of the file; the last is short, and may be empty.
+    fn blocks(&self) -> u64 {
+        (self.file.len() / self.block) as u64 + 1
+    }
+
+    fn send(&mut self, now: Instant) -> Step {
+        self.deadline = now + self.timeout;
+        if let Some(oack) = &self.oack {
+            return Step::Send(vec![oack.clone()]);
+        }
+        let end = (self.acknowledged + u64::from(self.window)).min(self.blocks());
+        Step::Send((self.acknowledged..end).map(|block| self.data(block)).collect())
+    }
+
+    /// The block of this index from 0; on the wire they count from 1 and wrap after 65535.
+    fn data(&self, index: u64) -> Vec<u8> {
+        let start = usize::try_from(index).map_or(self.file.len(), |index| (index * self.block).min(self.file.len()));
+        let end = (start + self.block).min(self.file.len());
+        let number = ((index + 1) & 0xffff) as u16;
+        [&[0, 3], &number.to_be_bytes()[..], &self.file[start..end]].concat()
+    }
+
+    /// A packet came from the client.
+    pub fn packet(&mut self, packet: &[u8], now: Instant) -> Step {
+        match packet {
+            [0, 4, high, low, ..] => self.acknowledge(u16::from_be_bytes([*high, *low]), now),
+            [0, 5, _, _, text @ ..] => {
+                let text = String::from_utf8_lossy(text);
+                Step::Failed(format!("the client gave up: {}", text.trim_end_matches('\0')))
+            }
+            _ => Step::Wait,
+        }
+    }
+
+    fn acknowledge(&mut self, number: u16, now: Instant) -> Step {
+        if self.oack.is_some() {
+            if number != 0 {
+                return Step::Wait;
+            }
+            self.oack = None;
+            self.resends = 0;
+            return self.send(now);
+        }
+        // How many blocks past the last acknowledged one this is, in the wrapping count.
+        let ahead = u64::from(number.wrapping_sub((self.acknowledged & 0xffff) as u16));
+        let sent = u64::from(self.window).min(self.blocks() - self.acknowledged);
+        if ahead == 0 || ahead > sent {
+            // A duplicate. Sending again would double every packet from here on (the Sorcerer's
+            // Apprentice, RFC 1123, section 4.2.3.1): only silence makes a window go out again.
+            return Step::Wait;
+        }
+        self.acknowledged += ahead;
+        self.resends = 0;
+        if self.acknowledged == self.blocks() { Step::Done } else { self.send(now) }
+    }
+
+    /// The client has been silent until the deadline.
+    pub fn timed_out(&mut self, now: Instant) -> Step {
+        self.resends += 1;
+        if self.resends > RESENDS {
+            return Step::Failed("the client is silent".into());
+        }
+        self.send(now)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+use super::*;
+use proptest::prelude::*;
+
+fn request(options: &[(&str, &str)]) -> ReadRequest {
+    let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    ReadRequest { file: "ipxe.efi".into(), options }
+}
+
+/// A client that loses packets as `losses` says, and what it has received in the end.
+fn receive(file: &[u8], request: &ReadRequest, mut losses: impl Iterator<Item = bool>) -> Option<Vec<u8>> {
+    let now = Instant::now();
+    let (mut transfer, mut step) = Transfer::start(file.into(), request, now);
+    let block = transfer.block;
+    let mut got = Vec::new();
+    let mut next = 1_u16;
+    loop {
+        let packets = match step {
+            Step::Done => return Some(got),
+            Step::Failed(_) => return None,
+            Step::Wait => Vec::new(),
+            Step::Send(packets) => packets,
+        };
+        let mut answer = None;
+        for packet in packets {
+            if losses.next().unwrap_or(false) {
+                continue;
+            }
+            match &packet[..] {
+                [0, 6, ..] => answer = Some(0),
+                [0, 3, high, low, data @ ..] => {
+                    if u16::from_be_bytes([*high, *low]) == next {
+                        assert!(data.len() <= block);
+                        got.extend_from_slice(data);
+                        next = next.wrapping_add(1);
+                    }
+                    answer = Some(next.wrapping_sub(1));
+                }
+                other => panic!("unexpected packet {other:?}"),
+            }
+        }
+        step = match answer.filter(|_| !losses.next().unwrap_or(false)) {
+            Some(number) => {
+                let [high, low] = number.to_be_bytes();
+                match transfer.packet(&[0, 4, high, low], now) {
+                    Step::Wait => transfer.timed_out(now),
+                    step => step,
+                }
+            }
+            None => transfer.timed_out(now),
+        };
+    }
+}
+
+#[test]
+fn a_request_of_edk2_is_read() {
+    let packet = b"\0\x01ipxe.efi\0octet\0tsize\00\0blksize\01468\0windowsize\04\0";
+    let read = parse_request(packet).expect("well-formed");
+    assert_eq!(read.file, "ipxe.efi");
+    assert_eq!(read.options.len(), 3);
+}
+
+#[test]
+fn options_are_clamped_to_what_a_wire_carries() {
+    let (transfer, step) =
+        Transfer::start(vec![0; 10].into(), &request(&[("blksize", "9000"), ("windowsize", "1000")]), Instant::now());
+    assert_eq!((transfer.block, transfer.window), (1468, 64));
+    assert_eq!(step, Step::Send(vec![b"\0\x06blksize\01468\0windowsize\064\0".to_vec()]));
+}
+
+#[test]
+fn writing_and_paths_that_leave_the_root_are_refused() {
+    assert_eq!(parse_request(b"\0\x02a\0octet\0"), Err(Some(Refusal::IllegalOperation)));
+    for path in ["../etc/passwd", "a/../../b", "..\\boot", "%2e%2e/passwd", "", "/"] {
+        let packet = [b"\0\x01", path.as_bytes(), b"\0octet\0"].concat();
+        assert_eq!(parse_request(&packet), Err(Some(Refusal::AccessViolation)), "{path}");
+    }
+    let absolute = parse_request(b"\0\x01//tftp/./ipxe.efi\0octet\0").expect("inside");
+    assert_eq!(absolute.file, "tftp/ipxe.efi");
+}
+
+#[test]
+fn raspberry_pi_3_a_duplicate_ack_never_sends_data_again() {
+    let now = Instant::now();
+    let (mut transfer, _) = Transfer::start(vec![7; 2000].into(), &request(&[]), now);
+    assert!(matches!(transfer.packet(&[0, 4, 0, 1], now), Step::Send(_)));
+    assert_eq!(transfer.packet(&[0, 4, 0, 1], now), Step::Wait);
+}
+
+#[test]
+fn a_client_that_aborts_ends_the_transfer() {
+    let now = Instant::now();
+    let (mut transfer, _) = Transfer::start(vec![7; 2000].into(), &request(&[("tsize", "0")]), now);
+    assert!(matches!(transfer.packet(b"\0\x05\0\x08User aborted\0", now), Step::Failed(_)));
+}
+
+#[test]
+fn block_numbers_wrap() {
+    let file: Vec<u8> = (0..70_000_u32 * 8).map(|at| (at / 8 % 251) as u8).collect();
+    let got = receive(&file, &request(&[("blksize", "8"), ("windowsize", "64")]), std::iter::empty());
+    assert!(got.as_deref() == Some(&file[..]));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_a_parser_panic(packet: Vec<u8>) {
+        let _ = parse_request(&packet);
+        let _ = parse_request(&[b"\0\x01", &packet[..]].concat());
+        let (mut transfer, _) = Transfer::start(vec![0; 3000].into(), &request(&[("windowsize", "8")]), Instant::now());
+        let _ = transfer.packet(&packet, Instant::now());
+        let _ = transfer.packet(&[b"\0\x04", &packet[..]].concat(), Instant::now());
+    }
+
+    #[test]
+    fn a_file_arrives_whole_however_packets_are_lost(
+        file in prop::collection::vec(any::<u8>(), 0..5000),
+        block in 8..600_u32,
+        window in 1..10_u32,
+        losses in prop::collection::vec(prop::bool::weighted(0.2), 0..60),
+    ) {
+        let (block, window) = (block.to_string(), window.to_string());
+        let request = request(&[("blksize", &block), ("windowsize", &window)]);
+        if let Some(got) = receive(&file, &request, losses.into_iter()) {
+            prop_assert_eq!(got, file);
+        }
+    }
+}
