@@ -9,6 +9,7 @@ use bramble_model::names::Digest;
 use bramble_model::repository::Cluster;
 use bramble_system::{Cancel, Command};
 use rustix::fs::{FlockOperation, flock};
+use sha2::{Digest as _, Sha256};
 
 use crate::recipe::{CMDLINE, Recipe};
 use crate::root::Root;
@@ -78,6 +79,36 @@ pub fn build(
     }
     let digest = shelf.publish(&manifest, key)?;
     Ok(Built { digest, manifest })
+}
+
+/// Whether the current boot set on `shelf` is what [`build`] would make now, without building.
+///
+/// # Errors
+/// When an ingredient cannot be read.
+pub fn is_current(
+    cluster: &Cluster,
+    ingredients: &Ingredients<'_>,
+    shelf: &Shelf,
+    key: &SigningKey,
+    cache: &Path,
+) -> Result<bool, Error> {
+    let Ok(set) = shelf.current() else { return Ok(false) };
+    let Some(root) = Root::cached(&Recipe::of(cluster), cache)? else { return Ok(false) };
+    let Some(site) = site::cached(cluster, ingredients, cache)? else { return Ok(false) };
+    let stage1 = fs::read(ingredients.stage1).map_err(Error::file("cannot read stage 1", ingredients.stage1))?;
+    let mut initrd = Vec::new();
+    initrd::write_program(&mut initrd, &stage1, &key.public())
+        .map_err(Error::file("cannot pack stage 1", ingredients.stage1))?;
+    let drivers = fs::read(root.drivers()).map_err(Error::file("cannot read drivers", &root.drivers()))?;
+    initrd.extend(drivers);
+    let digest = |bytes: &[u8]| Digest(Sha256::digest(bytes).into());
+    let manifest = &set.manifest;
+    let [root_layer, site_layer] = &manifest.layers[..] else { return Ok(false) };
+    let cmdline = format!("{CMDLINE} {}", cluster.image.cmdline);
+    Ok(manifest.initrd.sha256 == digest(&initrd)
+        && root_layer.artifact.sha256 == site::digest_of(&root.layer())?
+        && site_layer.artifact.sha256 == site::digest_of(&site)?
+        && manifest.cmdline == cmdline.trim_end())
 }
 
 /// One build at a time: two would make the same things beside each other.

@@ -18,7 +18,7 @@ mod shelf;
 pub mod signing;
 mod site;
 
-pub use build::{Built, Ingredients, build};
+pub use build::{Built, Ingredients, build, is_current};
 pub use shelf::{BootSet, Shelf, Swept};
 
 use std::path::{Path, PathBuf};

@@ -48,6 +48,16 @@ impl Root {
         self.folder.join("drivers.cpio")
     }
 
+    /// The root of this recipe, where it has been made before.
+    pub(crate) fn cached(recipe: &Recipe, cache: &Path) -> Result<Option<Root>, Error> {
+        let folder = cache.join("roots").join(recipe.key());
+        let facts = folder.join("facts.json");
+        let Ok(bytes) = fs::read(&facts) else { return Ok(None) };
+        let facts = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::Malformed { path: facts, problem: error.to_string() })?;
+        Ok(Some(Root { folder, facts }))
+    }
+
     /// The root of this recipe: from the cache, or made now.
     pub(crate) fn of(
         recipe: &Recipe,
@@ -56,13 +66,10 @@ impl Root {
         cancel: &Cancel,
         progress: &dyn Fn(&str),
     ) -> Result<Root, Error> {
-        let folder = cache.join("roots").join(recipe.key());
-        let facts = folder.join("facts.json");
-        if !refresh && let Ok(bytes) = fs::read(&facts) {
-            let facts = serde_json::from_slice(&bytes)
-                .map_err(|error| Error::Malformed { path: facts, problem: error.to_string() })?;
-            return Ok(Root { folder, facts });
+        if !refresh && let Some(root) = Root::cached(recipe, cache)? {
+            return Ok(root);
         }
+        let folder = cache.join("roots").join(recipe.key());
         let roots = cache.join("roots");
         fs::create_dir_all(&roots).map_err(Error::file("cannot make the cache", &roots))?;
         // Beside the final place, so that publishing is one rename; removed by Drop on any error.

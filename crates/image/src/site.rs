@@ -114,6 +114,12 @@ pub(crate) fn layer(
     Ok(layer)
 }
 
+/// The layer of these ingredients, where it has been made before.
+pub(crate) fn cached(cluster: &Cluster, ingredients: &Ingredients<'_>, cache: &Path) -> Result<Option<PathBuf>, Error> {
+    let layer = cache.join("sites").join(format!("{}.squashfs", key(&tree(cluster, ingredients)?)?));
+    Ok(layer.exists().then_some(layer))
+}
+
 fn tree(cluster: &Cluster, ingredients: &Ingredients<'_>) -> Result<BTreeMap<String, Entry>, Error> {
     let mut tree = BTreeMap::new();
     for (path, text) in STOCK {
@@ -188,7 +194,7 @@ fn key(tree: &BTreeMap<String, Entry>) -> Result<String, Error> {
     Ok(Digest(hash.finalize().into()).to_string())
 }
 
-fn digest_of(path: &Path) -> Result<Digest, Error> {
+pub(crate) fn digest_of(path: &Path) -> Result<Digest, Error> {
     let mut file = File::open(path).map_err(Error::file("cannot read", path))?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

@@ -1,1 +1,80 @@
+//! The agent: identity, health and engine of one node.
+//!
+//! ```text
+//! boot.json ─▶ key ─▶ enrol (nonce) ─▶ certificate ─▶ connection ─▶ document, work, health
+//!                                           ▲ two thirds of its life │ lost: again, for ever
+//! ```
 
+mod boot;
+mod connection;
+mod document;
+mod engine;
+mod health;
+mod identity;
+
+use std::time::Duration;
+
+use bramble_model::agent::EngineState;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+pub use boot::Boot;
+
+/// What the agent did not do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{doing}")]
+    File { doing: String, source: std::io::Error },
+    #[error("{path} is malformed")]
+    Malformed { path: String, source: serde_json::Error },
+    #[error("cannot make a key")]
+    Key(#[source] rcgen::Error),
+    #[error("the head's CA in this image is malformed: {0}")]
+    Trust(String),
+    #[error("cannot reach the head at {head}")]
+    Reach { head: String, source: std::io::Error },
+    #[error("the connection to the head ended: {0}")]
+    Ended(String),
+    #[error("the head refuses this node: {0}")]
+    Refused(String),
+    #[error("the engine cannot be driven")]
+    Engine(#[source] bramble_engine::Error),
+}
+
+/// Runs the agent for ever.
+///
+/// # Errors
+/// Only what waiting cannot mend: an image without what the agent needs.
+pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
+    let boot = Boot::read()?;
+    let identity = identity::Identity::open(&boot)?;
+    let (state, engine_state) = watch::channel(EngineState::None);
+    let (part, wanted_part) = watch::channel(None);
+    let engine = engine::start(state, wanted_part).map_err(Error::Engine)?;
+    let mut wait = 1;
+    loop {
+        let error = match connection::hold(&boot, &identity, version, &engine, &engine_state, &part).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
+        let sentence = sentence(&error);
+        tracing::warn!(error = sentence, "no connection to the head");
+        if matches!(error, Error::Refused(_)) {
+            // Whoever stands before the machine should see why it does not go on.
+            health::say_on_console(&format!("{sentence}; asking again in {wait} s"));
+        }
+        sleep(Duration::from_secs(wait)).await;
+        wait = if matches!(error, Error::Ended(_)) { 1 } else { (wait * 2).min(15) };
+    }
+}
+
+/// An error with its causes.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text += &format!(": {next}");
+        cause = next.source();
+    }
+    text
+}

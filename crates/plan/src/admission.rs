@@ -111,7 +111,9 @@ impl Record {
         let boot = match &self.state {
             State::Idle => return Verdict::Refuse("this node was not given a boot".into()),
             State::Admitted(boot) if boot.id == enrolment.boot => {
-                return if self.fingerprint.as_deref() == Some(enrolment.fingerprint.as_str()) && boot.nonce == enrolment.nonce {
+                return if self.fingerprint.as_deref() == Some(enrolment.fingerprint.as_str())
+                    && boot.nonce == enrolment.nonce
+                {
                     // The answer was lost on its way: the same key asks again.
                     Verdict::Admit
                 } else {
@@ -127,9 +129,7 @@ impl Record {
             return Verdict::Refuse("the nonce is not the one of this boot".into());
         }
         if enrolment.last_heard.is_some_and(|heard| heard > boot.at) {
-            return Verdict::Refuse(
-                "the admitted machine is still alive: another one uses its MAC address".into(),
-            );
+            return Verdict::Refuse("the admitted machine is still alive: another one uses its MAC address".into());
         }
         let approved = self.approved.as_deref() == Some(enrolment.fingerprint.as_str());
         if !boot.expected && !approved {

@@ -36,7 +36,9 @@ pub fn changes(declared: &Declared, status: Option<&Status>) -> Vec<Change> {
     };
     match &declared.set {
         None => add("image", "build", "there is no boot set yet".into()),
-        Some(_) if declared.set_is_stale => add("image", "build", "its recipe, its files or bramble itself has changed".into()),
+        Some(_) if declared.set_is_stale => {
+            add("image", "build", "its recipe, its files or bramble itself has changed".into())
+        }
         Some(_) => {}
     }
     let Some(status) = status else {
@@ -48,14 +50,24 @@ pub fn changes(declared: &Declared, status: Option<&Status>) -> Vec<Change> {
     };
     for node in &declared.nodes {
         match status.nodes.iter().find(|known| known.name == *node) {
-            None => add(node.as_str(), "add", "it is new in the repository; the head takes it in when it starts again".into()),
+            None => add(
+                node.as_str(),
+                "add",
+                "it is new in the repository; the head takes it in when it starts again".into(),
+            ),
             Some(known) if known.phase == Phase::Off => add(node.as_str(), "boot", "it is off".into()),
             Some(known) if known.phase != Phase::Ready => {
                 add(node.as_str(), "wait", format!("it is on its way: {}", known.phase.as_str()));
             }
             Some(known) if declared.set.is_some() && known.set != declared.set => {
-                let short = |set: &Option<String>| set.as_deref().map_or_else(|| "none".to_owned(), |set| set.chars().take(12).collect());
-                add(node.as_str(), "reboot", format!("it runs boot set {}, the repository has {}", short(&known.set), short(&declared.set)));
+                let short = |set: &Option<String>| {
+                    set.as_deref().map_or_else(|| "none".to_owned(), |set| set.chars().take(12).collect())
+                };
+                add(
+                    node.as_str(),
+                    "reboot",
+                    format!("it runs boot set {}, the repository has {}", short(&known.set), short(&declared.set)),
+                );
             }
             Some(_) => {}
         }
@@ -64,7 +76,12 @@ pub fn changes(declared: &Declared, status: Option<&Status>) -> Vec<Change> {
         add(known.name.as_str(), "remove", "it is not in the repository any more".into());
     }
     for (name, generation) in &declared.workloads {
-        let services = status.workloads.iter().find(|known| known.name == *name).map(|known| &known.services[..]).unwrap_or_default();
+        let services = status
+            .workloads
+            .iter()
+            .find(|known| known.name == *name)
+            .map(|known| &known.services[..])
+            .unwrap_or_default();
         if services.is_empty() {
             add(name.as_str(), "deploy", "it is not deployed".into());
         } else if services.iter().any(|service| service.generation.as_ref() != Some(generation)) {

@@ -1,7 +1,7 @@
 //! `bramble why NODE`: what a node waits for, since when, and what to do about it.
 
-use bramble_model::api::{NodeStatus, Status};
 use bramble_model::agent::EngineState;
+use bramble_model::api::{NodeStatus, Status};
 use bramble_model::timeline::{Millis, Phase};
 use serde::Serialize;
 
@@ -44,11 +44,15 @@ pub fn explain(status: &Status, node: &NodeStatus) -> Explanation {
             }
             Phase::Off => (
                 "nothing has been heard of it: no DHCP request came from its MAC addresses".into(),
-                Some("switch it on (`bramble power on`), set its firmware to boot from the network, and check cable and MAC in bramble.toml"),
+                Some(
+                    "switch it on (`bramble power on`), set its firmware to boot from the network, and check cable and MAC in bramble.toml",
+                ),
             ),
             Phase::Firmware if late => (
                 "its firmware was offered a boot file and does not fetch it".into(),
-                Some("some firmware never merges two DHCP offers: put the boot options into the home router's own offer, or use full DHCP"),
+                Some(
+                    "some firmware never merges two DHCP offers: put the boot options into the home router's own offer, or use full DHCP",
+                ),
             ),
             Phase::Firmware => ("its firmware is starting".into(), None),
             Phase::Loader if late => (
@@ -62,7 +66,10 @@ pub fn explain(status: &Status, node: &NodeStatus) -> Explanation {
             ),
             Phase::Kernel => ("kernel and initrd are on their way".into(), None),
             Phase::Root => match node.percent {
-                Some(percent) => (format!("stage 1 has {percent} % of the root"), late.then_some("the line is slow, or the head is busy")),
+                Some(percent) => (
+                    format!("stage 1 has {percent} % of the root"),
+                    late.then_some("the line is slow, or the head is busy"),
+                ),
                 None => ("stage 1 brings up drivers and network".into(), None),
             },
             Phase::System if late => (
@@ -70,7 +77,9 @@ pub fn explain(status: &Status, node: &NodeStatus) -> Explanation {
                 Some("see its console; `systemctl --failed` on the node names the unit"),
             ),
             Phase::System => ("systemd is starting".into(), None),
-            Phase::Agent | Phase::Engine => (engine(node), late.then_some("`bramble status` shows what the engine waits for")),
+            Phase::Agent | Phase::Engine => {
+                (engine(node), late.then_some("`bramble status` shows what the engine waits for"))
+            }
             Phase::Ready if node.connected => ("nothing: it is ready".into(), None),
             Phase::Ready => (
                 "its agent's connection is lost".into(),

@@ -104,7 +104,9 @@ fn seed(facts: &Facts, plan: &mut Plan) -> Option<Name> {
                 }
                 free.push((name, node));
             }
-            Some(EngineState::Member { .. }) => may_hold.push((name, "remembers the Swarm and waits for the other managers")),
+            Some(EngineState::Member { .. }) => {
+                may_hold.push((name, "remembers the Swarm and waits for the other managers"))
+            }
             Some(EngineState::Starting { .. }) => may_hold.push((name, "its Docker is starting")),
             Some(EngineState::None) | None => may_hold.push((name, "is not here yet")),
         }
@@ -153,7 +155,8 @@ fn members(facts: &Facts, seed: &Name, cluster: &str, plan: &mut Plan) {
                 }
             }
             Some(EngineState::Starting { waiting_for }) => {
-                plan.waits.push(Wait { subject: name.to_string(), reason: format!("Docker is starting: {waiting_for}") });
+                plan.waits
+                    .push(Wait { subject: name.to_string(), reason: format!("Docker is starting: {waiting_for}") });
             }
             Some(EngineState::None) => {}
             None => plan.waits.push(Wait { subject: name.to_string(), reason: "its agent is not connected".into() }),
@@ -167,7 +170,9 @@ fn forget(facts: &Facts, through: &Name, view: &Observed, plan: &mut Plan) {
         .nodes
         .iter()
         .filter_map(|(name, node)| match &node.engine {
-            Some(EngineState::Member { node_id, cluster, .. }) if *cluster == view.cluster => Some((name.as_str(), node_id.as_str())),
+            Some(EngineState::Member { node_id, cluster, .. }) if *cluster == view.cluster => {
+                Some((name.as_str(), node_id.as_str()))
+            }
             _ => None,
         })
         .collect();
@@ -189,8 +194,10 @@ fn forget(facts: &Facts, through: &Name, view: &Observed, plan: &mut Plan) {
 
 fn workloads(facts: &Facts, through: &Name, view: &Observed, plan: &mut Plan) {
     for (name, generation) in &facts.workloads {
-        let mut services = view.services.iter().filter(|service| service.workload.as_deref() == Some(name.as_str())).peekable();
-        let current = services.peek().is_some() && services.all(|service| service.generation.as_ref() == Some(generation));
+        let mut services =
+            view.services.iter().filter(|service| service.workload.as_deref() == Some(name.as_str())).peekable();
+        let current =
+            services.peek().is_some() && services.all(|service| service.generation.as_ref() == Some(generation));
         if !current {
             plan.steps.push(Step::Deploy {
                 through: through.clone(),

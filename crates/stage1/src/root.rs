@@ -70,6 +70,14 @@ pub fn assemble(layers: &[PathBuf], arguments: &Arguments, interface: &str, data
             None => once("tmpfs", &target, "tmpfs", MountFlags::empty(), Some(c"mode=0711,size=80%"))?,
         }
     }
+    if let Some(data) = data {
+        // The agent's key survives where there is something for it to survive on.
+        let (kept, target) = (data.join("agent"), format!("{NEW}/var/lib/bramble"));
+        for folder in [kept.as_path(), Path::new(&target)] {
+            fs::create_dir_all(folder).doing("cannot make a folder for the agent")?;
+        }
+        mount_bind(&kept, &target).doing("cannot mount the agent's folder")?;
+    }
     hand_over(arguments, interface)
 }
 

@@ -68,7 +68,8 @@ impl Leases {
             .or_else(|| self.pool().find(free))
             .or_else(|| {
                 // All have been used: the one that ran out longest ago.
-                let ended = self.by_address.values().filter(|lease| lease.until < now && self.can_be_lent(lease.address));
+                let ended =
+                    self.by_address.values().filter(|lease| lease.until < now && self.can_be_lent(lease.address));
                 ended.min_by_key(|lease| lease.until).map(|lease| lease.address)
             })
     }
@@ -88,7 +89,11 @@ impl Leases {
 
     /// Keeps an offered address for its client for a moment, unless it has a longer claim.
     pub(super) fn hold(&mut self, mac: Mac, address: Ipv4Addr, until: u64) {
-        let until = self.by_address.get(&address).filter(|lease| lease.mac == mac).map_or(until, |lease| lease.until.max(until));
+        let until = self
+            .by_address
+            .get(&address)
+            .filter(|lease| lease.mac == mac)
+            .map_or(until, |lease| lease.until.max(until));
         self.by_address.insert(address, Lease { address, mac, until, quarantined: false });
     }
 

@@ -181,7 +181,8 @@ impl Server {
                 let mut reply = self.answer(message, MessageType::Nak);
                 reply.opts_mut().insert(DhcpOption::Message(format!("{wanted} is not yours")));
                 reply.set_flags(Flags::default().set_broadcast());
-                let to = if message.giaddr().is_unspecified() { Target::Broadcast } else { Target::Relay(message.giaddr()) };
+                let to =
+                    if message.giaddr().is_unspecified() { Target::Broadcast } else { Target::Relay(message.giaddr()) };
                 Outcome { reply: Some(Reply { to, message: reply }), store: Vec::new() }
             }
             MessageType::Inform => {
@@ -190,7 +191,10 @@ impl Server {
                 if let Some((_, file)) = boot {
                     self.add_boot(&mut reply, client, &file);
                 }
-                Outcome { reply: Some(Reply { to: target(message, Ipv4Addr::UNSPECIFIED), message: reply }), store: Vec::new() }
+                Outcome {
+                    reply: Some(Reply { to: target(message, Ipv4Addr::UNSPECIFIED), message: reply }),
+                    store: Vec::new(),
+                }
             }
             MessageType::Release => {
                 let store = pool.leases.release(client.mac, message.ciaddr(), now).into_iter().collect();
@@ -199,7 +203,8 @@ impl Server {
             MessageType::Decline => {
                 // Only what the client could have been given: nobody takes another's address away.
                 let declined = requested.filter(|address| pool.leases.may_have(client.mac, *address, now));
-                let store = declined.map(|address| pool.leases.quarantine(client.mac, address, now + u64::from(seconds)));
+                let store =
+                    declined.map(|address| pool.leases.quarantine(client.mac, address, now + u64::from(seconds)));
                 Outcome { reply: None, store: store.into_iter().collect() }
             }
             _ => Outcome::default(),
@@ -246,7 +251,9 @@ impl Server {
         options.insert(DhcpOption::MessageType(kind));
         options.insert(DhcpOption::ServerIdentifier(self.address));
         // Both are echoed: the machine's id (RFC 4578), and what a relay added (RFC 3046).
-        for code in [OptionCode::ClientMachineIdentifier, OptionCode::RelayAgentInformation, OptionCode::ClientIdentifier] {
+        for code in
+            [OptionCode::ClientMachineIdentifier, OptionCode::RelayAgentInformation, OptionCode::ClientIdentifier]
+        {
             if let Some(echo) = option(message, code) {
                 options.insert(echo.clone());
             }

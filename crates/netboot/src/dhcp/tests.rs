@@ -115,7 +115,9 @@ fn ipxe_is_known_by_any_of_its_marks() {
 #[test]
 fn raspberry_pi_4_is_known_though_it_calls_itself_a_bios() {
     let mut pi = pxe(message(MessageType::Discover, Mac([0x02, 1, 2, 3, 4, 5])), 0);
-    pi.opts_mut().insert(DhcpOption::ClientMachineIdentifier(b"\0RPi4\x14\x31\xd0\x00\xb2\x5a\x1f\x2e\xaa\xbb\xcc\xdd".to_vec()));
+    pi.opts_mut().insert(DhcpOption::ClientMachineIdentifier(
+        b"\0RPi4\x14\x31\xd0\x00\xb2\x5a\x1f\x2e\xaa\xbb\xcc\xdd".to_vec(),
+    ));
     assert_eq!(Client::of(&pi).and_then(|client| client.firmware), Some(Firmware::RaspberryPi));
 }
 
@@ -155,7 +157,8 @@ fn in_proxy_mode_phones_and_strangers_hear_nothing() {
 
 #[test]
 fn in_proxy_mode_an_offer_has_no_address_and_names_this_server() {
-    let (to, offer) = ask(&mut server(false), &pxe(message(MessageType::Discover, M1), 0), Port::Dhcp).expect("an offer");
+    let (to, offer) =
+        ask(&mut server(false), &pxe(message(MessageType::Discover, M1), 0), Port::Dhcp).expect("an offer");
     assert_eq!((to, offer.yiaddr(), offer.siaddr()), (Target::Broadcast, Ipv4Addr::UNSPECIFIED, HEAD));
     assert_eq!(offer.opts().get(OptionCode::ServerIdentifier), Some(&DhcpOption::ServerIdentifier(HEAD)));
     assert_eq!(offer.opts().get(OptionCode::SubnetMask), None);

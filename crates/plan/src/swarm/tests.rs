@@ -33,16 +33,16 @@ fn the_first_manager_to_be_ready_starts_the_swarm() {
 
 #[test]
 fn a_swarm_that_was_is_waited_for_while_a_manager_is_away() {
-    let mut facts = facts([
-        ("m1", node(EnginePart::Manager, Some(EngineState::Alone))),
-        ("m2", node(EnginePart::Manager, None)),
-    ]);
+    let mut facts =
+        facts([("m1", node(EnginePart::Manager, Some(EngineState::Alone))), ("m2", node(EnginePart::Manager, None))]);
     facts.remembered = Some("old".into());
     let waiting = plan(&facts);
     assert_eq!(waiting.steps, []);
     assert!(waiting.waits[0].reason.contains("m2 is not here yet"), "{waiting:?}");
     facts.nodes.insert(name("m2"), node(EnginePart::Manager, Some(EngineState::Alone)));
-    assert!(matches!(&plan(&facts).steps[..], [Step::Initialise { reason, .. }] if reason.contains("none of them holds")));
+    assert!(
+        matches!(&plan(&facts).steps[..], [Step::Initialise { reason, .. }] if reason.contains("none of them holds"))
+    );
 }
 
 #[test]
@@ -53,7 +53,9 @@ fn a_head_that_lost_its_memory_adopts_the_swarm_that_runs() {
     ]);
     let plan = plan(&facts);
     assert_eq!(plan.cluster.as_deref(), Some("runs"));
-    assert!(matches!(&plan.steps[..], [Step::Join { node, through, .. }] if (node.as_str(), through.as_str()) == ("m1", "m2")));
+    assert!(
+        matches!(&plan.steps[..], [Step::Join { node, through, .. }] if (node.as_str(), through.as_str()) == ("m1", "m2"))
+    );
 }
 
 #[test]
@@ -63,7 +65,8 @@ fn a_reinstalled_node_joins_again_and_its_old_entry_goes() {
         ("w1", node(EnginePart::Worker, Some(member("s", "new", false)))),
     ]);
     let entry = |id: &str, hostname: &str, up| Member { id: id.into(), hostname: hostname.into(), manager: false, up };
-    let members = vec![entry("a", "m1", true), entry("old", "w1", false), entry("new", "w1", true), entry("z", "gone", false)];
+    let members =
+        vec![entry("a", "m1", true), entry("old", "w1", false), entry("new", "w1", true), entry("z", "gone", false)];
     facts.view = Some((name("m1"), Observed { cluster: "s".into(), members, services: Vec::new() }));
     let ids: Vec<String> = plan(&facts)
         .steps
@@ -99,7 +102,9 @@ fn a_changed_workload_is_deployed_and_a_removed_one_goes_but_nothing_of_others()
     };
     let services = vec![service(Some("whoami"), "1"), service(Some("old"), "1"), service(None, "1")];
     facts.view = Some((name("m1"), Observed { cluster: "s".into(), members: Vec::new(), services }));
-    assert!(matches!(&plan(&facts).steps[..], [Step::Deploy { .. }, Step::Remove { workload, .. }] if workload.as_str() == "old"));
+    assert!(
+        matches!(&plan(&facts).steps[..], [Step::Deploy { .. }, Step::Remove { workload, .. }] if workload.as_str() == "old")
+    );
 }
 
 /// A Swarm as simple as can be: what each step does to it.
@@ -113,12 +118,17 @@ fn apply(facts: &mut Facts, plan: &Plan) {
                 facts.view = Some((node.clone(), Observed { cluster: "fresh".into(), ..Observed::default() }));
             }
             Step::Join { node, through, part, .. } => {
-                let Some(EngineState::Member { cluster, .. }) = facts.nodes[through].engine.clone() else { panic!("no cluster") };
+                let Some(EngineState::Member { cluster, .. }) = facts.nodes[through].engine.clone() else {
+                    panic!("no cluster")
+                };
                 let id = format!("id-{node}");
-                facts.nodes.get_mut(node).expect("declared").engine = Some(member(&cluster, &id, *part == EnginePart::Manager));
+                facts.nodes.get_mut(node).expect("declared").engine =
+                    Some(member(&cluster, &id, *part == EnginePart::Manager));
             }
             Step::SetPart { node, part, .. } => {
-                if let Some(EngineState::Member { manager, .. }) = &mut facts.nodes.get_mut(node).expect("declared").engine {
+                if let Some(EngineState::Member { manager, .. }) =
+                    &mut facts.nodes.get_mut(node).expect("declared").engine
+                {
                     *manager = *part == EnginePart::Manager;
                 }
             }
@@ -150,7 +160,9 @@ fn apply(facts: &mut Facts, plan: &Plan) {
     }
     // The view is asked of a manager of the cluster that the plan settled on.
     if let Some(seed) = facts.nodes.iter().find_map(|(name, node)| match &node.engine {
-        Some(EngineState::Member { cluster, manager: true, reachable: true, .. }) if facts.remembered.as_ref().is_none_or(|r| r == cluster) => {
+        Some(EngineState::Member { cluster, manager: true, reachable: true, .. })
+            if facts.remembered.as_ref().is_none_or(|r| r == cluster) =>
+        {
             Some((name.clone(), cluster.clone()))
         }
         _ => None,

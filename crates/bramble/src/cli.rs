@@ -1,0 +1,313 @@
+//! The command line: verbs, flags, help and exit codes.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bramble_model::names::Name;
+use bramble_model::repository::Problems;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// From a box of powered-off boards to a running cluster, from one git repository.
+#[derive(Parser)]
+#[command(
+    name = "bramble",
+    version,
+    propagate_version = true,
+    after_help = "Exit codes: 0 done · 1 failed · 2 wrong usage · 3 the repository has errors · 4 no head answers · 130 interrupted\n\n\
+                  Start with:\n  bramble init home && cd home\n  bramble check\n  bramble lab up"
+)]
+pub struct Arguments {
+    /// Print machine-readable JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The cluster repository and its state.
+#[derive(Args, Clone)]
+pub struct Place {
+    /// Folder of the cluster repository.
+    #[arg(default_value = ".")]
+    pub repository: PathBuf,
+    /// Folder for keys, boot sets and the head's store. Default: `.bramble` in the repository.
+    #[arg(long)]
+    pub state: Option<PathBuf>,
+}
+
+/// As [`Place`], for verbs whose first word is something else.
+#[derive(Args, Clone)]
+pub struct FlagPlace {
+    /// Folder of the cluster repository.
+    #[arg(long, short = 'C', default_value = ".", value_name = "DIR")]
+    pub repository: PathBuf,
+    /// Folder for keys, boot sets and the head's store. Default: `.bramble` in the repository.
+    #[arg(long)]
+    pub state: Option<PathBuf>,
+}
+
+impl From<FlagPlace> for Place {
+    fn from(place: FlagPlace) -> Self {
+        Place { repository: place.repository, state: place.state }
+    }
+}
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Write a commented starting repository.
+    #[command(after_help = "Example:\n  bramble init home")]
+    Init {
+        /// Folder to make.
+        folder: PathBuf,
+    },
+    /// Check the repository and print what is wrong, where, and what to do.
+    #[command(after_help = "Examples:\n  bramble check\n  bramble check examples/first-light --json")]
+    Check(Place),
+    /// Show what would change, and why.
+    #[command(after_help = "Example:\n  bramble plan")]
+    Plan(Place),
+    /// Print the JSON Schema of bramble.toml, for editors.
+    #[command(after_help = "Example:\n  bramble schema > bramble.schema.json")]
+    Schema,
+    /// Build and keep boot sets.
+    #[command(subcommand)]
+    Image(ImageVerb),
+    /// Run the head: boot services, API, reconciliation.
+    #[command(after_help = "Example:\n  sudo bramble serve /srv/home")]
+    Serve {
+        #[command(flatten)]
+        place: Place,
+        /// Control socket of the lab whose machines are the nodes.
+        #[arg(long, hide = true)]
+        lab: Option<PathBuf>,
+    },
+    /// Switch on what is off, and follow every node until it is ready.
+    #[command(after_help = "Examples:\n  bramble up\n  bramble up --limit 900")]
+    Up {
+        #[command(flatten)]
+        place: Place,
+        /// Seconds to wait for all nodes.
+        #[arg(long, default_value_t = 1800)]
+        limit: u64,
+    },
+    /// Show nodes, workloads, machines seen, and what is waited for.
+    #[command(after_help = "Examples:\n  bramble status\n  bramble status --json | jq '.nodes[].phase'")]
+    Status(Place),
+    /// Show one node, or let it in.
+    #[command(subcommand)]
+    Node(NodeVerb),
+    /// Say what a node waits for, since when, and what to do.
+    #[command(after_help = "Example:\n  bramble why w1")]
+    Why {
+        node: Name,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+    /// Run the cluster in virtual machines on this computer.
+    #[command(subcommand)]
+    Lab(LabVerb),
+    /// Switch a node on or off.
+    #[command(after_help = "Examples:\n  bramble power on w1\n  bramble power cycle w1")]
+    Power {
+        action: Switch,
+        node: Name,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+    /// Run the agent of a node (started by the image).
+    #[command(hide = true)]
+    Agent,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
+    Cycle,
+}
+
+#[derive(Subcommand)]
+pub enum ImageVerb {
+    /// Build the boot set of a repository; what has not changed is reused.
+    #[command(
+        after_help = "Examples:\n  bramble image build\n  bramble image build --refresh   # newer Debian packages"
+    )]
+    Build {
+        #[command(flatten)]
+        place: Place,
+        /// Ask Debian for newer packages though the recipe is the same.
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// List boot sets, the newest first.
+    #[command(after_help = "Example:\n  bramble image ls")]
+    Ls(Place),
+    /// Show what is in a boot set.
+    #[command(after_help = "Example:\n  bramble image inspect 3f2a")]
+    Inspect {
+        /// First digits of its digest. Default: the current one.
+        set: Option<String>,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+    /// Remove old boot sets and what stopped builds left behind.
+    #[command(after_help = "Example:\n  bramble image gc --keep 3")]
+    Gc {
+        #[command(flatten)]
+        place: Place,
+        /// How many boot sets to keep beside the current one.
+        #[arg(long, default_value_t = 2)]
+        keep: usize,
+    },
+    /// Pack a static program as an OCI archive, for `image.containers`.
+    #[command(
+        after_help = "Example:\n  bramble image pack target/release/whoami --tag whoami:1 -o containers/whoami.tar"
+    )]
+    Pack {
+        program: PathBuf,
+        /// Name and tag of the image.
+        #[arg(long)]
+        tag: String,
+        /// The archive to write.
+        #[arg(long, short)]
+        output: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum NodeVerb {
+    /// List nodes.
+    #[command(after_help = "Example:\n  bramble node ls")]
+    Ls(Place),
+    /// Show one node and its timeline.
+    #[command(after_help = "Example:\n  bramble node show w1")]
+    Show {
+        node: Name,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+    /// Let in the key that a node shows on its console.
+    #[command(after_help = "Example:\n  bramble node approve w1 9f86d081884c7d659a2feaa0c55ad015")]
+    Approve {
+        node: Name,
+        /// Fingerprint, as the node's console shows it.
+        fingerprint: String,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum LabVerb {
+    /// Boot the repository's nodes as virtual machines and keep them up until Ctrl-C.
+    #[command(
+        after_help = "Examples:\n  bramble lab up examples/first-light\n  bramble lab up --check   # prove it works, then end"
+    )]
+    Up {
+        #[command(flatten)]
+        place: Place,
+        /// Ask the workload of `lab.check` until every replica has answered; print times; end.
+        #[arg(long)]
+        check: bool,
+        /// Start the head and no machine.
+        #[arg(long)]
+        off: bool,
+        /// Seconds to wait for all nodes.
+        #[arg(long, default_value_t = 900)]
+        limit: u64,
+    },
+    /// End the lab that runs for a repository.
+    #[command(after_help = "Example:\n  bramble lab down")]
+    Down(Place),
+    /// List the lab's machines.
+    #[command(after_help = "Example:\n  bramble lab ls")]
+    Ls(Place),
+    /// Print what a machine's serial console has shown.
+    #[command(after_help = "Example:\n  bramble lab console m1 --follow")]
+    Console {
+        node: Name,
+        /// Go on as it prints more.
+        #[arg(long, short)]
+        follow: bool,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+    /// Press a machine's switch, behind the head's back: `off` cuts the power.
+    #[command(after_help = "Example:\n  bramble lab power off w1")]
+    Power {
+        action: Switch,
+        node: Name,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+    /// The lab's inside.
+    #[command(hide = true)]
+    Inside {
+        #[command(flatten)]
+        place: Place,
+        /// NAME=FD
+        #[arg(long, value_parser = forward)]
+        forward: Vec<(String, RawFd)>,
+    },
+}
+
+fn forward(text: &str) -> Result<(String, RawFd), String> {
+    let (name, descriptor) = text.split_once('=').ok_or("expected NAME=FD")?;
+    Ok((name.to_owned(), descriptor.parse().map_err(|_| "expected a file descriptor")?))
+}
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Done = 0,
+    Failed = 1,
+    Repository = 3,
+    NoHead = 4,
+    Interrupted = 130,
+}
+
+impl Exit {
+    /// The exit code that tells this error.
+    pub fn of(error: &anyhow::Error) -> Exit {
+        if error.is::<Problems>() {
+            Exit::Repository
+        } else if error.is::<crate::client::NoHead>() {
+            Exit::NoHead
+        } else if error.is::<crate::verbs::Interrupted>() {
+            Exit::Interrupted
+        } else {
+            Exit::Failed
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_an_example() {
+        fn check(command: &clap::Command) {
+            for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+                check(sub);
+                if !sub.has_subcommands() && sub.get_name() != "schema" {
+                    assert!(sub.get_after_help().is_some(), "`{}` has no example", sub.get_name());
+                }
+            }
+        }
+        check(&Arguments::command());
+    }
+}

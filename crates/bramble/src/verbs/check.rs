@@ -1,0 +1,24 @@
+//! `bramble check`
+
+use anyhow::Result;
+use bramble_model::repository::Cluster;
+
+use crate::cli::{Exit, Place};
+use crate::screen;
+
+pub fn run(place: &Place, json: bool) -> Result<Exit> {
+    let cluster = Cluster::load(&place.repository)?;
+    if json {
+        screen::json(&serde_json::json!({ "problems": cluster.warnings }))?;
+        return Ok(Exit::Done);
+    }
+    screen::warnings(&cluster.warnings);
+    println!(
+        "{}: {} nodes, {} workloads, {} warnings",
+        cluster.name,
+        cluster.nodes.len(),
+        cluster.workloads.len(),
+        cluster.warnings.0.len()
+    );
+    Ok(Exit::Done)
+}

@@ -1,0 +1,55 @@
+//! `bramble init`
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cli::Exit;
+
+const FILES: [(&str, &str); 3] = [
+    ("bramble.toml", include_str!("init/bramble.toml")),
+    ("workloads/hello.yaml", include_str!("init/hello.yaml")),
+    (".gitignore", ".bramble/\n"),
+];
+
+pub fn run(folder: &Path) -> Result<Exit> {
+    let taken = FILES.iter().find(|(name, _)| folder.join(name).exists());
+    ensure!(
+        taken.is_none(),
+        "{} is already there, and is left as it is: choose another folder",
+        folder.join(taken.map_or("", |(name, _)| name)).display()
+    );
+    for name in ["overlay", "workloads"] {
+        let path = folder.join(name);
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    }
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or("home").to_ascii_lowercase();
+    let name = if name.parse::<bramble_model::names::Name>().is_ok() { name } else { "home".into() };
+    for (path, text) in FILES {
+        let path = folder.join(path);
+        let text = text.replace("@NAME@", &name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    println!(
+        "{} is a cluster repository. Next: put your machines into bramble.toml, then `bramble check`.",
+        folder.display()
+    );
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use bramble_model::repository::Cluster;
+
+    #[test]
+    fn what_init_writes_passes_check() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let home = folder.path().join("my-home");
+        super::run(&home).expect("written");
+        let cluster = Cluster::load(&home).expect("valid");
+        assert!(cluster.warnings.0.is_empty(), "{}", cluster.warnings);
+        assert_eq!(cluster.name.as_str(), "my-home");
+        super::run(&home).expect_err("never over what is there");
+    }
+}

@@ -1,0 +1,108 @@
+//! The verbs, a file each.
+
+mod check;
+mod image;
+mod init;
+mod lab;
+mod node;
+mod plan;
+mod power;
+mod serve;
+mod status;
+mod up;
+mod why;
+
+use anyhow::{Context, Result};
+
+use crate::cli::{Arguments, Exit, ImageVerb, LabVerb, NodeVerb, Verb};
+use crate::screen;
+
+/// The person pressed Ctrl-C; everything has been put away.
+#[derive(Debug)]
+pub struct Interrupted;
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("interrupted; nothing is left behind")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// Runs one verb.
+pub fn run(arguments: Arguments) -> Result<Exit> {
+    let json = arguments.json;
+    match arguments.verb {
+        Verb::Init { folder } => init::run(&folder),
+        Verb::Check(place) => check::run(&place, json),
+        Verb::Plan(place) => wait(plan::run(&place, json)),
+        Verb::Schema => screen::json(&bramble_model::repository::schema()).map(|()| Exit::Done),
+        Verb::Image(verb) => match verb {
+            ImageVerb::Build { place, refresh } => image::build(&place, refresh, json),
+            ImageVerb::Ls(place) => image::list(&place, json),
+            ImageVerb::Inspect { set, place } => image::inspect(set.as_deref(), &place.into(), json),
+            ImageVerb::Gc { place, keep } => image::sweep(&place, keep, json),
+            ImageVerb::Pack { program, tag, output } => image::pack(&program, &tag, &output),
+        },
+        Verb::Serve { place, lab } => serve::run(&place, lab),
+        Verb::Up { place, limit } => wait(up::run(&place, limit, json)),
+        Verb::Status(place) => wait(status::run(&place, json)),
+        Verb::Node(verb) => match verb {
+            NodeVerb::Ls(place) => wait(status::nodes(&place, json)),
+            NodeVerb::Show { node, place } => wait(node::show(&node, &place.into(), json)),
+            NodeVerb::Approve { node, fingerprint, place } => wait(node::approve(&node, &fingerprint, &place.into())),
+        },
+        Verb::Why { node, place } => wait(why::run(&node, &place.into(), json)),
+        Verb::Power { action, node, place } => wait(power::run(action, &node, &place.into())),
+        Verb::Lab(verb) => match verb {
+            LabVerb::Up { place, check, off, limit } => lab::up(&place, check, off, limit, json),
+            LabVerb::Down(place) => wait(lab::down(&place)),
+            LabVerb::Ls(place) => wait(lab::list(&place, json)),
+            LabVerb::Console { node, follow, place } => lab::console(&node, follow, &place.into()),
+            LabVerb::Power { action, node, place } => wait(lab::power(action, &node, &place.into())),
+            LabVerb::Inside { place, forward } => lab::inside(&place, &forward),
+        },
+        Verb::Agent => agent(),
+    }
+}
+
+/// Runs a verb that waits for others.
+fn wait(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
+    runtime()?.block_on(work)
+}
+
+/// One thread is enough for all but the head.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// Logs fields as lines; on a node they go to the journal, which has its own time.
+fn log() {
+    let level = std::env::var("BRAMBLE_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(tracing::Level::INFO);
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+fn agent() -> Result<Exit> {
+    log();
+    let never = runtime()?.block_on(bramble_node::run(env!("CARGO_PKG_VERSION")))?;
+    match never {}
+}
+
+/// Completes when the person presses Ctrl-C or the system asks to end.
+async fn interrupted() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    Ok(())
+}

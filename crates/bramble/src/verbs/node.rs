@@ -1,0 +1,62 @@
+//! `bramble node show` and `bramble node approve`
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bramble_model::names::Name;
+
+use crate::cli::{Exit, Place};
+use crate::client::Client;
+use crate::screen::{self, ago, seconds};
+use crate::workspace;
+
+/// Events shown.
+const EVENTS: usize = 40;
+
+pub async fn show(node: &Name, place: &Place, json: bool) -> Result<Exit> {
+    let client = Client::new(&workspace::state(place));
+    let status = client.status().await?;
+    let found = status.nodes.iter().find(|known| known.name == *node);
+    let found = found.with_context(|| format!("there is no node `{node}`: `bramble node ls` lists them"))?;
+    let mut events = Vec::new();
+    let mut after = 0;
+    loop {
+        let page = client.events(after, 0).await?;
+        if page.events.is_empty() {
+            break;
+        }
+        after = page.next;
+        events.extend(page.events.into_iter().filter(|event| event.node.as_ref() == Some(node)));
+    }
+    if json {
+        screen::json(&serde_json::json!({ "node": found, "events": events }))?;
+        return Ok(Exit::Done);
+    }
+    println!("{node} ({}): {}", found.role, screen::state(found));
+    if let Some(facts) = &found.facts {
+        println!(
+            "{} {}, {} CPUs, {} MiB, {}, boot set {}",
+            facts.kernel,
+            facts.architecture,
+            facts.cpus,
+            facts.memory >> 20,
+            facts.address,
+            facts.set.get(..12).unwrap_or(&facts.set)
+        );
+    }
+    let start = found.times.first().map_or(0, |(_, at)| *at);
+    for (phase, at) in &found.times {
+        println!("  {:>8}  {}", seconds(at.saturating_sub(start)), phase.as_str());
+    }
+    for event in &events[events.len().saturating_sub(EVENTS)..] {
+        let age = ago(Duration::from_millis(status.at.saturating_sub(event.at)));
+        println!("  {age:>12}  {}", event.what.sentence());
+    }
+    Ok(Exit::Done)
+}
+
+pub async fn approve(node: &Name, fingerprint: &str, place: &Place) -> Result<Exit> {
+    Client::new(&workspace::state(place)).approve(node, fingerprint).await?;
+    println!("{node} is let in when it asks again with key {fingerprint}");
+    Ok(Exit::Done)
+}

@@ -1,0 +1,41 @@
+//! `bramble plan`
+
+use anyhow::Result;
+use bramble_model::names::Digest;
+use bramble_plan::changes::{Declared, changes};
+use sha2::{Digest as _, Sha256};
+
+use crate::cli::{Exit, Place};
+use crate::client::{Client, NoHead};
+use crate::screen;
+use crate::workspace::Workspace;
+
+pub async fn run(place: &Place, json: bool) -> Result<Exit> {
+    let workspace = Workspace::open(place)?;
+    let set = workspace.shelf()?.current().ok().map(|set| set.digest.to_string());
+    let set_is_stale = set.is_some() && !workspace.set_is_current()?;
+    let mut workloads = Vec::new();
+    for (name, workload) in &workspace.cluster.workloads {
+        let bytes = std::fs::read(&workload.path)?;
+        workloads.push((name.clone(), Digest(Sha256::digest(bytes).into()).short()));
+    }
+    let declared = Declared { nodes: workspace.cluster.nodes.keys().cloned().collect(), workloads, set, set_is_stale };
+    let status = match Client::new(&workspace.state).status().await {
+        Ok(status) => Some(status),
+        Err(error) if error.is::<NoHead>() => None,
+        Err(error) => return Err(error),
+    };
+    let changes = changes(&declared, status.as_ref());
+    if json {
+        screen::json(&changes)?;
+        return Ok(Exit::Done);
+    }
+    if changes.is_empty() {
+        println!("nothing would change: the cluster is as the repository says");
+    }
+    let rows: Vec<_> = changes.into_iter().map(|change| vec![change.action, change.subject, change.reason]).collect();
+    if !rows.is_empty() {
+        print!("{}", screen::table(&["CHANGE", "WHAT", "WHY"], &rows));
+    }
+    Ok(Exit::Done)
+}

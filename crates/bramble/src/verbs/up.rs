@@ -1,0 +1,65 @@
+//! `bramble up`
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use bramble_model::api::{PowerAction, Status};
+use bramble_model::timeline::Phase;
+use bramble_plan::explain::explain;
+
+use crate::cli::{Exit, Place};
+use crate::client::Client;
+use crate::screen::{self, Progress};
+use crate::workspace;
+
+/// How often the screen is renewed.
+const LOOK: Duration = Duration::from_millis(400);
+
+pub async fn run(place: &Place, limit: u64, json: bool) -> Result<Exit> {
+    let client = Client::new(&workspace::state(place));
+    switch_on(&client).await?;
+    let status = follow(&client, Duration::from_secs(limit), json).await?;
+    if json {
+        screen::json(&status)?;
+    } else {
+        println!("all {} nodes are ready", status.nodes.len());
+    }
+    Ok(Exit::Done)
+}
+
+/// Switches on every node that nothing has been heard of.
+pub async fn switch_on(client: &Client) -> Result<()> {
+    for node in client.status().await?.nodes {
+        let gone = node.phase == Phase::Ready && !node.connected;
+        if (node.phase == Phase::Off || gone)
+            && let Err(error) = client.power(&node.name, PowerAction::On).await
+        {
+            // A node that is switched by hand is followed like the others.
+            eprintln!("{}: {error}", node.name);
+        }
+    }
+    Ok(())
+}
+
+/// Shows every node's way until all are ready.
+pub async fn follow(client: &Client, limit: Duration, quiet: bool) -> Result<Status> {
+    let mut progress = Progress::new(quiet);
+    let start = Instant::now();
+    loop {
+        let status = client.status().await?;
+        progress.show(&status);
+        if status.nodes.iter().all(|node| node.phase == Phase::Ready && node.connected) {
+            progress.end();
+            return Ok(status);
+        }
+        if start.elapsed() > limit {
+            progress.end();
+            let late = status.nodes.iter().filter(|node| node.phase != Phase::Ready || !node.connected);
+            let reasons: Vec<String> = late
+                .map(|node| format!("\n  {} ({}): {}", node.name, screen::state(node), explain(&status, node).cause))
+                .collect();
+            bail!("not all nodes are ready after {} s:{}", limit.as_secs(), reasons.concat());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}

@@ -1,0 +1,300 @@
+//! The agents' connections: who is let in, who is there, and asking them for work.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bramble_model::agent::{
+    Answer, EngineState, EnrolRequest, Enrolled, FromAgent, Health, LONGEST_LINE, NodeDocument, ToAgent, Work,
+};
+use bramble_model::names::{Digest, Name};
+use bramble_model::repository::EnginePart;
+use bramble_model::timeline::{Millis, What};
+use bramble_plan::admission::{Enrolment, State, Verdict};
+use futures_util::{SinkExt, StreamExt};
+use sha2::{Digest as _, Sha256};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::codec::{Framed, LinesCodec};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Error, Head, now, service};
+
+/// An agent speaks every ten seconds; silence for three times as long means that it is gone.
+const SILENCE: Duration = Duration::from_secs(30);
+const HANDSHAKE: Duration = Duration::from_secs(20);
+/// Connections that have not said who they are.
+const STRANGERS: usize = 256;
+
+type Lines = Framed<TlsStream<TcpStream>, LinesCodec>;
+
+/// Who is connected.
+#[derive(Default)]
+pub(crate) struct Agents {
+    sessions: Mutex<BTreeMap<Name, Session>>,
+    numbers: AtomicU64,
+    /// Something about an agent has changed.
+    pub(crate) changed: Notify,
+}
+
+struct Session {
+    number: u64,
+    work: mpsc::Sender<(Work, oneshot::Sender<Answer>)>,
+    last_heard: Millis,
+}
+
+impl Agents {
+    fn sessions(&self) -> std::sync::MutexGuard<'_, BTreeMap<Name, Session>> {
+        self.sessions.lock().expect("no panic while held")
+    }
+
+    fn last_heard(&self, node: &Name) -> Option<Millis> {
+        self.sessions().get(node).map(|session| session.last_heard)
+    }
+
+    /// Asks an agent and waits for its answer; an agent that goes away or takes too long fails.
+    pub(crate) async fn ask(&self, node: &Name, work: Work, limit: Duration) -> Answer {
+        let failed = |error: &str| Answer::Failed { error: error.to_owned() };
+        let Some(queue) = self.sessions().get(node).map(|session| session.work.clone()) else {
+            return failed("its agent is not connected");
+        };
+        let (answer, answered) = oneshot::channel();
+        if queue.send((work, answer)).await.is_err() {
+            return failed("its agent has gone away");
+        }
+        match timeout(limit, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => failed("its agent went away before it answered"),
+            Err(_) => failed(&format!("its agent did not answer within {} s", limit.as_secs())),
+        }
+    }
+}
+
+/// Listens for agents; the future runs until cancelled.
+pub(crate) async fn listen(
+    head: Arc<Head>,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = Result<(), Error>> + use<>, Error> {
+    let tls = TlsAcceptor::from(Arc::new(head.authority.tls()?));
+    let port = head.cluster.network.agent_port;
+    let name = format!("agents (port {port})");
+    let listener = TcpListener::bind((head.interface.address, port)).await.map_err(service(&name))?;
+    Ok(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                accepted = listener.accept() => accepted,
+            };
+            // Out of file descriptors, say: the next one may work.
+            let Ok((stream, from)) = accepted else {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            if connections.len() >= head.cluster.nodes.len() * 2 + STRANGERS {
+                continue;
+            }
+            let (head, tls) = (Arc::clone(&head), tls.clone());
+            connections.spawn(async move {
+                if let Err(error) = greet(head, tls, stream).await {
+                    tracing::debug!(%from, %error, "a connection ended");
+                }
+            });
+        }
+    })
+}
+
+async fn send(lines: &mut Lines, message: &impl serde::Serialize) -> io::Result<()> {
+    let text = serde_json::to_string(message).expect("messages are plain data");
+    lines.send(text).await.map_err(io::Error::other)
+}
+
+async fn receive<T: serde::de::DeserializeOwned>(lines: &mut Lines, limit: Duration) -> io::Result<T> {
+    let line = timeout(limit, lines.next()).await.map_err(|_| io::Error::other("it is silent"))?;
+    let line = line.ok_or(io::ErrorKind::UnexpectedEof)?.map_err(io::Error::other)?;
+    Ok(serde_json::from_str(&line)?)
+}
+
+/// With a certificate it is an agent; without one it may enrol, and nothing else.
+async fn greet(head: Arc<Head>, tls: TlsAcceptor, stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let stream = timeout(HANDSHAKE, tls.accept(stream)).await.map_err(|_| io::Error::other("no handshake"))??;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|der| der.to_vec());
+    let mut lines = Framed::new(stream, LinesCodec::new_with_max_length(LONGEST_LINE));
+    match certificate {
+        Some(der) => {
+            let node = common_name(&der).ok_or_else(|| io::Error::other("its certificate has no name"))?;
+            serve(head, node, lines).await
+        }
+        None => {
+            let request: EnrolRequest = receive(&mut lines, HANDSHAKE).await?;
+            match head.enrol(&request) {
+                Ok(enrolled) => send(&mut lines, &enrolled).await,
+                Err(refused) => send(&mut lines, &serde_json::json!({ "refused": refused })).await,
+            }
+        }
+    }
+}
+
+fn common_name(der: &[u8]) -> Option<Name> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    certificate.subject().iter_common_name().next()?.as_str().ok()?.parse().ok()
+}
+
+impl Head {
+    /// Decides on an enrolment. The admission is on disk before the certificate is told.
+    fn enrol(&self, request: &EnrolRequest) -> Result<Enrolled, String> {
+        let Some(document) = self.document(&request.node) else {
+            return Err("this node is not in the repository".into());
+        };
+        let internal = |error: Error| {
+            tracing::error!(%error, node = %request.node, "an enrolment failed");
+            "the head has an error of its own; see its log".to_owned()
+        };
+        let fingerprint = crate::ca::fingerprint(&request.csr).map_err(|_| "the certificate request is malformed")?;
+        let mut record = self.store.admission(&request.node).map_err(internal)?;
+        let enrolment = Enrolment {
+            boot: request.boot.clone(),
+            nonce: Digest(Sha256::digest(request.nonce.as_bytes()).into()),
+            fingerprint: fingerprint.clone(),
+            last_heard: self.agents.last_heard(&request.node),
+        };
+        match record.enrol(&enrolment) {
+            Verdict::Admit => {}
+            Verdict::Refuse(reason) => {
+                self.timeline.add(Some(&request.node), What::Refused { reason: reason.clone() });
+                return Err(reason);
+            }
+            Verdict::AskOperator(reason) => {
+                let reason = format!("{reason}; its key is {fingerprint}");
+                self.timeline.add(Some(&request.node), What::Refused { reason: reason.clone() });
+                return Err(reason);
+            }
+        }
+        self.store.put_admission(&request.node, &record).map_err(internal)?;
+        let (certificate, renew_at, _) = self.authority.sign(&request.node, &request.csr).map_err(internal)?;
+        self.timeline.add(Some(&request.node), What::Admitted { fingerprint });
+        Ok(Enrolled { certificate, renew_at, document })
+    }
+
+    fn document(&self, node: &Name) -> Option<NodeDocument> {
+        let declared = self.cluster.nodes.get(node)?;
+        Some(NodeDocument {
+            hostname: node.clone(),
+            domain: self.cluster.domain.clone(),
+            role: declared.role.clone(),
+            part: declared.part,
+            ssh_keys: self.cluster.ssh_keys.clone(),
+            time_servers: self.cluster.time_servers.clone(),
+        })
+    }
+}
+
+/// The conversation with an admitted agent.
+async fn serve(head: Arc<Head>, node: Name, mut lines: Lines) -> io::Result<()> {
+    let hello: FromAgent = receive(&mut lines, HANDSHAKE).await?;
+    let FromAgent::Hello { boot, version, facts } = hello else { return Err(io::Error::other("it did not say hello")) };
+    let document = head.document(&node).ok_or_else(|| io::Error::other("it is not in the repository"))?;
+    let record = head.store.admission(&node).map_err(io::Error::other)?;
+    match &record.state {
+        State::Admitted(admitted) if admitted.id == boot => {}
+        // A later boot was handed out; while that one is not admitted, this machine is still the
+        // node, and its being heard is what keeps a second one out.
+        State::Served(_) if record.known => {}
+        _ => return Err(io::Error::other("its boot is not the admitted one")),
+    }
+    let number = head.agents.numbers.fetch_add(1, Ordering::Relaxed);
+    let (work, mut queue) = mpsc::channel(32);
+    head.agents.sessions().insert(node.clone(), Session { number, work, last_heard: now() });
+    head.timeline.add(Some(&node), What::Connected);
+    head.timeline.learn(&node, |track| track.facts = Some(facts));
+    tracing::info!(%node, version, "agent connected");
+    send(&mut lines, &ToAgent::Document(document)).await?;
+    let ended = converse(&head, &node, &mut lines, &mut queue, number).await;
+    let was_current = {
+        let mut sessions = head.agents.sessions();
+        let current = sessions.get(&node).is_some_and(|session| session.number == number);
+        if current {
+            sessions.remove(&node);
+        }
+        current
+    };
+    if was_current {
+        let reason = ended.as_ref().err().map_or_else(|| "it said goodbye".to_owned(), io::Error::to_string);
+        head.timeline.add(Some(&node), What::Disconnected { reason });
+        head.timeline.learn(&node, |track| track.health = None);
+        head.agents.changed.notify_one();
+    }
+    ended
+}
+
+async fn converse(
+    head: &Head,
+    node: &Name,
+    lines: &mut Lines,
+    queue: &mut mpsc::Receiver<(Work, oneshot::Sender<Answer>)>,
+    session: u64,
+) -> io::Result<()> {
+    let mut open: BTreeMap<u64, oneshot::Sender<Answer>> = BTreeMap::new();
+    let mut number = 0;
+    loop {
+        let message = tokio::select! {
+            message = receive::<FromAgent>(lines, SILENCE) => message?,
+            asked = queue.recv() => {
+                // The queue closes when a newer connection of the same node has taken over.
+                let Some((work, answer)) = asked else { return Ok(()) };
+                number += 1;
+                open.insert(number, answer);
+                send(lines, &ToAgent::Ask { number, work }).await?;
+                continue;
+            }
+        };
+        if let Some(known) = head.agents.sessions().get_mut(node).filter(|known| known.number == session) {
+            known.last_heard = now();
+        }
+        match message {
+            FromAgent::Health(health) => head.heard(node, health),
+            FromAgent::Answer { number, answer } => {
+                if let Some(asker) = open.remove(&number) {
+                    // Whoever asked may have stopped waiting.
+                    let _ = asker.send(answer);
+                }
+            }
+            FromAgent::Renew { csr } => {
+                let (certificate, renew_at, _) = head.authority.sign(node, &csr).map_err(io::Error::other)?;
+                let document = head.document(node).ok_or_else(|| io::Error::other("it is not in the repository"))?;
+                send(lines, &ToAgent::Renewed(Box::new(Enrolled { certificate, renew_at, document }))).await?;
+            }
+            FromAgent::Hello { .. } => return Err(io::Error::other("it said hello twice")),
+        }
+    }
+}
+
+impl Head {
+    fn heard(&self, node: &Name, health: Health) {
+        let before = self.timeline.track(node).health.map(|health| health.engine);
+        let engine = health.engine.clone();
+        self.timeline.learn(node, |track| track.health = Some(health));
+        if before.as_ref() == Some(&engine) {
+            return;
+        }
+        let part = self.cluster.nodes.get(node).map_or(EnginePart::None, |node| node.part);
+        let what = match &engine {
+            EngineState::None if part == EnginePart::None => What::Ready,
+            EngineState::Member { reachable: true, .. } => What::Ready,
+            EngineState::None => What::Engine { state: "not started".into() },
+            EngineState::Starting { waiting_for } => What::Engine { state: format!("waiting for {waiting_for}") },
+            EngineState::Alone => What::Engine { state: "up, belongs to no cluster".into() },
+            EngineState::Member { .. } => What::Engine { state: "waits for a majority of the managers".into() },
+        };
+        self.timeline.add(Some(node), what);
+        self.agents.changed.notify_one();
+    }
+}

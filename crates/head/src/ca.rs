@@ -1,0 +1,204 @@
+//! The head's CA: its own certificate, the server's, and the agents'.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use bramble_model::names::{Digest, Name};
+use bramble_system::files;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
+use sha2::{Digest as _, Sha256};
+use time::{Duration, OffsetDateTime};
+
+use crate::Error;
+
+/// The name in the head's certificate.
+const HEAD: &str = "head.bramble";
+const CA_YEARS: i64 = 10;
+/// Life of an agent's and of the server's certificate.
+const DAY: Duration = Duration::DAY;
+/// When it is renewed: at two thirds.
+const RENEW: Duration = Duration::hours(16);
+/// Clocks differ a little.
+const SKEW: Duration = Duration::minutes(10);
+
+/// The CA and what it signs.
+pub struct Authority {
+    pem: String,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    issuer: Issuer<'static, KeyPair>,
+    server: Mutex<Option<(Arc<CertifiedKey>, OffsetDateTime)>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Authority")
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> Error {
+    Error::Certificates(error.to_string())
+}
+
+impl Authority {
+    /// Loads the CA from `folder`, or makes it there.
+    ///
+    /// # Errors
+    /// When the files cannot be written, or are not a CA.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let (key_path, certificate_path) = (folder.join("ca.key"), folder.join("ca.pem"));
+        let file = |doing: &'static str, path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::File { doing, path, source }
+        };
+        if !certificate_path.exists() {
+            fs::create_dir_all(folder).map_err(file("cannot make the key folder", folder))?;
+            let key = KeyPair::generate().map_err(failed)?;
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, "bramble head");
+            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+            params.not_before = OffsetDateTime::now_utc() - SKEW;
+            params.not_after = OffsetDateTime::now_utc() + Duration::days(365 * CA_YEARS);
+            let certificate = params.self_signed(&key).map_err(failed)?;
+            // The key first: a CA certificate that exists has its key beside it.
+            files::replace_secret(&key_path, key.serialize_pem().as_bytes())
+                .map_err(file("cannot write the CA's key", &key_path))?;
+            files::replace(&certificate_path, certificate.pem().as_bytes())
+                .map_err(file("cannot write the CA", &certificate_path))?;
+        }
+        let pem = fs::read_to_string(&certificate_path).map_err(file("cannot read the CA", &certificate_path))?;
+        let key = fs::read_to_string(&key_path).map_err(file("cannot read the CA's key", &key_path))?;
+        let issuer = Issuer::from_ca_cert_pem(&pem, KeyPair::from_pem(&key).map_err(failed)?).map_err(failed)?;
+        Ok(Authority { pem, inner: Arc::new(Inner { issuer, server: Mutex::new(None) }) })
+    }
+
+    /// The CA's own certificate: what images carry.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// Signs an agent's request for a day. Only its key is taken from the request: name and
+    /// purpose are the head's to say. Gives the certificate (PEM), the time to renew it in
+    /// milliseconds, and the key's fingerprint.
+    pub(crate) fn sign(&self, node: &Name, csr: &str) -> Result<(String, u64, String), Error> {
+        let mut request = CertificateSigningRequestParams::from_pem(csr).map_err(failed)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, node.as_str());
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let now = OffsetDateTime::now_utc();
+        params.not_before = now - SKEW;
+        params.not_after = now + DAY;
+        request.params = params;
+        let certificate = request.signed_by(&self.inner.issuer).map_err(failed)?;
+        let renew = u64::try_from((now + RENEW).unix_timestamp()).unwrap_or(0) * 1000;
+        Ok((certificate.pem(), renew, fingerprint(csr)?))
+    }
+
+    /// TLS for the agents: a certificate is asked for, and its absence is allowed, for enrolment.
+    pub(crate) fn tls(&self) -> Result<ServerConfig, Error> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_slice(self.pem.as_bytes()).map_err(failed)?;
+        roots.add(ca).map_err(failed)?;
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()
+            .map_err(failed)?;
+        self.inner.server_certificate()?;
+        Ok(ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(failed)?
+            .with_client_cert_verifier(clients)
+            .with_cert_resolver(Arc::clone(&self.inner) as Arc<dyn ResolvesServerCert>))
+    }
+}
+
+/// SHA-256 of the public key in a request (PKCS#10, PEM), its first 16 bytes in hex.
+pub(crate) fn fingerprint(csr: &str) -> Result<String, Error> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(csr.as_bytes()).map_err(failed)?;
+    let (_, request) =
+        <x509_parser::certification_request::X509CertificationRequest<'_> as x509_parser::prelude::FromDer<
+            '_,
+            x509_parser::error::X509Error,
+        >>::from_der(&pem.contents)
+        .map_err(failed)?;
+    let key = Sha256::digest(request.certification_request_info.subject_pki.raw);
+    Ok(Digest(key.into()).to_string()[..32].to_owned())
+}
+
+impl Inner {
+    /// The server's certificate, renewed at two thirds of its day.
+    fn server_certificate(&self) -> Result<Arc<CertifiedKey>, Error> {
+        let mut server = self.server.lock().expect("no panic while held");
+        let now = OffsetDateTime::now_utc();
+        if let Some((key, renew)) = &*server
+            && now < *renew
+        {
+            return Ok(Arc::clone(key));
+        }
+        let key = KeyPair::generate().map_err(failed)?;
+        let mut params = CertificateParams::new(vec![HEAD.to_owned()]).map_err(failed)?;
+        params.distinguished_name.push(DnType::CommonName, HEAD);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.not_before = now - SKEW;
+        params.not_after = now + DAY;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
+        let private = PrivateKeyDer::try_from(key.serialize_der()).map_err(failed)?;
+        let signing = rustls::crypto::ring::sign::any_supported_type(&private).map_err(failed)?;
+        let certified = Arc::new(CertifiedKey::new(vec![certificate.der().clone()], signing));
+        *server = Some((Arc::clone(&certified), now + RENEW));
+        Ok(certified)
+    }
+}
+
+impl ResolvesServerCert for Inner {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.server_certificate().inspect_err(|error| tracing::error!(%error, "no server certificate")).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_gets_the_name_that_the_head_says_and_a_day() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let authority = Authority::open(folder.path()).expect("made");
+        assert_eq!(Authority::open(folder.path()).expect("loaded").pem(), authority.pem());
+        let key = KeyPair::generate().expect("a key");
+        let mut wish = CertificateParams::new(vec!["head.bramble".to_owned()]).expect("params");
+        wish.distinguished_name.push(DnType::CommonName, "m9");
+        let csr = wish.serialize_request(&key).and_then(|request| request.pem()).expect("a request");
+        let (pem, renew, print) = authority.sign(&"m1".parse().expect("a name"), &csr).expect("signed");
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).expect("PEM");
+        let certificate = pem.parse_x509().expect("X.509");
+        let name = certificate.subject().iter_common_name().next().expect("a name").as_str().expect("text");
+        assert_eq!(name, "m1");
+        assert!(certificate.subject_alternative_name().expect("readable").is_none(), "no wish is granted");
+        let life = certificate.validity().not_after.timestamp() - certificate.validity().not_before.timestamp();
+        assert!((86_400..=86_400 + 600).contains(&life), "{life}");
+        assert!(i64::try_from(renew / 1000).expect("small") < certificate.validity().not_after.timestamp());
+        assert_eq!(print.len(), 32);
+    }
+
+    #[test]
+    fn a_request_that_is_none_is_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let authority = Authority::open(folder.path()).expect("made");
+        assert!(authority.sign(&"m1".parse().expect("a name"), "not a request").is_err());
+    }
+}

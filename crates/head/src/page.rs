@@ -1,0 +1,252 @@
+//! The status page: nodes, their timelines, workloads, machines seen. Plain HTML that renews
+//! itself; it reads what the API reads.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Response};
+use bramble_model::api::{NodeStatus, Status};
+use bramble_model::timeline::{Event, Millis, Phase};
+use bramble_plan::explain::explain;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use crate::Head;
+
+/// Events shown of one node.
+const EVENTS: usize = 200;
+
+const STYLE: &str = include_str!("page.css");
+
+pub(crate) async fn overview(State(head): State<Arc<Head>>) -> Html<String> {
+    Html(render_overview(&head.status()).into_string())
+}
+
+pub(crate) async fn node(State(head): State<Arc<Head>>, Path(node): Path<String>) -> Response {
+    let status = head.status();
+    let Some(found) = status.nodes.iter().find(|known| known.name.as_str() == node) else {
+        return (StatusCode::NOT_FOUND, "there is no such node\n").into_response();
+    };
+    let events = head.timeline.of(&found.name, EVENTS);
+    Html(render_node(&status, found, &events).into_string()).into_response()
+}
+
+fn frame(title: &str, body: Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta http-equiv="refresh" content="3";
+                title { (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body { (body) }
+        }
+    }
+}
+
+fn render_overview(status: &Status) -> Markup {
+    let ready = status.nodes.iter().filter(|node| node.phase == Phase::Ready && node.connected).count();
+    frame(
+        &format!("{} · {ready}/{} ready", status.cluster, status.nodes.len()),
+        html! {
+            header {
+                h1 { (status.cluster) }
+                p { (ready) " of " (status.nodes.len()) " nodes ready · boot set "
+                    @match &status.set { Some(set) => { code { (set[..12]) } }, None => { "not built yet" } } }
+            }
+            main {
+                h2 { "Nodes" }
+                table {
+                    thead { tr { th { "Node" } th { "Role" } th { "State" } th { "Boot" } th { "Last" } } }
+                    tbody { @for node in &status.nodes { (row(status, node)) } }
+                }
+                h2 { "Workloads" }
+                @if status.workloads.is_empty() { p.quiet { "The repository has none." } }
+                @else {
+                    table {
+                        thead { tr { th { "Workload" } th { "Service" } th { "Replicas" } th { "Ports" } th { "State" } } }
+                        tbody { @for workload in &status.workloads {
+                            @if workload.services.is_empty() { tr { td { (workload.name) } td {} td { "–" } td {} td { "not deployed yet" } } }
+                            @for service in &workload.services {
+                                tr {
+                                    td { (workload.name) }
+                                    td { (service.name) }
+                                    td { (service.running) " of " (service.wanted) }
+                                    td { @for port in &service.ports { (port) " " } }
+                                    td { @if workload.current { "as in the repository" } @else { "being updated" } }
+                                }
+                            }
+                        } }
+                    }
+                }
+                @if !status.waiting.is_empty() {
+                    h2 { "Waiting for" }
+                    ul { @for waiting in &status.waiting {
+                        li { b { (waiting.subject) } ": " (waiting.reason) " · for " (duration(status.at, waiting.since))
+                            @if let Some(until) = waiting.until { ", tried again in " (duration(until, status.at)) } }
+                    } }
+                }
+                @if !status.seen.is_empty() {
+                    h2 { "Seen, not in the repository" }
+                    table {
+                        thead { tr { th { "MAC" } th { "Firmware" } th { "UUID" } th { "Times" } th { "Last" } } }
+                        tbody { @for seen in &status.seen { tr {
+                            td { code { (seen.mac) } }
+                            td { (seen.firmware) }
+                            td { @if let Some(uuid) = &seen.uuid { code { (uuid) } } }
+                            td { (seen.times) }
+                            td { (duration(status.at, seen.last)) " ago" }
+                        } } }
+                    }
+                }
+            }
+        },
+    )
+}
+
+fn row(status: &Status, node: &NodeStatus) -> Markup {
+    html! {
+        tr class=(if node.failure.is_some() { "failed" } else { node.phase.as_str() }) {
+            td { a href=(format!("/nodes/{}", node.name)) { (node.name) } }
+            td { (node.role) }
+            td { span.state { (node.phase.as_str()) @if let (Phase::Root, Some(percent)) = (node.phase, node.percent) { " " (percent) " %" } }
+                 @if node.phase == Phase::Ready && !node.connected { " (connection lost)" }
+                 span.quiet { " " (duration(status.at, node.since)) } }
+            td { (bar(status, node)) }
+            td { @match (&node.failure, &node.last) {
+                (Some(failure), _) => { b { (failure) } },
+                (None, Some(last)) => { (last) },
+                (None, None) => { span.quiet { "never heard of" } },
+            } }
+        }
+    }
+}
+
+/// The present boot as a row of phases, each as wide as it took.
+fn bar(status: &Status, node: &NodeStatus) -> Markup {
+    let Some((_, start)) = node.times.first() else { return html! {} };
+    let end = node.times.iter().find(|(phase, _)| *phase == Phase::Ready).map_or(status.at, |(_, at)| *at);
+    let whole = end.saturating_sub(*start).max(1);
+    let ends = node.times.iter().skip(1).map(|(_, at)| *at).chain([end]);
+    html! {
+        div.bar { @for ((phase, at), until) in node.times.iter().zip(ends) {
+            @let width = until.saturating_sub(*at) * 1000 / whole;
+            @if *phase != Phase::Ready && width > 0 {
+                span class=(phase.as_str()) style=(format!("flex-grow:{width}"))
+                    title=(format!("{} {:.1} s", phase.as_str(), seconds(until, *at))) {}
+            }
+        } }
+        span.quiet { (format!("{:.1} s", seconds(end, *start))) }
+    }
+}
+
+fn render_node(status: &Status, node: &NodeStatus, events: &[Event]) -> Markup {
+    let why = explain(status, node);
+    frame(
+        &format!("{} · {}", node.name, node.phase.as_str()),
+        html! {
+            header { h1 { a href="/" { (status.cluster) } " / " (node.name) } p { (node.role) " · " (why.state) " for " (why.seconds) " s" } }
+            main {
+                p { b { "It waits for: " } (why.cause) }
+                @if let Some(advice) = &why.advice { p { b { "What to do: " } (advice) } }
+                (bar(status, node))
+                @if let Some(facts) = &node.facts {
+                    h2 { "Machine" }
+                    dl {
+                        dt { "Kernel" } dd { (facts.kernel) " " (facts.architecture) }
+                        dt { "CPUs" } dd { (facts.cpus) }
+                        dt { "Memory" } dd { (facts.memory >> 20) " MiB" }
+                        dt { "Address" } dd { (facts.address) }
+                        dt { "Boot set" } dd { code { (facts.set.get(..12).unwrap_or(&facts.set)) } }
+                        @if let Some(health) = &node.health {
+                            dt { "Free memory" } dd { (health.memory_available >> 20) " MiB" }
+                            dt { "Agent" } dd { (health.agent_resident >> 20) " MiB resident" }
+                        }
+                    }
+                }
+                h2 { "Timeline" }
+                table { tbody { @for event in events { tr {
+                    td.quiet { (format!("{:.1} s ago", seconds(status.at, event.at))) }
+                    td { (event.what.sentence()) }
+                } } } }
+            }
+        },
+    )
+}
+
+fn seconds(later: Millis, earlier: Millis) -> f64 {
+    later.saturating_sub(earlier) as f64 / 1000.0
+}
+
+fn duration(later: Millis, earlier: Millis) -> String {
+    if earlier == 0 {
+        return String::new();
+    }
+    match later.saturating_sub(earlier) / 1000 {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bramble_model::api::{Seen, Waiting};
+    use bramble_model::names::{Mac, Name};
+    use bramble_model::timeline::What;
+
+    fn status() -> Status {
+        let name = |text: &str| text.parse::<Name>().expect("a name");
+        let node = |text: &str, phase, failure: Option<&str>| NodeStatus {
+            name: name(text),
+            role: name("worker"),
+            phase,
+            since: 90_000,
+            percent: Some(60),
+            last: Some("stage 1: root 60 %".into()),
+            failure: failure.map(str::to_owned),
+            connected: phase == Phase::Ready,
+            set: None,
+            facts: None,
+            health: None,
+            times: vec![(Phase::Firmware, 60_000), (Phase::Loader, 70_000), (Phase::Root, 80_000)],
+        };
+        Status {
+            cluster: name("lab"),
+            at: 100_000,
+            set: Some("0123456789abcdef".into()),
+            head_resident: 0,
+            nodes: vec![node("w1", Phase::Root, None), node("w2", Phase::Root, Some("no link <script>"))],
+            workloads: Vec::new(),
+            seen: vec![Seen {
+                mac: Mac([2, 0, 0, 0, 0, 1]),
+                firmware: "BIOS PXE".into(),
+                uuid: None,
+                first: 1,
+                last: 95_000,
+                times: 3,
+            }],
+            waiting: vec![Waiting { subject: "m1".into(), reason: "it is away".into(), since: 50_000, until: None }],
+        }
+    }
+
+    #[test]
+    fn the_overview() {
+        let text = render_overview(&status()).into_string().replace(STYLE, "");
+        assert!(!text.contains("<script>"), "what a node says is text, not markup");
+        insta::assert_snapshot!(text.replace("><", ">\n<"));
+    }
+
+    #[test]
+    fn a_node() {
+        let status = status();
+        let event = Event { number: 1, at: 99_000, node: None, what: What::Ready };
+        let text = render_node(&status, &status.nodes[0], &[event]).into_string().replace(STYLE, "");
+        insta::assert_snapshot!(text.replace("><", ">\n<"));
+    }
+}

@@ -1,0 +1,259 @@
+//! The timeline: events in a bounded ring, kept over restarts, and what they say of each node.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bramble_model::agent::{Facts, Health};
+use bramble_model::names::Name;
+use bramble_model::repository::Cluster;
+use bramble_model::timeline::{Event, Millis, Phase, What};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::Store;
+use crate::{Error, now};
+
+/// Events that are kept.
+const KEPT: u64 = 20_000;
+/// Events wait at most so long to be on disk: a boot makes dozens within seconds, and one write
+/// takes them all. Nothing is decided by an event alone.
+const WRITE: Duration = Duration::from_millis(250);
+
+/// The timeline.
+pub(crate) struct Timeline {
+    store: Arc<Store>,
+    inner: Mutex<Inner>,
+    /// The number of the newest event.
+    newest: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Inner {
+    events: VecDeque<Event>,
+    /// Events that are not on disk yet.
+    unwritten: Vec<Event>,
+    nodes: BTreeMap<Name, Track>,
+}
+
+/// Where a node is, by its events.
+#[derive(Debug, Clone)]
+pub(crate) struct Track {
+    pub(crate) phase: Phase,
+    pub(crate) since: Millis,
+    pub(crate) percent: Option<u8>,
+    pub(crate) last: Option<String>,
+    pub(crate) failure: Option<String>,
+    pub(crate) connected: bool,
+    pub(crate) facts: Option<Facts>,
+    pub(crate) health: Option<Health>,
+    /// When the phases of the present boot began.
+    pub(crate) times: Vec<(Phase, Millis)>,
+}
+
+impl Default for Track {
+    fn default() -> Self {
+        Track {
+            phase: Phase::Off,
+            since: 0,
+            percent: None,
+            last: None,
+            failure: None,
+            connected: false,
+            facts: None,
+            health: None,
+            times: Vec::new(),
+        }
+    }
+}
+
+impl Track {
+    fn happen(&mut self, at: Millis, what: &What) {
+        self.last = Some(what.sentence());
+        match what {
+            What::Connected => self.connected = true,
+            What::Disconnected { .. } | What::PowerOff => self.connected = false,
+            What::Stage1 { percent, .. } => self.percent = *percent,
+            _ => {}
+        }
+        match what {
+            What::Failed { reason, .. } | What::Refused { reason } => self.failure = Some(reason.clone()),
+            _ if what.phase().is_some() => self.failure = None,
+            _ => {}
+        }
+        let Some(phase) = what.phase() else { return };
+        let begins_anew = match what {
+            What::PowerOn | What::PowerOff => true,
+            // Firmware and loader both ask; later, asking means that the machine started again.
+            What::Asked { .. } => !matches!(self.phase, Phase::Firmware | Phase::Loader),
+            _ => false,
+        };
+        if begins_anew {
+            *self = Track { last: self.last.take(), ..Track::default() };
+        }
+        // Within one boot the way leads forward. An engine that lost its place leads back to it.
+        let back = matches!(what, What::Engine { .. }) && self.phase == Phase::Ready;
+        if begins_anew || phase > self.phase || back {
+            self.phase = phase;
+            self.since = at;
+            if !self.times.iter().any(|(known, _)| *known == phase) && phase != Phase::Off {
+                self.times.push((phase, at));
+            }
+        }
+    }
+}
+
+impl Timeline {
+    pub(crate) fn open(store: Arc<Store>, cluster: &Cluster) -> Result<Self, Error> {
+        let mut inner = Inner::default();
+        for name in cluster.nodes.keys() {
+            inner.nodes.insert(name.clone(), Track::default());
+        }
+        for event in store.events()? {
+            if let Some(track) = event.node.as_ref().and_then(|name| inner.nodes.get_mut(name)) {
+                track.happen(event.at, &event.what);
+            }
+            inner.events.push_back(event);
+        }
+        // No agent is connected to a head that has just started.
+        for track in inner.nodes.values_mut() {
+            track.connected = false;
+        }
+        let newest = inner.events.back().map_or(0, |event| event.number);
+        Ok(Timeline { store, inner: Mutex::new(inner), newest: watch::Sender::new(newest) })
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no panic while held")
+    }
+
+    /// Adds an event.
+    pub(crate) fn add(&self, node: Option<&Name>, what: What) {
+        let at = now();
+        tracing::info!(node = node.map(Name::as_str), event = what.sentence());
+        let mut inner = self.inner();
+        if let Some(track) = node.and_then(|name| inner.nodes.get_mut(name)) {
+            track.happen(at, &what);
+        }
+        let number = *self.newest.borrow() + 1;
+        let event = Event { number, at, node: node.cloned(), what };
+        inner.unwritten.push(event.clone());
+        inner.events.push_back(event);
+        while inner.events.len() as u64 > KEPT {
+            inner.events.pop_front();
+        }
+        drop(inner);
+        self.newest.send_replace(number);
+    }
+
+    pub(crate) fn note(&self, text: &str) {
+        self.add(None, What::Note { text: text.to_owned() });
+    }
+
+    pub(crate) fn track(&self, node: &Name) -> Track {
+        self.inner().nodes.get(node).cloned().unwrap_or_default()
+    }
+
+    /// Changes what is known of a node beside its events.
+    pub(crate) fn learn(&self, node: &Name, change: impl FnOnce(&mut Track)) {
+        if let Some(track) = self.inner().nodes.get_mut(node) {
+            change(track);
+        }
+    }
+
+    /// Events after number `after`, at most `most`.
+    pub(crate) fn after(&self, after: u64, most: usize) -> Vec<Event> {
+        self.inner().events.iter().filter(|event| event.number > after).take(most).cloned().collect()
+    }
+
+    /// The latest events of a node, the newest first.
+    pub(crate) fn of(&self, node: &Name, most: usize) -> Vec<Event> {
+        self.inner().events.iter().rev().filter(|event| event.node.as_ref() == Some(node)).take(most).cloned().collect()
+    }
+
+    /// Tells when there is a newer event.
+    pub(crate) fn newest(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    /// Writes what is not on disk yet.
+    pub(crate) fn flush(&self) {
+        let events = std::mem::take(&mut self.inner().unwritten);
+        let Some(last) = events.last() else { return };
+        let first = (last.number + 1).saturating_sub(KEPT);
+        if let Err(error) = self.store.put_events(&events, first) {
+            tracing::error!(%error, "events could not be stored");
+            let mut inner = self.inner();
+            let newer = std::mem::replace(&mut inner.unwritten, events);
+            inner.unwritten.extend(newer);
+        }
+    }
+
+    /// Keeps the disk up to date until cancelled.
+    pub(crate) async fn keep(self: Arc<Self>, stop: CancellationToken) {
+        let mut newest = self.newest();
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                changed = newest.changed() => if changed.is_err() { return },
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(WRITE) => {}
+            }
+            self.flush();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bramble_model::names::{BootId, Mac};
+
+    fn boot() -> Vec<What> {
+        let asked = What::Asked { mac: Mac([0; 6]), firmware: "UEFI x64 PXE".into() };
+        vec![
+            What::PowerOn,
+            asked.clone(),
+            What::TftpSent { file: "ipxe.efi".into(), bytes: 1 },
+            asked,
+            What::ScriptServed { boot: BootId("b".into()), set: "s".into() },
+            What::Fetching { file: "kernel".into(), bytes: 1 },
+            What::Stage1 { step: "root".into(), percent: Some(60) },
+            What::Stage1 { step: "switch-root".into(), percent: None },
+            What::Connected,
+            What::Engine { state: "joining".into() },
+            What::Ready,
+        ]
+    }
+
+    #[test]
+    fn a_boot_passes_its_phases_in_order() {
+        let mut track = Track::default();
+        for (at, what) in boot().iter().enumerate() {
+            track.happen(at as Millis, what);
+        }
+        let phases: Vec<Phase> = track.times.iter().map(|(phase, _)| *phase).collect();
+        assert_eq!(phases, Phase::WAY);
+    }
+
+    #[test]
+    fn a_machine_that_asks_again_has_started_again() {
+        let mut track = Track::default();
+        for (at, what) in boot().iter().chain(&boot()[1..6]).enumerate() {
+            track.happen(at as Millis, what);
+        }
+        assert_eq!((track.phase, track.times[0]), (Phase::Kernel, (Phase::Firmware, 11)));
+        assert!(!track.connected);
+    }
+
+    #[test]
+    fn a_failure_is_forgotten_when_the_node_goes_on() {
+        let mut track = Track::default();
+        track.happen(0, &What::Failed { reason: "no link".into(), retry_in_seconds: 1 });
+        assert_eq!(track.failure.as_deref(), Some("no link"));
+        track.happen(1, &What::Stage1 { step: "root".into(), percent: Some(0) });
+        assert_eq!(track.failure, None);
+    }
+}

@@ -1,0 +1,134 @@
+//! One virtual machine with a power switch.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use bramble_model::names::Name;
+use bramble_model::repository::{LabFirmware, Node};
+use tokio::process::{Child, Command};
+
+use crate::accelerator::Accelerator;
+use crate::{Error, Places, network};
+
+/// OVMF's code and variables, by distribution.
+const OVMF: [(&str, &str); 2] = [
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
+    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
+];
+
+/// The machine.
+pub(crate) struct Machine {
+    pub(crate) node: Name,
+    pub(crate) firmware: LabFirmware,
+    pub(crate) console: PathBuf,
+    arguments: Vec<String>,
+    process: Option<Child>,
+}
+
+impl Machine {
+    /// Makes disk, firmware variables and tap; the machine is off.
+    pub(crate) fn make(
+        node: &Name,
+        declared: &Node,
+        index: usize,
+        bridge: &str,
+        accelerator: &Accelerator,
+        places: &Places,
+    ) -> Result<Self, Error> {
+        let folder = places.scratch().join(node.as_str());
+        fs::create_dir_all(&folder).map_err(Error::io("cannot make the machine's folder"))?;
+        let disk = folder.join("disk.raw");
+        File::create(&disk)
+            .and_then(|file| file.set_len(u64::from(declared.machine.disk) << 30))
+            .map_err(Error::io("cannot make the machine's disk"))?;
+        let console = places.console(node.as_str());
+        fs::create_dir_all(console.parent().unwrap_or(&folder))
+            .map_err(Error::io("cannot make the console's folder"))?;
+        File::create(&console).map_err(Error::io("cannot make the console's file"))?;
+        let tap = format!("tap{index}");
+        network::tap(&tap, bridge)?;
+        let mut arguments: Vec<String> = accelerator.arguments().iter().map(|text| (*text).to_owned()).collect();
+        let mac = declared.macs.first().map(ToString::to_string).unwrap_or_default();
+        let more = [
+            "-name".to_owned(),
+            node.to_string(),
+            "-machine".into(),
+            "q35,usb=off,vmport=off".into(),
+            "-nodefaults".into(),
+            "-display".into(),
+            "none".into(),
+            "-smp".into(),
+            declared.machine.cpus.to_string(),
+            "-m".into(),
+            declared.machine.memory.to_string(),
+            // A power cut must cut: no shutdown, no reset on the machine's own wish is kept apart.
+            "-serial".into(),
+            format!("file:{}", console.display()),
+            "-netdev".into(),
+            format!("tap,id=wire,ifname={tap},script=no,downscript=no"),
+            "-device".into(),
+            format!("virtio-net-pci,netdev=wire,mac={mac},bootindex=1"),
+            "-drive".into(),
+            format!("if=none,id=disk,format=raw,cache=unsafe,file={}", disk.display()),
+            "-device".into(),
+            "virtio-blk-pci,drive=disk,bootindex=2".into(),
+            "-device".into(),
+            "virtio-rng-pci".into(),
+        ];
+        arguments.extend(more);
+        if declared.machine.firmware == LabFirmware::Uefi {
+            let (code, variables) = OVMF
+                .iter()
+                .find(|(code, _)| std::path::Path::new(code).exists())
+                .ok_or_else(|| Error::Ended("UEFI firmware is missing: install the package `ovmf`".into()))?;
+            let own = folder.join("variables.fd");
+            fs::copy(variables, &own).map_err(Error::io("cannot copy the firmware's variables"))?;
+            arguments.extend([
+                "-drive".into(),
+                format!("if=pflash,unit=0,format=raw,readonly=on,file={code}"),
+                "-drive".into(),
+                format!("if=pflash,unit=1,format=raw,file={}", own.display()),
+            ]);
+        }
+        Ok(Machine { node: node.clone(), firmware: declared.machine.firmware, console, arguments, process: None })
+    }
+
+    /// The process, while the machine is on. A machine that switched itself off is off.
+    pub(crate) fn process(&mut self) -> Option<u32> {
+        if let Some(process) = &mut self.process
+            && matches!(process.try_wait(), Ok(Some(_)) | Err(_))
+        {
+            self.process = None;
+        }
+        self.process.as_ref().and_then(Child::id)
+    }
+
+    /// Presses the switch. On and on stays on.
+    pub(crate) async fn power(&mut self, on: bool) -> Result<(), Error> {
+        match (on, self.process()) {
+            (true, None) => {
+                // QEMU's own complaints go behind what the machine printed.
+                let log =
+                    File::options().append(true).open(&self.console).map_err(Error::io("cannot open the console"))?;
+                let process = Command::new("qemu-system-x86_64")
+                    .args(&self.arguments)
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::null())
+                    .stderr(log)
+                    .kill_on_drop(true)
+                    .spawn()
+                    .map_err(Error::io("cannot start qemu-system-x86_64"))?;
+                self.process = Some(process);
+                Ok(())
+            }
+            (false, Some(_)) => {
+                if let Some(mut process) = self.process.take() {
+                    process.kill().await.map_err(Error::io("cannot cut the power"))?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The lab from outside: starting it, and its ports on the loopback.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+
+use crate::{Error, Places};
+
+/// How long the inside may take to make its wire.
+const START: Duration = Duration::from_secs(30);
+/// How long it may take to end.
+const END: Duration = Duration::from_secs(15);
+
+/// What the lab forwards, by name, and the port wished for on the loopback.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub forwards: Vec<(String, u16)>,
+}
+
+/// A running lab. Dropped, it ends.
+pub struct Lab {
+    child: Child,
+    places: Places,
+    /// Where each forward listens.
+    pub forwards: Vec<(String, SocketAddr)>,
+    /// Held while the lab runs.
+    _lock: File,
+}
+
+impl Lab {
+    /// Starts the supervisor of `repository` in its namespaces.
+    ///
+    /// # Errors
+    /// When another lab runs, or namespaces cannot be made.
+    pub fn start(repository: &Path, state: &Path, plan: &Plan) -> Result<Lab, Error> {
+        let places = Places::new(state);
+        fs::create_dir_all(places.folder()).map_err(Error::io("cannot make the lab's folder"))?;
+        let lock = File::create(places.folder().join("lock")).map_err(Error::io("cannot open the lab's lock"))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| Error::Running)?;
+        let program = std::env::current_exe().map_err(Error::io("cannot find this program"))?;
+        let listeners: Vec<(String, TcpListener)> = plan
+            .forwards
+            .iter()
+            .map(|(name, port)| Ok((name.clone(), listen(*port)?)))
+            .collect::<io::Result<_>>()
+            .map_err(Error::io("cannot listen on the loopback"))?;
+        let mut forwards = Vec::new();
+        let mut names = Vec::new();
+        for (name, listener) in &listeners {
+            // Inherited by the inside, where it keeps accepting from outside.
+            rustix::io::fcntl_setfd(listener, rustix::io::FdFlags::empty())
+                .map_err(|error| Error::io("cannot hand over a listener")(error.into()))?;
+            names.push(format!("{name}={}", listener.as_raw_fd()));
+            forwards
+                .push((name.clone(), listener.local_addr().map_err(Error::io("cannot read a listener's address"))?));
+        }
+        let socket = places.socket();
+        // The lock is ours, so what lies there is a dead lab's.
+        let _ = fs::remove_file(&socket);
+        let log = File::create(places.folder().join("lab.log")).map_err(Error::io("cannot open the lab's log"))?;
+        let mut command = Command::new("unshare");
+        command
+            .args(["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"])
+            .arg(program)
+            .args(["lab", "inside"])
+            .arg(repository)
+            .arg("--state")
+            .arg(state)
+            .args(names.iter().flat_map(|name| ["--forward", name]))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(Error::io("cannot open the lab's log"))?)
+            .stderr(log)
+            .process_group(0);
+        // SAFETY: only one system call, which is safe between fork and exec.
+        unsafe {
+            // Whatever ends this program ends the lab.
+            command.pre_exec(|| set_parent_process_death_signal(Some(Signal::TERM)).map_err(Into::into));
+        }
+        let child = command.spawn().map_err(Error::io("cannot start `unshare` (package util-linux)"))?;
+        let mut lab = Lab { child, places, forwards, _lock: lock };
+        let start = Instant::now();
+        while !socket.exists() {
+            if let Ok(Some(status)) = lab.child.try_wait() {
+                return Err(Error::Ended(format!("{status}\n{}", lab.log_end())));
+            }
+            if start.elapsed() > START {
+                return Err(Error::Ended(format!("it did not start within {} s\n{}", START.as_secs(), lab.log_end())));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(lab)
+    }
+
+    /// The last lines of the lab's log.
+    pub fn log_end(&self) -> String {
+        let text = fs::read_to_string(self.places.folder().join("lab.log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(12)..].join("\n")
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Ends it and waits until nothing of it is left.
+    pub fn end(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        if self.has_ended() {
+            return;
+        }
+        let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) else { return };
+        // `unshare` dies of it and takes the inside along; the kernel ends the rest.
+        let _ = kill_process(pid, Signal::TERM);
+        let start = Instant::now();
+        while !self.has_ended() && start.elapsed() < END {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(self.places.scratch());
+        let _ = fs::remove_file(self.places.socket());
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The wished port, or any other where it is taken.
+fn listen(port: u16) -> io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+}

@@ -1,0 +1,92 @@
+//! The engine's driver beside the agent: waits for the daemon, loads what came with the image,
+//! and keeps looking.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bramble_engine::swarm::Swarm;
+use bramble_model::agent::{Answer, EngineState, Work};
+use bramble_model::repository::EnginePart;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+
+const CONTAINERS: &str = "/usr/share/bramble/containers";
+/// How often the daemon is looked at while it changes, and when it rests.
+const SOON: Duration = Duration::from_secs(1);
+const REST: Duration = Duration::from_secs(5);
+
+/// A handle on the driver.
+#[derive(Clone)]
+pub(crate) struct Engine {
+    swarm: Swarm,
+    look: Arc<Notify>,
+}
+
+impl Engine {
+    pub(crate) async fn work(&self, work: Work) -> Answer {
+        self.swarm.work(work).await
+    }
+
+    /// Look at the daemon now.
+    pub(crate) fn look(&self) {
+        self.look.notify_one();
+    }
+}
+
+/// Starts the driver. It tells `state`, and begins when `part` says that the node has one.
+pub(crate) fn start(
+    state: watch::Sender<EngineState>,
+    part: watch::Receiver<Option<EnginePart>>,
+) -> Result<Engine, bramble_engine::Error> {
+    let engine = Engine { swarm: Swarm::new()?, look: Arc::new(Notify::new()) };
+    tokio::spawn(run(engine.clone(), state, part));
+    Ok(engine)
+}
+
+async fn run(engine: Engine, state: watch::Sender<EngineState>, mut part: watch::Receiver<Option<EnginePart>>) {
+    let tell = |new: EngineState| {
+        state.send_if_modified(|old| {
+            let changed = *old != new;
+            *old = new;
+            changed
+        });
+    };
+    let starting = |waiting_for: &str| EngineState::Starting { waiting_for: waiting_for.to_owned() };
+    // Docker starts with the machine; what the image brought can be loaded before the head speaks.
+    while !engine.swarm.is_up().await {
+        tell(starting("dockerd to start"));
+        sleep(Duration::from_millis(250)).await;
+    }
+    for archive in containers() {
+        while let Err(error) = engine.swarm.load(&archive).await {
+            let error = crate::sentence(&error);
+            tracing::error!(archive = %archive.display(), error, "cannot load a container");
+            tell(starting(&format!("the container {} to load: {error}", archive.display())));
+            sleep(REST).await;
+        }
+    }
+    loop {
+        let wanted = *part.borrow_and_update();
+        let now = match wanted {
+            None => starting("the head to say what this node does"),
+            Some(EnginePart::None) => EngineState::None,
+            Some(EnginePart::Manager | EnginePart::Worker) => engine.swarm.state().await,
+        };
+        let resting = matches!(now, EngineState::None | EngineState::Member { reachable: true, .. });
+        tell(now);
+        tokio::select! {
+            changed = part.changed() => if changed.is_err() { return },
+            // Woken, or the time is over: either way it looks again.
+            _ = timeout(if resting { REST } else { SOON }, engine.look.notified()) => {}
+        }
+    }
+}
+
+/// OCI archives that came with the image, by name.
+fn containers() -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(CONTAINERS) else { return Vec::new() };
+    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    found.sort();
+    found
+}

@@ -1,0 +1,84 @@
+//! The node's key and what it proves with it.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use bramble_model::agent::Enrolled;
+use bramble_system::files;
+use rcgen::{CertificateParams, DnType, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::{Boot, Error};
+
+/// The head's CA, put into the image when it was built.
+const CA: &str = "/etc/bramble/ca.pem";
+/// On the data partition where the node has one, else in memory.
+const KEY: &str = "/var/lib/bramble/agent.key";
+
+/// A key of the node's own, the CA it trusts, and its certificate once it has one.
+pub(crate) struct Identity {
+    key: KeyPair,
+    roots: Arc<RootCertStore>,
+    name: String,
+    enrolled: Mutex<Option<Enrolled>>,
+}
+
+impl Identity {
+    /// Loads the key, or makes one.
+    pub(crate) fn open(boot: &Boot) -> Result<Self, Error> {
+        let file = |doing: &str| {
+            let doing = doing.to_owned();
+            move |source| Error::File { doing, source }
+        };
+        let kept = fs::read_to_string(KEY).ok().and_then(|pem| KeyPair::from_pem(&pem).ok());
+        let key = match kept {
+            Some(key) => key,
+            None => {
+                let key = KeyPair::generate().map_err(Error::Key)?;
+                let path = Path::new(KEY);
+                if let Some(folder) = path.parent() {
+                    fs::create_dir_all(folder).map_err(file("cannot make the agent's folder"))?;
+                }
+                files::replace_secret(path, key.serialize_pem().as_bytes())
+                    .map_err(file("cannot keep the agent's key"))?;
+                key
+            }
+        };
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_file(CA).map_err(|error| Error::Trust(error.to_string()))?;
+        roots.add(ca).map_err(|error| Error::Trust(error.to_string()))?;
+        Ok(Identity { key, roots: Arc::new(roots), name: boot.node.to_string(), enrolled: Mutex::new(None) })
+    }
+
+    /// A certificate request for the node's name (PKCS#10, PEM).
+    pub(crate) fn request(&self) -> Result<String, Error> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, self.name.as_str());
+        params.serialize_request(&self.key).and_then(|request| request.pem()).map_err(Error::Key)
+    }
+
+    pub(crate) fn keep(&self, enrolled: Enrolled) {
+        *self.enrolled.lock().expect("no panic while held") = Some(enrolled);
+    }
+
+    pub(crate) fn enrolled(&self) -> Option<Enrolled> {
+        self.enrolled.lock().expect("no panic while held").clone()
+    }
+
+    /// TLS towards the head: with the certificate where there is one.
+    pub(crate) fn tls(&self) -> Result<ClientConfig, Error> {
+        let trust = |error: rustls::Error| Error::Trust(error.to_string());
+        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(trust)?
+            .with_root_certificates(Arc::clone(&self.roots));
+        let Some(enrolled) = self.enrolled() else { return Ok(builder.with_no_client_auth()) };
+        let certificate = CertificateDer::from_pem_slice(enrolled.certificate.as_bytes())
+            .map_err(|error| Error::Trust(error.to_string()))?;
+        let key = PrivateKeyDer::try_from(self.key.serialize_der()).map_err(|error| Error::Trust(error.into()))?;
+        builder.with_client_auth_cert(vec![certificate], key).map_err(trust)
+    }
+}
