@@ -45,18 +45,12 @@ pub struct Swarm {
 }
 
 impl Swarm {
-    /// Makes a driver for the node's daemon, which need not be up yet.
-    ///
-    /// # Errors
-    /// When the socket's name is unusable.
-    pub fn new() -> Result<Self, Error> {
-        let docker = Docker::connect_with_unix(SOCKET, CALL, API_DEFAULT_VERSION).map_err(docker("cannot connect"))?;
-        Ok(Swarm { docker })
-    }
-
-    /// Whether the daemon answers.
-    pub async fn is_up(&self) -> bool {
-        Path::new(SOCKET).exists() && self.docker.ping().await.is_ok()
+    /// A driver for the node's daemon, once that answers.
+    pub async fn connect() -> Option<Self> {
+        // The library wants the socket to be there.
+        let docker = Docker::connect_with_unix(SOCKET, CALL, API_DEFAULT_VERSION).ok()?;
+        docker.ping().await.ok()?;
+        Some(Swarm { docker })
     }
 
     /// The node's place in a Swarm, as its own daemon sees it.

@@ -82,7 +82,10 @@ impl Recipe {
     /// Names the root that this recipe makes, in the cache.
     pub(crate) fn key(&self) -> String {
         let mut hash = Sha256::new();
-        for part in [&VERSION.to_string(), &self.suite, self.architecture].into_iter().map(|part| part as &str) {
+        for part in [&VERSION.to_string(), &self.suite, self.architecture, crate::root::CLEAN]
+            .into_iter()
+            .map(|part| part as &str)
+        {
             hash.update(part);
             hash.update([0]);
         }

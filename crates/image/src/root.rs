@@ -17,10 +17,10 @@ use crate::{EPOCH, Error, initrd, modules};
 /// Long enough for a slow line and a slow machine.
 const LIMIT: Duration = Duration::from_secs(3600);
 
-/// Runs in the fresh root (`$1`). Host keys and the machine id are each machine's own; the rest
+/// Runs in the fresh root (`$1`). Host keys are each machine's own; the rest
 /// is what changes from build to build and nobody reads.
-const CLEAN: &str = r#"rm -rf "$1"/etc/ssh/ssh_host_* "$1"/boot/initrd.img* "$1"/boot/System.map* \
-    "$1"/boot/config-* "$1"/var/cache/ldconfig "$1"/var/log/* "$1"/initrd.img* && : > "$1"/etc/machine-id"#;
+pub(crate) const CLEAN: &str = r#"rm -rf "$1"/etc/ssh/ssh_host_* "$1"/boot/initrd.img* "$1"/boot/System.map* \
+    "$1"/boot/config-* "$1"/var/cache/ldconfig "$1"/var/log/* "$1"/initrd.img* "$1"/vmlinuz*"#;
 
 /// A root in the cache.
 pub(crate) struct Root {
@@ -145,11 +145,13 @@ fn bootstrap(recipe: &Recipe, tree: &Path, cancel: &Cancel) -> Result<(), Error>
 
 /// Packs a tar archive as squashfs. Owners, modes and times are the archive's.
 pub(crate) fn squash(tree: &Path, layer: &Path, level: u32, cancel: &Cancel) -> Result<(), Error> {
-    Command::new("sqfstar")
-        .args(["-comp", "zstd", "-Xcompression-level", &level.to_string(), "-b", "256K"])
-        .args(["-no-progress", "-quiet", "-exports"])
+    // Not `sqfstar`: that of squashfs-tools 4.5.1 (Debian 12) does not take compressor options.
+    Command::new("mksquashfs")
+        .arg("-")
         .arg(layer)
-        .arg("boot")
+        .args(["-tar", "-comp", "zstd", "-Xcompression-level", &level.to_string(), "-b", "256K"])
+        .args(["-root-mode", "0755", "-root-uid", "0", "-root-gid", "0"])
+        .args(["-no-progress", "-quiet", "-exports", "-noappend", "-wildcards", "-e", "boot/*"])
         .input(tree)
         .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
         .limit(LIMIT)

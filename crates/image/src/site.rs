@@ -25,7 +25,8 @@ const STOCK: &[(&str, &str)] = &[
     ("etc/systemd/system/bramble-agent.service", include_str!("../../../images/bramble-agent.service")),
     ("etc/systemd/system/docker.service", include_str!("../../../images/docker.service")),
     ("etc/systemd/system/containerd.service", include_str!("../../../images/containerd.service")),
-    ("etc/systemd/system-preset/00-bramble.preset", include_str!("../../../images/bramble.preset")),
+    ("etc/systemd/system/systemd-udev-trigger.service", include_str!("../../../images/udev-trigger-net.service")),
+    ("etc/systemd/system/bramble-coldplug.service", include_str!("../../../images/bramble-coldplug.service")),
     ("etc/systemd/journald.conf.d/bramble.conf", include_str!("../../../images/journald.conf")),
     ("etc/systemd/network/80-bramble.network", include_str!("../../../images/bramble.network")),
     ("etc/docker/daemon.json", include_str!("../../../images/daemon.json")),
@@ -36,6 +37,7 @@ const STOCK: &[(&str, &str)] = &[
 /// Units that are started.
 const ENABLED: &[(&str, &str)] = &[
     ("multi-user.target.wants", "bramble-agent.service"),
+    ("multi-user.target.wants", "bramble-coldplug.service"),
     ("multi-user.target.wants", "docker.service"),
     ("multi-user.target.wants", "systemd-networkd.service"),
     ("sysinit.target.wants", "systemd-timesyncd.service"),
@@ -47,19 +49,24 @@ const MASKED: &[&str] = &[
     "apt-daily-upgrade.timer",
     "apt-daily.timer",
     "console-getty.service",
+    "docker.socket",
     "dpkg-db-backup.timer",
     "e2scrub_all.timer",
     "e2scrub_reap.service",
     "fstrim.timer",
+    "getty-static.service",
     "getty@tty1.service",
     "ldconfig.service",
     "logrotate.timer",
     "ssh.service",
     "systemd-growfs-root.service",
     "systemd-hwdb-update.service",
+    "systemd-hostnamed.socket",
     "systemd-journal-catalog-update.service",
     "systemd-journal-flush.service",
     "systemd-machine-id-commit.service",
+    "systemd-logind.service",
+    "systemd-networkd-persistent-storage.service",
     "systemd-networkd-wait-online.service",
     "systemd-pcrphase.service",
     "systemd-pcrphase-sysinit.service",
@@ -69,6 +76,7 @@ const MASKED: &[&str] = &[
     "systemd-tpm2-setup-early.service",
     "systemd-update-done.service",
     "systemd-update-utmp.service",
+    "systemd-user-sessions.service",
     "dev-hugepages.mount",
     "sys-kernel-debug.mount",
     "sys-kernel-tracing.mount",
@@ -76,6 +84,10 @@ const MASKED: &[&str] = &[
     "modprobe@drm.service",
     "modprobe@efi_pstore.service",
 ];
+
+/// Generators that look for what a node does not have.
+const NO_GENERATORS: &[&str] =
+    &["systemd-ssh-generator", "systemd-gpt-auto-generator", "systemd-hibernate-resume-generator"];
 
 /// One entry of the layer, by its path.
 enum Entry {
@@ -134,6 +146,9 @@ fn tree(cluster: &Cluster, ingredients: &Ingredients<'_>) -> Result<BTreeMap<Str
     }
     for unit in MASKED {
         tree.insert(format!("etc/systemd/system/{unit}"), Entry::Link("/dev/null".into()));
+    }
+    for generator in NO_GENERATORS {
+        tree.insert(format!("etc/systemd/system-generators/{generator}"), Entry::Link("/dev/null".into()));
     }
     tree.insert("usr/bin/bramble".into(), Entry::File(ingredients.agent.to_owned(), true));
     tree.insert("etc/bramble/ca.pem".into(), Entry::Bytes(ingredients.ca.as_bytes().to_vec()));

@@ -2,7 +2,7 @@
 //! and keeps looking.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bramble_engine::swarm::Swarm;
@@ -19,13 +19,17 @@ const REST: Duration = Duration::from_secs(5);
 /// A handle on the driver.
 #[derive(Clone)]
 pub(crate) struct Engine {
-    swarm: Swarm,
+    /// Set once its daemon has started.
+    swarm: Arc<OnceLock<Swarm>>,
     look: Arc<Notify>,
 }
 
 impl Engine {
     pub(crate) async fn work(&self, work: Work) -> Answer {
-        self.swarm.work(work).await
+        match self.swarm.get() {
+            Some(swarm) => swarm.work(work).await,
+            None => Answer::Failed { error: "dockerd has not started yet".into() },
+        }
     }
 
     /// Look at the daemon now.
@@ -35,13 +39,10 @@ impl Engine {
 }
 
 /// Starts the driver. It tells `state`, and begins when `part` says that the node has one.
-pub(crate) fn start(
-    state: watch::Sender<EngineState>,
-    part: watch::Receiver<Option<EnginePart>>,
-) -> Result<Engine, bramble_engine::Error> {
-    let engine = Engine { swarm: Swarm::new()?, look: Arc::new(Notify::new()) };
+pub(crate) fn start(state: watch::Sender<EngineState>, part: watch::Receiver<Option<EnginePart>>) -> Engine {
+    let engine = Engine { swarm: Arc::new(OnceLock::new()), look: Arc::new(Notify::new()) };
     tokio::spawn(run(engine.clone(), state, part));
-    Ok(engine)
+    engine
 }
 
 async fn run(engine: Engine, state: watch::Sender<EngineState>, mut part: watch::Receiver<Option<EnginePart>>) {
@@ -54,12 +55,15 @@ async fn run(engine: Engine, state: watch::Sender<EngineState>, mut part: watch:
     };
     let starting = |waiting_for: &str| EngineState::Starting { waiting_for: waiting_for.to_owned() };
     // Docker starts with the machine; what the image brought can be loaded before the head speaks.
-    while !engine.swarm.is_up().await {
-        tell(starting("dockerd to start"));
-        sleep(Duration::from_millis(250)).await;
-    }
+    tell(starting("dockerd to start"));
+    let swarm = loop {
+        match Swarm::connect().await {
+            Some(swarm) => break engine.swarm.get_or_init(|| swarm),
+            None => sleep(Duration::from_millis(250)).await,
+        }
+    };
     for archive in containers() {
-        while let Err(error) = engine.swarm.load(&archive).await {
+        while let Err(error) = swarm.load(&archive).await {
             let error = crate::sentence(&error);
             tracing::error!(archive = %archive.display(), error, "cannot load a container");
             tell(starting(&format!("the container {} to load: {error}", archive.display())));
@@ -71,7 +75,7 @@ async fn run(engine: Engine, state: watch::Sender<EngineState>, mut part: watch:
         let now = match wanted {
             None => starting("the head to say what this node does"),
             Some(EnginePart::None) => EngineState::None,
-            Some(EnginePart::Manager | EnginePart::Worker) => engine.swarm.state().await,
+            Some(EnginePart::Manager | EnginePart::Worker) => swarm.state().await,
         };
         let resting = matches!(now, EngineState::None | EngineState::Member { reachable: true, .. });
         tell(now);

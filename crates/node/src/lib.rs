@@ -37,8 +37,6 @@ pub enum Error {
     Ended(String),
     #[error("the head refuses this node: {0}")]
     Refused(String),
-    #[error("the engine cannot be driven")]
-    Engine(#[source] bramble_engine::Error),
 }
 
 /// Runs the agent for ever.
@@ -50,7 +48,7 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
     let identity = identity::Identity::open(&boot)?;
     let (state, engine_state) = watch::channel(EngineState::None);
     let (part, wanted_part) = watch::channel(None);
-    let engine = engine::start(state, wanted_part).map_err(Error::Engine)?;
+    let engine = engine::start(state, wanted_part);
     let mut wait = 1;
     loop {
         let error = match connection::hold(&boot, &identity, version, &engine, &engine_state, &part).await {

@@ -10,7 +10,10 @@ use std::process::Command;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
 
+use sha2::{Digest, Sha256};
+
 use crate::arguments::Arguments;
+use crate::manifest::hex;
 use crate::{Doing, Error, loop_device};
 
 /// Where the root is put together.
@@ -99,6 +102,10 @@ fn hand_over(arguments: &Arguments, interface: &str) -> Result<(), Error> {
     let dns = arguments.dns.map(|server| format!("nameserver {server}\n")).unwrap_or_default();
     fs::write("/run/bramble/resolv.conf", dns).doing("cannot write resolv.conf")?;
     fs::write(format!("{NEW}/etc/hostname"), format!("{}\n", arguments.node)).doing("cannot write the host name")?;
+    // An identity of this boot's own. The image's says "uninitialized", and systemd would take that
+    // for the first start of a new installation, with every unit's preset applied.
+    let id = hex(&Sha256::digest(&arguments.boot)[..16]);
+    fs::write(format!("{NEW}/etc/machine-id"), format!("{id}\n")).doing("cannot write the machine id")?;
     // The address stays while networkd takes over, so the agent can speak at once; the lease that
     // networkd then gets is for the same MAC and so the same address.
     let mac = arguments.mac.map(|byte| format!("{byte:02x}")).join(":");

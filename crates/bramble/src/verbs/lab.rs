@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bramble_lab::{Lab, Places, Plan};
+use bramble_model::api::PowerAction;
 use bramble_model::names::Name;
 use bramble_power::lab::{Reply, Request, ask};
 
@@ -63,7 +64,10 @@ async fn run(
         println!("status page: http://{}/", page.map(|(_, address)| address.to_string()).unwrap_or_default());
     }
     if !off {
-        up::switch_on(&client).await?;
+        // The machines are new and off, whatever the head remembers of an earlier lab's.
+        for node in workspace.cluster.nodes.keys() {
+            client.power(node, PowerAction::Cycle).await?;
+        }
         let proof = match &workspace.cluster.lab.check {
             Some(what) => {
                 let proof = proof::gather(&client, lab, &places, what, limit, json);

@@ -27,11 +27,16 @@ pub async fn run(place: &Place, limit: u64, json: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Switches on every node that nothing has been heard of.
-pub async fn switch_on(client: &Client) -> Result<()> {
-    for node in client.status().await?.nodes {
-        let gone = node.phase == Phase::Ready && !node.connected;
-        if (node.phase == Phase::Off || gone)
+/// A node on its way is silent for no longer than this, in milliseconds: servers test their memory.
+const SILENT: u64 = 5 * 60 * 1000;
+
+/// Switches on every node that is off, or has gone away, or stopped on its way.
+async fn switch_on(client: &Client) -> Result<()> {
+    let status = client.status().await?;
+    for node in &status.nodes {
+        let on_its_way = !matches!(node.phase, Phase::Off | Phase::Ready) && node.since + SILENT > status.at;
+        if !node.connected
+            && !on_its_way
             && let Err(error) = client.power(&node.name, PowerAction::On).await
         {
             // A node that is switched by hand is followed like the others.
