@@ -99,7 +99,7 @@ impl Swarm {
         let done = match work {
             Work::Initialise { address } => self.initialise(address).await,
             Work::JoinTokens => return self.join_tokens().await.unwrap_or_else(failed),
-            Work::Join { manager, token, part, address } => self.join(manager, token, part, address).await,
+            Work::Join { cluster, manager, token, address, .. } => self.join(&cluster, manager, token, address).await,
             Work::Observe => return self.observe().await.map_or_else(failed, Answer::Observed),
             Work::Forget { node_id } => self.forget(&node_id).await,
             Work::SetPart { node_id, part } => self.set_part(&node_id, part).await,
@@ -138,9 +138,11 @@ impl Swarm {
         })
     }
 
-    async fn join(&self, manager: String, token: String, _: EnginePart, address: String) -> Result<(), Error> {
-        if !matches!(self.state().await, EngineState::Alone) {
-            self.leave().await?;
+    async fn join(&self, wanted: &str, manager: String, token: String, address: String) -> Result<(), Error> {
+        match self.state().await {
+            EngineState::Alone => {}
+            EngineState::Member { cluster, .. } if cluster == wanted => return Ok(()),
+            _ => self.leave().await?,
         }
         let request = SwarmJoinRequest {
             listen_addr: Some(format!("0.0.0.0:{MANAGER_PORT}")),
@@ -184,7 +186,7 @@ impl Swarm {
                 id: node.id.unwrap_or_default(),
                 hostname: node.description.and_then(|node| node.hostname).unwrap_or_default(),
                 manager: node.manager_status.is_some(),
-                up: node.status.and_then(|status| status.state) == Some(NodeState::READY),
+                up: node.status.and_then(|status| status.state) != Some(NodeState::DOWN),
             })
             .collect();
         let options = ListServicesOptionsBuilder::default().status(true).build();

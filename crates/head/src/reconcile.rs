@@ -125,14 +125,16 @@ impl Head {
             Step::Initialise { node, address, .. } => {
                 ask(node, Work::Initialise { address: address.clone() }).await.map(drop)
             }
-            Step::Join { node, through, part, address } => {
+            Step::Join { node, cluster, through, part, address } => {
                 // The tokens pass through on their way from agent to agent and are not kept.
                 let Answer::JoinTokens { manager, worker, address: seed } = ask(through, Work::JoinTokens).await?
                 else {
                     return Err(format!("{through} gave no join tokens"));
                 };
                 let token = if *part == EnginePart::Manager { manager } else { worker };
-                ask(node, Work::Join { manager: seed, token, part: *part, address: address.clone() }).await.map(drop)
+                let (cluster, address) = (cluster.clone(), address.clone());
+                let work = Work::Join { cluster, manager: seed, token, part: *part, address };
+                ask(node, work).await.map(drop)
             }
             Step::SetPart { through, node_id, part, .. } => {
                 ask(through, Work::SetPart { node_id: node_id.clone(), part: *part }).await.map(drop)

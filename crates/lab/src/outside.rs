@@ -1,23 +1,24 @@
 //! The lab from outside: starting it, and its ports on the loopback.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::{Error, Places};
 
 /// How long the inside may take to make its wire.
 const START: Duration = Duration::from_secs(30);
-/// How long it may take to end.
-const END: Duration = Duration::from_secs(15);
+/// How long it may take to end by itself.
+const END: Duration = Duration::from_secs(5);
 
 /// What the lab forwards, by name, and the port wished for on the loopback.
 #[derive(Debug, Clone)]
@@ -82,7 +83,7 @@ impl Lab {
         // SAFETY: only one system call, which is safe between fork and exec.
         unsafe {
             // Whatever ends this program ends the lab.
-            command.pre_exec(|| set_parent_process_death_signal(Some(Signal::TERM)).map_err(Into::into));
+            command.pre_exec(|| set_parent_process_death_signal(Some(Signal::KILL)).map_err(Into::into));
         }
         let child = command.spawn().map_err(Error::io("cannot start `unshare` (package util-linux)"))?;
         let mut lab = Lab { child, places, forwards, _lock: lock };
@@ -120,13 +121,13 @@ impl Lab {
         if self.has_ended() {
             return;
         }
-        let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) else { return };
-        // `unshare` dies of it and takes the inside along; the kernel ends the rest.
-        let _ = kill_process(pid, Signal::TERM);
+        // Asked first, so that the head can put its store in order.
+        let asked = UnixStream::connect(self.places.socket()).and_then(|mut lab| lab.write_all(b"{\"ask\":\"down\"}\n"));
         let start = Instant::now();
-        while !self.has_ended() && start.elapsed() < END {
+        while asked.is_ok() && !self.has_ended() && start.elapsed() < END {
             std::thread::sleep(Duration::from_millis(20));
         }
+        // `unshare` takes the first process of its namespace along, and the kernel all others.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(self.places.scratch());

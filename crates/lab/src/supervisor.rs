@@ -11,6 +11,7 @@ use std::time::Duration;
 use bramble_model::names::Name;
 use bramble_model::repository::{Cluster, LabFirmware};
 use bramble_power::lab::{Machine as Description, Reply, Request};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,6 +25,9 @@ use crate::{Error, Places, control, forward};
 
 /// A head that ended is started again after this: as a service manager would.
 const AGAIN: Duration = Duration::from_millis(500);
+
+/// How long the head may take to end.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 type Targets = BTreeMap<String, watch::Sender<Option<SocketAddr>>>;
 
@@ -82,6 +86,11 @@ pub async fn inside(cluster: &Cluster, state: &Path, forwards: &[(String, RawFd)
     }
     for machine in machines.values_mut() {
         machine.power(false).await?;
+    }
+    if let Some(pid) = head.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+        // It may just have ended by itself.
+        let _ = kill_process(pid, Signal::TERM);
+        let _ = tokio::time::timeout(LAST_WORDS, head.wait()).await;
     }
     let _ = std::fs::remove_dir_all(places.scratch());
     Ok(())

@@ -123,8 +123,8 @@ pub enum Work {
     Initialise { address: String },
     /// Say how others join: asked of a manager.
     JoinTokens,
-    /// Join as `part`, leaving whatever cluster the node's daemon remembers.
-    Join { manager: String, token: String, part: EnginePart, address: String },
+    /// Join `cluster` as `part`, leaving whatever other one the node's daemon remembers.
+    Join { cluster: String, manager: String, token: String, part: EnginePart, address: String },
     /// What the engine knows of members and workloads: asked of a manager.
     Observe,
     /// Remove a member that is gone.
@@ -159,8 +159,10 @@ pub struct Observed {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     pub id: String,
+    /// Empty until it has introduced itself.
     pub hostname: String,
     pub manager: bool,
+    /// False only where the engine has given it up.
     pub up: bool,
 }
 

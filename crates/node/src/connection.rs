@@ -138,9 +138,10 @@ async fn converse(
                 }
             },
             Some((number, answer)) = done.recv() => {
+                // First what the work has changed, then that it is done.
+                let health = health::health(engine_state.borrow_and_update().clone());
+                send(&mut lines, &FromAgent::Health(health)).await?;
                 send(&mut lines, &FromAgent::Answer { number, answer }).await?;
-                // What was asked has changed the engine; tell soon.
-                engine.look();
             }
             changed = engine_state.changed() => {
                 changed.map_err(|_| Error::Ended("the engine's driver ended".into()))?;

@@ -21,38 +21,44 @@ const REST: Duration = Duration::from_secs(5);
 pub(crate) struct Engine {
     /// Set once its daemon has started.
     swarm: Arc<OnceLock<Swarm>>,
+    state: watch::Sender<EngineState>,
     look: Arc<Notify>,
 }
 
 impl Engine {
+    /// Does what is asked, and looks at what that has changed before it answers: whoever hears the
+    /// answer must not plan with what was before.
     pub(crate) async fn work(&self, work: Work) -> Answer {
-        match self.swarm.get() {
-            Some(swarm) => swarm.work(work).await,
-            None => Answer::Failed { error: "dockerd has not started yet".into() },
+        let Some(swarm) = self.swarm.get() else {
+            return Answer::Failed { error: "dockerd has not started yet".into() };
+        };
+        let observing = matches!(work, Work::Observe | Work::JoinTokens);
+        let answer = swarm.work(work).await;
+        if !observing {
+            self.tell(swarm.state().await);
+            self.look.notify_one();
         }
+        answer
     }
 
-    /// Look at the daemon now.
-    pub(crate) fn look(&self) {
-        self.look.notify_one();
+    fn tell(&self, new: EngineState) {
+        self.state.send_if_modified(|old| {
+            let changed = *old != new;
+            *old = new;
+            changed
+        });
     }
 }
 
 /// Starts the driver. It tells `state`, and begins when `part` says that the node has one.
 pub(crate) fn start(state: watch::Sender<EngineState>, part: watch::Receiver<Option<EnginePart>>) -> Engine {
-    let engine = Engine { swarm: Arc::new(OnceLock::new()), look: Arc::new(Notify::new()) };
-    tokio::spawn(run(engine.clone(), state, part));
+    let engine = Engine { swarm: Arc::new(OnceLock::new()), state, look: Arc::new(Notify::new()) };
+    tokio::spawn(run(engine.clone(), part));
     engine
 }
 
-async fn run(engine: Engine, state: watch::Sender<EngineState>, mut part: watch::Receiver<Option<EnginePart>>) {
-    let tell = |new: EngineState| {
-        state.send_if_modified(|old| {
-            let changed = *old != new;
-            *old = new;
-            changed
-        });
-    };
+async fn run(engine: Engine, mut part: watch::Receiver<Option<EnginePart>>) {
+    let tell = |new: EngineState| engine.tell(new);
     let starting = |waiting_for: &str| EngineState::Starting { waiting_for: waiting_for.to_owned() };
     // Docker starts with the machine; what the image brought can be loaded before the head speaks.
     tell(starting("dockerd to start"));

@@ -37,7 +37,7 @@ pub struct Node {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     Initialise { node: Name, address: String, reason: String },
-    Join { node: Name, through: Name, part: EnginePart, address: String },
+    Join { node: Name, cluster: String, through: Name, part: EnginePart, address: String },
     SetPart { through: Name, node: Name, node_id: String, part: EnginePart },
     Forget { through: Name, hostname: String, node_id: String, reason: String },
     Deploy { through: Name, workload: Name, generation: String },
@@ -94,15 +94,13 @@ fn seed(facts: &Facts, plan: &mut Plan) -> Option<Name> {
     // started beside one that lives: who is away, and who remembers but has no quorum yet.
     let mut may_hold = Vec::new();
     let mut free = Vec::new();
+    let mut other = None;
     for (name, node) in managers() {
         match &node.engine {
             Some(EngineState::Alone) => free.push((name, node)),
+            // Not the remembered one: started when that was lost, or before this head was.
             Some(EngineState::Member { manager: true, reachable: true, cluster, .. }) => {
-                if facts.remembered.is_none() {
-                    plan.cluster = Some(cluster.clone());
-                    return Some(name.clone());
-                }
-                free.push((name, node));
+                other.get_or_insert((name.clone(), cluster.clone()));
             }
             Some(EngineState::Member { .. }) => {
                 may_hold.push((name, "remembers the Swarm and waits for the other managers"))
@@ -110,6 +108,12 @@ fn seed(facts: &Facts, plan: &mut Plan) -> Option<Name> {
             Some(EngineState::Starting { .. }) => may_hold.push((name, "its Docker is starting")),
             Some(EngineState::None) | None => may_hold.push((name, "is not here yet")),
         }
+    }
+    if let Some((name, cluster)) = other
+        && (facts.remembered.is_none() || may_hold.is_empty())
+    {
+        plan.cluster = Some(cluster);
+        return Some(name);
     }
     let (Some((first, node)), true) = (free.first(), facts.remembered.is_none() || may_hold.is_empty()) else {
         for (name, why) in may_hold {
@@ -126,7 +130,6 @@ fn seed(facts: &Facts, plan: &mut Plan) -> Option<Name> {
         None => "the first manager to be ready".into(),
     };
     if let Some(address) = node.address.clone() {
-        plan.cluster = None;
         plan.steps.push(Step::Initialise { node: (*first).clone(), address, reason });
     }
     None
@@ -150,8 +153,9 @@ fn members(facts: &Facts, seed: &Name, cluster: &str, plan: &mut Plan) {
             }
             Some(EngineState::Alone | EngineState::Member { .. }) => {
                 if let Some(address) = node.address.clone() {
-                    let (node, through) = (name.clone(), seed.clone());
-                    plan.steps.push(Step::Join { node, through, part: facts.nodes[name].part, address });
+                    let (node, through, cluster) = (name.clone(), seed.clone(), cluster.to_owned());
+                    let part = facts.nodes[name].part;
+                    plan.steps.push(Step::Join { node, cluster, through, part, address });
                 }
             }
             Some(EngineState::Starting { waiting_for }) => {
@@ -176,7 +180,7 @@ fn forget(facts: &Facts, through: &Name, view: &Observed, plan: &mut Plan) {
             _ => None,
         })
         .collect();
-    for member in view.members.iter().filter(|member| !member.up) {
+    for member in view.members.iter().filter(|member| !member.up && !member.hostname.is_empty()) {
         let reason = match present.get(member.hostname.as_str()) {
             Some(id) if *id != member.id => "the node joined again under a new id",
             Some(_) => continue,

@@ -109,7 +109,8 @@ fn a_changed_workload_is_deployed_and_a_removed_one_goes_but_nothing_of_others()
 
 /// A Swarm as simple as can be: what each step does to it.
 fn apply(facts: &mut Facts, plan: &Plan) {
-    facts.remembered = plan.cluster.clone();
+    // As the head does: what is remembered is replaced and never dropped.
+    facts.remembered = plan.cluster.clone().or(facts.remembered.take());
     for step in &plan.steps {
         match step {
             Step::Initialise { node, .. } => {
