@@ -28,8 +28,8 @@ const STOCK: [&str; 11] = [
 const SWARM: [&str; 3] = ["docker.io", "docker-cli", "iptables"];
 
 /// Files that no node needs: documentation, and drivers for what a cluster node does not have
-/// (sound, screens, cameras, radios, sensors). They are left out when packages are unpacked.
-pub(crate) const LEFT_OUT: [&str; 22] = [
+/// (sound, screens, cameras, radios, sensors), the tools of Docker that this recipe does not use. They are left out when packages are unpacked.
+pub(crate) const LEFT_OUT: &[&str] = &[
     "/usr/share/doc/*",
     "/usr/share/man/*",
     "/usr/share/info/*",
@@ -51,7 +51,20 @@ pub(crate) const LEFT_OUT: [&str; 22] = [
     "/usr/lib/modules/*/kernel/net/wireless/*",
     "/usr/lib/modules/*/kernel/net/mac80211/*",
     "/usr/bin/ctr",
+    "/usr/bin/containerd-shim",
     "/usr/bin/containerd-shim-runc-v1",
+    "/usr/sbin/docker-proxy",
+    "/usr/lib/udev/hwdb.d/*",
+    "/usr/lib/x86_64-linux-gnu/gconv/*",
+    "/usr/lib/modules/*/kernel/drivers/accel/*",
+    "/usr/lib/modules/*/kernel/drivers/mtd/*",
+    "/usr/lib/modules/*/kernel/drivers/usb/gadget/*",
+    "/usr/lib/modules/*/kernel/drivers/scsi/lpfc/*",
+    "/usr/lib/modules/*/kernel/drivers/scsi/qla2xxx/*",
+    "/usr/lib/modules/*/kernel/drivers/video/fbdev/*",
+    "/usr/lib/modules/*/kernel/fs/bcachefs/*",
+    "/usr/lib/modules/*/kernel/fs/ocfs2/*",
+    "/usr/lib/modules/*/kernel/fs/f2fs/*",
 ];
 
 /// Kernel arguments that every node gets. `/dev/console` is the last console that exists.
@@ -89,7 +102,9 @@ impl Recipe {
             hash.update(part);
             hash.update([0]);
         }
-        for part in self.packages.iter().map(String::as_str).chain(LEFT_OUT).chain(crate::modules::WANTED) {
+        for part in
+            self.packages.iter().map(String::as_str).chain(LEFT_OUT.iter().copied()).chain(crate::modules::WANTED)
+        {
             hash.update(part);
             hash.update([0]);
         }

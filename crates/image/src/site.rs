@@ -25,8 +25,9 @@ const STOCK: &[(&str, &str)] = &[
     ("etc/systemd/system/bramble-agent.service", include_str!("../../../images/bramble-agent.service")),
     ("etc/systemd/system/docker.service", include_str!("../../../images/docker.service")),
     ("etc/systemd/system/containerd.service", include_str!("../../../images/containerd.service")),
-    ("etc/systemd/system/systemd-udev-trigger.service", include_str!("../../../images/udev-trigger-net.service")),
-    ("etc/systemd/system/bramble-coldplug.service", include_str!("../../../images/bramble-coldplug.service")),
+    ("etc/systemd/system/systemd-networkd.service.d/late.conf", include_str!("../../../images/late.conf")),
+    ("etc/systemd/system/systemd-timesyncd.service.d/late.conf", include_str!("../../../images/late.conf")),
+    ("etc/systemd/system/systemd-udev-trigger.service.d/late.conf", include_str!("../../../images/late.conf")),
     ("etc/systemd/journald.conf.d/bramble.conf", include_str!("../../../images/journald.conf")),
     ("etc/systemd/network/80-bramble.network", include_str!("../../../images/bramble.network")),
     ("etc/docker/daemon.json", include_str!("../../../images/daemon.json")),
@@ -37,7 +38,6 @@ const STOCK: &[(&str, &str)] = &[
 /// Units that are started.
 const ENABLED: &[(&str, &str)] = &[
     ("multi-user.target.wants", "bramble-agent.service"),
-    ("multi-user.target.wants", "bramble-coldplug.service"),
     ("multi-user.target.wants", "docker.service"),
     ("multi-user.target.wants", "systemd-networkd.service"),
     ("sysinit.target.wants", "systemd-timesyncd.service"),

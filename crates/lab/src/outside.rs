@@ -122,7 +122,8 @@ impl Lab {
             return;
         }
         // Asked first, so that the head can put its store in order.
-        let asked = UnixStream::connect(self.places.socket()).and_then(|mut lab| lab.write_all(b"{\"ask\":\"down\"}\n"));
+        let asked =
+            UnixStream::connect(self.places.socket()).and_then(|mut lab| lab.write_all(b"{\"ask\":\"down\"}\n"));
         let start = Instant::now();
         while asked.is_ok() && !self.has_ended() && start.elapsed() < END {
             std::thread::sleep(Duration::from_millis(20));
