@@ -10,10 +10,10 @@ use bramble_system::{Command, files};
 
 /// Applies all of it; what fails is logged and does not keep the rest from being applied.
 pub(crate) fn apply(document: &NodeDocument) {
-    let steps: [(&str, fn(&NodeDocument) -> std::io::Result<()>); 3] =
-        [("host name", hostname), ("SSH keys", ssh_keys), ("time servers", time_servers)];
-    for (what, step) in steps {
-        if let Err(error) = step(document) {
+    let results =
+        [("host name", hostname(document)), ("SSH keys", ssh_keys(document)), ("time servers", time_servers(document))];
+    for (what, result) in results {
+        if let Err(error) = result {
             tracing::error!(what, %error, "cannot apply the node document");
         }
     }

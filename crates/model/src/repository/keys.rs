@@ -59,10 +59,10 @@ fn key_at(text: &str, at: usize) -> String {
     fn search(table: &DeTable<'_>, at: usize, way: &mut Vec<String>) -> bool {
         for (name, value) in table {
             way.push(name.get_ref().to_string());
-            if let DeValue::Table(inner) = value.get_ref() {
-                if search(inner, at, way) {
-                    return true;
-                }
+            if let DeValue::Table(inner) = value.get_ref()
+                && search(inner, at, way)
+            {
+                return true;
             }
             if name.span().contains(&at) || value.span().contains(&at) {
                 return true;
@@ -112,10 +112,10 @@ fn unknown_keys(
 
 /// Follows `$ref` and the `anyOf [$ref, null]` of an optional section.
 fn resolve<'a>(schema: &'a Value, root: &'a Schema) -> &'a Value {
-    if let Some(options) = schema.get("anyOf").and_then(Value::as_array) {
-        if let Some(option) = options.iter().find(|option| option.get("$ref").is_some()) {
-            return resolve(option, root);
-        }
+    if let Some(options) = schema.get("anyOf").and_then(Value::as_array)
+        && let Some(option) = options.iter().find(|option| option.get("$ref").is_some())
+    {
+        return resolve(option, root);
     }
     let Some(reference) = schema.get("$ref").and_then(Value::as_str) else { return schema };
     let pointer = reference.trim_start_matches('#');

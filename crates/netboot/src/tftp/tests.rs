@@ -1,3 +1,5 @@
+#![expect(clippy::octal_escapes, reason = "packets end words with NUL, and digits follow")]
+
 use super::*;
 use proptest::prelude::*;
 

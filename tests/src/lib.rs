@@ -1,0 +1,232 @@
+//! A lab for tests: the real program, driven as a person drives it, and everything gone at the end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const LOOK: Duration = Duration::from_millis(300);
+
+/// The programs that `./dev build` made.
+pub fn program(name: &str) -> PathBuf {
+    let path = workspace().join("target/x86_64-unknown-linux-musl/release").join(name);
+    assert!(path.exists(), "{} is missing: run ./dev build", path.display());
+    path
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lie in the workspace").to_owned()
+}
+
+/// A copy of an example repository that the test may change.
+pub struct Repository {
+    folder: tempfile::TempDir,
+}
+
+impl Repository {
+    /// Copies `examples/first-light`, without its state.
+    pub fn first_light() -> Self {
+        let folder = tempfile::Builder::new().prefix("bramble-test-").tempdir().expect("a temporary folder");
+        copy(&workspace().join("examples/first-light"), folder.path());
+        Repository { folder }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.path().join(".bramble")
+    }
+
+    /// Changes `bramble.toml`.
+    pub fn edit(&self, change: impl FnOnce(String) -> String) {
+        let path = self.path().join("bramble.toml");
+        let text = fs::read_to_string(&path).expect("readable");
+        fs::write(&path, change(text)).expect("writable");
+    }
+
+    /// Keeps one node.
+    pub fn only(&self, node: &str) {
+        self.edit(|text| {
+            let mut kept = String::new();
+            for part in text.split_inclusive("\n\n") {
+                if !part.starts_with("[nodes.") || part.starts_with(&format!("[nodes.{node}]")) {
+                    kept += part;
+                }
+            }
+            kept
+        });
+    }
+
+    /// Runs `bramble` with these words on this repository.
+    pub fn run(&self, words: &[&str]) -> Output {
+        let output = Command::new(program("bramble")).args(words).current_dir(self.path()).output();
+        output.expect("bramble starts")
+    }
+
+    /// As [`Repository::run`]; it must succeed.
+    pub fn must(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "bramble {words:?}: {}\n{told}", output.status);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("readable");
+        let target = to.join(entry.file_name());
+        if entry.file_name() == ".bramble" {
+            continue;
+        }
+        if entry.file_type().expect("readable").is_dir() {
+            fs::create_dir_all(&target).expect("a folder");
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+/// A running lab with every machine off.
+pub struct Lab {
+    pub repository: Repository,
+    child: Child,
+}
+
+impl Lab {
+    pub fn start(repository: Repository) -> Self {
+        repository.must(&["image", "build"]);
+        let child = Command::new(program("bramble"))
+            .args(["lab", "up", "--off"])
+            .current_dir(repository.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("bramble starts");
+        let mut lab = Lab { repository, child };
+        lab.wait("the head answers", 60, |_| true);
+        lab
+    }
+
+    /// The head's status; `None` while no head answers.
+    pub fn status(&self) -> Option<Value> {
+        let output = self.repository.run(&["status", "--json"]);
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
+    }
+
+    /// Waits until `condition` holds for the status.
+    pub fn wait(&mut self, what: &str, seconds: u64, condition: impl Fn(&Value) -> bool) -> Value {
+        let start = Instant::now();
+        eprintln!("      … {what}");
+        loop {
+            assert!(self.child.try_wait().expect("a child").is_none(), "the lab ended while waiting: {what}");
+            let status = self.status();
+            if let Some(status) = status.as_ref().filter(|status| condition(status)) {
+                return status.clone();
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(seconds),
+                "not within {seconds} s: {what}\nstatus: {}\n{}",
+                status.map_or_else(|| "no head answers".into(), |status| format!("{status:#}")),
+                self.consoles()
+            );
+            sleep(LOOK);
+        }
+    }
+
+    fn consoles(&self) -> String {
+        let folder = self.repository.state().join("lab/console");
+        let mut text = String::new();
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let console = fs::read(entry.path()).unwrap_or_default();
+            let console = String::from_utf8_lossy(&console).into_owned();
+            let lines: Vec<&str> = console.lines().collect();
+            text += &format!("{}:\n{}\n", entry.path().display(), lines[lines.len().saturating_sub(25)..].join("\n"));
+        }
+        text
+    }
+
+    /// Events of the timeline, oldest first.
+    pub fn events(&self, node: &str) -> Vec<Value> {
+        let text = self.repository.must(&["node", "show", node, "--json"]);
+        let shown: Value = serde_json::from_str(&text).expect("JSON");
+        shown["events"].as_array().expect("events").clone()
+    }
+
+    /// Kills the head as the kernel would when memory runs out, and waits for the next one.
+    pub fn kill_head(&mut self) {
+        let state = self.repository.state();
+        let mut killed = 0;
+        for (pid, words) in processes() {
+            if words.iter().any(|word| word == "serve") && words.iter().any(|word| Path::new(word) == state) {
+                let kill = Command::new("kill").args(["-KILL", &pid.to_string()]).status().expect("kill starts");
+                killed += u32::from(kill.success());
+            }
+        }
+        assert_eq!(killed, 1, "one head");
+        self.wait("the head is back", 60, |_| true);
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let terminated = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let start = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < Duration::from_secs(20) {
+            sleep(Duration::from_millis(50));
+        }
+        let ended = !matches!(self.child.try_wait(), Ok(None));
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if !std::thread::panicking() {
+            assert!(terminated.is_ok_and(|status| status.success()) && ended, "the lab ends when asked");
+            let place = self.repository.path().display().to_string();
+            let left: Vec<_> =
+                processes().into_iter().filter(|(_, words)| words.iter().any(|word| word.contains(&place))).collect();
+            assert!(left.is_empty(), "processes are left: {left:?}");
+            assert!(!self.repository.state().join("lab/machines").exists(), "disks are left");
+        }
+    }
+}
+
+/// Processes of this machine and their words.
+fn processes() -> Vec<(u32, Vec<String>)> {
+    let entries = fs::read_dir("/proc").expect("proc").flatten();
+    entries
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let line = fs::read(entry.path().join("cmdline")).ok()?;
+            let words = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+            Some((pid, words.collect()))
+        })
+        .collect()
+}
+
+/// A node of a status.
+pub fn node<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let nodes = status["nodes"].as_array().expect("nodes");
+    nodes.iter().find(|node| node["name"] == name).unwrap_or(&Value::Null)
+}
+
+/// Whether a node is ready and connected.
+pub fn is_ready(status: &Value, name: &str) -> bool {
+    let node = node(status, name);
+    node["phase"] == "ready" && node["connected"] == true
+}
+
+/// Whether a node has come as far as this phase on its way.
+pub fn has_reached(status: &Value, name: &str, phase: &str) -> bool {
+    let times = node(status, name)["times"].as_array().cloned().unwrap_or_default();
+    times.iter().any(|entry| entry[0] == phase)
+}
+
+/// Replicas of the example's workload: running, wanted.
+pub fn replicas(status: &Value) -> (u64, u64) {
+    let service = &status["workloads"][0]["services"][0];
+    (service["running"].as_u64().unwrap_or(0), service["wanted"].as_u64().unwrap_or(0))
+}

@@ -1,0 +1,59 @@
+//! The example cluster, from power-off to a served request, through what goes wrong in a home.
+
+use bramble_tests::{Lab, Repository, has_reached, is_ready, node, replicas};
+use serde_json::Value;
+
+const NODES: [&str; 3] = ["m1", "w1", "w2"];
+
+fn all_ready(status: &Value) -> bool {
+    NODES.iter().all(|node| is_ready(status, node))
+}
+
+#[test]
+fn a_cluster_survives_its_head_and_its_power() {
+    let mut lab = Lab::start(Repository::first_light());
+    for node in NODES {
+        lab.repository.must(&["power", "on", node]);
+    }
+
+    lab.wait("a node is in stage 1", 120, |status| NODES.iter().any(|node| has_reached(status, node, "root")));
+    let boots_before: Vec<_> = NODES.iter().map(|node| scripts(&lab, node)).collect();
+    lab.kill_head();
+    let status = lab.wait("all nodes are ready", 400, all_ready);
+    let boots_after: Vec<_> = NODES.iter().map(|node| scripts(&lab, node)).collect();
+    for (before, after) in boots_before.iter().zip(&boots_after) {
+        // A node that had its boot before the head was killed went on with it.
+        assert!(before.iter().all(|boot| after.contains(boot)), "{before:?} {after:?}");
+        assert_eq!(after.len(), 1, "no node had to start over: {after:?}");
+    }
+    let sets: Vec<_> = NODES.iter().map(|name| node(&status, name)["set"].clone()).collect();
+    assert!(sets.iter().all(|set| *set == status["set"]), "the release is still known: {sets:?}");
+    lab.wait("three replicas run", 240, |status| replicas(status) == (3, 3));
+
+    let admissions = |lab: &Lab| lab.events("m1").iter().filter(|event| event["what"]["kind"] == "admitted").count();
+    assert_eq!(admissions(&lab), 1);
+    lab.kill_head();
+    lab.wait("all agents are connected again", 120, all_ready);
+    assert_eq!(admissions(&lab), 1, "nobody had to be admitted again");
+
+    lab.repository.must(&["lab", "power", "off", "w1"]);
+    lab.repository.must(&["lab", "power", "on", "w1"]);
+    lab.wait("w1 boots again", 120, |status| node(status, "w1")["phase"] == "root");
+    lab.repository.must(&["lab", "power", "off", "w1"]);
+    lab.repository.must(&["lab", "power", "on", "w1"]);
+    lab.wait("w1 is back after two power cuts", 300, |status| scripts_in(status, "w1") && is_ready(status, "w1"));
+    lab.wait("three replicas run again", 300, |status| replicas(status) == (3, 3));
+    lab.wait("its old entry is gone", 120, |status| status["waiting"].as_array().is_some_and(Vec::is_empty));
+}
+
+/// The node's present boot has passed all of its way.
+fn scripts_in(status: &Value, name: &str) -> bool {
+    has_reached(status, name, "root") && has_reached(status, name, "ready")
+}
+
+/// Boots that were handed out to a node.
+fn scripts(lab: &Lab, node: &str) -> Vec<String> {
+    let events = lab.events(node);
+    let served = events.iter().filter(|event| event["what"]["kind"] == "script-served");
+    served.map(|event| event["what"]["boot"].as_str().expect("an id").to_owned()).collect()
+}

@@ -1,0 +1,112 @@
+//! What must not happen: unverified layers, strangers that boot, two DHCP servers on a wire.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::process::Command;
+
+use bramble_tests::{Lab, Repository, has_reached, node, program};
+use serde_json::Value;
+
+#[test]
+fn a_flipped_byte_is_never_mounted_and_a_stranger_boots_nothing() {
+    let repository = Repository::first_light();
+    repository.only("m1");
+    let mut lab = Lab::start(repository);
+
+    let set: Value = serde_json::from_str(&lab.repository.must(&["image", "inspect", "--json"])).expect("JSON");
+    let layers = set["manifest"]["layers"].as_array().expect("layers");
+    let site = layers.iter().find(|layer| layer["name"] == "site").expect("a site layer");
+    let path = lab.repository.state().join("image/files").join(site["sha256"].as_str().expect("a digest"));
+    let file = File::options().read(true).write(true).open(path).expect("the layer");
+    let flip = || {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, 4096).expect("readable");
+        file.write_all_at(&[byte[0] ^ 1], 4096).expect("writable");
+    };
+    flip();
+    lab.repository.must(&["power", "on", "m1"]);
+    let status = lab.wait("the node says that the layer is wrong", 120, |status| {
+        node(status, "m1")["failure"]
+            .as_str()
+            .is_some_and(|failure| failure.contains("not the one that the manifest names"))
+    });
+    assert!(!has_reached(&status, "m1", "system"));
+    let why = lab.repository.must(&["why", "m1"]);
+    assert!(why.contains("layer `site`"), "{why}");
+    flip();
+    lab.wait("the node boots once the byte is right", 120, |status| has_reached(status, "m1", "system"));
+
+    // The machine stays, and the repository does not know its address any more.
+    lab.repository.must(&["lab", "power", "off", "m1"]);
+    let served = |lab: &Lab| lab.events("m1").iter().filter(|event| event["what"]["kind"] == "script-served").count();
+    let before = served(&lab);
+    lab.repository.edit(|text| text.replace("52:54:00:00:00:01", "52:54:00:00:00:77"));
+    lab.kill_head();
+    lab.repository.must(&["lab", "power", "on", "m1"]);
+    let status = lab.wait("the stranger is seen", 60, |status| {
+        status["seen"].as_array().is_some_and(|seen| seen.iter().any(|seen| seen["mac"] == "52:54:00:00:00:01"))
+    });
+    assert!(status["seen"][0]["firmware"].as_str().is_some_and(|firmware| firmware.contains("iPXE")));
+    // Its firmware gives up by itself and tries the next device: it was given nothing.
+    lab.wait("the stranger asked more than once", 60, |status| status["seen"][0]["times"].as_u64() > Some(1));
+    assert_eq!(served(&lab), before, "nothing was handed out");
+}
+
+#[test]
+fn a_machine_boots_beside_a_home_router() {
+    let repository = Repository::first_light();
+    repository.only("m1");
+    repository.edit(|text| {
+        let text = text.replace("dhcp      = \"full\"", "dhcp = \"proxy\"").replace("address = \"10.77.0.11\"\n", "");
+        text.lines()
+            .filter(|line| !line.starts_with("subnet") && !line.starts_with("pool"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    });
+    let mut lab = Lab::start(repository);
+    lab.repository.must(&["power", "on", "m1"]);
+    lab.wait("the machine is in its root", 150, |status| has_reached(status, "m1", "system"));
+}
+
+/// Full DHCP on a wire where a real dnsmasq answers, in namespaces of the test's own.
+#[test]
+fn full_dhcp_does_not_start_beside_another_server() {
+    let repository = Repository::first_light();
+    let script = r#"
+        set -e
+        ip link set lo up
+        ip link add eth0 type veth peer name router
+        unshare --net sleep 60 & other=$!
+        while [ "$(readlink /proc/$other/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.05; done
+        ip link set router netns $other
+        ip address add 10.77.0.1/24 dev eth0
+        ip link set eth0 up
+        nsenter --net=/proc/$other/ns/net ip address add 10.77.0.254/24 dev router
+        nsenter --net=/proc/$other/ns/net ip link set router up
+        nsenter --net=/proc/$other/ns/net dnsmasq --keep-in-foreground --conf-file=/dev/null --port=0 --user=root \
+            --interface=router --bind-interfaces --dhcp-range=10.77.0.50,10.77.0.60,1h --dhcp-leasefile=/dev/null &
+        sleep 0.5
+        timeout 30 "$BRAMBLE" serve "$REPOSITORY"
+    "#;
+    let output = Command::new("unshare")
+        .args([
+            "--user",
+            "--map-root-user",
+            "--net",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child",
+            "bash",
+            "-c",
+            script,
+        ])
+        .env("BRAMBLE", program("bramble"))
+        .env("REPOSITORY", repository.path())
+        .output()
+        .expect("unshare starts");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("another DHCP server answers there (10.77.0.254)"), "{told}");
+    assert!(told.contains("help: "), "{told}");
+    assert_eq!(output.status.code(), Some(1));
+}
