@@ -83,7 +83,7 @@ fn full_dhcp_does_not_start_beside_another_server() {
         ip link set eth0 up
         nsenter --net=/proc/$other/ns/net ip address add 10.77.0.254/24 dev router
         nsenter --net=/proc/$other/ns/net ip link set router up
-        nsenter --net=/proc/$other/ns/net dnsmasq --keep-in-foreground --conf-file=/dev/null --port=0 --user=root \
+        nsenter --net=/proc/$other/ns/net dnsmasq --no-daemon --conf-file=/dev/null --port=0 \
             --interface=router --bind-interfaces --dhcp-range=10.77.0.50,10.77.0.60,1h --dhcp-leasefile=/dev/null &
         sleep 0.5
         timeout 30 "$BRAMBLE" serve "$REPOSITORY"

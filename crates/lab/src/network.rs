@@ -2,6 +2,7 @@
 //! and, where the repository leaves addresses to a home router, such a router.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use bramble_model::repository::{Cluster, Dhcp};
 use bramble_system::Command;
@@ -46,12 +47,13 @@ impl Wire {
     }
 
     /// The real dnsmasq as home router: addresses, and nothing to boot.
-    pub(crate) fn router_arguments(&self, bridge: &str) -> Option<Vec<String>> {
+    pub(crate) fn router_arguments(&self, bridge: &str, leases: &Path) -> Option<Vec<String>> {
         let router = self.router?;
         let base = u32::from(router) & !0xff_u32.min(u32::MAX >> self.prefix);
         let (first, last) = (Ipv4Addr::from(base + 100), Ipv4Addr::from(base + 199));
         Some(vec![
-            "--keep-in-foreground".into(),
+            // The one mode in which it keeps its user and groups, of which the namespace has one.
+            "--no-daemon".into(),
             "--conf-file=/dev/null".into(),
             "--port=0".into(),
             "--bind-interfaces".into(),
@@ -59,8 +61,7 @@ impl Wire {
             format!("--listen-address={router}"),
             format!("--dhcp-range={first},{last},1h"),
             format!("--dhcp-option=option:router,{router}"),
-            "--dhcp-leasefile=/dev/null".into(),
-            "--user=root".into(),
+            format!("--dhcp-leasefile={}", leases.display()),
         ])
     }
 }

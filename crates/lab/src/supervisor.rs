@@ -49,7 +49,7 @@ pub async fn inside(cluster: &Cluster, state: &Path, forwards: &[(String, RawFd)
     for (index, (name, node)) in cluster.nodes.iter().enumerate() {
         machines.insert(name.clone(), Machine::make(name, node, index, bridge, &accelerator, &places)?);
     }
-    let _router = router(&wire, bridge)?;
+    let mut router = router(&wire, bridge, &places)?;
     let mut tasks = JoinSet::new();
     let mut targets = Targets::new();
     for (name, descriptor) in forwards {
@@ -78,6 +78,9 @@ pub async fn inside(cluster: &Cluster, state: &Path, forwards: &[(String, RawFd)
                     break;
                 }
             }
+            ended = wait(&mut router) => {
+                return Err(Error::Ended(format!("the home router (dnsmasq) ended: {ended}")));
+            }
             _ = head.wait() => {
                 tokio::time::sleep(AGAIN).await;
                 head = start_head(cluster, state, &places)?;
@@ -94,6 +97,14 @@ pub async fn inside(cluster: &Cluster, state: &Path, forwards: &[(String, RawFd)
     }
     let _ = std::fs::remove_dir_all(places.scratch());
     Ok(())
+}
+
+/// The end of a process that there may not be.
+async fn wait(process: &mut Option<Child>) -> String {
+    match process {
+        Some(process) => process.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string()),
+        None => std::future::pending().await,
+    }
 }
 
 /// Answers one request; `true` when it asks for the end.
@@ -165,8 +176,10 @@ fn start_head(cluster: &Cluster, state: &Path, places: &Places) -> Result<Child,
         .map_err(Error::io(doing))
 }
 
-fn router(wire: &Wire, bridge: &str) -> Result<Option<Child>, Error> {
-    let Some(arguments) = wire.router_arguments(bridge) else { return Ok(None) };
+fn router(wire: &Wire, bridge: &str, places: &Places) -> Result<Option<Child>, Error> {
+    let Some(arguments) = wire.router_arguments(bridge, &places.scratch().join("router.leases")) else {
+        return Ok(None);
+    };
     Command::new("dnsmasq")
         .args(arguments)
         .stdin(Stdio::null())

@@ -13,10 +13,12 @@ use tokio::time::Instant;
 use super::serve::{Interface, bind};
 use crate::client::option;
 
-/// A server may check by ping that an address is free before it offers it, which takes a second.
-const ROUNDS: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_millis(1500)];
+/// A server may ping an address before it offers it: dnsmasq, the router of many homes, waits three
+/// seconds for an echo.
+const ROUNDS: [Duration; 4] =
+    [Duration::from_millis(500), Duration::from_secs(1), Duration::from_millis(1500), Duration::from_millis(2500)];
 
-/// Asks as a client would, three times within three seconds, and gives the servers that answered.
+/// Asks as a client would, four times within five and a half seconds, and gives the servers that answered.
 ///
 /// # Errors
 /// When port 68 cannot be had or the interface is down.

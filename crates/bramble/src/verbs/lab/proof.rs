@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use bramble_lab::{Lab, Places};
 use bramble_model::api::{NodeStatus, Status};
 use bramble_model::repository::Check;
-use bramble_model::timeline::{Millis, Phase};
+use bramble_model::timeline::{Event, Millis, Phase, What};
 use bramble_power::lab::{Request, ask};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,6 +20,9 @@ use crate::screen::{seconds, table};
 const LOOK: Duration = Duration::from_millis(250);
 /// One request: a service that is starting may accept and not answer.
 const REQUEST: Duration = Duration::from_secs(3);
+
+/// Between two answered requests.
+const BETWEEN: Duration = Duration::from_millis(50);
 
 /// What answered.
 #[derive(Debug, Clone, Serialize)]
@@ -72,6 +75,8 @@ pub async fn gather(
                     println!("first answer: {}", answer.replace('\n', " "));
                 }
                 let first = *first.get_or_insert(at);
+                // The mesh chooses in turn; a new replica joins the turn a moment after it runs.
+                tokio::time::sleep(BETWEEN).await;
                 let node = answer.lines().find_map(|line| line.strip_prefix("node="));
                 nodes.insert(node.context("the workload does not say its node (a line `node=NAME`)")?.to_owned());
                 if wanted > 0 && nodes.len() >= wanted {
@@ -113,6 +118,9 @@ fn now() -> Millis {
 #[derive(Debug, Serialize)]
 pub struct Report {
     phases: Vec<PhaseTimes>,
+    /// From its power-on, of the node that took longest: agent connected, engine up as its agent
+    /// tells, ready.
+    milestones: Milestones,
     /// From the first power-on to the last node ready.
     all_ready: Millis,
     /// From the first power-on to the first answer.
@@ -122,6 +130,14 @@ pub struct Report {
     /// Resident bytes.
     head_resident: u64,
     agent_resident: u64,
+}
+
+/// When a node had come so far, in milliseconds after its power-on.
+#[derive(Debug, Default, Serialize)]
+struct Milestones {
+    agent: Millis,
+    engine: Millis,
+    ready: Millis,
 }
 
 /// How long the nodes spent in a phase, in milliseconds.
@@ -136,10 +152,19 @@ struct PhaseTimes {
 impl Report {
     pub async fn of(client: &Client, proof: Option<Proof>) -> Result<Self> {
         let status = client.status().await?;
-        Ok(Self::from_status(&status, proof))
+        let mut events = Vec::new();
+        let mut after = 0;
+        loop {
+            let page = client.events(after, 0).await?;
+            if page.events.is_empty() {
+                return Ok(Self::from_status(&status, &events, proof));
+            }
+            after = page.next;
+            events.extend(page.events);
+        }
     }
 
-    fn from_status(status: &Status, proof: Option<Proof>) -> Self {
+    fn from_status(status: &Status, events: &[Event], proof: Option<Proof>) -> Self {
         let start = status.nodes.iter().filter_map(|node| node.times.first()).map(|(_, at)| *at).min().unwrap_or(0);
         let ready = status.nodes.iter().filter_map(|node| time(node, Phase::Ready)).max().unwrap_or(start);
         let phases = Phase::WAY.windows(2).filter_map(|pair| {
@@ -160,6 +185,7 @@ impl Report {
         let health = status.nodes.iter().filter_map(|node| node.health.as_ref());
         Report {
             phases: phases.collect(),
+            milestones: milestones(status, events),
             all_ready: ready.saturating_sub(start),
             first_answer: proof.as_ref().map(|proof| proof.first.saturating_sub(start)),
             every_replica: proof.as_ref().map(|proof| proof.all.saturating_sub(start)),
@@ -192,6 +218,25 @@ impl Report {
         }
         text
     }
+}
+
+fn milestones(status: &Status, events: &[Event]) -> Milestones {
+    let mut latest = Milestones::default();
+    for node in &status.nodes {
+        let Some(start) = node.times.first().map(|(_, at)| *at) else { continue };
+        let up = |event: &&Event| {
+            let of_this_boot = event.node.as_ref() == Some(&node.name) && event.at >= start;
+            // The engine is up once it waits for nothing of its own.
+            of_this_boot && matches!(&event.what, What::Engine { state } if state.starts_with("up"))
+                || of_this_boot && event.what == What::Ready
+        };
+        let engine = events.iter().find(up).map_or(start, |event| event.at);
+        let since = |at: Option<Millis>| at.unwrap_or(start).saturating_sub(start);
+        latest.agent = latest.agent.max(since(time(node, Phase::Agent)));
+        latest.engine = latest.engine.max(since(Some(engine)));
+        latest.ready = latest.ready.max(since(time(node, Phase::Ready)));
+    }
+    latest
 }
 
 fn time(node: &NodeStatus, wanted: Phase) -> Option<Millis> {
