@@ -76,7 +76,7 @@ ip link set tap0 master lan up
 dnsmasq --no-daemon --conf-file=/dev/null --port=0 --interface=lan --bind-interfaces \
     --dhcp-range=10.99.0.50,10.99.0.60,1h --dhcp-leasefile=/dev/null --dhcp-option=175,8:1:1 \
     --dhcp-boot=http://10.99.0.1:8000/boot.ipxe --enable-ra --ra-param=lan,0,0 \
-    --dhcp-range=::,constructor:lan,ra-only &
+    --dhcp-range=::,constructor:lan,ra-only >"$work/dnsmasq.log" 2>&1 &
 cd "$work/www" && "$python" -m http.server 8000 >/dev/null 2>&1 &
 sleep 1
 : >"$work/console"

@@ -1,8 +1,10 @@
 //! Boot sets: what goes wrong leaves nothing half, and the same inputs give the same bytes.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
 
-use bramble_tests::Repository;
+use bramble_tests::{Repository, program};
 use serde_json::Value;
 
 fn artifacts(repository: &Repository) -> Vec<Value> {
@@ -44,6 +46,32 @@ fn a_package_that_does_not_exist_is_named_and_nothing_is_lost() {
     assert_eq!(output.status.code(), Some(1));
     assert!(told.contains("has no package `no-such-package`"), "{told}");
     assert_eq!(artifacts(&repository), before);
+}
+
+#[test]
+fn an_interrupted_build_leaves_nothing_and_the_next_one_works() {
+    let repository = Repository::first_light();
+    let cache = tempfile::tempdir().expect("a temporary folder");
+    let mut build = Command::new(program("bramble"))
+        .args(["image", "build"])
+        .env("XDG_CACHE_HOME", cache.path())
+        .current_dir(repository.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("bramble starts");
+    let mut told = BufReader::new(build.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    told.read_line(&mut line).expect("readable");
+    assert!(line.contains("Debian"), "{line}");
+    let interrupt = Command::new("kill").args(["-INT", &build.id().to_string()]).status().expect("kill starts");
+    assert!(interrupt.success());
+    let status = build.wait().expect("it ends");
+    told.read_to_string(&mut line).expect("readable");
+    assert_eq!(status.code(), Some(130), "{line}");
+    let left: Vec<_> = fs::read_dir(cache.path().join("bramble/roots")).expect("a folder").flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(repository.run(&["image", "inspect"]).status.code(), Some(1), "no half boot set");
+    repository.must(&["image", "build"]);
 }
 
 /// Takes minutes: run by `./dev soak`.
