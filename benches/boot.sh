@@ -63,7 +63,7 @@ kernel http://10.99.0.1:8000/kernel initrd=initrd quiet console=tty0 console=tty
 initrd http://10.99.0.1:8000/initrd
 boot
 SCRIPT
-accelerator=(-accel "tcg,thread=multi,tb-size=256" -cpu Nehalem)
+accelerator=(-accel "tcg,thread=multi,tb-size=256" -cpu Opteron_G3)
 peer_once() {
     cat >"$work/peer.sh" <<INNER
 set -e

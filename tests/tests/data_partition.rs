@@ -33,9 +33,14 @@ fn layers_on_a_data_partition_are_not_fetched_and_the_key_survives() {
     // The disk as an installed machine has it: GPT, one ext4 partition, the root layer in it.
     let content = lab.repository.path().join("content");
     fs::create_dir_all(content.join("files")).expect("a folder");
-    fs::copy(lab.repository.state().join("image/files").join(&root), content.join("files").join(&root)).expect("copied");
+    fs::copy(lab.repository.state().join("image/files").join(&root), content.join("files").join(&root))
+        .expect("copied");
     let disk = lab.repository.state().join("lab/machines/m1/disk.raw").display().to_string();
-    run("/usr/sbin/sfdisk", &["--quiet", &disk], &format!("label: gpt\nstart={START}MiB, size={LENGTH}MiB, name=bramble-data\n"));
+    run(
+        "/usr/sbin/sfdisk",
+        &["--quiet", &disk],
+        &format!("label: gpt\nstart={START}MiB, size={LENGTH}MiB, name=bramble-data\n"),
+    );
     let offset = format!("offset={}", START << 20);
     let folder = content.display().to_string();
     run("/usr/sbin/mkfs.ext4", &["-q", "-F", "-E", &offset, "-d", &folder, &disk, &format!("{LENGTH}M")], "");
