@@ -159,14 +159,15 @@ impl Head {
             "the head has an error of its own; see its log".to_owned()
         };
         let fingerprint = crate::ca::fingerprint(&request.csr).map_err(|_| "the certificate request is malformed")?;
-        let mut record = self.store.admission(&request.node).map_err(internal)?;
         let enrolment = Enrolment {
             boot: request.boot.clone(),
             nonce: Digest(Sha256::digest(request.nonce.as_bytes()).into()),
             fingerprint: fingerprint.clone(),
             last_heard: self.agents.last_heard(&request.node),
         };
-        match record.enrol(&enrolment) {
+        let verdict =
+            self.store.change_admission(&request.node, |record| record.enrol(&enrolment)).map_err(internal)?;
+        match verdict {
             Verdict::Admit => {}
             Verdict::Refuse(reason) => {
                 self.timeline.add(Some(&request.node), What::Refused { reason: reason.clone() });
@@ -178,7 +179,6 @@ impl Head {
                 return Err(reason);
             }
         }
-        self.store.put_admission(&request.node, &record).map_err(internal)?;
         let (certificate, renew_at, _) = self.authority.sign(&request.node, &request.csr).map_err(internal)?;
         self.timeline.add(Some(&request.node), What::Admitted { fingerprint });
         Ok(Enrolled { certificate, renew_at, document })

@@ -18,7 +18,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
-use crate::{Error, Head, now};
+use crate::{Head, now};
 
 /// Bytes read from disk at a time.
 const CHUNK: usize = 256 << 10;
@@ -56,12 +56,8 @@ fn new_boot(head: &Head, mac: Mac) -> Result<String, String> {
     let boot = BootId(hex(rand::random::<[u8; 16]>()));
     let nonce = hex(rand::random::<[u8; 16]>());
     let digest = Digest(Sha256::digest(nonce.as_bytes()).into());
-    let stored = (|| {
-        let mut record = head.store.admission(node)?;
-        record.serve(boot.clone(), digest, set.digest, now());
-        head.store.put_admission(node, &record)
-    })();
-    stored.map_err(|error: Error| error.to_string())?;
+    let stored = head.store.change_admission(node, |record| record.serve(boot.clone(), digest, set.digest, now()));
+    stored.map_err(|error| error.to_string())?;
     head.timeline.add(Some(node), What::ScriptServed { boot: boot.clone(), set: set.digest.short() });
     let script = Script {
         node,

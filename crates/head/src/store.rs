@@ -111,8 +111,20 @@ impl Store {
         Ok(all.into_iter().find(|(name, _)| name == node.as_str()).map(|(_, record)| record).unwrap_or_default())
     }
 
-    pub(crate) fn put_admission(&self, node: &Name, record: &Record) -> Result<(), Error> {
-        self.put(ADMISSIONS, &[(node.to_string(), record)])
+    /// Reads, changes and writes a record in one transaction, so that two who change the same one
+    /// do so one after the other. On disk when this returns.
+    pub(crate) fn change_admission<T>(&self, node: &Name, change: impl FnOnce(&mut Record) -> T) -> Result<T, Error> {
+        let mut result = None;
+        self.write(|transaction| {
+            let mut table = transaction.open_table(ADMISSIONS)?;
+            let kept = table.get(node.as_str())?.and_then(|bytes| serde_json::from_slice(bytes.value()).ok());
+            let mut record: Record = kept.unwrap_or_default();
+            result = Some(change(&mut record));
+            let bytes = serde_json::to_vec(&record).expect("stored types are plain data");
+            table.insert(node.as_str(), bytes.as_slice())?;
+            Ok(())
+        })?;
+        Ok(result.expect("the transaction ran the change"))
     }
 
     pub(crate) fn seen(&self) -> Result<Vec<Seen>, Error> {
@@ -172,7 +184,7 @@ mod tests {
         {
             let store = Store::open(&path).expect("opens");
             store.put_leases(&[lease]).expect("stored");
-            store.put_admission(&node, &record).expect("stored");
+            store.change_admission(&node, |kept| *kept = record.clone()).expect("stored");
             store.put_cluster("abc").expect("stored");
         }
         let store = Store::open(&path).expect("opens again");

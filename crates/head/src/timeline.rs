@@ -142,8 +142,9 @@ impl Timeline {
         while inner.events.len() as u64 > KEPT {
             inner.events.pop_front();
         }
-        drop(inner);
+        // Still under the lock: the next event counts on from this one.
         self.newest.send_replace(number);
+        drop(inner);
     }
 
     pub(crate) fn note(&self, text: &str) {

@@ -227,8 +227,11 @@ fn milestones(status: &Status, events: &[Event]) -> Milestones {
         let up = |event: &&Event| {
             let of_this_boot = event.node.as_ref() == Some(&node.name) && event.at >= start;
             // The engine is up once it waits for nothing of its own.
-            of_this_boot && matches!(&event.what, What::Engine { state } if state.starts_with("up"))
-                || of_this_boot && event.what == What::Ready
+            let engine_is_up = match &event.what {
+                What::Engine { state } => state.starts_with("up"),
+                what => *what == What::Ready,
+            };
+            of_this_boot && engine_is_up
         };
         let engine = events.iter().find(up).map_or(start, |event| event.at);
         let since = |at: Option<Millis>| at.unwrap_or(start).saturating_sub(start);
