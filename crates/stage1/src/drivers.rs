@@ -51,7 +51,7 @@ impl Drivers {
             let mut words = line.split_whitespace().skip(1);
             let Some(module) = words.next() else { continue };
             let first = words.skip_while(|word| *word != "pre:").skip(1).take_while(|word| *word != "post:");
-            before.insert(module.replace('-', "_"), first.map(|name| name.replace('-', "_")).collect());
+            before.insert(module.replace('-', "_"), first.map(str::to_owned).collect());
         }
         Drivers { folder, files, aliases, before, loaded: BTreeSet::new() }
     }
@@ -86,15 +86,22 @@ impl Drivers {
 
     /// Loads modules by name. One that the initrd does not have is part of the kernel itself.
     pub fn load(&mut self, names: &[&str]) -> Result<(), Error> {
-        for name in names {
-            let name = name.replace('-', "_");
+        for asked in names {
+            let name = asked.replace('-', "_");
             if !self.loaded.insert(name.clone()) {
                 continue;
             }
             for first in self.before.get(&name).cloned().unwrap_or_default() {
                 self.load(&[&first])?;
             }
-            let Some((file, needs)) = self.files.get(&name).cloned() else { continue };
+            let Some((file, needs)) = self.files.get(&name).cloned() else {
+                // Soft dependencies may name what several modules provide (`crypto-crc32c`), and not
+                // all of them may suit this processor.
+                for module in self.matching(asked) {
+                    let _ = self.load(&[&module]);
+                }
+                continue;
+            };
             // modules.dep lists what is needed last first.
             for need in needs.iter().rev() {
                 if self.loaded.insert(name_of(need)) {
@@ -216,10 +223,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_soft_dependency_names_may_be_an_alias() {
+        let drivers =
+            Drivers::parse(PathBuf::new(), "k/crc32c_generic.ko.xz:\n", "alias crypto-crc32c crc32c_generic\n", "");
+        assert_eq!(drivers.matching("crypto-crc32c"), ["crc32c_generic"]);
+    }
+
+    #[test]
     fn soft_dependencies_are_read() {
         let drivers =
             Drivers::parse(PathBuf::new(), "k/ext4.ko.xz: k/jbd2.ko.xz\n", "", "softdep ext4 pre: crc32c-x\n");
-        assert_eq!(drivers.before["ext4"], ["crc32c_x"]);
+        assert_eq!(drivers.before["ext4"], ["crc32c-x"]);
         assert_eq!(drivers.files["ext4"].1, ["k/jbd2.ko.xz"]);
     }
 
