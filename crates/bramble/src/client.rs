@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bramble_model::api::{PowerAction, Problem, Status};
+use bramble_model::api::{NodeStatus, PowerAction, Problem, Status};
 use bramble_model::names::Name;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -48,9 +48,27 @@ impl Client {
         self.ask(Method::GET, "/v1/status", None::<&()>).await
     }
 
-    /// Events after number `after`; waits a moment for one.
-    pub async fn events(&self, after: u64, wait: u64) -> Result<bramble_model::api::Events> {
-        self.ask(Method::GET, &format!("/v1/events?after={after}&wait={wait}"), None::<&()>).await
+    /// All events that the head keeps, oldest first.
+    pub async fn all_events(&self) -> Result<Vec<bramble_model::timeline::Event>> {
+        let mut events = Vec::new();
+        let mut after = 0;
+        loop {
+            let page: bramble_model::api::Events =
+                self.ask(Method::GET, &format!("/v1/events?after={after}"), None::<&()>).await?;
+            if page.events.is_empty() {
+                return Ok(events);
+            }
+            after = page.next;
+            events.extend(page.events);
+        }
+    }
+
+    /// The cluster, and one node of it.
+    pub async fn node(&self, name: &Name) -> Result<(Status, NodeStatus)> {
+        let status = self.status().await?;
+        let node = status.nodes.iter().find(|known| known.name == *name).cloned();
+        let node = node.with_context(|| format!("there is no node `{name}`: `bramble node ls` lists them"))?;
+        Ok((status, node))
     }
 
     pub async fn power(&self, node: &Name, action: PowerAction) -> Result<()> {

@@ -179,7 +179,7 @@ impl Head {
                 return Err(reason);
             }
         }
-        let (certificate, renew_at, _) = self.authority.sign(&request.node, &request.csr).map_err(internal)?;
+        let (certificate, renew_at) = self.authority.sign(&request.node, &request.csr).map_err(internal)?;
         self.timeline.add(Some(&request.node), What::Admitted { fingerprint });
         Ok(Enrolled { certificate, renew_at, document })
     }
@@ -268,7 +268,7 @@ async fn converse(
                 }
             }
             FromAgent::Renew { csr } => {
-                let (certificate, renew_at, _) = head.authority.sign(node, &csr).map_err(io::Error::other)?;
+                let (certificate, renew_at) = head.authority.sign(node, &csr).map_err(io::Error::other)?;
                 let document = head.document(node).ok_or_else(|| io::Error::other("it is not in the repository"))?;
                 send(lines, &ToAgent::Renewed(Box::new(Enrolled { certificate, renew_at, document }))).await?;
             }

@@ -145,7 +145,7 @@ pub(crate) async fn file(
 
 /// `GET /boot/loader/NAME`: a loader, for UEFI HTTP boot.
 pub(crate) async fn loader(Path(name): Path<String>) -> Response<Body> {
-    if ![ipxe::BIOS_LOADER, ipxe::UEFI_X64_LOADER].contains(&name.as_str()) {
+    if !ipxe::LOADERS.contains(&name.as_str()) {
         return text(StatusCode::NOT_FOUND, "no such loader\n");
     }
     match tokio::fs::read(std::path::Path::new(ipxe::FOLDER).join(name)).await {

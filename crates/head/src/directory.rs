@@ -18,6 +18,16 @@ const SAME: u64 = 4000;
 /// The head as netboot sees it.
 pub(crate) struct Book(pub(crate) Arc<Head>);
 
+impl Book {
+    /// Adds an event, unless the node's firmware only repeats itself.
+    fn tell_once(&self, node: &Name, what: What) {
+        let repeated = self.0.timeline.of(node, 4).iter().any(|event| event.what == what && event.at + SAME > now());
+        if !repeated {
+            self.0.timeline.add(Some(node), what);
+        }
+    }
+}
+
 impl Directory for Book {
     fn who(&self, client: &Client) -> Who {
         let firmware = client.firmware.map(|firmware| firmware.to_string()).unwrap_or_default();
@@ -26,20 +36,12 @@ impl Directory for Book {
             return Who::Unknown;
         };
         let mac = client.mac;
-        let what = What::Asked { mac, firmware };
-        let repeated = self.0.timeline.of(name, 4).iter().any(|event| event.what == what && event.at + SAME > now());
-        if !repeated {
-            self.0.timeline.add(Some(name), what);
-        }
+        self.tell_once(name, What::Asked { mac, firmware });
         Who::Node(name.clone())
     }
 
     fn offered(&self, node: &Name, file: &str) {
-        let what = What::Offered { file: file.to_owned() };
-        let repeated = self.0.timeline.of(node, 4).iter().any(|event| event.what == what && event.at + SAME > now());
-        if !repeated {
-            self.0.timeline.add(Some(node), what);
-        }
+        self.tell_once(node, What::Offered { file: file.to_owned() });
     }
 
     fn tftp_sent(&self, to: Ipv4Addr, file: &str, bytes: u64) {

@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use agents::Agents;
 use ca::Authority;
+pub use reconcile::generation;
 use store::Store;
 use timeline::Timeline;
 
@@ -124,11 +125,11 @@ impl Head {
     }
 }
 
-/// Runs the head until `stop`. `ready` is called once everything listens.
+/// Runs the head until `stop`.
 ///
 /// # Errors
 /// When a part cannot start, or ends.
-pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce()) -> Result<(), Error> {
+pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Error> {
     let Settings { cluster, state, shelf, lab } = settings;
     let authority = Authority::open(&state.join("keys"))?;
     let interface = interface::find(&cluster.network.interface)?;
@@ -157,7 +158,6 @@ pub async fn run(settings: Settings, stop: CancellationToken, ready: impl FnOnce
     let mut parts = JoinSet::new();
     start(&head, &state, &stop, &mut parts).await?;
     tracing::info!(address = %head.http(), cluster = %head.cluster.name, "the head is up");
-    ready();
     let mut result = Ok(());
     while let Some(ended) = parts.join_next().await {
         match ended {
@@ -245,7 +245,7 @@ fn dhcp_server(head: &Head) -> Result<Server, Error> {
 /// The loaders that TFTP and HTTP hand out.
 fn loaders() -> Result<tftp::Files, Error> {
     let mut files = tftp::Files::new();
-    for name in [ipxe::BIOS_LOADER, ipxe::UEFI_X64_LOADER] {
+    for name in ipxe::LOADERS {
         let path = PathBuf::from(ipxe::FOLDER).join(name);
         let bytes = std::fs::read(&path).map_err(|_| Error::Loader(path))?;
         files.insert(name.to_owned(), bytes.into());

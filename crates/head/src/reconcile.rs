@@ -65,6 +65,11 @@ impl View {
     }
 }
 
+/// What the content of a workload's file is called.
+pub fn generation(file: &[u8]) -> String {
+    Digest(Sha256::digest(file).into()).short()
+}
+
 /// A step that failed.
 struct Failure {
     reason: String,
@@ -77,7 +82,7 @@ impl Head {
         let read = |(name, workload): (&Name, &bramble_model::repository::Workload)| {
             // A file that is away for a moment (an editor saves) is not a workload to remove.
             let bytes = std::fs::read(&workload.path).unwrap_or_default();
-            (name.clone(), Digest(Sha256::digest(bytes).into()).short())
+            (name.clone(), generation(&bytes))
         };
         self.cluster.workloads.iter().map(read).collect()
     }

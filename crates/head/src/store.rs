@@ -107,8 +107,12 @@ impl Store {
     }
 
     pub(crate) fn admission(&self, node: &Name) -> Result<Record, Error> {
-        let all: Vec<(String, Record)> = self.all(ADMISSIONS)?;
-        Ok(all.into_iter().find(|(name, _)| name == node.as_str()).map(|(_, record)| record).unwrap_or_default())
+        let read = || {
+            let table = self.database.begin_read()?.open_table(ADMISSIONS)?;
+            let kept = table.get(node.as_str())?;
+            Ok::<_, redb::Error>(kept.and_then(|bytes| serde_json::from_slice(bytes.value()).ok()))
+        };
+        Ok(read().map_err(|error| self.failed(error))?.unwrap_or_default())
     }
 
     /// Reads, changes and writes a record in one transaction, so that two who change the same one

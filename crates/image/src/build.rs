@@ -55,10 +55,7 @@ pub fn build(
     let root = Root::of(&recipe, cache, refresh, cancel, progress)?;
     let site = site::layer(cluster, ingredients, cache, cancel, progress)?;
     progress("initrd and manifest");
-    let stage1 = fs::read(ingredients.stage1).map_err(Error::file("cannot read stage 1", ingredients.stage1))?;
-    let mut program = Vec::new();
-    initrd::write_program(&mut program, &stage1, &key.public())
-        .map_err(Error::file("cannot pack stage 1", ingredients.stage1))?;
+    let program = program(ingredients, key)?;
     let drivers = File::open(root.drivers()).map_err(Error::file("cannot read drivers", &root.drivers()))?;
     let layer = |name: &str, path: &Path| Ok(Layer { name: name.to_owned(), artifact: shelf.take(path)? });
     let manifest = Manifest {
@@ -71,7 +68,7 @@ pub fn build(
         kernel: shelf.take(&root.kernel())?,
         initrd: shelf.take_stream(std::io::Read::chain(&program[..], drivers))?,
         layers: vec![layer("root", &root.layer())?, layer("site", &site)?],
-        cmdline: format!("{CMDLINE} {}", cluster.image.cmdline).trim_end().to_owned(),
+        cmdline: cmdline(cluster),
         packages: root.facts.packages,
     };
     if cancel.is_cancelled() {
@@ -79,6 +76,19 @@ pub fn build(
     }
     let digest = shelf.publish(&manifest, key)?;
     Ok(Built { digest, manifest })
+}
+
+/// The initrd's part that changes with the program.
+fn program(ingredients: &Ingredients<'_>, key: &SigningKey) -> Result<Vec<u8>, Error> {
+    let stage1 = fs::read(ingredients.stage1).map_err(Error::file("cannot read stage 1", ingredients.stage1))?;
+    let mut program = Vec::new();
+    initrd::write_program(&mut program, &stage1, &key.public())
+        .map_err(Error::file("cannot pack stage 1", ingredients.stage1))?;
+    Ok(program)
+}
+
+fn cmdline(cluster: &Cluster) -> String {
+    format!("{CMDLINE} {}", cluster.image.cmdline).trim_end().to_owned()
 }
 
 /// Whether the current boot set on `shelf` is what [`build`] would make now, without building.
@@ -95,20 +105,16 @@ pub fn is_current(
     let Ok(set) = shelf.current() else { return Ok(false) };
     let Some(root) = Root::cached(&Recipe::of(cluster), cache)? else { return Ok(false) };
     let Some(site) = site::cached(cluster, ingredients, cache)? else { return Ok(false) };
-    let stage1 = fs::read(ingredients.stage1).map_err(Error::file("cannot read stage 1", ingredients.stage1))?;
-    let mut initrd = Vec::new();
-    initrd::write_program(&mut initrd, &stage1, &key.public())
-        .map_err(Error::file("cannot pack stage 1", ingredients.stage1))?;
+    let mut initrd = program(ingredients, key)?;
     let drivers = fs::read(root.drivers()).map_err(Error::file("cannot read drivers", &root.drivers()))?;
     initrd.extend(drivers);
     let digest = |bytes: &[u8]| Digest(Sha256::digest(bytes).into());
     let manifest = &set.manifest;
     let [root_layer, site_layer] = &manifest.layers[..] else { return Ok(false) };
-    let cmdline = format!("{CMDLINE} {}", cluster.image.cmdline);
     Ok(manifest.initrd.sha256 == digest(&initrd)
         && root_layer.artifact.sha256 == site::digest_of(&root.layer())?
         && site_layer.artifact.sha256 == site::digest_of(&site)?
-        && manifest.cmdline == cmdline.trim_end())
+        && manifest.cmdline == cmdline(cluster))
 }
 
 /// One build at a time: two would make the same things beside each other.

@@ -163,8 +163,12 @@ impl Shelf {
                 .prefix(".publishing-")
                 .tempdir_in(&sets)
                 .map_err(Error::file("cannot make a folder", &sets))?;
-            crate::root::write_file(&new.path().join("manifest.json"), &bytes)?;
-            crate::root::write_file(&new.path().join("manifest.json.minisig"), key.sign(&bytes)?.as_bytes())?;
+            let write = |name: &str, bytes: &[u8]| {
+                let path = new.path().join(name);
+                files::replace(&path, bytes).map_err(Error::file("cannot write", &path))
+            };
+            write("manifest.json", &bytes)?;
+            write("manifest.json.minisig", key.sign(&bytes)?.as_bytes())?;
             fs::rename(new.path(), &place).map_err(Error::file("cannot publish the boot set", &place))?;
             let _ = new.keep();
             files::sync_folder(&place).map_err(Error::file("cannot sync", &place))?;

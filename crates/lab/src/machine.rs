@@ -62,7 +62,6 @@ impl Machine {
             declared.machine.cpus.to_string(),
             "-m".into(),
             declared.machine.memory.to_string(),
-            // A power cut must cut: no shutdown, no reset on the machine's own wish is kept apart.
             "-serial".into(),
             format!("file:{}", console.display()),
             "-netdev".into(),

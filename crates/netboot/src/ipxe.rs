@@ -8,6 +8,8 @@ use bramble_model::names::{BootId, Digest, Name};
 pub const BIOS_LOADER: &str = "undionly.kpxe";
 /// For 64-bit UEFI.
 pub const UEFI_X64_LOADER: &str = "ipxe.efi";
+/// All that is handed out.
+pub const LOADERS: [&str; 2] = [BIOS_LOADER, UEFI_X64_LOADER];
 /// Where Debian's `ipxe` package keeps them.
 pub const FOLDER: &str = "/usr/lib/ipxe";
 

@@ -45,17 +45,14 @@ pub fn build(place: &Place, refresh: bool, json: bool) -> Result<Exit> {
 /// Builds, and stops cleanly on Ctrl-C.
 pub fn build_interruptibly(workspace: &Workspace, refresh: bool, quiet: bool) -> Result<Built> {
     let cancel = Cancel::default();
-    let watcher = runtime()?;
-    let (seen, on_signal) = (cancel.clone(), cancel.clone());
-    let guard = watcher.enter();
-    let signals = watcher.spawn(async move {
-        if interrupted().await.is_ok() {
+    let (watcher, on_signal) = (runtime()?, cancel.clone());
+    // A thread of its own, since the build blocks this one. The signal may never come: then the
+    // thread ends with the process.
+    std::thread::spawn(move || {
+        if watcher.block_on(interrupted()).is_ok() {
             on_signal.cancel();
         }
     });
-    drop(guard);
-    // The watcher's own thread: the build blocks this one.
-    let waiting = std::thread::spawn(move || watcher.block_on(signals));
     let terminal = std::io::stderr().is_terminal();
     let start = Instant::now();
     let progress = |step: &str| {
@@ -65,12 +62,8 @@ pub fn build_interruptibly(workspace: &Workspace, refresh: bool, quiet: bool) ->
         }
     };
     let built = workspace.build(refresh, &cancel, &progress);
-    if !waiting.is_finished() {
-        // Left to wait for a signal that may never come; it ends with the process.
-        drop(waiting);
-    }
     match built {
-        Err(error) if seen.is_cancelled() && matches!(error.downcast_ref(), Some(Error::Cancelled)) => {
+        Err(error) if cancel.is_cancelled() && matches!(error.downcast_ref(), Some(Error::Cancelled)) => {
             Err(Interrupted.into())
         }
         other => other,

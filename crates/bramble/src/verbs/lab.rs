@@ -19,7 +19,7 @@ use crate::screen;
 use crate::verbs::{Interrupted, image, interrupted, log, runtime, up};
 use crate::workspace::{self, Workspace};
 
-/// A head looks for other DHCP servers for three seconds before it starts.
+/// A head may look for other DHCP servers for some seconds before it starts.
 const HEAD: Duration = Duration::from_secs(60);
 
 pub fn up(place: &Place, check: bool, off: bool, limit: u64, json: bool) -> Result<Exit> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bramble_model::names::Name;
 
 use crate::cli::{Exit, Place};
@@ -15,24 +15,14 @@ const EVENTS: usize = 40;
 
 pub async fn show(node: &Name, place: &Place, json: bool) -> Result<Exit> {
     let client = Client::new(&workspace::state(place));
-    let status = client.status().await?;
-    let found = status.nodes.iter().find(|known| known.name == *node);
-    let found = found.with_context(|| format!("there is no node `{node}`: `bramble node ls` lists them"))?;
-    let mut events = Vec::new();
-    let mut after = 0;
-    loop {
-        let page = client.events(after, 0).await?;
-        if page.events.is_empty() {
-            break;
-        }
-        after = page.next;
-        events.extend(page.events.into_iter().filter(|event| event.node.as_ref() == Some(node)));
-    }
+    let (status, found) = client.node(node).await?;
+    let mut events = client.all_events().await?;
+    events.retain(|event| event.node.as_ref() == Some(node));
     if json {
         screen::json(&serde_json::json!({ "node": found, "events": events }))?;
         return Ok(Exit::Done);
     }
-    println!("{node} ({}): {}", found.role, screen::state(found));
+    println!("{node} ({}): {}", found.role, screen::state(&found));
     if let Some(facts) = &found.facts {
         println!(
             "{} {}, {} CPUs, {} MiB, {}, boot set {}",

@@ -1,9 +1,7 @@
 //! `bramble plan`
 
 use anyhow::Result;
-use bramble_model::names::Digest;
 use bramble_plan::changes::{Declared, changes};
-use sha2::{Digest as _, Sha256};
 
 use crate::cli::{Exit, Place};
 use crate::client::{Client, NoHead};
@@ -17,7 +15,7 @@ pub async fn run(place: &Place, json: bool) -> Result<Exit> {
     let mut workloads = Vec::new();
     for (name, workload) in &workspace.cluster.workloads {
         let bytes = std::fs::read(&workload.path)?;
-        workloads.push((name.clone(), Digest(Sha256::digest(bytes).into()).short()));
+        workloads.push((name.clone(), bramble_head::generation(&bytes)));
     }
     let declared = Declared { nodes: workspace.cluster.nodes.keys().cloned().collect(), workloads, set, set_is_stale };
     let status = match Client::new(&workspace.state).status().await {

@@ -28,7 +28,7 @@ pub fn run(place: &Place, lab: Option<PathBuf>) -> Result<Exit> {
                 asked.cancel();
             }
         });
-        bramble_head::run(settings, stop, || {}).await
+        bramble_head::run(settings, stop).await
     })?;
     Ok(Exit::Done)
 }

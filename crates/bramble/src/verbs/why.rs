@@ -1,6 +1,6 @@
 //! `bramble why`
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bramble_model::names::Name;
 use bramble_plan::explain::explain;
 
@@ -9,10 +9,8 @@ use crate::client::Client;
 use crate::{screen, workspace};
 
 pub async fn run(node: &Name, place: &Place, json: bool) -> Result<Exit> {
-    let status = Client::new(&workspace::state(place)).status().await?;
-    let found = status.nodes.iter().find(|known| known.name == *node);
-    let found = found.with_context(|| format!("there is no node `{node}`: `bramble node ls` lists them"))?;
-    let why = explain(&status, found);
+    let (status, found) = Client::new(&workspace::state(place)).node(node).await?;
+    let why = explain(&status, &found);
     if json {
         screen::json(&why)?;
         return Ok(Exit::Done);

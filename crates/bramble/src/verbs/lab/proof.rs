@@ -152,16 +152,8 @@ struct PhaseTimes {
 impl Report {
     pub async fn of(client: &Client, proof: Option<Proof>) -> Result<Self> {
         let status = client.status().await?;
-        let mut events = Vec::new();
-        let mut after = 0;
-        loop {
-            let page = client.events(after, 0).await?;
-            if page.events.is_empty() {
-                return Ok(Self::from_status(&status, &events, proof));
-            }
-            after = page.next;
-            events.extend(page.events);
-        }
+        let events = client.all_events().await?;
+        Ok(Self::from_status(&status, &events, proof))
     }
 
     fn from_status(status: &Status, events: &[Event], proof: Option<Proof>) -> Self {
