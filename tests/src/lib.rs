@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+mod proxy;
+
+pub use proxy::Proxy;
+
 const LOOK: Duration = Duration::from_millis(300);
 
 /// The programs that `./dev build` made.

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
-use bramble_tests::{Repository, program};
+use bramble_tests::{Proxy, Repository, program};
 use serde_json::Value;
 
 fn artifacts(repository: &Repository) -> Vec<Value> {
@@ -72,6 +72,77 @@ fn an_interrupted_build_leaves_nothing_and_the_next_one_works() {
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(repository.run(&["image", "inspect"]).status.code(), Some(1), "no half boot set");
     repository.must(&["image", "build"]);
+}
+
+/// Disks of the test's own: the root is ready in the cache, and there is room for nothing more.
+#[test]
+fn a_full_disk_is_named_and_the_build_goes_on_once_there_is_room() {
+    let repository = Repository::first_light();
+    repository.must(&["image", "build"]);
+    let before = artifacts(&repository);
+    fs::write(repository.path().join("overlay/etc/motd"), "changed\n").expect("written");
+    let script = r#"
+        set -e
+        cache=${XDG_CACHE_HOME:-$HOME/.cache}/bramble
+        disk=$(mktemp -d)
+        trap 'umount "$disk"; rmdir "$disk"' EXIT
+        build() { "$BRAMBLE" image build "$@" && echo built || echo "exit $?"; }
+        full() { mount -t tmpfs -o size=$(( $(du -sk "$1" | cut -f1) + 1024 ))k tmpfs "$disk"; }
+
+        echo "the cache's disk is full"
+        full "$cache/roots"
+        mkdir -p "$disk/bramble"
+        cp -r "$cache/roots" "$disk/bramble"
+        XDG_CACHE_HOME=$disk build
+        echo "left: $(find "$disk" -name '.building-*' -o -name '*.tmp*')"
+        umount "$disk"
+
+        echo "the repository's disk is full"
+        full .bramble/keys
+        cp -r .bramble/keys "$disk"
+        build --state "$disk"
+        "$BRAMBLE" image inspect --state "$disk" || echo "no boot set"
+        mount -o remount,size=1G "$disk"
+        echo "there is room again"
+        build --state "$disk"
+    "#;
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "bash", "-c", script])
+        .env("BRAMBLE", program("bramble"))
+        .current_dir(repository.path())
+        .output()
+        .expect("unshare starts");
+    let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<&str> = said.lines().filter(|line| !line.contains(" MB")).collect();
+    assert_eq!(told.matches("free some space").count(), 2, "{told}");
+    assert!(said.contains("the cache's disk is full\nexit 1\nleft: \n"), "{said}\n{told}");
+    assert!(said.contains("the repository's disk is full\nexit 1\nno boot set\n"), "{said}\n{told}");
+    assert_eq!(lines.last(), Some(&"built"), "{said}\n{told}");
+    assert_eq!(artifacts(&repository), before);
+}
+
+#[test]
+fn a_network_that_goes_away_in_the_middle_is_named_and_the_next_build_works() {
+    let repository = Repository::first_light();
+    let cache = tempfile::tempdir().expect("a temporary folder");
+    let network = Proxy::start(20 << 20);
+    let build = |proxied: bool| {
+        let mut build = Command::new(program("bramble"));
+        build.args(["image", "build"]).env("XDG_CACHE_HOME", cache.path()).current_dir(repository.path());
+        if proxied {
+            build.env("http_proxy", network.url());
+        }
+        build.output().expect("bramble starts")
+    };
+    let output = build(true);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(network.is_used_up(), "the packages did not come through the proxy: {told}");
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("from Debian: http") && told.contains("is the network away"), "{told}");
+    assert_eq!(repository.run(&["image", "inspect"]).status.code(), Some(1), "no half boot set");
+    let output = build(false);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(artifacts(&repository).len(), 4);
 }
 
 /// Takes minutes: run by `./dev soak`.

@@ -13,6 +13,8 @@ use bramble_system::Cancel;
 use crate::cli::Place;
 use crate::screen;
 
+/// The static program that becomes `/init` of a booting node; `build.rs` makes it.
+const STAGE1: &[u8] = include_bytes!(env!("BRAMBLE_STAGE1"));
 /// What goes by this name is never committed.
 const STATE: &str = ".bramble";
 
@@ -50,16 +52,10 @@ impl Workspace {
     /// Calls `work` with what a boot set of this repository is made of.
     fn with_ingredients<T>(&self, work: impl FnOnce(&Ingredients<'_>, &SigningKey, &Path) -> Result<T>) -> Result<T> {
         let agent = std::env::current_exe().context("cannot find this program")?;
-        let stage1 = agent.with_file_name("bramble-stage1");
-        anyhow::ensure!(
-            stage1.exists(),
-            "stage 1 ({}) is missing: it is built and installed beside `bramble` (`cargo build --release`)",
-            stage1.display()
-        );
         let authority = Authority::open(&self.keys())?;
         let key = SigningKey::open(&self.keys())?;
         let ingredients =
-            Ingredients { agent: &agent, stage1: &stage1, ca: authority.pem(), version: env!("CARGO_PKG_VERSION") };
+            Ingredients { agent: &agent, stage1: STAGE1, ca: authority.pem(), version: env!("CARGO_PKG_VERSION") };
         work(&ingredients, &key, &cache()?)
     }
 

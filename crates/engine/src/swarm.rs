@@ -8,9 +8,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bollard::models::{
-    LocalNodeState, NodeSpecRoleEnum, NodeState, ServiceServiceStatus, SwarmInitRequest, SwarmJoinRequest,
-};
+use bollard::models::{NodeSpecRoleEnum, NodeState, ServiceServiceStatus, SwarmInitRequest, SwarmJoinRequest};
 use bollard::query_parameters::{
     DeleteNodeOptionsBuilder, ImportImageOptions, LeaveSwarmOptionsBuilder, ListNodesOptions,
     ListServicesOptionsBuilder, ListTasksOptions, UpdateNodeOptionsBuilder,
@@ -20,13 +18,16 @@ use bramble_model::agent::{Answer, EngineState, Member, Observed, Replica, Servi
 use bramble_model::names::Name;
 use bramble_model::repository::EnginePart;
 use bramble_system::Command;
+use bytes::Bytes;
 use futures_util::StreamExt;
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
 
 use crate::Error;
 
 const SOCKET: &str = "/run/docker.sock";
-/// The node's certificate in its Swarm. Its organisation is the cluster's id (SwarmKit's
-/// `ca/certificates.go`), which the API tells to managers only.
+/// The node's certificate in its Swarm. It has the cluster's id, which the API tells to managers only.
 const CERTIFICATE: &str = "/var/lib/docker/swarm/certificates/swarm-node.crt";
 /// Port of the Swarm's managers.
 const MANAGER_PORT: u16 = 2377;
@@ -53,29 +54,32 @@ impl Swarm {
         Some(Swarm { docker })
     }
 
-    /// The node's place in a Swarm, as its own daemon sees it.
+    /// The node's place in a Swarm, as its own daemon sees it: asked often, so asked cheaply. Docker's
+    /// `/info` would start runc and docker-init each time to learn their versions.
     pub async fn state(&self) -> EngineState {
         let starting = |waiting_for: &str| EngineState::Starting { waiting_for: waiting_for.to_owned() };
-        let Ok(info) = self.docker.info().await else { return starting("dockerd does not answer") };
-        let Some(swarm) = info.swarm else { return EngineState::Alone };
-        let active = match swarm.local_node_state {
-            Some(LocalNodeState::ACTIVE) => true,
-            Some(LocalNodeState::PENDING) => return starting("it is joining"),
-            Some(LocalNodeState::ERROR) => false,
-            Some(LocalNodeState::LOCKED) => return starting("its Swarm is locked"),
-            Some(LocalNodeState::INACTIVE | LocalNodeState::EMPTY) | None => return EngineState::Alone,
+        let Ok(membership) = ping().await else { return starting("dockerd to answer") };
+        let (active, manager) = match membership.as_str() {
+            "active/manager" => (true, true),
+            "active/worker" => (true, false),
+            "pending" => return starting("the Swarm to let it join"),
+            "locked" => return starting("its Swarm to be unlocked"),
+            "error" => (false, false),
+            _ => return EngineState::Alone,
         };
-        let manager = swarm.control_available.unwrap_or(false);
         let certificate = tokio::fs::read(CERTIFICATE).await.ok();
-        match (certificate.as_deref().and_then(organisation), swarm.node_id) {
-            (Some((cluster, was_manager)), Some(node_id)) => {
-                // A manager without a quorum says ERROR and has no control; its certificate still
-                // says that it is one.
-                let manager_by_role = manager || (!active && was_manager);
-                EngineState::Member { cluster, node_id, manager: manager_by_role, reachable: active }
+        match certificate.as_deref().and_then(Certificate::read) {
+            Some(Certificate { cluster, node_id, manager: was_manager }) => {
+                // A manager without a quorum says "error"; its certificate still says what it is.
+                EngineState::Member {
+                    cluster,
+                    node_id,
+                    manager: manager || (!active && was_manager),
+                    reachable: active,
+                }
             }
-            _ if active => starting("its certificate is on its way"),
-            _ => EngineState::Alone,
+            None if active => starting("its certificate"),
+            None => EngineState::Alone,
         }
     }
 
@@ -264,21 +268,40 @@ fn docker(doing: &'static str) -> impl FnOnce(bollard::errors::Error) -> Error {
 }
 
 fn failed(error: Error) -> Answer {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(next) = cause {
-        text += &format!(": {next}");
-        cause = next.source();
-    }
-    Answer::Failed { error: text }
+    Answer::Failed { error: bramble_system::sentence(&error) }
 }
 
-/// The organisation in a certificate's subject, and whether its unit is `swarm-manager`.
-fn organisation(pem: &[u8]) -> Option<(String, bool)> {
-    let (_, pem) = x509_parser::pem::parse_x509_pem(pem).ok()?;
-    let certificate = pem.parse_x509().ok()?;
-    let subject = certificate.subject();
-    let organisation = subject.iter_organization().next()?.as_str().ok()?.to_owned();
-    let manager = subject.iter_organizational_unit().any(|unit| unit.as_str() == Ok("swarm-manager"));
-    Some((organisation, manager))
+/// What the daemon says of its membership when it is pinged: the header `Swarm` of `GET /_ping`
+/// (Docker Engine API 1.42 and later), which the client library does not hand out.
+async fn ping() -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+    let stream = UnixStream::connect(SOCKET).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request = hyper::Request::get("/_ping").header("host", "docker").body(Empty::<Bytes>::new())?;
+    let answer = tokio::time::timeout(Duration::from_secs(CALL), sender.send_request(request)).await??;
+    let swarm = answer.headers().get("swarm").ok_or("dockerd does not tell its Swarm")?;
+    Ok(swarm.to_str()?.to_owned())
+}
+
+/// What a node's certificate says (SwarmKit's `ca/certificates.go`).
+struct Certificate {
+    /// The organisation.
+    cluster: String,
+    /// The common name.
+    node_id: String,
+    /// The unit is `swarm-manager`.
+    manager: bool,
+}
+
+impl Certificate {
+    fn read(pem: &[u8]) -> Option<Self> {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pem).ok()?;
+        let certificate = pem.parse_x509().ok()?;
+        let subject = certificate.subject();
+        Some(Certificate {
+            cluster: subject.iter_organization().next()?.as_str().ok()?.to_owned(),
+            node_id: subject.iter_common_name().next()?.as_str().ok()?.to_owned(),
+            manager: subject.iter_organizational_unit().any(|unit| unit.as_str() == Ok("swarm-manager")),
+        })
+    }
 }

@@ -13,6 +13,7 @@ use bramble_model::names::{Digest, Name};
 use bramble_model::repository::EnginePart;
 use bramble_model::timeline::{Millis, What};
 use bramble_plan::admission::{Enrolment, State, Verdict};
+use bramble_system::now;
 use futures_util::{SinkExt, StreamExt};
 use sha2::{Digest as _, Sha256};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,7 +25,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::codec::{Framed, LinesCodec};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, Head, now, service};
+use crate::{Error, Head, service};
 
 /// An agent speaks every ten seconds; silence for three times as long means that it is gone.
 const SILENCE: Duration = Duration::from_secs(30);

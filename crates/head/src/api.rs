@@ -13,11 +13,12 @@ use axum::{Json, Router};
 use bramble_model::api::{Events, NodeStatus, PowerAction, Problem, Status, WorkloadStatus};
 use bramble_model::names::Name;
 use bramble_model::timeline::What;
+use bramble_system::now;
 use serde::Deserialize;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, Head, boot_http, now, page, service};
+use crate::{Error, Head, boot_http, page, service};
 
 /// The API's own description, OpenAPI 3.1.
 const OPENAPI: &str = include_str!("../../../docs/openapi.json");
@@ -54,15 +55,21 @@ pub(crate) async fn public(
     let address = head.http();
     let name = format!("HTTP ({address})");
     let listener = TcpListener::bind(address).await.map_err(service(&name))?;
-    let router = reading().with_state(head);
-    Ok(async move {
-        let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-        // Streams of layers may run for minutes; whoever stops the head does not wait for them.
-        tokio::select! {
-            served = serving => served.map_err(service(&name)),
-            () = async { stop.cancelled().await; tokio::time::sleep(Duration::from_millis(300)).await } => Ok(()),
-        }
-    })
+    let serving = axum::serve(listener, reading().with_state(head));
+    Ok(until(stop, name, move |end| serving.with_graceful_shutdown(end.cancelled_owned()).into_future()))
+}
+
+/// Serves until `stop` and a moment more: streams of layers may run for minutes, and whoever stops
+/// the head does not wait for them.
+async fn until<S: Future<Output = std::io::Result<()>>>(
+    stop: CancellationToken,
+    name: String,
+    serving: impl FnOnce(CancellationToken) -> S,
+) -> Result<(), Error> {
+    tokio::select! {
+        served = serving(stop.clone()) => served.map_err(service(&name)),
+        () = async { stop.cancelled().await; tokio::time::sleep(Duration::from_millis(300)).await } => Ok(()),
+    }
 }
 
 /// Serves everything on a Unix socket that only its owner may open.
@@ -80,14 +87,11 @@ pub(crate) fn control(
     }
     let listener = UnixListener::bind(path).map_err(service(&name))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(service(&name))?;
-    let router = reading().merge(changing()).with_state(head);
+    let serving = axum::serve(listener, reading().merge(changing()).with_state(head));
     let path = path.to_owned();
     Ok(async move {
-        let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-        let served = tokio::select! {
-            served = serving => served.map_err(service(&name)),
-            () = async { stop.cancelled().await; tokio::time::sleep(Duration::from_millis(300)).await } => Ok(()),
-        };
+        let served = until(stop, name, move |end| serving.with_graceful_shutdown(end.cancelled_owned()).into_future());
+        let served = served.await;
         // The next head makes its own.
         let _ = std::fs::remove_file(path);
         served
@@ -119,8 +123,8 @@ impl Head {
         let workloads = self.cluster.workloads.keys().map(|name| {
             let own = view.services.iter().filter(|service| service.workload.as_deref() == Some(name.as_str()));
             let services: Vec<_> = own.cloned().collect();
-            let current =
-                |service: &bramble_model::agent::Service| service.generation.as_ref() == generations.get(name);
+            let wanted = generations.get(name).and_then(Option::as_ref);
+            let current = |service: &bramble_model::agent::Service| service.generation.as_ref() == wanted;
             WorkloadStatus {
                 name: name.clone(),
                 current: !services.is_empty() && services.iter().all(current),
@@ -199,10 +203,7 @@ async fn power(
 ) -> Result<StatusCode, Refusal> {
     let node = head.named(&node)?;
     let driver = &head.power[&node];
-    let failed = |error: bramble_power::Error| {
-        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        refuse(StatusCode::BAD_GATEWAY, format!("{error}{cause}"), None)
-    };
+    let failed = |error: bramble_power::Error| refuse(StatusCode::BAD_GATEWAY, bramble_system::sentence(&error), None);
     if matches!(action, PowerAction::Off | PowerAction::Cycle) {
         driver.set(&node, false).await.map_err(failed)?;
         head.timeline.add(Some(&node), What::PowerOff);

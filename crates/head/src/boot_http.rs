@@ -4,7 +4,7 @@ use std::io::SeekFrom;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Response, StatusCode, header};
 use axum::response::IntoResponse;
@@ -12,13 +12,14 @@ use bramble_model::names::{BootId, Digest, Mac};
 use bramble_model::timeline::What;
 use bramble_netboot::ipxe::{self, Script};
 use bramble_netboot::range::{Part, part};
+use bramble_system::now;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
-use crate::{Head, now};
+use crate::Head;
 
 /// Bytes read from disk at a time.
 const CHUNK: usize = 256 << 10;
@@ -144,13 +145,13 @@ pub(crate) async fn file(
 }
 
 /// `GET /boot/loader/NAME`: a loader, for UEFI HTTP boot.
-pub(crate) async fn loader(Path(name): Path<String>) -> Response<Body> {
-    if !ipxe::LOADERS.contains(&name.as_str()) {
-        return text(StatusCode::NOT_FOUND, "no such loader\n");
-    }
-    match tokio::fs::read(std::path::Path::new(ipxe::FOLDER).join(name)).await {
-        Ok(bytes) => ([(header::CONTENT_TYPE, "application/efi")], bytes).into_response(),
-        Err(_) => text(StatusCode::NOT_FOUND, "Debian's package `ipxe` is not installed\n"),
+pub(crate) async fn loader(State(head): State<Arc<Head>>, Path(name): Path<String>) -> Response<Body> {
+    match head.loaders.get(&name) {
+        Some(file) => {
+            let bytes = Bytes::from_owner(Arc::clone(file));
+            ([(header::CONTENT_TYPE, "application/efi")], bytes).into_response()
+        }
+        None => text(StatusCode::NOT_FOUND, "no such loader\n"),
     }
 }
 

@@ -9,8 +9,9 @@ use bramble_model::names::{Mac, Name};
 use bramble_model::timeline::What;
 use bramble_netboot::dhcp::{Lease, LeaseStore};
 use bramble_netboot::{Client, Directory, Who};
+use bramble_system::now;
 
-use crate::{Head, now};
+use crate::Head;
 
 /// A firmware repeats itself: what it said within this many milliseconds is one event.
 const SAME: u64 = 4000;

@@ -25,12 +25,10 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bramble_image::Shelf;
 use bramble_model::names::Name;
 use bramble_model::repository::{Cluster, Dhcp, PowerKind};
-use bramble_model::timeline::Millis;
 use bramble_netboot::dhcp::{Interface, Leases, Pool, Server};
 use bramble_netboot::{BootServer, ipxe, router, tftp};
 use bramble_power::Driver;
@@ -98,11 +96,6 @@ fn list(addresses: &[Ipv4Addr]) -> String {
     addresses.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Milliseconds since the epoch.
-fn now() -> Millis {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
-}
-
 /// What every part of the head shares.
 struct Head {
     cluster: Cluster,
@@ -112,6 +105,8 @@ struct Head {
     authority: Authority,
     agents: Agents,
     interface: Interface,
+    /// The loaders that TFTP and HTTP hand out.
+    loaders: Arc<tftp::Files>,
     power: BTreeMap<Name, Driver>,
     /// What the reconcile loop waits for.
     waiting: reconcile::Waits,
@@ -151,6 +146,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Erro
         authority,
         agents: Agents::default(),
         interface,
+        loaders: Arc::new(loaders()?),
         power,
         waiting: reconcile::Waits::default(),
         observed: reconcile::View::default(),
@@ -194,8 +190,7 @@ async fn start(
         let store: Arc<dyn bramble_netboot::dhcp::LeaseStore> = Arc::clone(&book) as _;
         bramble_netboot::dhcp::run(server, wire, book, store, end).await.map_err(service("DHCP (ports 67 and 4011)"))
     });
-    let files = Arc::new(loaders()?);
-    let (book, end) = (Arc::clone(&directory), stop.clone());
+    let (files, book, end) = (Arc::clone(&head.loaders), Arc::clone(&directory), stop.clone());
     parts.spawn(async move { tftp::run(address, files, book, end).await.map_err(service("TFTP (port 69)")) });
     if head.cluster.network.no_ipv6_router {
         let (wire, end, timeline) = (head.interface.clone(), stop.clone(), Arc::clone(&head.timeline));
@@ -242,7 +237,7 @@ fn dhcp_server(head: &Head) -> Result<Server, Error> {
     Ok(Server { address: head.interface.address, boot, domain: head.cluster.domain.clone(), pool })
 }
 
-/// The loaders that TFTP and HTTP hand out.
+/// The loaders of Debian's package `ipxe`.
 fn loaders() -> Result<tftp::Files, Error> {
     let mut files = tftp::Files::new();
     for name in ipxe::LOADERS {

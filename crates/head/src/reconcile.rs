@@ -16,11 +16,12 @@ use bramble_model::names::{Digest, Name};
 use bramble_model::repository::EnginePart;
 use bramble_model::timeline::{Millis, What};
 use bramble_plan::swarm::{Facts, Node, Plan, Step, plan};
+use bramble_system::now;
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Head, now};
+use crate::Head;
 
 /// Between two looks at a cluster that changes, and at one that rests.
 const SOON: Duration = Duration::from_millis(1500);
@@ -78,11 +79,14 @@ struct Failure {
 
 impl Head {
     /// Workloads with the name of their content, read anew each time: the repository is the truth.
-    pub(crate) fn generations(&self) -> BTreeMap<Name, String> {
+    /// `None` where the file cannot be read.
+    pub(crate) fn generations(&self) -> BTreeMap<Name, Option<String>> {
         let read = |(name, workload): (&Name, &bramble_model::repository::Workload)| {
-            // A file that is away for a moment (an editor saves) is not a workload to remove.
-            let bytes = std::fs::read(&workload.path).unwrap_or_default();
-            (name.clone(), generation(&bytes))
+            let bytes = std::fs::read(&workload.path);
+            if let Err(error) = &bytes {
+                tracing::warn!(workload = %name, path = %workload.path.display(), %error, "its file cannot be read");
+            }
+            (name.clone(), bytes.ok().map(|bytes| generation(&bytes)))
         };
         self.cluster.workloads.iter().map(read).collect()
     }

@@ -12,7 +12,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::Store;
-use crate::{Error, now};
+use bramble_system::now;
+
+use crate::Error;
 
 /// Events that are kept.
 const KEPT: u64 = 20_000;

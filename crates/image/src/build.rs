@@ -21,7 +21,7 @@ pub struct Ingredients<'a> {
     /// The static program that nodes run as their agent.
     pub agent: &'a Path,
     /// The static program that becomes `/init`.
-    pub stage1: &'a Path,
+    pub stage1: &'a [u8],
     /// The head's CA certificate, PEM: whom the agents trust.
     pub ca: &'a str,
     pub version: &'a str,
@@ -55,7 +55,7 @@ pub fn build(
     let root = Root::of(&recipe, cache, refresh, cancel, progress)?;
     let site = site::layer(cluster, ingredients, cache, cancel, progress)?;
     progress("initrd and manifest");
-    let program = program(ingredients, key)?;
+    let program = program(ingredients, key);
     let drivers = File::open(root.drivers()).map_err(Error::file("cannot read drivers", &root.drivers()))?;
     let layer = |name: &str, path: &Path| Ok(Layer { name: name.to_owned(), artifact: shelf.take(path)? });
     let manifest = Manifest {
@@ -79,12 +79,10 @@ pub fn build(
 }
 
 /// The initrd's part that changes with the program.
-fn program(ingredients: &Ingredients<'_>, key: &SigningKey) -> Result<Vec<u8>, Error> {
-    let stage1 = fs::read(ingredients.stage1).map_err(Error::file("cannot read stage 1", ingredients.stage1))?;
+fn program(ingredients: &Ingredients<'_>, key: &SigningKey) -> Vec<u8> {
     let mut program = Vec::new();
-    initrd::write_program(&mut program, &stage1, &key.public())
-        .map_err(Error::file("cannot pack stage 1", ingredients.stage1))?;
-    Ok(program)
+    initrd::write_program(&mut program, ingredients.stage1, &key.public()).expect("memory takes what is written");
+    program
 }
 
 fn cmdline(cluster: &Cluster) -> String {
@@ -105,7 +103,7 @@ pub fn is_current(
     let Ok(set) = shelf.current() else { return Ok(false) };
     let Some(root) = Root::cached(&Recipe::of(cluster), cache)? else { return Ok(false) };
     let Some(site) = site::cached(cluster, ingredients, cache)? else { return Ok(false) };
-    let mut initrd = program(ingredients, key)?;
+    let mut initrd = program(ingredients, key);
     let drivers = fs::read(root.drivers()).map_err(Error::file("cannot read drivers", &root.drivers()))?;
     initrd.extend(drivers);
     let digest = |bytes: &[u8]| Digest(Sha256::digest(bytes).into());

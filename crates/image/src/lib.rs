@@ -43,12 +43,21 @@ pub enum Error {
     Malformed { path: PathBuf, problem: String },
     #[error("Debian {suite} has no package `{package}`: correct `image.packages` in bramble.toml")]
     NoSuchPackage { suite: String, package: String },
+    #[error("cannot fetch {} from Debian: {}: {}", count(.failed), .failed[0].0, .failed[0].1)]
+    Fetch { failed: Vec<(String, String)> },
     #[error("stopped on request")]
     Cancelled,
     #[error("there is no boot set yet: run `bramble image build`")]
     NoBootSet,
     #[error("no boot set begins with `{0}`: `bramble image ls` lists them")]
     NoSuchSet(String),
+}
+
+fn count(failed: &[(String, String)]) -> String {
+    match failed.len() {
+        1 => "a file".into(),
+        files => format!("{files} files, the first of them"),
+    }
 }
 
 impl Error {
@@ -64,12 +73,13 @@ impl Error {
             Error::Program { source: CommandError { failure: Failure::Failed { stderr, .. }, .. }, .. } => {
                 if stderr.contains("No space left") || stderr.contains("write failed") {
                     Some("free some space (`bramble image gc` removes old boot sets) and build again".into())
-                } else if stderr.contains("Temporary failure resolving") || stderr.contains("Could not connect") {
-                    Some("the network is away; nothing was changed, build again when it is back".into())
                 } else {
                     Some("nothing was changed; what is ready is kept, so building again goes on from there".into())
                 }
             }
+            Error::Fetch { .. } => Some(
+                "is the network away, or the mirror? nothing was changed: build again when `apt-get update` works".into(),
+            ),
             _ => None,
         }
     }

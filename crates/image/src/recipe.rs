@@ -67,9 +67,10 @@ pub(crate) const LEFT_OUT: &[&str] = &[
     "/usr/lib/modules/*/kernel/fs/f2fs/*",
 ];
 
-/// Kernel arguments that every node gets. `/dev/console` is the last console that exists.
+/// Kernel arguments that every node gets. `/dev/console` is the last console that exists. Nothing
+/// reads the audit log, which would grow by a line with each change of the packet filter.
 pub(crate) const CMDLINE: &str = "quiet console=tty0 console=ttyS0,115200n8 panic=30 systemd.getty_auto=no \
-                                  systemd.show_status=no net.ifnames=0";
+                                  systemd.show_status=no net.ifnames=0 audit=0";
 
 /// The inputs of a root layer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -138,9 +138,21 @@ fn bootstrap(recipe: &Recipe, tree: &Path, cancel: &Cancel) -> Result<(), Error>
                 let package = rest.split_whitespace().next().unwrap_or_default().to_owned();
                 return Err(Error::NoSuchPackage { suite: recipe.suite.clone(), package });
             }
+            if let Failure::Failed { stderr, .. } = &error.failure {
+                let failed = unfetched(stderr);
+                if !failed.is_empty() {
+                    return Err(Error::Fetch { failed });
+                }
+            }
             Err(Error::program("cannot make the Debian root")(error))
         }
     }
+}
+
+/// What apt says that it could not fetch, and why: `E: Failed to fetch URL  reason`.
+fn unfetched(stderr: &str) -> Vec<(String, String)> {
+    let lines = stderr.lines().filter_map(|line| line.split_once(": Failed to fetch ")?.1.split_once(' '));
+    lines.map(|(url, reason)| (url.to_owned(), reason.trim().to_owned())).collect()
 }
 
 /// Packs a tar archive as squashfs. Owners, modes and times are the archive's.

@@ -28,6 +28,10 @@ const STOCK: &[(&str, &str)] = &[
     ("etc/systemd/system/systemd-networkd.service.d/late.conf", include_str!("../../../images/late.conf")),
     ("etc/systemd/system/systemd-timesyncd.service.d/late.conf", include_str!("../../../images/late.conf")),
     ("etc/systemd/system/systemd-udev-trigger.service.d/late.conf", include_str!("../../../images/late.conf")),
+    ("etc/systemd/system/systemd-udev-trigger.service.d/coldplug.conf", include_str!("../../../images/coldplug.conf")),
+    ("etc/systemd/system/systemd-udevd.service.d/background.conf", include_str!("../../../images/background.conf")),
+    ("etc/systemd/system/systemd-timesyncd.service.d/background.conf", include_str!("../../../images/background.conf")),
+    ("etc/udev/rules.d/99-virtual-net.rules", include_str!("../../../images/virtual-net.rules")),
     ("etc/systemd/journald.conf.d/bramble.conf", include_str!("../../../images/journald.conf")),
     ("etc/systemd/network/80-bramble.network", include_str!("../../../images/bramble.network")),
     ("etc/docker/daemon.json", include_str!("../../../images/daemon.json")),
@@ -78,11 +82,13 @@ const MASKED: &[&str] = &[
     "systemd-update-utmp.service",
     "systemd-user-sessions.service",
     "dev-hugepages.mount",
+    "sys-fs-fuse-connections.mount",
     "sys-kernel-debug.mount",
     "sys-kernel-tracing.mount",
     "modprobe@configfs.service",
     "modprobe@drm.service",
     "modprobe@efi_pstore.service",
+    "modprobe@fuse.service",
 ];
 
 /// Generators that look for what a node does not have.

@@ -30,7 +30,7 @@ impl Accelerator {
     pub(crate) fn arguments(&self) -> [&'static str; 4] {
         match self {
             Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            Accelerator::Emulation(_) => ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "Opteron_G3"],
+            Accelerator::Emulation(_) => ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "Opteron_G3,-svm"],
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use bramble_model::names::Name;
-use bramble_model::repository::{LabFirmware, Node};
+use bramble_model::repository::{EnginePart, LabFirmware, Node};
 use tokio::process::{Child, Command};
 
 use crate::accelerator::Accelerator;
@@ -17,12 +17,18 @@ const OVMF: [(&str, &str); 2] = [
     ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
 ];
 
+/// Emulated processors are more than this computer has. A manager's come first then: its workers
+/// have no Swarm to join before it is up.
+const YIELDING: u8 = 10;
+
 /// The machine.
 pub(crate) struct Machine {
     pub(crate) node: Name,
     pub(crate) firmware: LabFirmware,
     pub(crate) console: PathBuf,
     arguments: Vec<String>,
+    /// How much it yields to the other machines, nice(2).
+    nice: u8,
     process: Option<Child>,
 }
 
@@ -90,7 +96,11 @@ impl Machine {
                 format!("if=pflash,unit=1,format=raw,file={}", own.display()),
             ]);
         }
-        Ok(Machine { node: node.clone(), firmware: declared.machine.firmware, console, arguments, process: None })
+        let nice = match (accelerator, declared.part) {
+            (Accelerator::Emulation(_), EnginePart::Worker) => YIELDING,
+            _ => 0,
+        };
+        Ok(Machine { node: node.clone(), firmware: declared.machine.firmware, console, arguments, nice, process: None })
     }
 
     /// The process, while the machine is on. A machine that switched itself off is off.
@@ -110,7 +120,8 @@ impl Machine {
                 // QEMU's own complaints go behind what the machine printed.
                 let log =
                     File::options().append(true).open(&self.console).map_err(Error::io("cannot open the console"))?;
-                let process = Command::new("qemu-system-x86_64")
+                let process = Command::new("nice")
+                    .args(["-n", &self.nice.to_string(), "qemu-system-x86_64"])
                     .args(&self.arguments)
                     .stdin(Stdio::null())
                     .stdout(Stdio::null())

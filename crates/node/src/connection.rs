@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bramble_model::agent::{Answer, EngineState, EnrolRequest, Enrolled, FromAgent, LONGEST_LINE, ToAgent};
 use bramble_model::repository::EnginePart;
@@ -99,9 +99,8 @@ async fn enrol(boot: &Boot, identity: &Identity) -> Result<Enrolled, Error> {
 
 /// Milliseconds until the certificate should be renewed.
 fn until_renewal(identity: &Identity) -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
-    let due = identity.enrolled().map_or(0, |enrolled| u128::from(enrolled.renew_at));
-    Duration::from_millis(u64::try_from(due.saturating_sub(now)).unwrap_or(u64::MAX))
+    let due = identity.enrolled().map_or(0, |enrolled| enrolled.renew_at);
+    Duration::from_millis(due.saturating_sub(bramble_system::now()))
 }
 
 async fn converse(

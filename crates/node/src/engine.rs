@@ -70,7 +70,7 @@ async fn run(engine: Engine, mut part: watch::Receiver<Option<EnginePart>>) {
     };
     for archive in containers() {
         while let Err(error) = swarm.load(&archive).await {
-            let error = crate::sentence(&error);
+            let error = bramble_system::sentence(&error);
             tracing::error!(archive = %archive.display(), error, "cannot load a container");
             tell(starting(&format!("the container {} to load: {error}", archive.display())));
             sleep(REST).await;

@@ -55,7 +55,7 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
             Ok(never) => match never {},
             Err(error) => error,
         };
-        let sentence = sentence(&error);
+        let sentence = bramble_system::sentence(&error);
         tracing::warn!(error = sentence, "no connection to the head");
         if matches!(error, Error::Refused(_)) {
             // Whoever stands before the machine should see why it does not go on.
@@ -64,15 +64,4 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
         sleep(Duration::from_secs(wait)).await;
         wait = if matches!(error, Error::Ended(_)) { 1 } else { (wait * 2).min(15) };
     }
-}
-
-/// An error with its causes.
-fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text += &format!(": {next}");
-        cause = next.source();
-    }
-    text
 }

@@ -97,7 +97,7 @@ pub fn explain(status: &Status, node: &NodeStatus) -> Explanation {
 
 fn engine(node: &NodeStatus) -> String {
     match node.engine() {
-        Some(EngineState::Starting { waiting_for }) => format!("the engine is starting: {waiting_for}"),
+        Some(EngineState::Starting { waiting_for }) => format!("the engine waits for {waiting_for}"),
         Some(EngineState::Alone) => "the engine is up and has not joined yet".into(),
         Some(EngineState::Member { reachable: false, .. }) => "the engine waits for a majority of its managers".into(),
         Some(_) | None => "the agent is connected and the engine has not reported".into(),

@@ -19,8 +19,8 @@ pub struct Facts {
     pub view: Option<(Name, Observed)>,
     /// The cluster that the nodes belonged to when last seen.
     pub remembered: Option<String>,
-    /// Workloads of the repository with the name of their content.
-    pub workloads: BTreeMap<Name, String>,
+    /// Workloads of the repository with the name of their content; `None` where it cannot be read.
+    pub workloads: BTreeMap<Name, Option<String>>,
 }
 
 /// One declared node.
@@ -160,7 +160,7 @@ fn members(facts: &Facts, seed: &Name, cluster: &str, plan: &mut Plan) {
             }
             Some(EngineState::Starting { waiting_for }) => {
                 plan.waits
-                    .push(Wait { subject: name.to_string(), reason: format!("Docker is starting: {waiting_for}") });
+                    .push(Wait { subject: name.to_string(), reason: format!("its engine waits for {waiting_for}") });
             }
             Some(EngineState::None) => {}
             None => plan.waits.push(Wait { subject: name.to_string(), reason: "its agent is not connected".into() }),
@@ -198,6 +198,12 @@ fn forget(facts: &Facts, through: &Name, view: &Observed, plan: &mut Plan) {
 
 fn workloads(facts: &Facts, through: &Name, view: &Observed, plan: &mut Plan) {
     for (name, generation) in &facts.workloads {
+        let Some(generation) = generation else {
+            // An editor saves, or a disk is full: what runs goes on.
+            let reason = "its file cannot be read; what is deployed stays".into();
+            plan.waits.push(Wait { subject: name.to_string(), reason });
+            continue;
+        };
         let mut services =
             view.services.iter().filter(|service| service.workload.as_deref() == Some(name.as_str())).peekable();
         let current =

@@ -90,7 +90,7 @@ fn a_node_that_is_only_off_keeps_its_entry() {
 #[test]
 fn a_changed_workload_is_deployed_and_a_removed_one_goes_but_nothing_of_others() {
     let mut facts = facts([("m1", node(EnginePart::Manager, Some(member("s", "a", true))))]);
-    facts.workloads = BTreeMap::from([(name("whoami"), "2".to_owned())]);
+    facts.workloads = BTreeMap::from([(name("whoami"), Some("2".to_owned()))]);
     let service = |workload: Option<&str>, generation: &str| Service {
         workload: workload.map(str::to_owned),
         generation: Some(generation.into()),
@@ -187,7 +187,7 @@ fn any_engine() -> impl Strategy<Value = Option<EngineState>> {
 fn any_facts() -> impl Strategy<Value = Facts> {
     let part = prop_oneof![Just(EnginePart::Manager), Just(EnginePart::Worker), Just(EnginePart::None)];
     let nodes = prop::collection::btree_map("[a-e]", (part, any_engine()), 0..6);
-    let workloads = prop::collection::btree_map("[p-r]", "[12]", 0..3);
+    let workloads = prop::collection::btree_map("[p-r]", prop::option::of("[12]"), 0..3);
     (nodes, workloads, prop::option::of("[ab]")).prop_map(|(nodes, workloads, remembered)| Facts {
         nodes: nodes.into_iter().map(|(text, (part, engine))| (name(&text), node(part, engine))).collect(),
         workloads: workloads.into_iter().map(|(text, generation)| (name(&text), generation)).collect(),

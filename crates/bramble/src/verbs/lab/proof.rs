@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bramble_lab::{Lab, Places};
@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// One request: a service that is starting may accept and not answer.
 const REQUEST: Duration = Duration::from_secs(3);
 
-/// Between two answered requests.
+/// After an answer from a node that had not answered yet: the mesh chooses in turn.
 const BETWEEN: Duration = Duration::from_millis(50);
 
 /// What answered.
@@ -70,18 +70,19 @@ pub async fn gather(
         requests += 1;
         match tokio::time::timeout(REQUEST, fetch(local, &check.path)).await {
             Ok(Ok(answer)) => {
-                let at = now();
+                let at = bramble_system::now();
                 if first.is_none() && !quiet {
                     println!("first answer: {}", answer.replace('\n', " "));
                 }
                 let first = *first.get_or_insert(at);
-                // The mesh chooses in turn; a new replica joins the turn a moment after it runs.
-                tokio::time::sleep(BETWEEN).await;
                 let node = answer.lines().find_map(|line| line.strip_prefix("node="));
-                nodes.insert(node.context("the workload does not say its node (a line `node=NAME`)")?.to_owned());
+                let is_new =
+                    nodes.insert(node.context("the workload does not say its node (a line `node=NAME`)")?.to_owned());
                 if wanted > 0 && nodes.len() >= wanted {
                     return Ok(Proof { url: format!("http://{local}{}", check.path), nodes, requests, first, all: at });
                 }
+                // Those that have not answered are starting: requests would only slow them down.
+                tokio::time::sleep(if is_new { BETWEEN } else { LOOK }).await;
             }
             // Not there yet.
             Ok(Err(_)) | Err(_) => tokio::time::sleep(LOOK).await,
@@ -108,10 +109,6 @@ async fn fetch(to: SocketAddr, path: &str) -> Result<String> {
     let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
     anyhow::ensure!(head.starts_with("HTTP/1.1 200"), "not a 200");
     Ok(body.to_owned())
-}
-
-fn now() -> Millis {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// The times of a boot of the whole lab.
