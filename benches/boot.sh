@@ -10,14 +10,6 @@ bin=$PWD/target/x86_64-unknown-linux-musl/release
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-need() { for p in "$@"; do dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=" $p"; done; }
-missing=
-need jq cpio zstd python3-minimal dnsmasq-base
-if [ -n "$missing" ]; then
-    # shellcheck disable=SC2086
-    if [ "$(id -u)" = 0 ]; then apt-get install -y -q --no-install-recommends $missing >/dev/null
-    else sudo apt-get install -y -q --no-install-recommends $missing >/dev/null; fi
-fi
 python=$(command -v python3)
 
 median() { sort -n | awk '{v[NR]=$1} END {print v[int((NR+1)/2)]}'; }
@@ -63,7 +55,7 @@ kernel http://10.99.0.1:8000/kernel initrd=initrd quiet console=tty0 console=tty
 initrd http://10.99.0.1:8000/initrd
 boot
 SCRIPT
-accelerator=(-accel "tcg,thread=multi,tb-size=256" -cpu Opteron_G3)
+accelerator=(-accel "tcg,thread=multi,tb-size=256" -cpu Opteron_G3,-svm)
 peer_once() {
     cat >"$work/peer.sh" <<INNER
 set -e

@@ -66,6 +66,15 @@ impl Repository {
         });
     }
 
+    /// Leaves addresses to the router on the wire.
+    pub fn beside_a_router(&self) {
+        self.edit(|text| {
+            let text = text.replace("dhcp      = \"full\"", "dhcp = \"proxy\"");
+            let ours = |line: &&str| !["subnet", "pool", "address"].iter().any(|key| line.starts_with(key));
+            text.lines().filter(ours).collect::<Vec<_>>().join("\n")
+        });
+    }
+
     /// Runs `bramble` with these words on this repository.
     pub fn run(&self, words: &[&str]) -> Output {
         let output = Command::new(program("bramble")).args(words).current_dir(self.path()).output();

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use bramble_tests::{Lab, Repository, has_reached, node, program};
 use serde_json::Value;
@@ -56,57 +56,82 @@ fn a_flipped_byte_is_never_mounted_and_a_stranger_boots_nothing() {
 fn a_machine_boots_beside_a_home_router() {
     let repository = Repository::first_light();
     repository.only("m1");
-    repository.edit(|text| {
-        let text = text.replace("dhcp      = \"full\"", "dhcp = \"proxy\"").replace("address = \"10.77.0.11\"\n", "");
-        text.lines()
-            .filter(|line| !line.starts_with("subnet") && !line.starts_with("pool"))
-            .collect::<Vec<_>>()
-            .join("\n")
-    });
+    repository.beside_a_router();
     let mut lab = Lab::start(repository);
     lab.repository.must(&["power", "on", "m1"]);
     lab.wait("the machine is in its root", 150, |status| has_reached(status, "m1", "system"));
 }
 
-/// Full DHCP on a wire where a real dnsmasq answers, in namespaces of the test's own.
+/// A wire of the test's own: `eth0` here, with the head's address, and `other` in the namespace that
+/// `beside` enters.
+const WIRE: &str = r#"
+    set -e
+    ip link set lo up
+    ip link add eth0 type veth peer name other
+    unshare --net sleep 90 & other=$!
+    while [ "$(readlink /proc/$other/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.05; done
+    ip link set other netns $other
+    beside() { nsenter --net=/proc/$other/ns/net "$@"; }
+    ip address add 10.77.0.1/24 dev eth0
+    ip link set eth0 up
+"#;
+
+/// Runs a script on [`WIRE`].
+fn on_a_wire(repository: &Repository, script: &str) -> Output {
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "bash", "-c"])
+        .arg(format!("{WIRE}{script}"))
+        .env("BRAMBLE", program("bramble"))
+        .env("REPOSITORY", repository.path())
+        .output();
+    output.expect("unshare starts")
+}
+
+/// Full DHCP where a real dnsmasq answers.
 #[test]
 fn full_dhcp_does_not_start_beside_another_server() {
     let repository = Repository::first_light();
     let script = r#"
-        set -e
-        ip link set lo up
-        ip link add eth0 type veth peer name router
-        unshare --net sleep 60 & other=$!
-        while [ "$(readlink /proc/$other/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.05; done
-        ip link set router netns $other
-        ip address add 10.77.0.1/24 dev eth0
-        ip link set eth0 up
-        nsenter --net=/proc/$other/ns/net ip address add 10.77.0.254/24 dev router
-        nsenter --net=/proc/$other/ns/net ip link set router up
-        nsenter --net=/proc/$other/ns/net dnsmasq --no-daemon --conf-file=/dev/null --port=0 \
-            --interface=router --bind-interfaces --dhcp-range=10.77.0.50,10.77.0.60,1h --dhcp-leasefile=/dev/null &
+        beside ip address add 10.77.0.254/24 dev other
+        beside ip link set other up
+        beside dnsmasq --no-daemon --conf-file=/dev/null --port=0 --interface=other --bind-interfaces \
+            --dhcp-range=10.77.0.50,10.77.0.60,1h --dhcp-leasefile=/dev/null &
         sleep 0.5
         timeout 30 "$BRAMBLE" serve "$REPOSITORY"
     "#;
-    let output = Command::new("unshare")
-        .args([
-            "--user",
-            "--map-root-user",
-            "--net",
-            "--pid",
-            "--fork",
-            "--mount-proc",
-            "--kill-child",
-            "bash",
-            "-c",
-            script,
-        ])
-        .env("BRAMBLE", program("bramble"))
-        .env("REPOSITORY", repository.path())
-        .output()
-        .expect("unshare starts");
+    let output = on_a_wire(&repository, script);
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.contains("another DHCP server answers there (10.77.0.254)"), "{told}");
     assert!(told.contains("help: "), "{told}");
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// What the head sends is captured: nothing to a phone (a real udhcpc), and, so that the capture is
+/// known to work, an offer to the same client once it says that it boots, with a known address.
+#[test]
+fn a_phone_gets_no_answer_in_proxy_mode() {
+    let repository = Repository::first_light();
+    repository.beside_a_router();
+    let script = r#"
+        cd "$REPOSITORY"
+        "$BRAMBLE" serve . & head=$!
+        until "$BRAMBLE" status >/dev/null 2>&1; do sleep 0.1; done
+        tcpdump -i eth0 -n -l 'udp and src host 10.77.0.1 and src port 67' >sent 2>/dev/null & capture=$!
+        sleep 1
+        ask() { beside udhcpc -i other -n -q -f -t 3 -T 1 -s /bin/true "$@" >/dev/null 2>&1 || true; }
+        beside ip link set other up
+        ask
+        ask -V android-dhcp-14
+        sleep 1
+        echo "to a phone: $(wc -l <sent)"
+        beside ip link set other address 52:54:00:00:00:01
+        ask -V PXEClient:Arch:00007:UNDI:003016 -x 0x5d:0007
+        sleep 1
+        echo "to a booting machine: $(( $(wc -l <sent) > 0 ))"
+        kill $capture $head
+    "#;
+    let output = on_a_wire(&repository, script);
+    let said = String::from_utf8_lossy(&output.stdout);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("to a phone: 0\nto a booting machine: 1\n"), "{said}\n{told}");
 }

@@ -43,7 +43,7 @@ pub enum Error {
     Malformed { path: PathBuf, problem: String },
     #[error("Debian {suite} has no package `{package}`: correct `image.packages` in bramble.toml")]
     NoSuchPackage { suite: String, package: String },
-    #[error("cannot fetch {} from Debian: {}: {}", count(.failed), .failed[0].0, .failed[0].1)]
+    #[error("cannot fetch {}: {}{}", .failed[0].0, .failed[0].1, others(.failed.len()))]
     Fetch { failed: Vec<(String, String)> },
     #[error("stopped on request")]
     Cancelled,
@@ -53,11 +53,8 @@ pub enum Error {
     NoSuchSet(String),
 }
 
-fn count(failed: &[(String, String)]) -> String {
-    match failed.len() {
-        1 => "a file".into(),
-        files => format!("{files} files, the first of them"),
-    }
+fn others(failed: usize) -> String {
+    if failed > 1 { format!(" (and {} more)", failed - 1) } else { String::new() }
 }
 
 impl Error {
@@ -78,7 +75,8 @@ impl Error {
                 }
             }
             Error::Fetch { .. } => Some(
-                "is the network away, or the mirror? nothing was changed: build again when `apt-get update` works".into(),
+                "is the network away, or the mirror? nothing was changed: build again when `apt-get update` works"
+                    .into(),
             ),
             _ => None,
         }
