@@ -66,10 +66,10 @@ impl Repository {
         });
     }
 
-    /// Leaves addresses to the router on the wire.
-    pub fn beside_a_router(&self) {
+    /// Leaves addresses to the router on the wire, and what to boot as well with the mode "router".
+    pub fn beside_a_router(&self, mode: &str) {
         self.edit(|text| {
-            let text = text.replace("dhcp      = \"full\"", "dhcp = \"proxy\"");
+            let text = text.replace("dhcp      = \"full\"", &format!("dhcp = \"{mode}\""));
             let ours = |line: &&str| !["subnet", "pool", "address"].iter().any(|key| line.starts_with(key));
             text.lines().filter(ours).collect::<Vec<_>>().join("\n")
         });

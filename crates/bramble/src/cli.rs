@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use bramble_model::names::Name;
 use bramble_model::repository::Problems;
+use bramble_netboot::recipe::Router;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// From a box of powered-off boards to a running cluster, from one git repository.
@@ -101,6 +102,21 @@ pub enum Verb {
     #[command(after_help = "Example:\n  bramble why w1")]
     Why {
         node: Name,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+    /// Print what to put into a router's own DHCP offer, for firmware that never merges two offers.
+    #[command(
+        name = "router-recipe",
+        after_help = "Examples:\n  bramble router-recipe dnsmasq\n  bramble router-recipe openwrt -C home --head 192.168.1.10\n\nWith it, set `dhcp = \"router\"` in bramble.toml."
+    )]
+    RouterRecipe {
+        /// dnsmasq, kea, mikrotik, openwrt, pihole or unifi
+        #[arg(value_parser = router)]
+        router: Router,
+        /// Address of the head. Default: that of `network.interface` on this machine.
+        #[arg(long)]
+        head: Option<std::net::Ipv4Addr>,
         #[command(flatten)]
         place: FlagPlace,
     },
@@ -250,6 +266,12 @@ pub enum LabVerb {
         #[arg(long, value_parser = forward)]
         forward: Vec<(String, RawFd)>,
     },
+}
+
+fn router(text: &str) -> Result<Router, String> {
+    let known: Vec<&str> = Router::ALL.iter().map(|(name, _)| *name).collect();
+    let found = Router::ALL.iter().find(|(name, _)| *name == text);
+    found.map(|(_, router)| *router).ok_or_else(|| format!("expected one of {}", known.join(", ")))
 }
 
 fn forward(text: &str) -> Result<(String, RawFd), String> {

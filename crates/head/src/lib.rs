@@ -120,6 +120,14 @@ impl Head {
     }
 }
 
+/// Where the HTTP service of this cluster's head is, asked on the machine that runs it.
+///
+/// # Errors
+/// When this machine has no such interface.
+pub fn http_address(cluster: &Cluster) -> Result<SocketAddrV4, Error> {
+    Ok(SocketAddrV4::new(interface::find(&cluster.network.interface)?.address, cluster.network.http_port))
+}
+
 /// Runs the head until `stop`.
 ///
 /// # Errors
@@ -184,12 +192,14 @@ async fn start(
 ) -> Result<(), Error> {
     let directory: Arc<directory::Book> = Arc::new(directory::Book(Arc::clone(head)));
     let address = head.interface.address;
-    let server = dhcp_server(head)?;
-    let (wire, book, end) = (head.interface.clone(), Arc::clone(&directory), stop.clone());
-    parts.spawn(async move {
-        let store: Arc<dyn bramble_netboot::dhcp::LeaseStore> = Arc::clone(&book) as _;
-        bramble_netboot::dhcp::run(server, wire, book, store, end).await.map_err(service("DHCP (ports 67 and 4011)"))
-    });
+    if let Some(server) = dhcp_server(head)? {
+        let (wire, book, end) = (head.interface.clone(), Arc::clone(&directory), stop.clone());
+        parts.spawn(async move {
+            let store: Arc<dyn bramble_netboot::dhcp::LeaseStore> = Arc::clone(&book) as _;
+            let served = bramble_netboot::dhcp::run(server, wire, book, store, end).await;
+            served.map_err(service("DHCP (ports 67 and 4011)"))
+        });
+    }
     let (files, book, end) = (Arc::clone(&head.loaders), Arc::clone(&directory), stop.clone());
     parts.spawn(async move { tftp::run(address, files, book, end).await.map_err(service("TFTP (port 69)")) });
     if head.cluster.network.no_ipv6_router {
@@ -220,8 +230,10 @@ async fn start(
     Ok(())
 }
 
-fn dhcp_server(head: &Head) -> Result<Server, Error> {
+/// The DHCP server of this cluster; `None` where the home router does all of it.
+fn dhcp_server(head: &Head) -> Result<Option<Server>, Error> {
     let pool = match &head.cluster.network.dhcp {
+        Dhcp::Router => return Ok(None),
         Dhcp::Proxy => None,
         Dhcp::Full(subnet) => {
             let fixed =
@@ -234,7 +246,7 @@ fn dhcp_server(head: &Head) -> Result<Server, Error> {
         }
     };
     let boot = BootServer { http: head.http() };
-    Ok(Server { address: head.interface.address, boot, domain: head.cluster.domain.clone(), pool })
+    Ok(Some(Server { address: head.interface.address, boot, domain: head.cluster.domain.clone(), pool }))
 }
 
 /// The loaders of Debian's package `ipxe`.

@@ -86,8 +86,9 @@ impl Track {
         let Some(phase) = what.phase() else { return };
         let begins_anew = match what {
             What::PowerOn | What::PowerOff => true,
-            // Firmware and loader both ask; later, asking means that the machine started again.
-            What::Asked { .. } => !matches!(self.phase, Phase::Firmware | Phase::Loader),
+            // Firmware and loader both ask; later, asking means that the machine started again. Beside a
+            // router that says what to boot, the script is the first that is heard of it.
+            What::Asked { .. } | What::TftpSent { .. } | What::ScriptServed { .. } => self.phase > Phase::Loader,
             _ => false,
         };
         if begins_anew {
@@ -249,6 +250,15 @@ mod tests {
         }
         assert_eq!((track.phase, track.times[0]), (Phase::Kernel, (Phase::Firmware, 11)));
         assert!(!track.connected);
+    }
+
+    #[test]
+    fn a_machine_that_only_fetches_its_script_has_started_again() {
+        let mut track = Track::default();
+        for (at, what) in boot().iter().chain(&boot()[4..6]).enumerate() {
+            track.happen(at as Millis, what);
+        }
+        assert_eq!((track.phase, track.times[0]), (Phase::Kernel, (Phase::Loader, 11)));
     }
 
     #[test]

@@ -21,7 +21,7 @@ impl Wire {
     pub(crate) fn of(cluster: &Cluster) -> Self {
         let ((network, prefix), router) = match &cluster.network.dhcp {
             Dhcp::Full(subnet) => ((subnet.address, subnet.prefix), false),
-            Dhcp::Proxy => (cluster.lab.subnet, true),
+            Dhcp::Proxy | Dhcp::Router => (cluster.lab.subnet, true),
         };
         let first = u32::from(network) + 1;
         let last = (u32::from(network) | (u32::MAX >> prefix)) - 1;
@@ -46,15 +46,15 @@ impl Wire {
         ip(&["link", "set", bridge, "up"])
     }
 
-    /// The real dnsmasq as home router: addresses, and nothing to boot.
-    pub(crate) fn router_arguments(&self, bridge: &str, leases: &Path) -> Option<Vec<String>> {
+    /// The real dnsmasq as home router: addresses, and what its configuration adds to them.
+    pub(crate) fn router_arguments(&self, bridge: &str, configuration: &Path, leases: &Path) -> Option<Vec<String>> {
         let router = self.router?;
         let base = u32::from(router) & !0xff_u32.min(u32::MAX >> self.prefix);
         let (first, last) = (Ipv4Addr::from(base + 100), Ipv4Addr::from(base + 199));
         Some(vec![
             // The one mode in which it keeps its user and groups, of which the namespace has one.
             "--no-daemon".into(),
-            "--conf-file=/dev/null".into(),
+            format!("--conf-file={}", configuration.display()),
             "--port=0".into(),
             "--bind-interfaces".into(),
             format!("--interface={bridge}"),

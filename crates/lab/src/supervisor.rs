@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, SocketAddrV4, TcpListener};
 use std::os::fd::{FromRawFd, RawFd};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use bramble_model::names::Name;
-use bramble_model::repository::{Cluster, LabFirmware};
+use bramble_model::repository::{Cluster, Dhcp, LabFirmware, Network};
+use bramble_netboot::recipe::{Router, recipe};
 use bramble_power::lab::{Machine as Description, Reply, Request};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::{UnixListener, UnixStream};
@@ -49,7 +50,7 @@ pub async fn inside(cluster: &Cluster, state: &Path, forwards: &[(String, RawFd)
     for (index, (name, node)) in cluster.nodes.iter().enumerate() {
         machines.insert(name.clone(), Machine::make(name, node, index, bridge, &accelerator, &places)?);
     }
-    let mut router = router(&wire, bridge, &places)?;
+    let mut router = router(&wire, &cluster.network, &places)?;
     let mut tasks = JoinSet::new();
     let mut targets = Targets::new();
     for (name, descriptor) in forwards {
@@ -176,8 +177,15 @@ fn start_head(cluster: &Cluster, state: &Path, places: &Places) -> Result<Child,
         .map_err(Error::io(doing))
 }
 
-fn router(wire: &Wire, bridge: &str, places: &Places) -> Result<Option<Child>, Error> {
-    let Some(arguments) = wire.router_arguments(bridge, &places.scratch().join("router.leases")) else {
+fn router(wire: &Wire, network: &Network, places: &Places) -> Result<Option<Child>, Error> {
+    let boot = match network.dhcp {
+        Dhcp::Router => recipe(Router::Dnsmasq, SocketAddrV4::new(wire.head, network.http_port)),
+        Dhcp::Proxy | Dhcp::Full(_) => String::new(),
+    };
+    let configuration = places.scratch().join("router.conf");
+    std::fs::write(&configuration, boot).map_err(Error::io("cannot write the home router's configuration"))?;
+    let leases = places.scratch().join("router.leases");
+    let Some(arguments) = wire.router_arguments(&network.interface, &configuration, &leases) else {
         return Ok(None);
     };
     Command::new("dnsmasq")

@@ -9,6 +9,7 @@ pub mod client;
 pub mod dhcp;
 pub mod ipxe;
 pub mod range;
+pub mod recipe;
 pub mod router;
 pub mod tftp;
 

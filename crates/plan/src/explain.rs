@@ -43,7 +43,7 @@ pub fn explain(status: &Status, node: &NodeStatus) -> Explanation {
                 ("there is no boot set that it could boot".into(), Some("run `bramble image build`, then `bramble up`"))
             }
             Phase::Off => (
-                "nothing has been heard of it: no DHCP request came from its MAC addresses".into(),
+                "nothing has been heard of it: neither a DHCP request nor a fetch of its boot script came from its MAC addresses".into(),
                 Some(
                     "switch it on (`bramble power on`), set its firmware to boot from the network, and check cable and MAC in bramble.toml",
                 ),

@@ -7,6 +7,7 @@ mod lab;
 mod node;
 mod plan;
 mod power;
+mod router_recipe;
 mod serve;
 mod status;
 mod up;
@@ -53,6 +54,7 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
             NodeVerb::Approve { node, fingerprint, place } => wait(node::approve(&node, &fingerprint, &place.into())),
         },
         Verb::Why { node, place } => wait(why::run(&node, &place.into(), json)),
+        Verb::RouterRecipe { router, head, place } => router_recipe::run(router, head, &place.into(), json),
         Verb::Power { action, node, place } => wait(power::run(action, &node, &place.into())),
         Verb::Lab(verb) => match verb {
             LabVerb::Up { place, check, off, limit } => lab::up(&place, check, off, limit, json),

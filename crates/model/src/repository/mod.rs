@@ -60,6 +60,8 @@ pub struct Network {
 pub enum Dhcp {
     /// The home router does; the head only adds what to boot.
     Proxy,
+    /// The home router does, and says what to boot as well (`bramble router-recipe`).
+    Router,
     /// The head does.
     Full(Subnet),
 }

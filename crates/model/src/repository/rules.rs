@@ -59,6 +59,14 @@ struct Rules<'a> {
     problems: Vec<Problem>,
 }
 
+/// Words of `network.dhcp`.
+#[derive(Clone, Copy)]
+enum Mode {
+    Proxy,
+    Router,
+    Full,
+}
+
 impl Rules<'_> {
     fn wrong(&mut self, key: &[&str], message: impl Into<String>) -> &mut Problem {
         self.problems.push(self.source.problem(key, message));
@@ -126,9 +134,12 @@ impl Rules<'_> {
                 ),
             );
         }
-        let full =
-            self.word(&["network", "dhcp"], network.dhcp.as_deref(), "DHCP mode", &[("proxy", false), ("full", true)]);
-        let dhcp = if full { Dhcp::Full(self.subnet(network)?) } else { self.proxy(network) };
+        let modes = [("proxy", Mode::Proxy), ("router", Mode::Router), ("full", Mode::Full)];
+        let dhcp = match self.word(&["network", "dhcp"], network.dhcp.as_deref(), "DHCP mode", &modes) {
+            Mode::Full => Dhcp::Full(self.subnet(network)?),
+            Mode::Proxy => self.without_addresses(network, "proxy", Dhcp::Proxy),
+            Mode::Router => self.without_addresses(network, "router", Dhcp::Router),
+        };
         let (http_port, agent_port) = (network.http_port.unwrap_or(7080), network.agent_port.unwrap_or(7443));
         if http_port == agent_port {
             self.wrong(&["network", "agent_port"], format!("port {agent_port} is already the `http_port`"));
@@ -142,7 +153,8 @@ impl Rules<'_> {
         })
     }
 
-    fn proxy(&mut self, network: &written::NetworkSection) -> Dhcp {
+    /// A mode in which the head hands out no addresses.
+    fn without_addresses(&mut self, network: &written::NetworkSection, mode: &str, dhcp: Dhcp) -> Dhcp {
         let only_full = [
             ("pool", network.pool.is_some()),
             ("router", network.router.is_some()),
@@ -153,12 +165,12 @@ impl Rules<'_> {
             if written {
                 self.wrong(
                     &["network", key],
-                    "has no effect while `dhcp` is \"proxy\": the home router hands out addresses",
+                    format!("has no effect while `dhcp` is \"{mode}\": the home router hands out addresses"),
                 )
                 .help = Some("remove it, or set `dhcp = \"full\"`".into());
             }
         }
-        Dhcp::Proxy
+        dhcp
     }
 
     fn cidr(&mut self, key: &[&str], text: &str) -> Option<(Ipv4Addr, u8)> {
@@ -383,7 +395,7 @@ impl Rules<'_> {
         let key = ["nodes", name, "address"];
         let address = self.address(&key, node.address.as_deref()?)?;
         match network.as_ref().map(|network| &network.dhcp) {
-            Some(Dhcp::Proxy) => {
+            Some(Dhcp::Proxy | Dhcp::Router) => {
                 self.wrong(&key, "a fixed address needs full DHCP").help =
                     Some("give the machine its address in the home router, or set `network.dhcp = \"full\"`".into());
             }

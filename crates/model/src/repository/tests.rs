@@ -100,6 +100,7 @@ golden! {
     pool_malformed: "10.77.0.100-10.77.0.199" => "10.77.0.100/28";
     full_dhcp_without_a_pool: "pool = \"10.77.0.100-10.77.0.199\"\n" => "";
     proxy_dhcp_with_a_pool: "\"full\"" => "\"proxy\"";
+    the_routers_dhcp_with_a_pool: "\"full\"" => "\"router\"";
     unknown_dhcp_mode: "\"full\"" => "\"ful\"";
     subnet_malformed: "10.77.0.0/24" => "10.77.0.0";
     subnet_with_host_bits: "10.77.0.0/24" => "10.77.0.7/24";

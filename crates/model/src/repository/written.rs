@@ -52,6 +52,7 @@ pub struct NetworkSection {
     /// The head's network interface that the nodes hang on.
     pub interface: String,
     /// "proxy" (default): the home router hands out addresses, bramble adds what to boot.
+    /// "router": the home router does both; `bramble router-recipe` prints its configuration.
     /// "full": bramble hands out addresses; needs `subnet` and `pool`.
     pub dhcp: Option<String>,
     /// The wire's subnet, such as "10.77.0.0/24".
@@ -148,7 +149,7 @@ pub struct WorkloadSection {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LabSection {
-    /// Subnet of the lab's wire where `network.dhcp` is "proxy". Default: "10.77.0.0/24".
+    /// Subnet of the lab's wire where `network.dhcp` is not "full". Default: "10.77.0.0/24".
     pub subnet: Option<String>,
     /// What `bramble lab up --check` asks.
     pub check: Option<CheckSection>,

@@ -1,0 +1,25 @@
+//! `bramble router-recipe`
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use anyhow::Result;
+use bramble_model::repository::Cluster;
+use bramble_netboot::recipe::{Router, recipe};
+
+use crate::cli::{Exit, Place};
+use crate::screen;
+
+pub fn run(router: Router, head: Option<Ipv4Addr>, place: &Place, json: bool) -> Result<Exit> {
+    let cluster = Cluster::load(&place.repository)?;
+    let http = match head {
+        Some(address) => SocketAddrV4::new(address, cluster.network.http_port),
+        None => bramble_head::http_address(&cluster)?,
+    };
+    let text = recipe(router, http);
+    if json {
+        screen::json(&serde_json::json!({ "recipe": text }))?;
+    } else {
+        print!("{text}");
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,42 @@
+//! Beside a home router that hands out addresses: a real dnsmasq, and real firmware.
+
+use std::fs;
+use std::process::Command;
+
+use bramble_tests::{Lab, Repository, has_reached};
+
+#[test]
+fn a_machine_boots_beside_a_home_router() {
+    let repository = Repository::first_light();
+    repository.only("m1");
+    repository.beside_a_router("proxy");
+    let mut lab = Lab::start(repository);
+    lab.repository.must(&["power", "on", "m1"]);
+    lab.wait("the machine is in its root", 150, |status| has_reached(status, "m1", "system"));
+}
+
+/// BIOS and UEFI, with the recipe in the router and no DHCP of the head's own.
+#[test]
+fn machines_boot_by_the_routers_own_offer() {
+    let repository = Repository::first_light();
+    repository.beside_a_router("router");
+    let mut lab = Lab::start(repository);
+    for node in ["m1", "w1"] {
+        lab.repository.must(&["power", "on", node]);
+    }
+    for (node, what) in [("m1", "the BIOS machine is in its root"), ("w1", "the UEFI machine is in its root")] {
+        lab.wait(what, 240, |status| has_reached(status, node, "system"));
+        let asked = lab.events(node).iter().filter(|event| event["what"]["kind"] == "asked").count();
+        assert_eq!(asked, 0, "{node} asked the head for its boot file");
+    }
+}
+
+#[test]
+fn dnsmasq_accepts_its_recipe() {
+    let repository = Repository::first_light();
+    let place = repository.path().join("dnsmasq.conf");
+    fs::write(&place, repository.must(&["router-recipe", "dnsmasq", "--head", "10.77.0.1"])).expect("written");
+    let check = Command::new("dnsmasq").arg("--test").arg(format!("--conf-file={}", place.display())).output();
+    let check = check.expect("dnsmasq starts");
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+}
