@@ -116,7 +116,7 @@ struct Head {
 
 impl Head {
     fn http(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(self.interface.address, self.cluster.network.http_port)
+        self.cluster.network.http(self.interface.address)
     }
 }
 
@@ -125,7 +125,7 @@ impl Head {
 /// # Errors
 /// When this machine has no such interface.
 pub fn http_address(cluster: &Cluster) -> Result<SocketAddrV4, Error> {
-    Ok(SocketAddrV4::new(interface::find(&cluster.network.interface)?.address, cluster.network.http_port))
+    Ok(cluster.network.http(interface::find(&cluster.network.interface)?.address))
 }
 
 /// Runs the head until `stop`.

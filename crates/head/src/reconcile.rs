@@ -84,7 +84,7 @@ impl Head {
         let read = |(name, workload): (&Name, &bramble_model::repository::Workload)| {
             let bytes = std::fs::read(&workload.path);
             if let Err(error) = &bytes {
-                tracing::warn!(workload = %name, path = %workload.path.display(), %error, "its file cannot be read");
+                tracing::debug!(workload = %name, path = %workload.path.display(), %error, "its file cannot be read");
             }
             (name.clone(), bytes.ok().map(|bytes| generation(&bytes)))
         };

@@ -8,13 +8,12 @@ use bramble_model::agent::{Facts, Health};
 use bramble_model::names::Name;
 use bramble_model::repository::Cluster;
 use bramble_model::timeline::{Event, Millis, Phase, What};
+use bramble_system::now;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::Store;
-use bramble_system::now;
-
 use crate::Error;
+use crate::store::Store;
 
 /// Events that are kept.
 const KEPT: u64 = 20_000;

@@ -43,8 +43,9 @@ pub enum Error {
     Malformed { path: PathBuf, problem: String },
     #[error("Debian {suite} has no package `{package}`: correct `image.packages` in bramble.toml")]
     NoSuchPackage { suite: String, package: String },
-    #[error("cannot fetch {}: {}{}", .failed[0].0, .failed[0].1, others(.failed.len()))]
-    Fetch { failed: Vec<(String, String)> },
+    /// `more` files beside this one could not be fetched.
+    #[error("cannot fetch {url}: {reason}{}", others(*.more))]
+    Fetch { url: String, reason: String, more: usize },
     #[error("stopped on request")]
     Cancelled,
     #[error("there is no boot set yet: run `bramble image build`")]
@@ -53,8 +54,8 @@ pub enum Error {
     NoSuchSet(String),
 }
 
-fn others(failed: usize) -> String {
-    if failed > 1 { format!(" (and {} more)", failed - 1) } else { String::new() }
+fn others(more: usize) -> String {
+    if more > 0 { format!(" (and {more} more)") } else { String::new() }
 }
 
 impl Error {

@@ -132,16 +132,13 @@ fn bootstrap(recipe: &Recipe, tree: &Path, cancel: &Cancel) -> Result<(), Error>
     match output {
         Ok(_) => Ok(()),
         Err(error) => {
-            if let Failure::Failed { stderr, .. } = &error.failure
-                && let Some((_, rest)) = stderr.split_once("Unable to locate package ")
-            {
-                let package = rest.split_whitespace().next().unwrap_or_default().to_owned();
-                return Err(Error::NoSuchPackage { suite: recipe.suite.clone(), package });
-            }
             if let Failure::Failed { stderr, .. } = &error.failure {
-                let failed = unfetched(stderr);
-                if !failed.is_empty() {
-                    return Err(Error::Fetch { failed });
+                if let Some((_, rest)) = stderr.split_once("Unable to locate package ") {
+                    let package = rest.split_whitespace().next().unwrap_or_default().to_owned();
+                    return Err(Error::NoSuchPackage { suite: recipe.suite.clone(), package });
+                }
+                if let Some(unfetched) = unfetched(stderr) {
+                    return Err(unfetched);
                 }
             }
             Err(Error::program("cannot make the Debian root")(error))
@@ -150,9 +147,10 @@ fn bootstrap(recipe: &Recipe, tree: &Path, cancel: &Cancel) -> Result<(), Error>
 }
 
 /// What apt says that it could not fetch, and why: `E: Failed to fetch URL  reason`.
-fn unfetched(stderr: &str) -> Vec<(String, String)> {
-    let lines = stderr.lines().filter_map(|line| line.split_once(": Failed to fetch ")?.1.split_once(' '));
-    lines.map(|(url, reason)| (url.to_owned(), reason.trim().to_owned())).collect()
+fn unfetched(stderr: &str) -> Option<Error> {
+    let mut lines = stderr.lines().filter_map(|line| line.split_once(": Failed to fetch ")?.1.split_once(' '));
+    let (url, reason) = lines.next()?;
+    Some(Error::Fetch { url: url.to_owned(), reason: reason.trim().to_owned(), more: lines.count() })
 }
 
 /// Packs a tar archive as squashfs. Owners, modes and times are the archive's.

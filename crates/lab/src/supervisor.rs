@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{SocketAddr, SocketAddrV4, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{FromRawFd, RawFd};
 use std::path::Path;
 use std::process::Stdio;
@@ -178,16 +178,16 @@ fn start_head(cluster: &Cluster, state: &Path, places: &Places) -> Result<Child,
 }
 
 fn router(wire: &Wire, network: &Network, places: &Places) -> Result<Option<Child>, Error> {
-    let boot = match network.dhcp {
-        Dhcp::Router => recipe(Router::Dnsmasq, SocketAddrV4::new(wire.head, network.http_port)),
-        Dhcp::Proxy | Dhcp::Full(_) => String::new(),
-    };
     let configuration = places.scratch().join("router.conf");
-    std::fs::write(&configuration, boot).map_err(Error::io("cannot write the home router's configuration"))?;
     let leases = places.scratch().join("router.leases");
     let Some(arguments) = wire.router_arguments(&network.interface, &configuration, &leases) else {
         return Ok(None);
     };
+    let boot = match network.dhcp {
+        Dhcp::Router => recipe(Router::Dnsmasq, network.http(wire.head)),
+        Dhcp::Proxy | Dhcp::Full(_) => String::new(),
+    };
+    std::fs::write(&configuration, boot).map_err(Error::io("cannot write the home router's configuration"))?;
     Command::new("dnsmasq")
         .args(arguments)
         .stdin(Stdio::null())

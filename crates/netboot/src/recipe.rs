@@ -125,7 +125,7 @@ fn mikrotik(http: SocketAddrV4) -> String {
     let script = script(http).replace('$', "\\$");
     let http_loader = loader(http);
     let mut text = String::from(
-        "# RouterOS 7, in its terminal; written from its manual and not tried on a device yet. The server is taken to be `defconf`: `/ip dhcp-server print` lists them.\n\
+        "# RouterOS 7, in its terminal; neither checked against its manual nor tried on a device yet. The server is taken to be `defconf`: `/ip dhcp-server print` lists them.\n\
          /ip dhcp-server option\n",
     );
     let files = [("ipxe", script.as_str()), ("bios", BIOS_LOADER), ("uefi", UEFI_X64_LOADER), ("http", &http_loader)];

@@ -1,6 +1,6 @@
 //! `bramble router-recipe`
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 
 use anyhow::Result;
 use bramble_model::repository::Cluster;
@@ -12,7 +12,7 @@ use crate::screen;
 pub fn run(router: Router, head: Option<Ipv4Addr>, place: &Place, json: bool) -> Result<Exit> {
     let cluster = Cluster::load(&place.repository)?;
     let http = match head {
-        Some(address) => SocketAddrV4::new(address, cluster.network.http_port),
+        Some(address) => cluster.network.http(address),
         None => bramble_head::http_address(&cluster)?,
     };
     let text = recipe(router, http);

@@ -10,7 +10,7 @@ mod rules;
 pub mod written;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,13 @@ pub struct Network {
     /// Answer IPv6 router solicitations with "no router here" (lifetime 0), so that iPXE does not
     /// wait 13 s for one. Only for wires without an IPv6 router.
     pub no_ipv6_router: bool,
+}
+
+impl Network {
+    /// Where the HTTP service is of a head with this address.
+    pub fn http(&self, head: Ipv4Addr) -> SocketAddrV4 {
+        SocketAddrV4::new(head, self.http_port)
+    }
 }
 
 /// Who hands out addresses.
