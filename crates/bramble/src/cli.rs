@@ -98,10 +98,11 @@ pub enum Verb {
     /// Show one node, or let it in.
     #[command(subcommand)]
     Node(NodeVerb),
-    /// Say what a node waits for, since when, and what to do.
-    #[command(after_help = "Example:\n  bramble why w1")]
+    /// Name the cause of a machine that does not come up, and what to do.
+    #[command(after_help = "Examples:\n  bramble why w1\n  bramble why 52:54:00:00:00:02")]
     Why {
-        node: Name,
+        /// Name or MAC address.
+        machine: String,
         #[command(flatten)]
         place: FlagPlace,
     },
@@ -199,6 +200,13 @@ pub enum NodeVerb {
     /// Show one node and its timeline.
     #[command(after_help = "Example:\n  bramble node show w1")]
     Show {
+        node: Name,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+    /// Give a node its `[boot.NAME]` profile again: it installs itself at its next boot.
+    #[command(after_help = "Example:\n  bramble node reinstall nas")]
+    Reinstall {
         node: Name,
         #[command(flatten)]
         place: FlagPlace,

@@ -80,6 +80,10 @@ impl Client {
         self.ask(Method::POST, &format!("/v1/nodes/{node}/approve"), Some(&body)).await
     }
 
+    pub async fn reinstall(&self, node: &Name) -> Result<()> {
+        self.ask(Method::POST, &format!("/v1/nodes/{node}/reinstall"), None::<&()>).await
+    }
+
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<T> {
         match tokio::time::timeout(LIMIT, self.exchange(method, path, body)).await {
             Ok(answer) => answer,

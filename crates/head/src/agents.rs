@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -30,6 +31,8 @@ use crate::{Error, Head, service};
 /// An agent speaks every ten seconds; silence for three times as long means that it is gone.
 const SILENCE: Duration = Duration::from_secs(30);
 const HANDSHAKE: Duration = Duration::from_secs(20);
+/// An agent whose handshake fails tries again and again: within so many milliseconds it is one event.
+const SAME_FAILURE: Millis = 60_000;
 /// Connections that have not said who they are.
 const STRANGERS: usize = 256;
 
@@ -80,12 +83,13 @@ impl Agents {
 /// Listens for agents; the future runs until cancelled.
 pub(crate) async fn listen(
     head: Arc<Head>,
+    address: Ipv4Addr,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = Result<(), Error>> + use<>, Error> {
     let tls = TlsAcceptor::from(Arc::new(head.authority.tls()?));
     let port = head.cluster.network.agent_port;
     let name = format!("agents (port {port})");
-    let listener = TcpListener::bind((head.interface.address, port)).await.map_err(service(&name))?;
+    let listener = TcpListener::bind((address, port)).await.map_err(service(&name))?;
     Ok(async move {
         let mut connections = JoinSet::new();
         loop {
@@ -104,7 +108,7 @@ pub(crate) async fn listen(
             }
             let (head, tls) = (Arc::clone(&head), tls.clone());
             connections.spawn(async move {
-                if let Err(error) = greet(head, tls, stream).await {
+                if let Err(error) = greet(head, tls, stream, from).await {
                     tracing::debug!(%from, %error, "a connection ended");
                 }
             });
@@ -124,9 +128,10 @@ async fn receive<T: serde::de::DeserializeOwned>(lines: &mut Lines, limit: Durat
 }
 
 /// With a certificate it is an agent; without one it may enrol, and nothing else.
-async fn greet(head: Arc<Head>, tls: TlsAcceptor, stream: TcpStream) -> io::Result<()> {
+async fn greet(head: Arc<Head>, tls: TlsAcceptor, stream: TcpStream, from: SocketAddr) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let stream = timeout(HANDSHAKE, tls.accept(stream)).await.map_err(|_| io::Error::other("no handshake"))??;
+    let shaken = timeout(HANDSHAKE, tls.accept(stream)).await.map_err(|_| io::Error::other("no handshake"))?;
+    let stream = shaken.inspect_err(|error| head.tls_failed(from, error))?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|der| der.to_vec());
     let mut lines = Framed::new(stream, LinesCodec::new_with_max_length(LONGEST_LINE));
     match certificate {
@@ -279,6 +284,17 @@ async fn converse(
 }
 
 impl Head {
+    /// Tells the timeline of the node at this address, where TLS itself says why.
+    fn tls_failed(&self, from: SocketAddr, error: &io::Error) {
+        let said = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+        let SocketAddr::V4(from) = from else { return };
+        let Some((node, _)) = self.wire.mac(*from.ip()).and_then(|mac| self.cluster.node_of(mac)) else { return };
+        let what = What::TlsFailed { reason: error.to_string() };
+        if said && !self.timeline.has_just_told(node, &what, SAME_FAILURE) {
+            self.timeline.add(Some(node), what);
+        }
+    }
+
     fn heard(&self, node: &Name, health: Health) {
         let before = self.timeline.track(node).health.map(|health| health.engine);
         let engine = health.engine.clone();

@@ -1,24 +1,29 @@
 //! The HTTP API: what booting machines and readers get on the wire, and what only the head's own
 //! machine may do, over a Unix socket.
 
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::connect_info::Connected;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
+use axum::serve::IncomingStream;
 use axum::{Json, Router};
-use bramble_model::api::{Events, NodeStatus, PowerAction, Problem, Status, WorkloadStatus};
+use bramble_model::api::{Events, Explanation, NodeStatus, PowerAction, Problem, Status, Waiting, WorkloadStatus};
 use bramble_model::names::Name;
 use bramble_model::timeline::What;
+use bramble_plan::explain::{Evidence, explain};
 use bramble_system::now;
 use serde::Deserialize;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, Head, boot_http, page, service};
+use crate::timeline::Track;
+use crate::{Error, Head, boot_http, foreign, page, service};
 
 /// The API's own description, OpenAPI 3.1.
 const OPENAPI: &str = include_str!("../../../docs/openapi.json");
@@ -27,7 +32,7 @@ const MOST: usize = 2000;
 /// How long a question for newer events waits for one, before it is answered with none.
 const LONGEST_WAIT: Duration = Duration::from_secs(25);
 
-/// What anyone on the wire may read, and what booting machines need.
+/// What anyone on the wire may read.
 fn reading() -> Router<Arc<Head>> {
     Router::new()
         .route("/", get(page::overview))
@@ -35,27 +40,68 @@ fn reading() -> Router<Arc<Head>> {
         .route("/v1/status", get(status))
         .route("/v1/events", get(events))
         .route("/v1/openapi.json", get(openapi))
+}
+
+/// What booting machines need.
+fn booting() -> Router<Arc<Head>> {
+    Router::new()
         .route("/v1/boots/{boot}/report", post(boot_http::report))
+        .route("/v1/boot/{mac}", get(foreign::pixiecore))
         .route("/boot/script/{mac}", get(boot_http::script))
         .route("/boot/sets/{set}/{file}", get(boot_http::set_file))
         .route("/boot/files/{digest}", get(boot_http::file))
         .route("/boot/loader/{name}", get(boot_http::loader))
+        .route("/boot/profile/{profile}/{file}", get(foreign::boot_file))
+        .route("/boot/profile/{profile}/files/{*path}", get(foreign::static_file))
+        .route("/boot/seed/{boot}/{*path}", get(foreign::seed))
+        .route("/boot/done/{boot}", get(foreign::done).post(foreign::done))
 }
 
 /// What changes something.
 fn changing() -> Router<Arc<Head>> {
-    Router::new().route("/v1/nodes/{node}/power", post(power)).route("/v1/nodes/{node}/approve", post(approve))
+    Router::new()
+        .route("/v1/nodes/{node}/power", post(power))
+        .route("/v1/nodes/{node}/approve", post(approve))
+        .route("/v1/nodes/{node}/reinstall", post(reinstall))
 }
 
-/// Serves [`reading`] on the nodes' wire.
+/// The two ends of a connection: where a machine reached the head, and from where.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ends {
+    pub(crate) local: SocketAddrV4,
+    pub(crate) peer: SocketAddrV4,
+}
+
+impl Ends {
+    /// The HTTP service, as this machine reaches it.
+    pub(crate) fn http(&self, head: &Head) -> SocketAddrV4 {
+        head.cluster.network.http(*self.local.ip())
+    }
+}
+
+impl Connected<IncomingStream<'_, TcpListener>> for Ends {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        let v4 = |address| match address {
+            SocketAddr::V4(address) => address,
+            // The listener's own address is of version 4.
+            SocketAddr::V6(_) => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
+        };
+        let local = stream.io().local_addr().map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), v4);
+        Ends { local, peer: v4(*stream.remote_addr()) }
+    }
+}
+
+/// Serves [`reading`] and [`booting`] at one address of the nodes' wires.
 pub(crate) async fn public(
     head: Arc<Head>,
+    address: Ipv4Addr,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = Result<(), Error>> + use<>, Error> {
-    let address = head.http();
+    let address = head.cluster.network.http(address);
     let name = format!("HTTP ({address})");
     let listener = TcpListener::bind(address).await.map_err(service(&name))?;
-    let serving = axum::serve(listener, reading().with_state(head));
+    let routes = reading().merge(booting()).with_state(head);
+    let serving = axum::serve(listener, routes.into_make_service_with_connect_info::<Ends>());
     Ok(until(stop, name, move |end| serving.with_graceful_shutdown(end.cancelled_owned()).into_future()))
 }
 
@@ -99,12 +145,47 @@ pub(crate) fn control(
 }
 
 impl Head {
+    /// Why a node is where it is.
+    fn why(
+        &self,
+        name: &Name,
+        node: &bramble_model::repository::Node,
+        track: &Track,
+        waiting: &[Waiting],
+        has_set: bool,
+    ) -> Explanation {
+        let events: Vec<_> = track.recent.iter().cloned().collect();
+        explain(&Evidence {
+            now: now(),
+            has_set,
+            dhcp: &self.cluster.network.dhcp,
+            macs: &node.macs,
+            phase: track.phase,
+            since: track.since,
+            percent: track.percent,
+            failure: track.failure.as_deref(),
+            connected: track.connected,
+            health: track.health.as_ref(),
+            waiting: waiting.iter().find(|waiting| waiting.subject == name.as_str()),
+            foreign: node.boot.is_some(),
+            events: &events,
+            last: track.last.as_deref(),
+        })
+    }
+
     pub(crate) fn status(&self) -> Status {
+        let set = ["amd64", "arm64"].into_iter().find_map(|architecture| self.shelf.current(architecture).ok());
+        let has_set = set.is_some();
+        let waiting = self.waiting.list();
         let nodes = self.cluster.nodes.iter().map(|(name, node)| {
             let track = self.timeline.track(name);
             let record = self.store.admission(name).unwrap_or_default();
+            let why = self.why(name, node, &track, &waiting, has_set);
             NodeStatus {
+                boot: node.boot.clone(),
+                why,
                 name: name.clone(),
+                macs: node.macs.clone(),
                 role: node.role.clone(),
                 phase: track.phase,
                 since: track.since,
@@ -134,12 +215,12 @@ impl Head {
         Status {
             cluster: self.cluster.name.clone(),
             at: now(),
-            set: self.shelf.current().ok().map(|set| set.digest.to_string()),
+            set: set.map(|set| set.digest.to_string()),
             head_resident: resident(),
             nodes: nodes.collect(),
             workloads: workloads.collect(),
-            seen: self.store.seen().unwrap_or_default(),
-            waiting: self.waiting.list(),
+            seen: self.strangers.all(),
+            waiting: waiting.clone(),
         }
     }
 }
@@ -214,6 +295,19 @@ async fn power(
         head.timeline.add(Some(&node), What::PowerOn);
         driver.set(&node, true).await.map_err(failed)?;
     }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A foreign node is to be given its profile again.
+async fn reinstall(State(head): State<Arc<Head>>, Path(node): Path<String>) -> Result<StatusCode, Refusal> {
+    let node = head.named(&node)?;
+    if head.cluster.nodes[&node].boot.is_none() {
+        let help = "it boots bramble's own system anew at each start";
+        return Err(refuse(StatusCode::CONFLICT, format!("`{node}` has no `boot` in bramble.toml"), Some(help)));
+    }
+    let changed = foreign::again(&head, &node);
+    changed.map_err(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string(), None))?;
+    head.timeline.add(Some(&node), What::Note { text: "is to be installed again at its next boot".into() });
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,16 +1,19 @@
 //! What a booting machine fetches over HTTP: its script, its files, and where it reports.
 
 use std::io::SeekFrom;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::{HeaderMap, Response, StatusCode, header};
 use axum::response::IntoResponse;
-use bramble_model::names::{BootId, Digest, Mac};
+use bramble_image::BootSet;
+use bramble_model::names::{BootId, Digest, Mac, Name};
 use bramble_model::timeline::What;
-use bramble_netboot::ipxe::{self, Script};
+use bramble_netboot::Cpu;
+use bramble_netboot::ipxe::{self, Arguments, Script};
 use bramble_netboot::range::{Part, part};
 use bramble_system::now;
 use serde::Deserialize;
@@ -20,62 +23,99 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
 use crate::Head;
+use crate::api::Ends;
+use crate::foreign::{Answer, Handed};
 
 /// Bytes read from disk at a time.
 const CHUNK: usize = 256 << 10;
 /// The longest reason that a node can give, in bytes.
 const LONGEST_REASON: usize = 2000;
 
-fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+pub(crate) fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text.into()).into_response()
 }
 
+/// What a loader says of itself.
+#[derive(Deserialize)]
+pub(crate) struct Loader {
+    arch: Option<String>,
+}
+
 /// `GET /boot/script/MAC`: a new boot for the node with this card.
-pub(crate) async fn script(State(head): State<Arc<Head>>, Path(mac): Path<String>) -> Response<Body> {
+pub(crate) async fn script(
+    State(head): State<Arc<Head>>,
+    ConnectInfo(ends): ConnectInfo<Ends>,
+    Path(mac): Path<String>,
+    Query(loader): Query<Loader>,
+) -> Response<Body> {
     let Ok(mac) = mac.parse::<Mac>() else { return text(StatusCode::BAD_REQUEST, "not a MAC address\n") };
     if head.cluster.node_of(mac).is_none() {
         head.saw_unknown(mac, "iPXE".into(), None);
         return text(StatusCode::NOT_FOUND, "this machine is not in the repository\n");
     }
-    let script = match tokio::task::spawn_blocking({
+    head.wire.learn(*ends.peer.ip(), mac);
+    let http = ends.http(&head);
+    let architecture = ipxe::architecture(loader.arch.as_deref());
+    let made = tokio::task::spawn_blocking({
         let head = Arc::clone(&head);
-        move || new_boot(&head, mac)
-    })
-    .await
-    {
+        move || head.script(mac, architecture, http)
+    });
+    let script = match made.await {
         Ok(Ok(script)) => script,
-        Ok(Err(reason)) => ipxe::wait_script(&reason, head.http()),
+        Ok(Err(reason)) => ipxe::wait_script(&reason, http),
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     };
     text(StatusCode::OK, script)
 }
 
-/// Hands out a boot, stored before it is told; or the reason why there is none.
-fn new_boot(head: &Head, mac: Mac) -> Result<String, String> {
-    let (node, _) = head.cluster.node_of(mac).ok_or("this machine is not in the repository")?;
-    let set = head.shelf.current().map_err(|error| error.to_string())?;
-    let boot = BootId(hex(rand::random::<[u8; 16]>()));
-    let nonce = hex(rand::random::<[u8; 16]>());
-    let digest = Digest(Sha256::digest(nonce.as_bytes()).into());
-    let stored = head.store.change_admission(node, |record| record.serve(boot.clone(), digest, set.digest, now()));
-    stored.map_err(|error| error.to_string())?;
-    head.timeline.add(Some(node), What::ScriptServed { boot: boot.clone(), set: set.digest.short() });
-    let script = Script {
-        node,
-        http: head.http(),
-        agent_port: head.cluster.network.agent_port,
-        boot: &boot,
-        nonce: &nonce,
-        set: &set.digest,
-        kernel: &set.manifest.kernel.sha256,
-        initrd: &set.manifest.initrd.sha256,
-        cmdline: &set.manifest.cmdline,
-    };
-    Ok(script.render())
+pub(crate) fn hex(bytes: [u8; 16]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn hex(bytes: [u8; 16]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+impl Head {
+    /// The script of a new boot; or the reason why there is none.
+    fn script(&self, mac: Mac, architecture: Cpu, http: SocketAddrV4) -> Result<String, String> {
+        let (node, _) = self.cluster.node_of(mac).ok_or("this machine is not in the repository")?;
+        Ok(match self.answer(node, mac, http)? {
+            Some(Answer::Kernel(Handed { kernel, initrds, cmdline })) => ipxe::start(node, &kernel, &cmdline, &initrds),
+            Some(Answer::Efi(url)) => ipxe::chain_script(node, &url),
+            Some(Answer::Disk) => ipxe::disk_script(mac),
+            None => self.new_boot(node, mac, architecture, http, |arguments, set| {
+                let manifest = &set.manifest;
+                Script { arguments, kernel: &manifest.kernel.sha256, initrd: &manifest.initrd.sha256 }.render()
+            })?,
+        })
+    }
+
+    /// Hands out a boot of bramble's own system, stored before it is told; or the reason why there is
+    /// none. `tell` renders it for the loader.
+    pub(crate) fn new_boot<T>(
+        &self,
+        node: &Name,
+        mac: Mac,
+        architecture: Cpu,
+        http: SocketAddrV4,
+        tell: impl FnOnce(Arguments<'_>, &BootSet) -> T,
+    ) -> Result<T, String> {
+        let set = self.shelf.current(architecture.as_str()).map_err(|error| error.to_string())?;
+        let boot = BootId(hex(rand::random::<[u8; 16]>()));
+        let nonce = hex(rand::random::<[u8; 16]>());
+        let digest = Digest(Sha256::digest(nonce.as_bytes()).into());
+        let stored = self.store.change_admission(node, |record| record.serve(boot.clone(), digest, set.digest, now()));
+        stored.map_err(|error| error.to_string())?;
+        tracing::debug!(%node, %mac, "a new boot");
+        self.timeline.add(Some(node), What::ScriptServed { boot: boot.clone(), set: set.digest.short() });
+        let arguments = Arguments {
+            node,
+            http,
+            agent_port: self.cluster.network.agent_port,
+            boot: &boot,
+            nonce: &nonce,
+            set: &set.digest,
+            cmdline: &set.manifest.cmdline,
+        };
+        Ok(tell(arguments, &set))
+    }
 }
 
 /// `GET /boot/sets/SHA256/FILE`: a manifest or its signature.
@@ -93,11 +133,19 @@ pub(crate) async fn set_file(
     }
 }
 
-/// Which boot fetches, and what it calls the file.
+/// Which boot fetches, what it calls the file, and which network card its loader uses: bus type 1
+/// (PCI), vendor and device, as iPXE's `busid` has them in hex.
 #[derive(Deserialize)]
 pub(crate) struct Fetch {
     boot: Option<String>,
     name: Option<String>,
+    card: Option<String>,
+}
+
+/// `01808610d3` is the PCI card `8086:10d3`.
+fn pci(busid: &str) -> Option<String> {
+    let id = busid.strip_prefix("01").filter(|id| id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    Some(format!("{}:{}", &id[..4], &id[4..]).to_ascii_lowercase())
 }
 
 /// `GET /boot/files/SHA256`: a file of a boot set, or a part of it.
@@ -108,9 +156,33 @@ pub(crate) async fn file(
     headers: HeaderMap,
 ) -> Response<Body> {
     let Ok(digest) = digest.parse::<Digest>() else { return text(StatusCode::NOT_FOUND, "not a digest\n") };
+    let mut response = send_file(&head.shelf.file(&digest), &headers).await;
+    let whole = response.status() == StatusCode::OK;
+    if let (true, Some(boot), Some(name)) = (whole, fetch.boot, fetch.name)
+        && let Some(node) = head.node_of_boot(&boot)
+    {
+        let name: String = name.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
+        let bytes = std::fs::metadata(head.shelf.file(&digest)).map_or(0, |data| data.len());
+        head.timeline.add(Some(&node), What::Fetching { file: name, bytes });
+        if let Some(pci) = fetch.card.as_deref().and_then(pci) {
+            head.timeline.add(Some(&node), What::Card { pci });
+        }
+    }
+    if response.status().is_success() {
+        // A file is what its name says for ever: any proxy may keep it.
+        let for_ever = header::HeaderValue::from_static("public, max-age=31536000, immutable");
+        response.headers_mut().insert(header::CACHE_CONTROL, for_ever);
+    }
+    response
+}
+
+/// A file, or the range of it that is asked for (RFC 9110, section 14).
+pub(crate) async fn send_file(path: &std::path::Path, headers: &HeaderMap) -> Response<Body> {
     let missing = || text(StatusCode::NOT_FOUND, "no such file on this head\n");
-    let Ok(mut file) = File::open(head.shelf.file(&digest)).await else { return missing() };
-    let Ok(size) = file.metadata().await.map(|data| data.len()) else { return missing() };
+    let Ok(mut file) = File::open(path).await else { return missing() };
+    let Some(size) = file.metadata().await.ok().filter(std::fs::Metadata::is_file).map(|data| data.len()) else {
+        return missing();
+    };
     let range = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
     let (status, start, length) = match part(range, size) {
         Part::Whole => (StatusCode::OK, 0, size),
@@ -120,12 +192,6 @@ pub(crate) async fn file(
             return (StatusCode::RANGE_NOT_SATISFIABLE, range).into_response();
         }
     };
-    if let (0, Some(boot), Some(name)) = (start, fetch.boot, fetch.name)
-        && let Some(node) = head.node_of_boot(&boot)
-    {
-        let name: String = name.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
-        head.timeline.add(Some(&node), What::Fetching { file: name, bytes: length });
-    }
     if file.seek(SeekFrom::Start(start)).await.is_err() {
         return missing();
     }
@@ -135,8 +201,6 @@ pub(crate) async fn file(
     let headers = response.headers_mut();
     headers.insert(header::ACCEPT_RANGES, header::HeaderValue::from_static("bytes"));
     headers.insert(header::CONTENT_LENGTH, length.into());
-    // A file is what its name says for ever: any proxy may keep it.
-    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("public, max-age=31536000, immutable"));
     if status == StatusCode::PARTIAL_CONTENT {
         let range = format!("bytes {start}-{}/{size}", start + length - 1);
         headers.insert(header::CONTENT_RANGE, range.parse().expect("digits and dashes"));

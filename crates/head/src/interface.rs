@@ -1,5 +1,6 @@
 //! The network interface that the nodes hang on.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use bramble_netboot::dhcp::Interface;
@@ -22,9 +23,25 @@ pub(crate) fn find(name: &str) -> Result<Interface, Error> {
     let link = links.into_iter().find(|link| link.ifname == name).ok_or_else(|| wrong("there is no such interface"))?;
     let mac = link.address.parse().map_err(|_| wrong("it is not an Ethernet interface"))?;
     let address = link.addr_info.iter().filter(|address| address.scope == "global");
-    let address = address.filter_map(|address| address.local.parse().ok()).next();
-    let address = address.ok_or_else(|| wrong("it has no IPv4 address"))?;
-    Ok(Interface { name: name.to_owned(), index: link.ifindex, mac, address })
+    let address = address.filter_map(|address| Some((address.local.parse().ok()?, address.prefixlen))).next();
+    let (address, prefix) = address.ok_or_else(|| wrong("it has no IPv4 address"))?;
+    let gateway = gateway(name);
+    Ok(Interface { name: name.to_owned(), index: link.ifindex, mac, address, prefix, gateway })
+}
+
+/// The default gateway on this interface, which machines of its wire have as well.
+fn gateway(name: &str) -> Option<Ipv4Addr> {
+    #[derive(Deserialize)]
+    struct Route {
+        gateway: Option<Ipv4Addr>,
+    }
+    let output = Command::new("ip")
+        .args(["-json", "-4", "route", "show", "default", "dev", name])
+        .limit(Duration::from_secs(10))
+        .run()
+        .ok()?;
+    let routes: Vec<Route> = serde_json::from_slice(&output.stdout).ok()?;
+    routes.into_iter().find_map(|route| route.gateway)
 }
 
 /// A link in the output of `ip -json address`.
@@ -41,6 +58,8 @@ struct Link {
 #[derive(Deserialize)]
 struct Address {
     local: String,
+    #[serde(default)]
+    prefixlen: u8,
     #[serde(default)]
     scope: String,
 }

@@ -14,13 +14,15 @@ mod api;
 mod boot_http;
 pub mod ca;
 mod directory;
+mod foreign;
 mod interface;
 mod page;
 mod reconcile;
 mod store;
+mod strangers;
 mod timeline;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
@@ -28,9 +30,9 @@ use std::sync::Arc;
 
 use bramble_image::Shelf;
 use bramble_model::names::Name;
-use bramble_model::repository::{Cluster, Dhcp, PowerKind};
+use bramble_model::repository::{Cluster, Dhcp, PowerKind, Subnet};
 use bramble_netboot::dhcp::{Interface, Leases, Pool, Server};
-use bramble_netboot::{BootServer, ipxe, router, tftp};
+use bramble_netboot::{BootServer, arp, ipxe, router, tftp};
 use bramble_power::Driver;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -104,9 +106,12 @@ struct Head {
     timeline: Arc<Timeline>,
     authority: Authority,
     agents: Agents,
-    interface: Interface,
+    /// Never empty; the first is the one that the agents dial.
+    interfaces: Vec<Interface>,
+    wire: directory::Wire,
+    strangers: strangers::Strangers,
     /// The loaders that TFTP and HTTP hand out.
-    loaders: Arc<tftp::Files>,
+    loaders: BTreeMap<String, Arc<[u8]>>,
     power: BTreeMap<Name, Driver>,
     /// What the reconcile loop waits for.
     waiting: reconcile::Waits,
@@ -116,7 +121,25 @@ struct Head {
 
 impl Head {
     fn http(&self) -> SocketAddrV4 {
-        self.cluster.network.http(self.interface.address)
+        self.cluster.network.http(self.interfaces[0].address)
+    }
+
+    /// The interface whose wire has this address; the first for one that is behind a relay.
+    fn interface_beside(&self, address: Ipv4Addr) -> &Interface {
+        self.interfaces.iter().find(|interface| interface.reaches(address)).unwrap_or(&self.interfaces[0])
+    }
+
+    /// The HTTP service, as a machine with this address reaches it.
+    fn http_beside(&self, address: Ipv4Addr) -> SocketAddrV4 {
+        self.cluster.network.http(self.interface_beside(address).address)
+    }
+
+    /// The subnets of full DHCP.
+    fn subnets(&self) -> &[Subnet] {
+        match &self.cluster.network.dhcp {
+            Dhcp::Full(subnets) => subnets,
+            Dhcp::Proxy | Dhcp::Router => &[],
+        }
     }
 }
 
@@ -125,7 +148,7 @@ impl Head {
 /// # Errors
 /// When this machine has no such interface.
 pub fn http_address(cluster: &Cluster) -> Result<SocketAddrV4, Error> {
-    Ok(cluster.network.http(interface::find(&cluster.network.interface)?.address))
+    Ok(cluster.network.http(interface::find(cluster.network.interface())?.address))
 }
 
 /// Runs the head until `stop`.
@@ -135,17 +158,22 @@ pub fn http_address(cluster: &Cluster) -> Result<SocketAddrV4, Error> {
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Error> {
     let Settings { cluster, state, shelf, lab } = settings;
     let authority = Authority::open(&state.join("keys"))?;
-    let interface = interface::find(&cluster.network.interface)?;
+    let interfaces =
+        cluster.network.interfaces.iter().map(|name| interface::find(name)).collect::<Result<Vec<_>, _>>()?;
     if let Dhcp::Full(_) = cluster.network.dhcp {
-        let others = bramble_netboot::dhcp::probe::other_servers(&interface).await;
-        let others = others.map_err(service("looking for other DHCP servers (port 68)"))?;
-        if !others.is_empty() {
-            return Err(Error::OtherDhcp { interface: interface.name, others: others.into_iter().collect() });
+        for interface in &interfaces {
+            let others = bramble_netboot::dhcp::probe::other_servers(interface).await;
+            let others = others.map_err(service("looking for other DHCP servers (port 68)"))?;
+            if !others.is_empty() {
+                let interface = interface.name.clone();
+                return Err(Error::OtherDhcp { interface, others: others.into_iter().collect() });
+            }
         }
     }
     let store = Arc::new(Store::open(&state.join("head.redb"))?);
     let timeline = Arc::new(Timeline::open(Arc::clone(&store), &cluster)?);
-    let power = drivers(&cluster, &interface, lab);
+    let power = drivers(&cluster, &interfaces[0], lab);
+    let strangers = strangers::Strangers::open(&store)?;
     let head = Arc::new(Head {
         cluster,
         shelf,
@@ -153,8 +181,10 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Erro
         timeline,
         authority,
         agents: Agents::default(),
-        interface,
-        loaders: Arc::new(loaders()?),
+        interfaces,
+        wire: directory::Wire::default(),
+        strangers,
+        loaders: loaders()?,
         power,
         waiting: reconcile::Waits::default(),
         observed: reconcile::View::default(),
@@ -174,6 +204,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Erro
         stop.cancel();
     }
     head.timeline.flush();
+    head.strangers.flush(&head.store);
     result
 }
 
@@ -191,71 +222,90 @@ async fn start(
     parts: &mut Parts,
 ) -> Result<(), Error> {
     let directory: Arc<directory::Book> = Arc::new(directory::Book(Arc::clone(head)));
-    let address = head.interface.address;
     if let Some(server) = dhcp_server(head)? {
-        let (wire, book, end) = (head.interface.clone(), Arc::clone(&directory), stop.clone());
+        let loaders: BTreeSet<String> = head.loaders.keys().cloned().collect();
+        let wires = head.interfaces.iter().map(|interface| {
+            let boot = BootServer { http: head.cluster.network.http(interface.address), loaders: loaders.clone() };
+            (interface.clone(), boot)
+        });
+        let (wires, book, end) = (wires.collect(), Arc::clone(&directory), stop.clone());
         parts.spawn(async move {
             let store: Arc<dyn bramble_netboot::dhcp::LeaseStore> = Arc::clone(&book) as _;
-            let served = bramble_netboot::dhcp::run(server, wire, book, store, end).await;
+            let served = bramble_netboot::dhcp::run(server, wires, book, store, end).await;
             served.map_err(service("DHCP (ports 67 and 4011)"))
         });
     }
-    let (files, book, end) = (Arc::clone(&head.loaders), Arc::clone(&directory), stop.clone());
-    parts.spawn(async move { tftp::run(address, files, book, end).await.map_err(service("TFTP (port 69)")) });
-    if head.cluster.network.no_ipv6_router {
-        let (wire, end, timeline) = (head.interface.clone(), stop.clone(), Arc::clone(&head.timeline));
-        parts.spawn(async move {
-            let found =
-                router::run(&wire.name, wire.index, end.clone()).await.map_err(service("IPv6 router question"))?;
-            if found {
-                timeline.note("an IPv6 router is on this wire: `no_ipv6_router` is ignored");
-                end.cancelled().await;
-            }
-            Ok(())
-        });
+    for interface in head.interfaces.clone() {
+        let (book, end, address) = (Arc::clone(&directory), stop.clone(), interface.address);
+        parts.spawn(async move { tftp::run(address, book, end).await.map_err(service("TFTP (port 69)")) });
+        if head.cluster.network.no_ipv6_router {
+            let (wire, end, timeline) = (interface.clone(), stop.clone(), Arc::clone(&head.timeline));
+            parts.spawn(async move {
+                let found =
+                    router::run(&wire.name, wire.index, end.clone()).await.map_err(service("IPv6 router question"))?;
+                if found {
+                    timeline.note("an IPv6 router is on this wire: `no_ipv6_router` is ignored");
+                    end.cancelled().await;
+                }
+                Ok(())
+            });
+        }
+        let (book, end) = (Arc::clone(&directory), stop.clone());
+        parts.spawn(async move { arp::run(&interface, book, end).await.map_err(service("listening to ARP")) });
     }
-    parts.spawn(api::public(Arc::clone(head), stop.clone()).await?);
+    parts.spawn(keep(strangers::Strangers::keep(Arc::clone(head), stop.clone())));
+    for interface in &head.interfaces {
+        parts.spawn(api::public(Arc::clone(head), interface.address, stop.clone()).await?);
+        parts.spawn(agents::listen(Arc::clone(head), interface.address, stop.clone()).await?);
+    }
     parts.spawn(api::control(Arc::clone(head), &state.join("head.sock"), stop.clone())?);
-    parts.spawn(agents::listen(Arc::clone(head), stop.clone()).await?);
-    let (reconciled, end) = (Arc::clone(head), stop.clone());
-    parts.spawn(async move {
-        reconcile::run(reconciled, end).await;
-        Ok(())
-    });
-    let (timeline, end) = (Arc::clone(&head.timeline), stop.clone());
-    parts.spawn(async move {
-        timeline.keep(end).await;
-        Ok(())
-    });
+    parts.spawn(keep(reconcile::run(Arc::clone(head), stop.clone())));
+    parts.spawn(keep(Arc::clone(&head.timeline).keep(stop.clone())));
+    Ok(())
+}
+
+/// A part that cannot fail.
+async fn keep(part: impl Future<Output = ()>) -> Result<(), Error> {
+    part.await;
     Ok(())
 }
 
 /// The DHCP server of this cluster; `None` where the home router does all of it.
 fn dhcp_server(head: &Head) -> Result<Option<Server>, Error> {
-    let pool = match &head.cluster.network.dhcp {
-        Dhcp::Router => return Ok(None),
-        Dhcp::Proxy => None,
-        Dhcp::Full(subnet) => {
-            let fixed =
-                head.cluster.nodes.values().flat_map(|node| {
-                    node.macs.iter().filter_map(|mac| Some((*mac, node.address?))).collect::<Vec<_>>()
-                });
-            let taken = [Some(head.interface.address), subnet.router].into_iter().flatten().collect();
-            let leases = Leases::new(subnet.pool, fixed.collect(), taken, head.store.leases()?);
-            Some(Pool { subnet: subnet.clone(), leases })
-        }
+    if head.cluster.network.dhcp == Dhcp::Router {
+        return Ok(None);
+    }
+    let stored = if head.subnets().is_empty() { Vec::new() } else { head.store.leases()? };
+    let fixed: BTreeMap<_, _> = head
+        .cluster
+        .nodes
+        .values()
+        .flat_map(|node| node.macs.iter().filter_map(|mac| Some((*mac, node.address?))))
+        .collect();
+    let pool = |subnet: &Subnet| {
+        let fixed = fixed.iter().filter(|(_, address)| subnet.contains(**address)).map(|(mac, at)| (*mac, *at));
+        let own = head.interfaces.iter().map(|interface| interface.address);
+        let stored = stored.iter().copied().filter(|lease| subnet.contains(lease.address));
+        let leases = Leases::new(subnet.pool, fixed.collect(), own.chain(subnet.router).collect(), stored);
+        Pool { subnet: subnet.clone(), leases }
     };
-    let boot = BootServer { http: head.http() };
-    Ok(Some(Server { address: head.interface.address, boot, domain: head.cluster.domain.clone(), pool }))
+    let pools = head.subnets().iter().map(pool).collect();
+    Ok(Some(Server { domain: head.cluster.domain.clone(), pools }))
 }
 
-/// The loaders of Debian's package `ipxe`.
-fn loaders() -> Result<tftp::Files, Error> {
-    let mut files = tftp::Files::new();
+/// The loaders of Debian's package `ipxe`. Those for other processors than amd64 are served where
+/// they are.
+fn loaders() -> Result<BTreeMap<String, Arc<[u8]>>, Error> {
+    let mut files = BTreeMap::new();
     for name in ipxe::LOADERS {
         let path = PathBuf::from(ipxe::FOLDER).join(name);
-        let bytes = std::fs::read(&path).map_err(|_| Error::Loader(path))?;
-        files.insert(name.to_owned(), bytes.into());
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                files.insert(name.to_owned(), bytes.into());
+            }
+            Err(_) if name == ipxe::UEFI_ARM64_LOADER => {}
+            Err(_) => return Err(Error::Loader(path)),
+        }
     }
     Ok(files)
 }

@@ -8,7 +8,6 @@ use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 use bramble_model::api::{NodeStatus, Status};
 use bramble_model::timeline::{Event, Millis, Phase};
-use bramble_plan::explain::explain;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::Head;
@@ -109,15 +108,15 @@ fn render_overview(status: &Status) -> Markup {
 
 fn row(status: &Status, node: &NodeStatus) -> Markup {
     html! {
-        tr class=(if node.failure.is_some() { "failed" } else { node.phase.as_str() }) {
+        tr class=(if node.why.advice.is_some() { "failed" } else { node.phase.as_str() }) {
             td { a href=(format!("/nodes/{}", node.name)) { (node.name) } }
             td { (node.role) }
             td { span.state { (node.phase.as_str()) @if let (Phase::Root, Some(percent)) = (node.phase, node.percent) { " " (percent) " %" } }
                  @if node.phase == Phase::Ready && !node.connected { " (connection lost)" }
                  span.quiet { " " (duration(status.at, node.since)) } }
             td { (bar(status, node)) }
-            td { @match (&node.failure, &node.last) {
-                (Some(failure), _) => { b { (failure) } },
+            td { @match (&node.why.advice, &node.last) {
+                (Some(_), _) => { b { (node.why.cause) } },
                 (None, Some(last)) => { (last) },
                 (None, None) => { span.quiet { "never heard of" } },
             } }
@@ -144,11 +143,11 @@ fn bar(status: &Status, node: &NodeStatus) -> Markup {
 }
 
 fn render_node(status: &Status, node: &NodeStatus, events: &[Event]) -> Markup {
-    let why = explain(status, node);
+    let why = &node.why;
     frame(
         &format!("{} · {}", node.name, node.phase.as_str()),
         html! {
-            header { h1 { a href="/" { (status.cluster) } " / " (node.name) } p { (node.role) " · " (why.state) " for " (why.seconds) " s" } }
+            header { h1 { a href="/" { (status.cluster) } " / " (node.name) } p { (node.role) " · " (node.phase.as_str()) " for " (why.seconds) " s" } }
             main {
                 p { b { "It waits for: " } (why.cause) }
                 @if let Some(advice) = &why.advice { p { b { "What to do: " } (advice) } }
@@ -196,7 +195,7 @@ fn duration(later: Millis, earlier: Millis) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bramble_model::api::{Seen, Waiting};
+    use bramble_model::api::{Explanation, Seen, Waiting};
     use bramble_model::names::{Mac, Name};
     use bramble_model::timeline::What;
 
@@ -204,6 +203,7 @@ mod tests {
         let name = |text: &str| text.parse::<Name>().expect("a name");
         let node = |text: &str, phase, failure: Option<&str>| NodeStatus {
             name: name(text),
+            macs: vec![Mac([2, 0, 0, 0, 0, 2])],
             role: name("worker"),
             phase,
             since: 90_000,
@@ -214,6 +214,13 @@ mod tests {
             set: None,
             facts: None,
             health: None,
+            boot: None,
+            why: Explanation {
+                name: "root-arrives".into(),
+                cause: "stage 1 has 60 % of the root".into(),
+                advice: None,
+                seconds: 10,
+            },
             times: vec![(Phase::Firmware, 60_000), (Phase::Loader, 70_000), (Phase::Root, 80_000)],
         };
         Status {

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use bramble_model::api::Seen;
-use bramble_model::names::Name;
+use bramble_model::names::{Mac, Name};
 use bramble_model::timeline::Event;
 use bramble_netboot::dhcp::Lease;
 use bramble_plan::admission::Record;
+use bramble_plan::hand_off;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,6 +20,8 @@ type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 const LEASES: Table = TableDefinition::new("leases");
 /// Node → what is known of its boots.
 const ADMISSIONS: Table = TableDefinition::new("admissions");
+/// Node → which other system it was handed.
+const HAND_OFFS: Table = TableDefinition::new("hand-offs");
 /// MAC → a machine that is not in the repository.
 const SEEN: Table = TableDefinition::new("seen");
 /// Single values by name.
@@ -50,7 +53,7 @@ impl Store {
             Database::builder().set_cache_size(4 << 20).create(path).map_err(|error| failed(error.into()))?;
         let store = Store { database, path: path.to_owned() };
         store.write(|transaction| {
-            for table in [LEASES, ADMISSIONS, SEEN, FACTS] {
+            for table in [LEASES, ADMISSIONS, HAND_OFFS, SEEN, FACTS] {
                 transaction.open_table(table)?;
             }
             transaction.open_table(EVENTS)?;
@@ -106,10 +109,10 @@ impl Store {
         self.put(LEASES, &entries)
     }
 
-    pub(crate) fn admission(&self, node: &Name) -> Result<Record, Error> {
+    fn one<T: DeserializeOwned + Default>(&self, table: Table, key: &str) -> Result<T, Error> {
         let read = || {
-            let table = self.database.begin_read()?.open_table(ADMISSIONS)?;
-            let kept = table.get(node.as_str())?;
+            let table = self.database.begin_read()?.open_table(table)?;
+            let kept = table.get(key)?;
             Ok::<_, redb::Error>(kept.and_then(|bytes| serde_json::from_slice(bytes.value()).ok()))
         };
         Ok(read().map_err(|error| self.failed(error))?.unwrap_or_default())
@@ -117,26 +120,61 @@ impl Store {
 
     /// Reads, changes and writes a record in one transaction, so that two who change the same one
     /// do so one after the other. On disk when this returns.
-    pub(crate) fn change_admission<T>(&self, node: &Name, change: impl FnOnce(&mut Record) -> T) -> Result<T, Error> {
+    fn change<R: DeserializeOwned + Serialize + Default, T>(
+        &self,
+        table: Table,
+        key: &str,
+        change: impl FnOnce(&mut R) -> T,
+    ) -> Result<T, Error> {
         let mut result = None;
         self.write(|transaction| {
-            let mut table = transaction.open_table(ADMISSIONS)?;
-            let kept = table.get(node.as_str())?.and_then(|bytes| serde_json::from_slice(bytes.value()).ok());
-            let mut record: Record = kept.unwrap_or_default();
+            let mut table = transaction.open_table(table)?;
+            let kept = table.get(key)?.and_then(|bytes| serde_json::from_slice(bytes.value()).ok());
+            let mut record: R = kept.unwrap_or_default();
             result = Some(change(&mut record));
             let bytes = serde_json::to_vec(&record).expect("stored types are plain data");
-            table.insert(node.as_str(), bytes.as_slice())?;
+            table.insert(key, bytes.as_slice())?;
             Ok(())
         })?;
         Ok(result.expect("the transaction ran the change"))
+    }
+
+    pub(crate) fn admission(&self, node: &Name) -> Result<Record, Error> {
+        self.one(ADMISSIONS, node.as_str())
+    }
+
+    pub(crate) fn change_admission<T>(&self, node: &Name, change: impl FnOnce(&mut Record) -> T) -> Result<T, Error> {
+        self.change(ADMISSIONS, node.as_str(), change)
+    }
+
+    pub(crate) fn hand_off(&self, node: &Name) -> Result<hand_off::Record, Error> {
+        self.one(HAND_OFFS, node.as_str())
+    }
+
+    pub(crate) fn change_hand_off<T>(
+        &self,
+        node: &Name,
+        change: impl FnOnce(&mut hand_off::Record) -> T,
+    ) -> Result<T, Error> {
+        self.change(HAND_OFFS, node.as_str(), change)
     }
 
     pub(crate) fn seen(&self) -> Result<Vec<Seen>, Error> {
         Ok(self.all(SEEN)?.into_iter().map(|(_, seen)| seen).collect())
     }
 
-    pub(crate) fn put_seen(&self, seen: &Seen) -> Result<(), Error> {
-        self.put(SEEN, &[(seen.mac.to_string(), seen)])
+    pub(crate) fn put_seen(&self, seen: &[Seen], gone: &[Mac]) -> Result<(), Error> {
+        self.write(|transaction| {
+            let mut table = transaction.open_table(SEEN)?;
+            for seen in seen {
+                let bytes = serde_json::to_vec(seen).expect("stored types are plain data");
+                table.insert(seen.mac.to_string().as_str(), bytes.as_slice())?;
+            }
+            for mac in gone {
+                table.remove(mac.to_string().as_str())?;
+            }
+            Ok(())
+        })
     }
 
     pub(crate) fn cluster(&self) -> Result<Option<String>, Error> {

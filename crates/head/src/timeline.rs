@@ -17,6 +17,8 @@ use crate::store::Store;
 
 /// Events that are kept.
 const KEPT: u64 = 20_000;
+/// Events of the present boot that are kept for each node.
+const RECENT: usize = 96;
 /// Events wait at most so long to be on disk: a boot makes dozens within seconds, and one write
 /// takes them all. Nothing is decided by an event alone.
 const WRITE: Duration = Duration::from_millis(250);
@@ -50,6 +52,8 @@ pub(crate) struct Track {
     pub(crate) health: Option<Health>,
     /// When the phases of the present boot began.
     pub(crate) times: Vec<(Phase, Millis)>,
+    /// The latest events of the present boot, oldest first.
+    pub(crate) recent: VecDeque<Event>,
 }
 
 impl Default for Track {
@@ -64,12 +68,22 @@ impl Default for Track {
             facts: None,
             health: None,
             times: Vec::new(),
+            recent: VecDeque::new(),
         }
     }
 }
 
 impl Track {
-    fn happen(&mut self, at: Millis, what: &What) {
+    fn happen(&mut self, event: &Event) {
+        self.enter(event.at, &event.what);
+        self.recent.push_back(event.clone());
+        if self.recent.len() > RECENT {
+            // The first ones say what it is; what repeats lies between.
+            self.recent.remove(RECENT / 4);
+        }
+    }
+
+    fn enter(&mut self, at: Millis, what: &What) {
         self.last = Some(what.sentence());
         match what {
             What::Connected => self.connected = true,
@@ -113,7 +127,7 @@ impl Timeline {
         }
         for event in store.events()? {
             if let Some(track) = event.node.as_ref().and_then(|name| inner.nodes.get_mut(name)) {
-                track.happen(event.at, &event.what);
+                track.happen(&event);
             }
             inner.events.push_back(event);
         }
@@ -134,11 +148,11 @@ impl Timeline {
         let at = now();
         tracing::info!(node = node.map(Name::as_str), event = what.sentence());
         let mut inner = self.inner();
-        if let Some(track) = node.and_then(|name| inner.nodes.get_mut(name)) {
-            track.happen(at, &what);
-        }
         let number = *self.newest.borrow() + 1;
         let event = Event { number, at, node: node.cloned(), what };
+        if let Some(track) = node.and_then(|name| inner.nodes.get_mut(name)) {
+            track.happen(&event);
+        }
         inner.unwritten.push(event.clone());
         inner.events.push_back(event);
         while inner.events.len() as u64 > KEPT {
@@ -172,6 +186,14 @@ impl Timeline {
     /// The latest events of a node, the newest first.
     pub(crate) fn of(&self, node: &Name, most: usize) -> Vec<Event> {
         self.inner().events.iter().rev().filter(|event| event.node.as_ref() == Some(node)).take(most).cloned().collect()
+    }
+
+    /// Whether this was said of the node within the last so many milliseconds.
+    pub(crate) fn has_just_told(&self, node: &Name, what: &What, within: Millis) -> bool {
+        let since = now().saturating_sub(within);
+        let inner = self.inner();
+        let recent = inner.nodes.get(node).into_iter().flat_map(|track| track.recent.iter().rev());
+        recent.take_while(|event| event.at > since).any(|event| event.what == *what)
     }
 
     /// Tells when there is a newer event.
@@ -214,6 +236,12 @@ mod tests {
     use super::*;
     use bramble_model::names::{BootId, Mac};
 
+    impl Track {
+        fn happens(&mut self, at: Millis, what: &What) {
+            self.happen(&Event { number: at, at, node: None, what: what.clone() });
+        }
+    }
+
     fn boot() -> Vec<What> {
         let asked = What::Asked { mac: Mac([0; 6]), firmware: "UEFI x64 PXE".into() };
         vec![
@@ -235,7 +263,7 @@ mod tests {
     fn a_boot_passes_its_phases_in_order() {
         let mut track = Track::default();
         for (at, what) in boot().iter().enumerate() {
-            track.happen(at as Millis, what);
+            track.happens(at as Millis, what);
         }
         let phases: Vec<Phase> = track.times.iter().map(|(phase, _)| *phase).collect();
         assert_eq!(phases, Phase::WAY);
@@ -245,7 +273,7 @@ mod tests {
     fn a_machine_that_asks_again_has_started_again() {
         let mut track = Track::default();
         for (at, what) in boot().iter().chain(&boot()[1..6]).enumerate() {
-            track.happen(at as Millis, what);
+            track.happens(at as Millis, what);
         }
         assert_eq!((track.phase, track.times[0]), (Phase::Kernel, (Phase::Firmware, 11)));
         assert!(!track.connected);
@@ -255,7 +283,7 @@ mod tests {
     fn a_machine_that_only_fetches_its_script_has_started_again() {
         let mut track = Track::default();
         for (at, what) in boot().iter().chain(&boot()[4..6]).enumerate() {
-            track.happen(at as Millis, what);
+            track.happens(at as Millis, what);
         }
         assert_eq!((track.phase, track.times[0]), (Phase::Kernel, (Phase::Loader, 11)));
     }
@@ -263,9 +291,9 @@ mod tests {
     #[test]
     fn a_failure_is_forgotten_when_the_node_goes_on() {
         let mut track = Track::default();
-        track.happen(0, &What::Failed { reason: "no link".into(), retry_in_seconds: 1 });
+        track.happens(0, &What::Failed { reason: "no link".into(), retry_in_seconds: 1 });
         assert_eq!(track.failure.as_deref(), Some("no link"));
-        track.happen(1, &What::Stage1 { step: "root".into(), percent: Some(0) });
+        track.happens(1, &What::Stage1 { step: "root".into(), percent: Some(0) });
         assert_eq!(track.failure, None);
     }
 }

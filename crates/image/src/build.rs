@@ -65,6 +65,7 @@ pub fn build(
         revision: revision(&cluster.root),
         architecture: recipe.architecture.to_owned(),
         suite: recipe.suite.clone(),
+        firmware: Vec::new(),
         kernel: shelf.take(&root.kernel())?,
         initrd: shelf.take_stream(std::io::Read::chain(&program[..], drivers))?,
         layers: vec![layer("root", &root.layer())?, layer("site", &site)?],
@@ -100,8 +101,9 @@ pub fn is_current(
     key: &SigningKey,
     cache: &Path,
 ) -> Result<bool, Error> {
-    let Ok(set) = shelf.current() else { return Ok(false) };
-    let Some(root) = Root::cached(&Recipe::of(cluster), cache)? else { return Ok(false) };
+    let recipe = Recipe::of(cluster);
+    let Ok(set) = shelf.current(recipe.architecture) else { return Ok(false) };
+    let Some(root) = Root::cached(&recipe, cache)? else { return Ok(false) };
     let Some(site) = site::cached(cluster, ingredients, cache)? else { return Ok(false) };
     let mut initrd = program(ingredients, key);
     let drivers = fs::read(root.drivers()).map_err(Error::file("cannot read drivers", &root.drivers()))?;

@@ -48,8 +48,8 @@ pub enum Error {
     Fetch { url: String, reason: String, more: usize },
     #[error("stopped on request")]
     Cancelled,
-    #[error("there is no boot set yet: run `bramble image build`")]
-    NoBootSet,
+    #[error("there is no boot set for {architecture} yet: run `bramble image build`")]
+    NoBootSet { architecture: String },
     #[error("no boot set begins with `{0}`: `bramble image ls` lists them")]
     NoSuchSet(String),
 }

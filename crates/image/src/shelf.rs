@@ -4,7 +4,8 @@
 //! ```text
 //! files/SHA256                 kernels, initrds and layers, each once
 //! sets/SHA256/manifest.json    and manifest.json.minisig
-//! current                      the digest of the set that nodes are given
+//! current                      the digest of the set that nodes are given; for other architectures
+//!                              than amd64, `current-arm64`
 //! ```
 //! A set appears by the rename of its folder after all its files are there; `current` changes by
 //! rename. So there is never half a set, whatever stops the builder.
@@ -66,15 +67,19 @@ impl Shelf {
         self.folder.join("sets").join(digest.to_string())
     }
 
-    /// The set that nodes are given.
+    /// The file that names the set for `architecture`, which is Debian's name of it.
+    fn current_file(&self, architecture: &str) -> PathBuf {
+        self.folder.join(if architecture == "amd64" { "current".to_owned() } else { format!("current-{architecture}") })
+    }
+
+    /// The set that nodes of this architecture are given.
     ///
     /// # Errors
     /// [`Error::NoBootSet`] before the first build.
-    pub fn current(&self) -> Result<BootSet, Error> {
-        let path = self.folder.join("current");
-        let text = fs::read_to_string(&path).map_err(|_| Error::NoBootSet)?;
-        let digest = text.trim().parse().map_err(|_| Error::NoBootSet)?;
-        self.load(digest)
+    pub fn current(&self, architecture: &str) -> Result<BootSet, Error> {
+        let none = || Error::NoBootSet { architecture: architecture.to_owned() };
+        let text = fs::read_to_string(self.current_file(architecture)).map_err(|_| none())?;
+        self.load(text.trim().parse().map_err(|_| none())?)
     }
 
     /// All sets, the newest first.
@@ -104,11 +109,11 @@ impl Shelf {
     fn load(&self, digest: Digest) -> Result<BootSet, Error> {
         let path = self.set(&digest).join("manifest.json");
         let bytes = fs::read(&path).map_err(Error::file("cannot read the manifest", &path))?;
-        let manifest = serde_json::from_slice(&bytes)
+        let manifest: Manifest = serde_json::from_slice(&bytes)
             .map_err(|error| Error::Malformed { path: path.clone(), problem: error.to_string() })?;
         let built = fs::metadata(&path).and_then(|data| data.modified()).map_err(Error::file("cannot read", &path))?;
-        let current =
-            fs::read_to_string(self.folder.join("current")).is_ok_and(|text| text.trim() == digest.to_string());
+        let current = fs::read_to_string(self.current_file(&manifest.architecture));
+        let current = current.is_ok_and(|text| text.trim() == digest.to_string());
         Ok(BootSet { digest, manifest, built, current })
     }
 
@@ -173,7 +178,7 @@ impl Shelf {
             let _ = new.keep();
             files::sync_folder(&place).map_err(Error::file("cannot sync", &place))?;
         }
-        let current = self.folder.join("current");
+        let current = self.current_file(&manifest.architecture);
         files::replace(&current, format!("{digest}\n").as_bytes())
             .map_err(Error::file("cannot name the current boot set", &current))?;
         Ok(digest)

@@ -20,7 +20,7 @@ pub(crate) struct Wire {
 impl Wire {
     pub(crate) fn of(cluster: &Cluster) -> Self {
         let ((network, prefix), router) = match &cluster.network.dhcp {
-            Dhcp::Full(subnet) => ((subnet.address, subnet.prefix), false),
+            Dhcp::Full(subnets) => ((subnets[0].address, subnets[0].prefix), false),
             Dhcp::Proxy | Dhcp::Router => (cluster.lab.subnet, true),
         };
         let first = u32::from(network) + 1;

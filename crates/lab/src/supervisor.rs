@@ -43,7 +43,7 @@ pub async fn inside(cluster: &Cluster, state: &Path, forwards: &[(String, RawFd)
     let _ = std::fs::remove_dir_all(places.scratch());
     std::fs::create_dir_all(places.scratch()).map_err(Error::io("cannot make the machines' folder"))?;
     let wire = Wire::of(cluster);
-    let bridge = &cluster.network.interface;
+    let bridge = cluster.network.interface();
     wire.make(bridge)?;
     let accelerator = Accelerator::probe(&places.scratch());
     let mut machines = BTreeMap::new();
@@ -180,7 +180,7 @@ fn start_head(cluster: &Cluster, state: &Path, places: &Places) -> Result<Child,
 fn router(wire: &Wire, network: &Network, places: &Places) -> Result<Option<Child>, Error> {
     let configuration = places.scratch().join("router.conf");
     let leases = places.scratch().join("router.leases");
-    let Some(arguments) = wire.router_arguments(&network.interface, &configuration, &leases) else {
+    let Some(arguments) = wire.router_arguments(network.interface(), &configuration, &leases) else {
         return Ok(None);
     };
     let boot = match network.dhcp {

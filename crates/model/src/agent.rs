@@ -96,6 +96,12 @@ pub struct Health {
     pub uptime: u64,
     /// Bytes free for new work.
     pub memory_available: u64,
+    /// Bytes free in `/var`, where the engine keeps its data.
+    #[serde(default)]
+    pub disk_available: u64,
+    /// Processes that the kernel has killed for want of memory since it started.
+    #[serde(default)]
+    pub killed_for_memory: u64,
     /// Resident bytes of the agent itself.
     pub agent_resident: u64,
     pub engine: EngineState,

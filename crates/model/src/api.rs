@@ -27,6 +27,7 @@ pub struct Status {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NodeStatus {
     pub name: Name,
+    pub macs: Vec<Mac>,
     pub role: Name,
     pub phase: Phase,
     /// When it entered this phase.
@@ -43,6 +44,23 @@ pub struct NodeStatus {
     pub health: Option<Health>,
     /// When the phases of its present boot began.
     pub times: Vec<(Phase, Millis)>,
+    /// The other system that it runs, by the name of its profile.
+    pub boot: Option<Name>,
+    /// What it waits for, or the cause of its trouble.
+    pub why: Explanation,
+}
+
+/// Why a machine is where it is, as `bramble why`, the status page and the API tell it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// A short name of the cause, the same in every version: `offers-never-merged`.
+    pub name: String,
+    /// What it waits for, or the cause of its trouble.
+    pub cause: String,
+    /// What a person can do; `None` where waiting is right.
+    pub advice: Option<String>,
+    /// Seconds in this state.
+    pub seconds: u64,
 }
 
 impl NodeStatus {
@@ -71,6 +89,18 @@ pub struct Seen {
     pub first: Millis,
     pub last: Millis,
     pub times: u64,
+}
+
+impl Seen {
+    /// Why it does not boot.
+    pub fn why(&self, now: Millis) -> Explanation {
+        Explanation {
+            name: "not-in-the-repository".into(),
+            cause: format!("{} at {} asked to boot, and the repository does not have it", self.firmware, self.mac),
+            advice: Some(format!("add a node with `mac = \"{}\"` to bramble.toml", self.mac)),
+            seconds: now.saturating_sub(self.last) / 1000,
+        }
+    }
 }
 
 /// Something the head is waiting for: what, since when, and until when.

@@ -25,6 +25,10 @@ pub struct Manifest {
     pub initrd: Artifact,
     /// Read-only squashfs layers, the lowest first.
     pub layers: Vec<Layer>,
+    /// What boards fetch before the kernel, by the name that they ask for: the firmware of Raspberry
+    /// Pis and device trees.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub firmware: Vec<Layer>,
     /// Kernel arguments that every node gets.
     pub cmdline: String,
     /// Debian packages in the root, sorted by name.
@@ -34,12 +38,14 @@ pub struct Manifest {
 impl Manifest {
     /// All files of the set.
     pub fn artifacts(&self) -> impl Iterator<Item = &Artifact> {
-        [&self.kernel, &self.initrd].into_iter().chain(self.layers.iter().map(|layer| &layer.artifact))
+        let named = self.layers.iter().chain(&self.firmware).map(|file| &file.artifact);
+        [&self.kernel, &self.initrd].into_iter().chain(named)
     }
 
     /// Bytes that a node without a disk fetches to boot.
     pub fn payload(&self) -> u64 {
-        self.artifacts().map(|artifact| artifact.size).sum()
+        let layers = self.layers.iter().map(|layer| layer.artifact.size).sum::<u64>();
+        self.kernel.size + self.initrd.size + layers
     }
 }
 
@@ -51,10 +57,10 @@ pub struct Artifact {
     pub size: u64,
 }
 
-/// One squashfs layer of the root.
+/// A named file: one squashfs layer of the root, or a board's firmware.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
-    /// `root` (Debian packages) or `site` (agent, stock files, overlay, containers).
+    /// Of layers `root` (Debian packages) or `site` (agent, stock files, overlay, containers).
     pub name: String,
     #[serde(flatten)]
     pub artifact: Artifact,

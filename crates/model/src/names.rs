@@ -9,7 +9,23 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
 
+/// Prefixes of the addresses that Raspberry Pis have.
+const RASPBERRY_PI: [[u8; 3]; 7] = [
+    [0xb8, 0x27, 0xeb],
+    [0xdc, 0xa6, 0x32],
+    [0xe4, 0x5f, 0x01],
+    [0x28, 0xcd, 0xc1],
+    [0xd8, 0x3a, 0xdd],
+    [0x2c, 0xcf, 0x67],
+    [0x88, 0xa2, 0x9e],
+];
+
 impl Mac {
+    /// Whether a Raspberry Pi may have it.
+    pub fn may_be_raspberry_pi(self) -> bool {
+        RASPBERRY_PI.iter().any(|prefix| self.0.starts_with(prefix))
+    }
+
     /// Group addresses (the lowest bit of the first byte) belong to no single machine.
     pub fn is_group(self) -> bool {
         self.0[0] & 1 == 1

@@ -1,6 +1,8 @@
 //! The boot timeline: what happened to a node and when, the one source for progress lines,
 //! the status page, `bramble why` and the benchmarks.
 
+use std::net::Ipv4Addr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::names::{BootId, Mac, Name};
@@ -95,10 +97,47 @@ pub enum What {
     Offered {
         file: String,
     },
+    /// Its first request that arrived says that it has been asking for so long.
+    HeardLate {
+        seconds: u16,
+    },
+    /// Its firmware took an address from another server.
+    Chose {
+        server: Ipv4Addr,
+    },
+    /// It was given an address.
+    Leased {
+        address: Ipv4Addr,
+    },
+    /// Its firmware asked the boot server's port, 4011.
+    AskedBootServer,
+    /// Its firmware looked for the head's hardware address (ARP): it means to fetch something.
+    LookedForHead {
+        address: Ipv4Addr,
+    },
+    /// Nothing here can boot its firmware.
+    NoLoader {
+        firmware: String,
+    },
     /// A file left by TFTP.
     TftpSent {
         file: String,
         bytes: u64,
+    },
+    /// Its firmware asked for a file that is not there.
+    TftpMissing {
+        file: String,
+    },
+    /// A transfer over TFTP ended early: the client gave up, or fell silent.
+    TftpStopped {
+        file: String,
+        /// Bytes that had arrived.
+        at: u64,
+        of: u64,
+        /// Bytes of a block, and whether the client had agreed to them.
+        block: u32,
+        agreed: bool,
+        reason: String,
     },
     /// The node fetched the script of a new boot.
     ScriptServed {
@@ -110,6 +149,18 @@ pub enum What {
         file: String,
         bytes: u64,
     },
+    /// Its loader says which network card it uses: vendor and device number on PCI, in hex.
+    Card {
+        pci: String,
+    },
+    /// The node was given what another system boots with.
+    HandedOff {
+        profile: Name,
+    },
+    /// The node was told to boot its disk.
+    BootsDisk,
+    /// The node's other system says that it is installed.
+    Installed,
     /// Stage 1 reports a step.
     Stage1 {
         step: String,
@@ -126,6 +177,10 @@ pub enum What {
     },
     /// An agent was refused.
     Refused {
+        reason: String,
+    },
+    /// An agent's TLS handshake failed.
+    TlsFailed {
         reason: String,
     },
     Connected,
@@ -154,8 +209,21 @@ impl What {
             What::Connected => Phase::Agent,
             What::Engine { .. } => Phase::Engine,
             What::Ready => Phase::Ready,
+            What::HandedOff { .. } => Phase::Kernel,
+            What::BootsDisk => Phase::Ready,
             What::SeenUnknown { .. }
             | What::Offered { .. }
+            | What::HeardLate { .. }
+            | What::Chose { .. }
+            | What::Leased { .. }
+            | What::AskedBootServer
+            | What::LookedForHead { .. }
+            | What::NoLoader { .. }
+            | What::TftpMissing { .. }
+            | What::TftpStopped { .. }
+            | What::Card { .. }
+            | What::Installed
+            | What::TlsFailed { .. }
             | What::Fetching { .. }
             | What::Failed { .. }
             | What::Admitted { .. }
@@ -174,8 +242,24 @@ impl What {
             What::SeenUnknown { mac, firmware } => {
                 format!("{firmware} at {mac} is not in the repository and gets nothing to boot")
             }
+            What::Offered { file } if file.is_empty() => "offered this boot server".into(),
             What::Offered { file } => format!("offered {file}"),
+            What::HeardLate { seconds } => format!("has been asking for {seconds} s before anything arrived here"),
+            What::Chose { server } => format!("took its address from {server}"),
+            What::Leased { address } => format!("has address {address}"),
+            What::AskedBootServer => "asked the boot server (port 4011)".into(),
+            What::LookedForHead { address } => format!("looks for the head, from {address}"),
+            What::NoLoader { firmware } => format!("nothing here boots {firmware}"),
             What::TftpSent { file, bytes } => format!("fetched {file} over TFTP, {bytes} bytes"),
+            What::TftpMissing { file } => format!("asked for {file}, which is not there"),
+            What::TftpStopped { file, at, of, reason, .. } => {
+                format!("stopped fetching {file} at {at} of {of} bytes: {reason}")
+            }
+            What::Card { pci } => format!("boots from network card {pci} (PCI)"),
+            What::HandedOff { profile } => format!("handed over to {profile}"),
+            What::BootsDisk => "told to boot its disk".into(),
+            What::Installed => "says that it is installed".into(),
+            What::TlsFailed { reason } => format!("its agent and the head do not agree on TLS: {reason}"),
             What::ScriptServed { set, .. } => format!("boots set {set}"),
             What::Fetching { file, bytes } => format!("fetches {file}, {bytes} bytes"),
             What::Stage1 { step, percent: Some(percent) } => format!("stage 1: {step} {percent} %"),

@@ -5,17 +5,6 @@ use std::fmt;
 use bramble_model::names::Mac;
 use dhcproto::v4::{DhcpOption, HType, Message, OptionCode};
 
-/// Prefixes of the addresses that Raspberry Pis have.
-const PI: [[u8; 3]; 7] = [
-    [0xb8, 0x27, 0xeb],
-    [0xdc, 0xa6, 0x32],
-    [0xe4, 0x5f, 0x01],
-    [0x28, 0xcd, 0xc1],
-    [0xd8, 0x3a, 0xdd],
-    [0x2c, 0xcf, 0x67],
-    [0x88, 0xa2, 0x9e],
-];
-
 /// A machine, as its DHCP message describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
@@ -24,6 +13,34 @@ pub struct Client {
     pub firmware: Option<Firmware>,
     /// Machine UUID in the order its firmware prints it (RFC 4578, section 2.3), where it sent one.
     pub uuid: Option<String>,
+    /// Seconds that it says it has been asking for.
+    pub seconds: u16,
+}
+
+/// Instruction sets, by Debian's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cpu {
+    Amd64,
+    I386,
+    Arm64,
+    Armhf,
+}
+
+impl Cpu {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cpu::Amd64 => "amd64",
+            Cpu::I386 => "i386",
+            Cpu::Arm64 => "arm64",
+            Cpu::Armhf => "armhf",
+        }
+    }
+}
+
+impl fmt::Display for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// What kind of boot client it is.
@@ -31,26 +48,59 @@ pub struct Client {
 pub enum Firmware {
     /// PXE in a BIOS: architecture 0.
     Bios,
-    /// PXE in a 64-bit UEFI: 7, 8 and 9 all mean that in practice.
-    UefiX64,
-    /// HTTP boot in a 64-bit UEFI: 15 and 16.
-    UefiHttpX64,
-    Ipxe,
-    /// The boot ROM of a Raspberry Pi, which calls itself architecture 0.
-    RaspberryPi,
-    /// Architecture number of a firmware that nothing here can boot yet.
+    /// PXE in a UEFI. 7, 8 and 9 all mean amd64 in practice.
+    Uefi(Cpu),
+    /// HTTP boot in a UEFI: 15 to 19.
+    UefiHttp(Cpu),
+    /// iPXE, from a card's ROM or loaded from here. One in a BIOS counts as amd64: that is what it
+    /// will start.
+    Ipxe(Cpu),
+    /// U-Boot's own PXE, which reads `pxelinux.cfg/…`: 21 and 22, or a class that begins `U-Boot`.
+    UBoot(Cpu),
+    /// The boot ROM or EEPROM of a Raspberry Pi, which calls itself architecture 0.
+    RaspberryPi(Pi),
+    /// Architecture number of a firmware that nothing here can boot.
     Other(u16),
+}
+
+/// Which way of network boot a Raspberry Pi has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pi {
+    /// Pi 3 and older: a boot ROM that fetches `bootcode.bin` first, and misses quick answers.
+    Rom,
+    /// Pi 4, 5 and later: a loader in an EEPROM.
+    Eeprom,
 }
 
 impl fmt::Display for Firmware {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Firmware::Bios => f.write_str("BIOS PXE"),
-            Firmware::UefiX64 => f.write_str("UEFI x64 PXE"),
-            Firmware::UefiHttpX64 => f.write_str("UEFI x64 HTTP"),
-            Firmware::Ipxe => f.write_str("iPXE"),
-            Firmware::RaspberryPi => f.write_str("Raspberry Pi"),
+            Firmware::Uefi(cpu) => write!(f, "UEFI {} PXE", shown(*cpu)),
+            Firmware::UefiHttp(cpu) => write!(f, "UEFI {} HTTP", shown(*cpu)),
+            Firmware::Ipxe(Cpu::Amd64) => f.write_str("iPXE"),
+            Firmware::Ipxe(cpu) => write!(f, "iPXE {cpu}"),
+            Firmware::UBoot(cpu) => write!(f, "U-Boot {cpu}"),
+            Firmware::RaspberryPi(Pi::Rom) => f.write_str("Raspberry Pi ROM"),
+            Firmware::RaspberryPi(Pi::Eeprom) => f.write_str("Raspberry Pi EEPROM"),
             Firmware::Other(number) => write!(f, "firmware of architecture {number}"),
+        }
+    }
+}
+
+/// Firmware's own word for amd64.
+fn shown(cpu: Cpu) -> &'static str {
+    if cpu == Cpu::Amd64 { "x64" } else { cpu.as_str() }
+}
+
+impl Firmware {
+    /// The instruction set of the system that it can start.
+    pub fn cpu(self) -> Option<Cpu> {
+        match self {
+            Firmware::Bios => Some(Cpu::Amd64),
+            Firmware::Uefi(cpu) | Firmware::UefiHttp(cpu) | Firmware::Ipxe(cpu) | Firmware::UBoot(cpu) => Some(cpu),
+            Firmware::RaspberryPi(_) => Some(Cpu::Arm64),
+            Firmware::Other(_) => None,
         }
     }
 }
@@ -67,7 +117,7 @@ impl Client {
             _ => None,
         };
         let firmware = firmware(message, mac, uuid);
-        Some(Client { mac, firmware, uuid: uuid.and_then(readable_uuid) })
+        Some(Client { mac, firmware, uuid: uuid.and_then(readable_uuid), seconds: message.secs() })
     }
 }
 
@@ -80,27 +130,46 @@ fn firmware(message: &Message, mac: Mac, uuid: Option<&[u8]>) -> Option<Firmware
         Some(DhcpOption::ClassIdentifier(class)) => class.as_slice(),
         _ => &[],
     };
+    let named = match option(message, OptionCode::ClientSystemArchitecture) {
+        Some(DhcpOption::ClientSystemArchitecture(architecture)) => Some(u16::from(*architecture)),
+        _ => None,
+    };
     let http = class.starts_with(b"HTTPClient");
-    if !http && !class.starts_with(b"PXEClient") {
+    let uboot = class.starts_with(b"U-Boot");
+    let pi_uuid = uuid.is_some_and(|uuid| uuid.get(1..4) == Some(b"RPi") || uuid.get(..3) == Some(b"RPi"));
+    // A Pi's EEPROM leaves its class out of the REQUEST, with its UUID still there (rpi-eeprom#82).
+    if !http && !uboot && !pi_uuid && !class.starts_with(b"PXEClient") {
         return None;
     }
+    let architecture = named.unwrap_or_else(|| architecture_in_class(class));
     if is_ipxe(message) {
-        return Some(Firmware::Ipxe);
+        return Some(Firmware::Ipxe(match architecture {
+            10 | 18 => Cpu::Armhf,
+            11 | 19 => Cpu::Arm64,
+            6 | 15 => Cpu::I386,
+            _ => Cpu::Amd64,
+        }));
     }
-    let architecture = match option(message, OptionCode::ClientSystemArchitecture) {
-        Some(DhcpOption::ClientSystemArchitecture(architecture)) => u16::from(*architecture),
-        _ => architecture_in_class(class),
-    };
+    if uboot {
+        return Some(Firmware::UBoot(if class.ends_with(b"armv7") { Cpu::Armhf } else { Cpu::Arm64 }));
+    }
     // A Pi is known by what its UUID begins with. The prefix of its address alone is not enough:
     // a Pi that runs another loader has it too, and then names its own architecture.
-    let pi = uuid.is_some_and(|uuid| uuid.get(1..4) == Some(b"RPi") || uuid.get(..3) == Some(b"RPi"));
-    let may_be_pi = PI.iter().any(|prefix| mac.0.starts_with(prefix));
     Some(match architecture {
-        0 if pi || may_be_pi => Firmware::RaspberryPi,
+        0 | 41 if pi_uuid => Firmware::RaspberryPi(Pi::Eeprom),
+        0 if mac.may_be_raspberry_pi() => Firmware::RaspberryPi(Pi::Rom),
+        41 => Firmware::RaspberryPi(Pi::Eeprom),
         0 if !http => Firmware::Bios,
-        7..=9 => Firmware::UefiX64,
-        15 | 16 => Firmware::UefiHttpX64,
-        41 => Firmware::RaspberryPi,
+        6 => Firmware::Uefi(Cpu::I386),
+        7..=9 => Firmware::Uefi(Cpu::Amd64),
+        10 => Firmware::Uefi(Cpu::Armhf),
+        11 => Firmware::Uefi(Cpu::Arm64),
+        // 15 is 32-bit x86 by the registry, and what some 64-bit firmware sends.
+        15 | 16 => Firmware::UefiHttp(Cpu::Amd64),
+        18 => Firmware::UefiHttp(Cpu::Armhf),
+        19 => Firmware::UefiHttp(Cpu::Arm64),
+        21 => Firmware::UBoot(Cpu::Armhf),
+        22 => Firmware::UBoot(Cpu::Arm64),
         other => Firmware::Other(other),
     })
 }

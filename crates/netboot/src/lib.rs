@@ -5,59 +5,100 @@
 //! thin file of sockets beside it. Who a machine is and what it boots is decided in one place,
 //! outside of this crate: see [`Directory`].
 
+pub mod arp;
 pub mod client;
 pub mod dhcp;
 pub mod ipxe;
+mod packet;
+pub mod pi;
 pub mod range;
 pub mod recipe;
 pub mod router;
 pub mod tftp;
+pub mod uboot;
 
-use std::net::SocketAddrV4;
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
-use bramble_model::names::Name;
-pub use client::{Client, Firmware};
+use bramble_model::names::{Mac, Name};
+pub use client::{Client, Cpu, Firmware, Pi};
 
-/// Who is who: the one decision point behind every protocol.
+/// Who is who, and what each may read: the one decision point behind every protocol.
 pub trait Directory: Send + Sync {
-    /// What this machine is to the cluster. Asked for each DHCP message of a boot client, so that
-    /// whoever answers also learns that the machine was seen.
-    fn who(&self, client: &Client) -> Who;
+    /// What this machine is to the cluster; `None` where the repository does not have it. Asked for
+    /// each DHCP message of a boot client, so that whoever answers also learns that it was seen.
+    fn who(&self, client: &Client) -> Option<Known>;
 
-    /// A node was offered a boot file.
-    fn offered(&self, node: &Name, file: &str);
+    /// Something was seen of the machine with this card.
+    fn saw(&self, mac: Mac, sight: Sight);
 
-    /// A loader left by TFTP; the machine is known by its address only.
-    fn tftp_sent(&self, to: std::net::Ipv4Addr, file: &str, bytes: u64);
+    /// The file that a machine at this address gets by this name over TFTP.
+    fn file(&self, from: Ipv4Addr, path: &str) -> Option<tftp::Content>;
+
+    /// How a read over TFTP ended.
+    fn read(&self, from: Ipv4Addr, path: &str, end: tftp::End);
 }
 
-/// What a machine is to the cluster.
+/// A machine of the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Who {
-    /// A node, which may boot.
-    Node(Name),
-    /// Not in the repository: it is seen, and given nothing to boot.
-    Unknown,
+pub struct Known {
+    pub node: Name,
+    pub boot: Boot,
 }
 
-/// Where boot files are, as firmware is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a node's firmware is to fetch first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Boot {
+    /// The loader for its firmware, which then asks for a script.
+    Loader,
+    /// This file, by its path here.
+    File(String),
+}
+
+/// What DHCP sees of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sight {
+    /// It was offered this boot file; empty where its firmware knows the names itself.
+    Offered { file: String },
+    /// It took an address from another server.
+    Chose { server: Ipv4Addr },
+    /// It was given an address. `firmware` is `None` once its system runs.
+    Leased { address: Ipv4Addr, firmware: Option<Firmware> },
+    /// It asked the boot server's port, 4011, from this address.
+    AskedBootServer { address: Ipv4Addr },
+    /// It asked for the head's hardware address, from this one of its own.
+    LookedForHead { address: Ipv4Addr },
+    /// Nothing here can boot such a firmware.
+    NoLoader { firmware: Firmware },
+}
+
+/// Where boot files are, as firmware is told, and which loaders there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootServer {
     /// Address and port of HTTP; TFTP is on the same address.
     pub http: SocketAddrV4,
+    pub loaders: BTreeSet<String>,
 }
 
 impl BootServer {
-    /// What this firmware is to fetch first, if it can boot from here.
-    pub fn first_file(&self, client: &Client) -> Option<String> {
-        match client.firmware? {
-            // iPXE needs a script and no second copy of itself, whether it came from a card's ROM
-            // or from here.
-            Firmware::Ipxe => Some(format!("http://{}/boot/script/{}", self.http, client.mac)),
-            Firmware::Bios => Some(ipxe::BIOS_LOADER.into()),
-            Firmware::UefiX64 => Some(ipxe::UEFI_X64_LOADER.into()),
-            Firmware::UefiHttpX64 => Some(format!("http://{}/boot/loader/{}", self.http, ipxe::UEFI_X64_LOADER)),
-            Firmware::RaspberryPi | Firmware::Other(_) => None,
+    /// What this firmware is to fetch first, if it can boot from here. Empty for firmware that
+    /// knows the names of its files itself.
+    pub fn first_file(&self, client: &Client, boot: &Boot) -> Option<String> {
+        let firmware = client.firmware?;
+        let over_http = |path: &str| format!("http://{}/boot/loader/{path}", self.http);
+        match (firmware, boot) {
+            (Firmware::Ipxe(_), _) => Some(ipxe::script_url(self.http, client)),
+            (Firmware::RaspberryPi(_), _) => Some(String::new()),
+            (Firmware::UBoot(_), _) => Some(uboot::BOOT_FILE.into()),
+            (Firmware::Uefi(_), Boot::File(path)) => Some(path.clone()),
+            (Firmware::UefiHttp(_), Boot::File(path)) => Some(format!("http://{}/boot/{path}", self.http)),
+            (Firmware::Bios | Firmware::Uefi(_), _) => self.loader(firmware).map(str::to_owned),
+            (Firmware::UefiHttp(cpu), _) => self.loader(Firmware::Uefi(cpu)).map(over_http),
+            (Firmware::Other(_), _) => None,
         }
+    }
+
+    fn loader(&self, firmware: Firmware) -> Option<&'static str> {
+        ipxe::loader(firmware).filter(|name| self.loaders.contains(*name))
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::net::SocketAddrV4;
 
-use crate::ipxe::{BIOS_LOADER, UEFI_X64_LOADER};
+use crate::ipxe::{BIOS_LOADER, UEFI_ARM64_LOADER, UEFI_X64_LOADER};
 
 /// A router whose configuration is known here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,13 +54,36 @@ pub fn recipe(router: Router, http: SocketAddrV4) -> String {
 }
 
 /// Where iPXE finds the script of its machine. iPXE itself fills in the address of the card that it
-/// boots from (its settings are expanded in a boot file's name).
+/// boots from and what it was built for (its settings are expanded in a boot file's name).
 fn script(http: SocketAddrV4) -> String {
-    format!("http://{http}/boot/script/${{netX/mac}}")
+    format!("http://{http}/boot/script/${{netX/mac}}?arch=${{buildarch}}")
 }
 
-fn loader(http: SocketAddrV4) -> String {
-    format!("http://{http}/boot/loader/{UEFI_X64_LOADER}")
+/// A kind of firmware: its name in the recipes, its client architectures (RFC 4578), and what it is
+/// to fetch.
+struct Kind {
+    name: &'static str,
+    architectures: &'static [u16],
+    file: String,
+    over_http: bool,
+}
+
+fn kinds(http: SocketAddrV4) -> [Kind; 5] {
+    let tftp = |name, architectures, file: &str| Kind { name, architectures, file: file.into(), over_http: false };
+    let over_http = |name, architectures, loader: &str| Kind {
+        name,
+        architectures,
+        file: format!("http://{http}/boot/loader/{loader}"),
+        over_http: true,
+    };
+    [
+        tftp("bios", &[0], BIOS_LOADER),
+        // 7, 8 and 9 all mean 64-bit UEFI in practice.
+        tftp("uefi", &[7, 8, 9], UEFI_X64_LOADER),
+        tftp("arm64", &[11], UEFI_ARM64_LOADER),
+        over_http("http", &[15, 16], UEFI_X64_LOADER),
+        over_http("http-arm64", &[19], UEFI_ARM64_LOADER),
+    ]
 }
 
 fn dnsmasq(http: SocketAddrV4) -> String {
@@ -69,67 +92,64 @@ fn dnsmasq(http: SocketAddrV4) -> String {
         "# iPXE says what it is in its user class and with its own option.\n\
          dhcp-userclass=set:bramble-ipxe,iPXE\n\
          dhcp-match=set:bramble-ipxe,175\n\
-         # Client architectures (RFC 4578): 7, 8 and 9 all mean 64-bit UEFI in practice.\n\
-         dhcp-match=set:bramble-bios,option:client-arch,0\n",
+         # Client architectures (RFC 4578).\n",
     );
-    for architecture in [7, 8, 9] {
-        let _ = writeln!(text, "dhcp-match=set:bramble-uefi,option:client-arch,{architecture}");
+    for Kind { name, architectures, .. } in &kinds(http) {
+        for architecture in *architectures {
+            let _ = writeln!(text, "dhcp-match=set:bramble-{name},option:client-arch,{architecture}");
+        }
     }
-    for architecture in [15, 16] {
-        let _ = writeln!(text, "dhcp-match=set:bramble-http,option:client-arch,{architecture}");
+    let _ = writeln!(text, "dhcp-boot=tag:bramble-ipxe,{}", script(http));
+    for Kind { name, file, over_http, .. } in &kinds(http) {
+        if *over_http {
+            let _ = writeln!(text, "dhcp-boot=tag:bramble-{name},tag:!bramble-ipxe,{file}");
+            let _ = writeln!(text, "dhcp-option-force=tag:bramble-{name},tag:!bramble-ipxe,60,HTTPClient");
+        } else {
+            let _ = writeln!(text, "dhcp-boot=tag:bramble-{name},tag:!bramble-ipxe,{file},,{head}");
+        }
     }
-    let _ = write!(
-        text,
-        "dhcp-boot=tag:bramble-ipxe,{}\n\
-         dhcp-boot=tag:bramble-bios,tag:!bramble-ipxe,{BIOS_LOADER},,{head}\n\
-         dhcp-boot=tag:bramble-uefi,tag:!bramble-ipxe,{UEFI_X64_LOADER},,{head}\n\
-         dhcp-boot=tag:bramble-http,tag:!bramble-ipxe,{}\n\
-         dhcp-option-force=tag:bramble-http,tag:!bramble-ipxe,60,HTTPClient\n",
-        script(http),
-        loader(http),
-    );
     text
 }
 
 fn kea(http: SocketAddrV4) -> String {
     let head = http.ip();
-    let any = |numbers: &[u16]| {
-        let tests: Vec<String> = numbers.iter().map(|number| format!("option[93].hex == 0x{number:04x}")).collect();
-        format!("({}) and not member('bramble-ipxe')", tests.join(" or "))
-    };
     let ipxe = "option[175].exists or option[77].hex == 'iPXE' or substring(option[77].hex, 1, 4) == 'iPXE'";
-    format!(
+    let mut text = format!(
         "// Into \"Dhcp4\" of /etc/kea/kea-dhcp4.conf; then: systemctl restart kea-dhcp4-server\n\
          \"client-classes\": [\n  \
          {{ \"name\": \"bramble-ipxe\", \"test\": \"{ipxe}\",\n    \
-         \"boot-file-name\": \"{}\" }},\n  \
-         {{ \"name\": \"bramble-bios\", \"test\": \"{}\",\n    \
-         \"next-server\": \"{head}\", \"boot-file-name\": \"{BIOS_LOADER}\" }},\n  \
-         {{ \"name\": \"bramble-uefi\", \"test\": \"{}\",\n    \
-         \"next-server\": \"{head}\", \"boot-file-name\": \"{UEFI_X64_LOADER}\" }},\n  \
-         {{ \"name\": \"bramble-http\", \"test\": \"{}\",\n    \
-         \"boot-file-name\": \"{}\",\n    \
-         \"option-data\": [ {{ \"name\": \"vendor-class-identifier\", \"data\": \"HTTPClient\", \"always-send\": true }} ] }}\n\
-         ]\n",
-        script(http),
-        any(&[0]),
-        any(&[7, 8, 9]),
-        any(&[15, 16]),
-        loader(http),
-    )
+         \"boot-file-name\": \"{}\" }}",
+        script(http)
+    );
+    for Kind { name, architectures, file, over_http } in &kinds(http) {
+        let tests: Vec<String> =
+            architectures.iter().map(|number| format!("option[93].hex == 0x{number:04x}")).collect();
+        let test = format!("({}) and not member('bramble-ipxe')", tests.join(" or "));
+        let _ = write!(text, ",\n  {{ \"name\": \"bramble-{name}\", \"test\": \"{test}\",\n    ");
+        let _ = if *over_http {
+            write!(
+                text,
+                "\"boot-file-name\": \"{file}\",\n    \"option-data\": [ {{ \"name\": \"vendor-class-identifier\", \
+                 \"data\": \"HTTPClient\", \"always-send\": true }} ] }}"
+            )
+        } else {
+            write!(text, "\"next-server\": \"{head}\", \"boot-file-name\": \"{file}\" }}")
+        };
+    }
+    text.push_str("\n]\n");
+    text
 }
 
 /// RouterOS 7: matchers pick an option set; a quoted string has to escape `$`.
 fn mikrotik(http: SocketAddrV4) -> String {
     let head = http.ip();
-    let script = script(http).replace('$', "\\$");
-    let http_loader = loader(http);
+    let kinds = kinds(http);
     let mut text = String::from(
         "# RouterOS 7, in its terminal; neither checked against its manual nor tried on a device yet. The server is taken to be `defconf`: `/ip dhcp-server print` lists them.\n\
          /ip dhcp-server option\n",
     );
-    let files = [("ipxe", script.as_str()), ("bios", BIOS_LOADER), ("uefi", UEFI_X64_LOADER), ("http", &http_loader)];
-    for (name, file) in files {
+    let _ = writeln!(text, "add name=bramble-ipxe-file code=67 value=\"'{}'\"", script(http).replace('$', "\\$"));
+    for Kind { name, file, .. } in &kinds {
         let _ = writeln!(text, "add name=bramble-{name}-file code=67 value=\"'{file}'\"");
     }
     let _ = write!(
@@ -137,20 +157,23 @@ fn mikrotik(http: SocketAddrV4) -> String {
         "add name=bramble-tftp code=66 value=\"'{head}'\"\n\
          add name=bramble-http-class code=60 value=\"'HTTPClient'\"\n\
          /ip dhcp-server option sets\n\
-         add name=bramble-ipxe options=bramble-ipxe-file\n\
-         add name=bramble-bios options=bramble-bios-file,bramble-tftp\n\
-         add name=bramble-uefi options=bramble-uefi-file,bramble-tftp\n\
-         add name=bramble-http options=bramble-http-file,bramble-http-class\n\
-         /ip dhcp-server matcher\n\
-         add name=bramble-ipxe server=defconf code=77 value=\"iPXE\" matching-type=substring option-set=bramble-ipxe\n"
+         add name=bramble-ipxe options=bramble-ipxe-file\n"
     );
-    let architectures =
-        [("bios", "0000"), ("uefi", "0007"), ("uefi", "0008"), ("uefi", "0009"), ("http", "000f"), ("http", "0010")];
-    for (set, code) in architectures {
-        let _ = writeln!(
-            text,
-            "add name=bramble-{set}-{code} server=defconf code=93 value=0x{code} option-set=bramble-{set}"
-        );
+    for Kind { name, over_http, .. } in &kinds {
+        let more = if *over_http { "bramble-http-class" } else { "bramble-tftp" };
+        let _ = writeln!(text, "add name=bramble-{name} options=bramble-{name}-file,{more}");
+    }
+    text.push_str(
+        "/ip dhcp-server matcher\n\
+         add name=bramble-ipxe server=defconf code=77 value=\"iPXE\" matching-type=substring option-set=bramble-ipxe\n",
+    );
+    for Kind { name, architectures, .. } in &kinds {
+        for code in *architectures {
+            let _ = writeln!(
+                text,
+                "add name=bramble-{name}-{code:04x} server=defconf code=93 value=0x{code:04x} option-set=bramble-{name}"
+            );
+        }
     }
     let _ = writeln!(text, "/ip dhcp-server network set [find] next-server={head}");
     text

@@ -24,9 +24,17 @@ pub(crate) fn health(engine: EngineState) -> Health {
     Health {
         uptime: uptime.split(['.', ' ']).next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0),
         memory_available: kibibytes("/proc/meminfo", "MemAvailable:") * 1024,
+        disk_available: rustix::fs::statvfs("/var").map_or(0, |space| space.f_bavail * space.f_frsize),
+        killed_for_memory: killed_for_memory(),
         agent_resident: kibibytes("/proc/self/status", "VmRSS:") * 1024,
         engine,
     }
+}
+
+/// The kernel's count since it started (`oom_kill` in `/proc/vmstat`).
+fn killed_for_memory() -> u64 {
+    let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
 }
 
 fn kibibytes(path: &str, name: &str) -> u64 {

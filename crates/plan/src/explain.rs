@@ -1,22 +1,53 @@
-//! `bramble why NODE`: what a node waits for, since when, and what to do about it.
+//! `bramble why`: the root cause of a machine that does not come up, from what was seen of it.
+//!
+//! Each step of a boot leaves a trace on the wire. The cause lies between the last trace that is
+//! there and the first that is missing:
+//!
+//! ```text
+//! asks ─▶ offered ─▶ address taken ─▶ looks for the head (ARP) ─▶ 4011 ─▶ TFTP ─▶ script ─▶ kernel ─▶ stage 1 ─▶ agent
+//! ```
 
-use bramble_model::agent::EngineState;
-use bramble_model::api::{NodeStatus, Status};
-use bramble_model::timeline::{Millis, Phase};
-use serde::Serialize;
+use bramble_model::agent::{EngineState, Health};
+use bramble_model::api::{Explanation, Waiting};
+use bramble_model::names::Mac;
+use bramble_model::repository::Dhcp;
+use bramble_model::timeline::{Event, Millis, Phase, What};
 
-/// The answer, as sentences.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Explanation {
-    /// Where it stands.
-    pub state: String,
-    /// What it waits for, or the cause of its trouble.
-    pub cause: String,
-    /// What a person can do; `None` where waiting is right.
-    pub advice: Option<String>,
-    /// Seconds in this state.
-    pub seconds: u64,
+/// All that is known of one node.
+#[derive(Debug, Clone, Copy)]
+pub struct Evidence<'a> {
+    pub now: Millis,
+    /// There is a boot set that it could boot.
+    pub has_set: bool,
+    pub dhcp: &'a Dhcp,
+    pub macs: &'a [Mac],
+    pub phase: Phase,
+    /// When it entered the phase; 0 for never.
+    pub since: Millis,
+    /// Percent of the root that is there, in stage 1.
+    pub percent: Option<u8>,
+    /// The reason it gave itself for not going on.
+    pub failure: Option<&'a str>,
+    pub connected: bool,
+    pub health: Option<&'a Health>,
+    /// What the head waits for with this node.
+    pub waiting: Option<&'a Waiting>,
+    /// Runs another system, which has no agent.
+    pub foreign: bool,
+    /// What happened in the present boot, oldest first.
+    pub events: &'a [Event],
+    /// The last thing that ever happened to it.
+    pub last: Option<&'a str>,
 }
+
+/// Bytes free in `/var` below which an engine begins to fail.
+const LITTLE_DISK: u64 = 256 << 20;
+/// Bytes of free memory below which the kernel begins to kill.
+const LITTLE_MEMORY: u64 = 48 << 20;
+/// Seconds after which a step of firmware or loader that did not come is missed.
+const MISSED: u64 = 15;
+/// Blocks that a TFTP client counts to when its counter does not wrap.
+const COUNTED: u64 = 65_535;
 
 /// How long a phase takes on slow but healthy hardware, in seconds. Longer is worth a remark.
 fn usual(phase: Phase) -> u64 {
@@ -31,135 +62,472 @@ fn usual(phase: Phase) -> u64 {
     }
 }
 
-/// Explains the state of one node.
-pub fn explain(status: &Status, node: &NodeStatus) -> Explanation {
-    let seconds = seconds(status.at, node.since);
-    let late = seconds > usual(node.phase);
-    let (cause, advice): (String, Option<&str>) = if let Some(failure) = &node.failure {
-        (format!("it says: {failure}"), Some("it tries again by itself; the sentence names what to put right"))
-    } else {
-        match node.phase {
-            Phase::Off if status.set.is_none() => {
-                ("there is no boot set that it could boot".into(), Some("run `bramble image build`, then `bramble up`"))
-            }
-            Phase::Off => (
-                "nothing has been heard of it: neither a DHCP request nor a fetch of its boot script came from its MAC addresses".into(),
-                Some(
-                    "switch it on (`bramble power on`), set its firmware to boot from the network, and check cable and MAC in bramble.toml",
-                ),
-            ),
-            Phase::Firmware if late => (
-                "its firmware was offered a boot file and does not fetch it".into(),
-                Some(
-                    "some firmware never merges two DHCP offers: put the boot options into the home router's own offer, or use full DHCP",
-                ),
-            ),
-            Phase::Firmware => ("its firmware is starting".into(), None),
-            Phase::Loader if late => (
-                "it has its loader, and the loader does not ask for its boot script".into(),
-                Some("see its console; a loader without a driver for the network card stays silent"),
-            ),
-            Phase::Loader => ("iPXE is starting".into(), None),
-            Phase::Kernel if late => (
-                "kernel and initrd were fetched, and nothing has been heard since".into(),
-                Some("see its console: the kernel does not start, or has no driver for the network card"),
-            ),
-            Phase::Kernel => ("kernel and initrd are on their way".into(), None),
-            Phase::Root => match node.percent {
-                Some(percent) => (
-                    format!("stage 1 has {percent} % of the root"),
-                    late.then_some("the line is slow, or the head is busy"),
-                ),
-                None => ("stage 1 brings up drivers and network".into(), None),
-            },
-            Phase::System if late => (
-                "systemd started, and the agent has not come".into(),
-                Some("see its console; `systemctl --failed` on the node names the unit"),
-            ),
-            Phase::System => ("systemd is starting".into(), None),
-            Phase::Agent | Phase::Engine => {
-                (engine(node), late.then_some("`bramble status` shows what the engine waits for"))
-            }
-            Phase::Ready if node.connected => ("nothing: it is ready".into(), None),
-            Phase::Ready => (
-                "its agent's connection is lost".into(),
-                Some("its power, its cable or its switch; it comes back by itself when it can"),
-            ),
-        }
-    };
-    let waiting = status.waiting.iter().find(|waiting| waiting.subject == node.name.as_str());
-    let cause = match waiting {
-        Some(waiting) if matches!(node.phase, Phase::Agent | Phase::Engine) => format!("{cause}; {}", waiting.reason),
-        _ => cause,
-    };
-    Explanation { state: node.phase.as_str().into(), cause, advice: advice.map(str::to_owned), seconds }
+/// Name, cause and advice.
+type Cause = (&'static str, String, Option<&'static str>);
+
+fn cause(name: &'static str, cause: impl Into<String>, advice: &'static str) -> Cause {
+    (name, cause.into(), Some(advice))
 }
 
-fn engine(node: &NodeStatus) -> String {
-    match node.engine() {
-        Some(EngineState::Starting { waiting_for }) => format!("the engine waits for {waiting_for}"),
-        Some(EngineState::Alone) => "the engine is up and has not joined yet".into(),
-        Some(EngineState::Member { reachable: false, .. }) => "the engine waits for a majority of its managers".into(),
-        Some(_) | None => "the agent is connected and the engine has not reported".into(),
+/// Waiting is right.
+fn waits(name: &'static str, cause: impl Into<String>) -> Cause {
+    (name, cause.into(), None)
+}
+
+/// Names the cause.
+pub fn explain(evidence: &Evidence<'_>) -> Explanation {
+    let (name, cause, advice) = evidence.cause();
+    Explanation { name: name.into(), cause, advice: advice.map(str::to_owned), seconds: evidence.seconds() }
+}
+
+impl Evidence<'_> {
+    fn seconds(&self) -> u64 {
+        self.now.saturating_sub(self.since) / 1000
     }
-}
 
-fn seconds(now: Millis, since: Millis) -> u64 {
-    now.saturating_sub(since) / 1000
+    fn late(&self) -> bool {
+        self.seconds() > usual(self.phase)
+    }
+
+    fn ago(&self, at: Millis) -> u64 {
+        self.now.saturating_sub(at) / 1000
+    }
+
+    fn any(&self, test: impl Fn(&What) -> bool) -> bool {
+        self.events.iter().any(|event| test(&event.what))
+    }
+
+    fn count(&self, test: impl Fn(&What) -> bool) -> usize {
+        self.events.iter().filter(|event| test(&event.what)).count()
+    }
+
+    fn cause(&self) -> Cause {
+        match self.phase {
+            Phase::Off | Phase::Firmware | Phase::Loader => self.on_the_wire(),
+            Phase::Kernel => self.kernel(),
+            Phase::Root => self.root(),
+            Phase::System => self.system(),
+            Phase::Agent | Phase::Engine | Phase::Ready => self.engine(),
+        }
+    }
+
+    /// The firmware that asked last and what it was offered, each with its time. `loader` asks for
+    /// iPXE, which firmware started.
+    fn asked(&self, loader: bool) -> Option<(&str, Millis)> {
+        let mut asked = self.events.iter().filter_map(|event| match &event.what {
+            What::Asked { firmware, .. } if firmware.starts_with("iPXE") == loader => {
+                Some((firmware.as_str(), event.at))
+            }
+            _ => None,
+        });
+        // The first of this boot: how long it has been trying.
+        asked.next()
+    }
+
+    /// From the first packet to the boot script.
+    fn on_the_wire(&self) -> Cause {
+        let firmware = self.asked(false);
+        let ipxe = self.asked(true);
+        if let Some(cause) = self.transfers(firmware.map(|(name, _)| name)) {
+            return cause;
+        }
+        if self.any(|what| matches!(what, What::ScriptServed { .. })) {
+            return if self.late() {
+                cause(
+                    "script-not-followed",
+                    "it has its boot script and does not fetch the kernel",
+                    "see its console: iPXE writes there what it cannot do",
+                )
+            } else {
+                waits("loader-starts", "iPXE is starting")
+            };
+        }
+        let Some((name, since)) = ipxe.or(firmware) else { return self.unheard() };
+        if let Some(What::NoLoader { firmware }) = self.last_of(|what| matches!(what, What::NoLoader { .. })) {
+            return cause(
+                "no-loader",
+                format!("nothing here boots {firmware}"),
+                "switch its firmware to 64-bit UEFI or BIOS; for arm64, the boot set has to have loaders for it",
+            );
+        }
+        if self.ago(since) < MISSED {
+            return waits("firmware-starts", format!("its firmware ({name}) is starting"));
+        }
+        if ipxe.is_none()
+            && let Some(What::TftpSent { file, .. }) = self.last_of(|what| matches!(what, What::TftpSent { .. }))
+        {
+            return cause(
+                "loader-silent",
+                format!("it has its loader ({file}), and the loader does not ask for its boot script"),
+                "see its console; a loader without a driver for the network card stays silent",
+            );
+        }
+        self.offers(name)
+    }
+
+    /// It asks, and does not fetch.
+    fn offers(&self, firmware: &str) -> Cause {
+        let over_http = firmware.starts_with("iPXE") || firmware.ends_with("HTTP");
+        // What was seen since this firmware or loader first asked.
+        let begin = self
+            .events
+            .iter()
+            .position(|event| matches!(&event.what, What::Asked { firmware: asked, .. } if asked == firmware));
+        let since = &self.events[begin.unwrap_or(0)..];
+        let any = |test: fn(&What) -> bool| since.iter().any(|event| test(&event.what));
+        let heard_late = self.events.iter().find_map(|event| match event.what {
+            What::HeardLate { seconds } => Some(seconds),
+            _ => None,
+        });
+        let chose = since.iter().rev().find_map(|event| match event.what {
+            What::Chose { server } => Some(server),
+            _ => None,
+        });
+        if let (Dhcp::Full(_), Some(rival)) = (self.dhcp, chose) {
+            return cause(
+                "rival-dhcp-server",
+                format!(
+                    "it takes its address from another DHCP server on this wire, {rival}, which says nothing of what to boot"
+                ),
+                "switch that server off, or set `network.dhcp = \"proxy\"` and let it hand out the addresses",
+            );
+        }
+        let looked = any(|what| matches!(what, What::LookedForHead { .. }));
+        let asked_4011 = any(|what| matches!(what, What::AskedBootServer));
+        let leased = any(|what| matches!(what, What::Leased { .. }));
+        let goes_to_4011 = firmware.starts_with("UEFI") && firmware.ends_with("PXE");
+        if over_http && (leased || looked) {
+            return cause(
+                "http-blocked",
+                format!("{firmware} has an address and the URL of its boot file, and no request arrives over HTTP"),
+                "let TCP port 7080 (`network.http_port`) into the head: its firewall, or one between",
+            );
+        }
+        if matches!(self.dhcp, Dhcp::Proxy) && looked && !asked_4011 && goes_to_4011 {
+            return cause(
+                "boot-server-port-unreachable",
+                "it accepted the offer and looks for the head, and nothing of it arrives at UDP port 4011",
+                "let UDP port 4011 into the head: its firewall, or one between",
+            );
+        }
+        if asked_4011 || leased || looked {
+            return cause(
+                "tftp-blocked",
+                "it has an address and the name of its boot file, and no request arrives over TFTP",
+                "let UDP port 69 into the head, and its answers from high ports out: its firewall, or one between",
+            );
+        }
+        if let Some(router) = chose {
+            return cause(
+                "offers-never-merged",
+                format!(
+                    "it took its address from {router} and forgot the boot file that bramble offered: this firmware does not put two offers together"
+                ),
+                "put the boot file into the router's own offer (`bramble router-recipe`), or use full DHCP",
+            );
+        }
+        if let Some(seconds) = heard_late {
+            return cause(
+                "spanning-tree-delay",
+                format!(
+                    "it had been asking for {seconds} s before its first request arrived: the switch port was blocked by spanning tree, and the firmware gave up"
+                ),
+                "set the switch port to edge (portfast), or switch spanning tree off there",
+            );
+        }
+        cause(
+            "offer-without-request",
+            "it was offered a boot file and has not answered the offer",
+            "does the offer reach it? a switch that filters DHCP (DHCP snooping), or another server whose offer it prefers",
+        )
+    }
+
+    /// What TFTP transfers say.
+    fn transfers(&self, firmware: Option<&str>) -> Option<Cause> {
+        let sent = |what: &What| matches!(what, What::TftpSent { .. });
+        if let Some(What::TftpSent { file, .. }) = self.last_of(sent) {
+            let fits = match (firmware, file.as_str()) {
+                (Some(firmware), "undionly.kpxe") => firmware.starts_with("BIOS"),
+                (Some(firmware), "ipxe.efi") => firmware.starts_with("UEFI x64"),
+                (Some(firmware), "ipxe-arm64.efi") => firmware.starts_with("UEFI arm64"),
+                _ => true,
+            };
+            if !fits {
+                return Some(cause(
+                    "wrong-architecture-file",
+                    format!(
+                        "it fetched {file}, which {} cannot start: someone else told it that name",
+                        firmware.unwrap_or("its firmware")
+                    ),
+                    "the router's own boot file wins over bramble's: remove it there, or make it as `bramble router-recipe` prints",
+                ));
+            }
+            let loops = self.count(|what| matches!(what, What::TftpSent { file: again, .. } if again == file));
+            if loops >= 3 && !self.any(|what| matches!(what, What::ScriptServed { .. })) {
+                return Some(cause(
+                    "loader-loop",
+                    format!("it has loaded {file} {loops} times: the loader is told to load itself again"),
+                    "a boot file in the router's own offer reaches iPXE, too: make the router's rules as `bramble router-recipe` prints",
+                ));
+            }
+        }
+        let stopped = self.last_of(|what| matches!(what, What::TftpStopped { .. } | What::TftpSent { .. }))?;
+        let What::TftpStopped { file, at, of, block, agreed, reason } = stopped else { return None };
+        let block = u64::from(*block);
+        if *of > COUNTED * block && (COUNTED - 2..=COUNTED + 2).contains(&(at / block)) {
+            return Some(cause(
+                "block-counter-wrap",
+                format!("{file} stopped after {COUNTED} blocks of {block} bytes: its firmware cannot count further"),
+                "update its EEPROM (2025-09 or later), or keep the file below 96 MB",
+            ));
+        }
+        if reason != "silent" {
+            return None;
+        }
+        Some(if *at == 0 && *agreed && block > 512 {
+            cause(
+                "mtu-too-small",
+                format!(
+                    "small packets reach it and full ones do not: {file} stops at its first block of {block} bytes"
+                ),
+                "something between has a smaller MTU than 1500: a tunnel, a VLAN or a Wi-Fi bridge",
+            )
+        } else if *at == 0 {
+            cause(
+                "tftp-blocked",
+                format!("it asks for {file} over TFTP, and no answer reaches it"),
+                "let UDP port 69 into the head, and its answers from high ports out: its firewall, or one between",
+            )
+        } else {
+            cause(
+                "transfer-broke-off",
+                format!("{file} stopped at {at} of {of} bytes"),
+                "cable, switch or power: it tries again by itself where its firmware does",
+            )
+        })
+    }
+
+    fn last_of(&self, test: impl Fn(&What) -> bool) -> Option<&What> {
+        self.events.iter().rev().map(|event| &event.what).find(|what| test(what))
+    }
+
+    /// Nothing was heard of it since it was switched on.
+    fn unheard(&self) -> Cause {
+        if !self.has_set && !self.foreign {
+            return cause(
+                "no-boot-set",
+                "there is no boot set that it could boot",
+                "run `bramble image build`, then `bramble up`",
+            );
+        }
+        if self.phase == Phase::Firmware && !self.late() {
+            return waits("firmware-starts", "its firmware is starting");
+        }
+        let last = self.last.filter(|last| !last.starts_with("power o"));
+        let last = last.map(|last| format!("; the last thing seen of it was: {last}")).unwrap_or_default();
+        let nothing = "nothing has been heard of it: neither a DHCP request nor a fetch came from its MAC addresses";
+        if self.macs.iter().any(|mac| mac.may_be_raspberry_pi()) {
+            return cause(
+                "pi-without-network-boot",
+                format!(
+                    "{nothing}{last}. It is a Raspberry Pi, whose boot order has no network as it leaves the factory"
+                ),
+                "set BOOT_ORDER=0xf21 in its EEPROM (`rpi-eeprom-config`, or the imager's \"network boot\" card), and check power and cable",
+            );
+        }
+        cause(
+            "no-packet",
+            format!("{nothing}{last}"),
+            "switch it on (`bramble power on`), set its firmware to boot from the network, and check cable and MAC in bramble.toml",
+        )
+    }
+
+    fn kernel(&self) -> Cause {
+        if self.foreign {
+            return waits("handed-over", "it was given its other system; what that does is not seen from here");
+        }
+        if !self.late() {
+            return waits("kernel-starts", "kernel and initrd are on their way");
+        }
+        if !self.any(|what| matches!(what, What::Fetching { file, .. } if file == "initrd")) {
+            return cause(
+                "kernel-fetch-stalls",
+                "it began to fetch its kernel and never asked for the initrd",
+                "see its console; the line between is slow or loses packets",
+            );
+        }
+        let card = self.last_of(|what| matches!(what, What::Card { .. }));
+        let card = match card {
+            Some(What::Card { pci }) => format!(" with PCI id {pci}"),
+            _ => String::new(),
+        };
+        cause(
+            "stage1-silent",
+            format!(
+                "kernel and initrd were fetched, and nothing has been heard since: the kernel does not start, or has no driver for its network card{card}"
+            ),
+            "see its console: stage 1 writes there what it lacks; the driver belongs to Debian's kernel, or into `image.packages`",
+        )
+    }
+
+    fn root(&self) -> Cause {
+        if let Some(failure) = self.failure {
+            let said = format!("stage 1 says: {failure}");
+            let has = |words: &[&str]| words.iter().any(|word| failure.contains(word));
+            return if has(&["digest", "is not the one that the manifest names"]) {
+                cause(
+                    "digest-mismatch",
+                    said,
+                    "the file on the head is damaged: `bramble image build` makes it anew; it boots by itself then",
+                )
+            } else if has(&["No space left", "os error 28", "Cannot allocate", "os error 12"]) {
+                cause("out-of-memory", said, "the root lives in its memory: it needs more of it, or a data partition")
+            } else if has(&["no driver of this initrd"]) {
+                cause("no-driver", said, "the driver belongs to Debian's kernel, or into `image.packages`")
+            } else if has(&["cannot fetch"]) {
+                cause(
+                    "layer-fetch-stalls",
+                    said,
+                    "it goes on where it stopped when the line is back: cable, switch, head",
+                )
+            } else {
+                cause("stage1-failed", said, "it tries again by itself; the sentence names what to put right")
+            };
+        }
+        let quiet = self.events.last().map_or(0, |event| self.ago(event.at));
+        match self.percent {
+            Some(percent) if percent < 100 && quiet > 60 => cause(
+                "layer-fetch-stalls",
+                format!("stage 1 has {percent} % of the root, and nothing more for {quiet} s"),
+                "it goes on where it stopped when the line is back: cable, switch, head",
+            ),
+            Some(percent) if self.late() => cause(
+                "layer-fetch-slow",
+                format!("stage 1 has {percent} % of the root"),
+                "the line is slow, or the head is busy",
+            ),
+            Some(percent) => waits("root-arrives", format!("stage 1 has {percent} % of the root")),
+            None if self.late() => cause(
+                "stage1-stuck",
+                "stage 1 spoke once and has not said more",
+                "see its console; the network went away after its first report",
+            ),
+            None => waits("stage1-starts", "stage 1 brings up drivers and network"),
+        }
+    }
+
+    fn system(&self) -> Cause {
+        if let Some(cause) = self.refused() {
+            return cause;
+        }
+        if let Some(What::TlsFailed { reason }) = self.last_of(|what| matches!(what, What::TlsFailed { .. })) {
+            return if reason.contains("xpired") || reason.contains("NotValidYet") || reason.contains("not valid yet") {
+                cause(
+                    "clock-off",
+                    format!(
+                        "its clock or the head's is too far off: a certificate is not valid at that time ({reason})"
+                    ),
+                    "set the head's clock, and give the nodes time servers that they reach (`cluster.time_servers`)",
+                )
+            } else {
+                cause(
+                    "tls-refused",
+                    format!("its agent and the head do not trust each other ({reason})"),
+                    "its image was built for another head: `bramble image build`, and boot it again",
+                )
+            };
+        }
+        if self.late() {
+            return cause(
+                "agent-silent",
+                "systemd started, and the agent has not come",
+                "see its console; `systemctl --failed` on the node names the unit",
+            );
+        }
+        waits("system-starts", "systemd is starting")
+    }
+
+    fn refused(&self) -> Option<Cause> {
+        let refused = self.last_of(|what| matches!(what, What::Refused { .. } | What::Admitted { .. }))?;
+        let What::Refused { reason } = refused else { return None };
+        Some(if reason.contains("bramble node approve") {
+            cause(
+                "admission-pending",
+                format!("it waits to be let in: {reason}"),
+                "compare the fingerprint on its console, then `bramble node approve NODE FINGERPRINT`",
+            )
+        } else {
+            cause(
+                "admission-refused",
+                format!("it is not let in: {reason}"),
+                "is there a second machine with its MAC address?",
+            )
+        })
+    }
+
+    fn engine(&self) -> Cause {
+        if let Some(cause) = self.refused() {
+            return cause;
+        }
+        if let Some(health) = self.health {
+            if health.disk_available > 0 && health.disk_available < LITTLE_DISK {
+                return cause(
+                    "disk-full",
+                    format!(
+                        "{} MB are free in its /var: its engine cannot keep images and logs",
+                        health.disk_available >> 20
+                    ),
+                    "remove what is not used (`docker system prune` on the node), or give it a larger disk or more memory",
+                );
+            }
+            if health.memory_available < LITTLE_MEMORY || health.killed_for_memory > 0 {
+                let killed = match health.killed_for_memory {
+                    0 => String::new(),
+                    times => format!(", and its kernel has killed {times} processes for want of it"),
+                };
+                return cause(
+                    "out-of-memory",
+                    format!("{} MB of its memory are free{killed}", health.memory_available >> 20),
+                    "limit its workloads' memory, move them to other nodes, or give it more",
+                );
+            }
+        }
+        if self.phase == Phase::Ready {
+            return if self.foreign && !self.connected {
+                waits("boots-disk", "it was told to boot its disk; what that does is not seen from here")
+            } else if self.connected {
+                waits("ready", "nothing: it is ready")
+            } else {
+                cause(
+                    "connection-lost",
+                    "its agent's connection is lost",
+                    "its power, its cable or its switch; it comes back by itself when it can",
+                )
+            };
+        }
+        let engine = match self.health.map(|health| &health.engine) {
+            Some(EngineState::Starting { waiting_for }) => format!("the engine waits for {waiting_for}"),
+            Some(EngineState::Alone) => "the engine is up and has not joined yet".into(),
+            Some(EngineState::Member { reachable: false, .. }) => {
+                "the engine waits for a majority of its managers".into()
+            }
+            Some(_) | None => "the agent is connected and the engine has not reported".into(),
+        };
+        let reason = self.waiting.map(|waiting| format!("{engine}; {}", waiting.reason)).unwrap_or(engine);
+        // What is tried again has failed.
+        if self.waiting.is_some_and(|waiting| waiting.until.is_some()) {
+            return cause(
+                "engine-refuses",
+                reason,
+                "the sentence is the engine's own; `docker info` and its journal on the node say more",
+            );
+        }
+        if self.late() {
+            return cause("engine-late", reason, "`bramble status` shows what the engine waits for");
+        }
+        waits("engine-joins", reason)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn status(phase: Phase, seconds: u64) -> (Status, NodeStatus) {
-        let node = NodeStatus {
-            name: "w1".parse().expect("a name"),
-            role: "worker".parse().expect("a name"),
-            phase,
-            since: 1_000_000,
-            percent: None,
-            last: None,
-            failure: None,
-            connected: false,
-            set: None,
-            facts: None,
-            health: None,
-            times: Vec::new(),
-        };
-        let status = Status {
-            cluster: "lab".parse().expect("a name"),
-            at: 1_000_000 + seconds * 1000,
-            set: Some("abc".into()),
-            head_resident: 0,
-            nodes: Vec::new(),
-            workloads: Vec::new(),
-            seen: Vec::new(),
-            waiting: Vec::new(),
-        };
-        (status, node)
-    }
-
-    #[test]
-    fn every_phase_has_its_sentence_in_time_and_late() {
-        let mut text = String::new();
-        for phase in std::iter::once(Phase::Off).chain(Phase::WAY) {
-            for seconds in [5, 500] {
-                let (status, node) = status(phase, seconds);
-                let Explanation { state, cause, advice, seconds } = explain(&status, &node);
-                text += &format!("{state} for {seconds} s: {cause}\n");
-                if let Some(advice) = advice {
-                    text += &format!("    {advice}\n");
-                }
-            }
-        }
-        insta::assert_snapshot!(text);
-    }
-
-    #[test]
-    fn what_the_node_says_itself_comes_first() {
-        let (status, mut node) = status(Phase::Root, 5);
-        node.failure = Some("network card eth0 has no link: is its cable plugged in?".into());
-        assert!(explain(&status, &node).cause.contains("cable"));
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod changes;
 pub mod explain;
+pub mod hand_off;
 pub mod swarm;
 
 use serde::{Deserialize, Serialize};

@@ -96,6 +96,7 @@ mod tests {
             suite: "trixie".into(),
             kernel: artifact(),
             initrd: artifact(),
+            firmware: Vec::new(),
             layers: vec![model::Layer { name: "root".into(), artifact: artifact() }],
             cmdline: String::new(),
             packages: Vec::new(),

@@ -106,7 +106,7 @@ pub fn inspect(set: Option<&str>, place: &Place, json: bool) -> Result<Exit> {
     let shelf = Workspace::open(place)?.shelf()?;
     let set = match set {
         Some(prefix) => shelf.find(prefix)?,
-        None => shelf.current()?,
+        None => shelf.current("amd64")?,
     };
     if json {
         screen::json(&serde_json::json!({ "digest": set.digest, "current": set.current, "manifest": set.manifest }))?;

@@ -51,9 +51,10 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
         Verb::Node(verb) => match verb {
             NodeVerb::Ls(place) => wait(status::nodes(&place, json)),
             NodeVerb::Show { node, place } => wait(node::show(&node, &place.into(), json)),
+            NodeVerb::Reinstall { node, place } => wait(node::reinstall(&node, &place.into())),
             NodeVerb::Approve { node, fingerprint, place } => wait(node::approve(&node, &fingerprint, &place.into())),
         },
-        Verb::Why { node, place } => wait(why::run(&node, &place.into(), json)),
+        Verb::Why { machine, place } => wait(why::run(&machine, &place.into(), json)),
         Verb::RouterRecipe { router, head, place } => router_recipe::run(router, head, &place.into(), json),
         Verb::Power { action, node, place } => wait(power::run(action, &node, &place.into())),
         Verb::Lab(verb) => match verb {

@@ -50,3 +50,9 @@ pub async fn approve(node: &Name, fingerprint: &str, place: &Place) -> Result<Ex
     println!("{node} is let in when it asks again with key {fingerprint}");
     Ok(Exit::Done)
 }
+
+pub async fn reinstall(node: &Name, place: &Place) -> Result<Exit> {
+    Client::new(&workspace::state(place)).reinstall(node).await?;
+    println!("{node} installs itself at its next boot: `bramble power cycle {node}`, or switch it on");
+    Ok(Exit::Done)
+}

@@ -10,7 +10,7 @@ use crate::workspace::Workspace;
 
 pub async fn run(place: &Place, json: bool) -> Result<Exit> {
     let workspace = Workspace::open(place)?;
-    let set = workspace.shelf()?.current().ok().map(|set| set.digest.to_string());
+    let set = workspace.shelf()?.current("amd64").ok().map(|set| set.digest.to_string());
     let set_is_stale = set.is_some() && !workspace.set_is_current()?;
     let mut workloads = Vec::new();
     for (name, workload) in &workspace.cluster.workloads {

@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use bramble_model::api::{PowerAction, Status};
+use bramble_model::api::{NodeStatus, PowerAction, Status};
 use bramble_model::timeline::Phase;
-use bramble_plan::explain::explain;
 
 use crate::cli::{Exit, Place};
 use crate::client::Client;
@@ -46,6 +45,14 @@ async fn switch_on(client: &Client) -> Result<()> {
     Ok(())
 }
 
+/// Ready; or handed to another system, of which no more is seen.
+fn is_up(node: &NodeStatus) -> bool {
+    match node.boot {
+        Some(_) => node.phase >= Phase::Kernel,
+        None => node.phase == Phase::Ready && node.connected,
+    }
+}
+
 /// Shows every node's way until all are ready.
 pub async fn follow(client: &Client, limit: Duration, quiet: bool) -> Result<Status> {
     let mut progress = Progress::new(quiet);
@@ -53,16 +60,15 @@ pub async fn follow(client: &Client, limit: Duration, quiet: bool) -> Result<Sta
     loop {
         let status = client.status().await?;
         progress.show(&status);
-        if status.nodes.iter().all(|node| node.phase == Phase::Ready && node.connected) {
+        if status.nodes.iter().all(is_up) {
             progress.end();
             return Ok(status);
         }
         if start.elapsed() > limit {
             progress.end();
-            let late = status.nodes.iter().filter(|node| node.phase != Phase::Ready || !node.connected);
-            let reasons: Vec<String> = late
-                .map(|node| format!("\n  {} ({}): {}", node.name, screen::state(node), explain(&status, node).cause))
-                .collect();
+            let late = status.nodes.iter().filter(|node| !is_up(node));
+            let reasons: Vec<String> =
+                late.map(|node| format!("\n  {} ({}): {}", node.name, screen::state(node), node.why.cause)).collect();
             bail!("not all nodes are ready after {} s:{}", limit.as_secs(), reasons.concat());
         }
         tokio::time::sleep(LOOK).await;

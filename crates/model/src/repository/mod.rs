@@ -33,6 +33,8 @@ pub struct Cluster {
     pub time_servers: Vec<String>,
     pub network: Network,
     pub image: Image,
+    /// Systems that are not bramble's own.
+    pub boots: BTreeMap<Name, Profile>,
     pub engine: EngineKind,
     pub nodes: BTreeMap<Name, Node>,
     pub workloads: BTreeMap<Name, Workload>,
@@ -44,7 +46,8 @@ pub struct Cluster {
 /// The wire that nodes boot from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
-    pub interface: String,
+    /// Never empty. The first is the one that the agents dial.
+    pub interfaces: Vec<String>,
     pub dhcp: Dhcp,
     /// TCP port of boot files, status page and API.
     pub http_port: u16,
@@ -56,6 +59,11 @@ pub struct Network {
 }
 
 impl Network {
+    /// The interface that the agents dial.
+    pub fn interface(&self) -> &str {
+        &self.interfaces[0]
+    }
+
     /// Where the HTTP service is of a head with this address.
     pub fn http(&self, head: Ipv4Addr) -> SocketAddrV4 {
         SocketAddrV4::new(head, self.http_port)
@@ -69,11 +77,11 @@ pub enum Dhcp {
     Proxy,
     /// The home router does, and says what to boot as well (`bramble router-recipe`).
     Router,
-    /// The head does.
-    Full(Subnet),
+    /// The head does, on these subnets: the main one first, and never empty.
+    Full(Vec<Subnet>),
 }
 
-/// The subnet of full DHCP.
+/// A subnet of full DHCP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subnet {
     pub address: Ipv4Addr,
@@ -147,8 +155,50 @@ pub struct Node {
     pub part: EnginePart,
     /// Fixed address, in full DHCP.
     pub address: Option<Ipv4Addr>,
+    /// The other system that it runs.
+    pub boot: Option<Name>,
     pub power: PowerKind,
     pub machine: LabMachine,
+}
+
+/// A system that is not bramble's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    pub starts: Starts,
+    /// Folder of files that are served as they are, absolute.
+    pub files: Option<PathBuf>,
+    /// Folder of files that are rendered for each node, absolute.
+    pub templates: Option<PathBuf>,
+    pub hand_off: HandOff,
+}
+
+/// What a profile starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Starts {
+    /// `cmdline` is a template.
+    Kernel { kernel: Source, initrds: Vec<Source>, cmdline: String },
+    /// A program for UEFI, absolute.
+    Efi(PathBuf),
+}
+
+/// Where a boot file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// In the repository, absolute.
+    File(PathBuf),
+    /// Elsewhere: the machine fetches it there.
+    Url(String),
+}
+
+/// How often a profile is handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HandOff {
+    /// Once; then the node boots its disk.
+    Once,
+    /// Until it was said that it is installed; then the node boots its disk.
+    UntilDone,
+    EveryBoot,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

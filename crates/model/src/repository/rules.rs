@@ -6,24 +6,28 @@ use std::net::Ipv4Addr;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-use super::problem::{Problem, Problems, Source};
+use super::problem::{Problem, Problems};
 use super::*;
+
+mod boots;
+mod network;
 
 /// Debian suites that the stock recipe is known to build. Older ones lack what it needs
 /// (kernels that load compressed modules, a Docker that loads OCI archives).
 const SUITES: [&str; 3] = ["trixie", "forky", "sid"];
 
 /// Holds every rule over what was written.
-pub(super) fn hold(root: &Path, written: &written::Repository, source: Source) -> Result<Cluster, Problems> {
+pub(super) fn hold(root: &Path, written: &written::Repository, source: problem::Source) -> Result<Cluster, Problems> {
     let mut rules = Rules { root, source: &source, problems: Vec::new() };
     let name = rules.name(&["cluster", "name"], &written.cluster.name);
     let domain = rules.domain(written.cluster.domain.as_deref());
     rules.ssh_keys(&written.cluster.ssh_keys);
     let network = rules.network(&written.network);
     let image = rules.image(&written.image);
+    let boots = rules.boots(&written.boot);
     let engine = rules.engine(written.engine.kind.as_deref());
     let roles = rules.roles(&written.roles);
-    let nodes = rules.nodes(&written.nodes, &roles, &network);
+    let nodes = rules.nodes(&written.nodes, &roles, &network, &written.boot);
     let workloads = rules.workloads(&written.workloads);
     let lab = rules.lab(&written.lab, &workloads);
     rules.managers(&nodes, !workloads.is_empty());
@@ -45,6 +49,7 @@ pub(super) fn hold(root: &Path, written: &written::Repository, source: Source) -
         time_servers: written.cluster.time_servers.clone(),
         network,
         image,
+        boots,
         engine,
         nodes,
         workloads,
@@ -55,16 +60,8 @@ pub(super) fn hold(root: &Path, written: &written::Repository, source: Source) -
 
 struct Rules<'a> {
     root: &'a Path,
-    source: &'a Source,
+    source: &'a problem::Source,
     problems: Vec<Problem>,
-}
-
-/// Words of `network.dhcp`.
-#[derive(Clone, Copy)]
-enum Mode {
-    Proxy,
-    Router,
-    Full,
 }
 
 impl Rules<'_> {
@@ -124,119 +121,6 @@ impl Rules<'_> {
         }
     }
 
-    fn network(&mut self, network: &written::NetworkSection) -> Option<Network> {
-        let interface = &network.interface;
-        if interface.is_empty() || interface.len() > 15 || interface.contains(['/', ' ', ':']) {
-            self.wrong(
-                &["network", "interface"],
-                format!(
-                    "`{interface}`: expected the name of a network interface, 1 to 15 characters, such as \"eth0\""
-                ),
-            );
-        }
-        let modes = [("proxy", Mode::Proxy), ("router", Mode::Router), ("full", Mode::Full)];
-        let dhcp = match self.word(&["network", "dhcp"], network.dhcp.as_deref(), "DHCP mode", &modes) {
-            Mode::Full => Dhcp::Full(self.subnet(network)?),
-            Mode::Proxy => self.without_addresses(network, "proxy", Dhcp::Proxy),
-            Mode::Router => self.without_addresses(network, "router", Dhcp::Router),
-        };
-        let (http_port, agent_port) = (network.http_port.unwrap_or(7080), network.agent_port.unwrap_or(7443));
-        if http_port == agent_port {
-            self.wrong(&["network", "agent_port"], format!("port {agent_port} is already the `http_port`"));
-        }
-        Some(Network {
-            interface: interface.clone(),
-            dhcp,
-            http_port,
-            agent_port,
-            no_ipv6_router: network.no_ipv6_router.unwrap_or(false),
-        })
-    }
-
-    /// A mode in which the head hands out no addresses.
-    fn without_addresses(&mut self, network: &written::NetworkSection, mode: &str, dhcp: Dhcp) -> Dhcp {
-        let only_full = [
-            ("pool", network.pool.is_some()),
-            ("router", network.router.is_some()),
-            ("dns", !network.dns.is_empty()),
-            ("lease_seconds", network.lease_seconds.is_some()),
-        ];
-        for (key, written) in only_full {
-            if written {
-                self.wrong(
-                    &["network", key],
-                    format!("has no effect while `dhcp` is \"{mode}\": the home router hands out addresses"),
-                )
-                .help = Some("remove it, or set `dhcp = \"full\"`".into());
-            }
-        }
-        dhcp
-    }
-
-    fn cidr(&mut self, key: &[&str], text: &str) -> Option<(Ipv4Addr, u8)> {
-        let parsed = text.split_once('/').and_then(|(address, prefix)| {
-            Some((
-                address.parse::<Ipv4Addr>().ok()?,
-                prefix.parse::<u8>().ok().filter(|prefix| (8..=30).contains(prefix))?,
-            ))
-        });
-        let Some((address, prefix)) = parsed else {
-            self.wrong(key, format!("`{text}`: expected a subnet of prefix 8 to 30, such as \"10.77.0.0/24\""));
-            return None;
-        };
-        let network = Ipv4Addr::from(u32::from(address) & u32::from(mask(prefix)));
-        if network != address {
-            self.wrong(key, format!("`{text}` has bits set behind its prefix")).help =
-                Some(format!("did you mean `{network}/{prefix}`?"));
-        }
-        Some((network, prefix))
-    }
-
-    fn subnet(&mut self, network: &written::NetworkSection) -> Option<Subnet> {
-        let (Some(subnet), Some(pool)) = (&network.subnet, &network.pool) else {
-            let missing = if network.subnet.is_none() { "subnet" } else { "pool" };
-            self.wrong(&["network", "dhcp"], format!("full DHCP needs `{missing}`")).help =
-                Some("add `subnet = \"10.77.0.0/24\"` and `pool = \"10.77.0.100-10.77.0.199\"`".into());
-            return None;
-        };
-        let (address, prefix) = self.cidr(&["network", "subnet"], subnet)?;
-        let key = ["network", "pool"];
-        let Some((first, last)) = pool.split_once('-').and_then(|(first, last)| {
-            Some((first.trim().parse::<Ipv4Addr>().ok()?, last.trim().parse::<Ipv4Addr>().ok()?))
-        }) else {
-            self.wrong(&key, format!("`{pool}`: expected two IPv4 addresses, such as \"10.77.0.100-10.77.0.199\""));
-            return None;
-        };
-        let mut found = Subnet {
-            address,
-            prefix,
-            pool: (first, last),
-            router: None,
-            dns: Vec::new(),
-            lease_seconds: network.lease_seconds.unwrap_or(3600),
-        };
-        let (low, high) = found.hosts();
-        if first > last {
-            self.wrong(&key, format!("the pool ends ({last}) before it begins ({first})"));
-        } else if first < low || last > high {
-            self.wrong(&key, format!("the pool {first}-{last} is outside the subnet {subnet}")).help =
-                Some(format!("addresses for machines are {low} to {high}"));
-        }
-        if found.lease_seconds < 120 {
-            self.wrong(&["network", "lease_seconds"], "expected at least 120: machines renew at half of it");
-        }
-        if let Some(router) = &network.router {
-            found.router = self.address(&["network", "router"], router);
-            if found.router.is_some_and(|router| !found.contains(router)) {
-                self.wrong(&["network", "router"], format!("{router} is outside the subnet {subnet}"));
-            }
-        }
-        for (index, server) in network.dns.iter().enumerate() {
-            found.dns.extend(self.address(&["network", "dns", &index.to_string()], server));
-        }
-        Some(found)
-    }
-
     fn image(&mut self, image: &written::ImageSection) -> Image {
         let suite = image.suite.as_deref().unwrap_or(SUITES[0]);
         if !SUITES.contains(&suite) {
@@ -293,9 +177,8 @@ impl Rules<'_> {
             Expect::File if !full.is_file() => {
                 let near = self.near_file(&full);
                 let problem = self.wrong(key, format!("there is no file `{path}`"));
-                problem.help = Some(
-                    near.map_or("make it, or remove this workload".into(), |near| format!("did you mean `{near}`?")),
-                );
+                problem.help =
+                    Some(near.map_or("make it, or correct the path".into(), |near| format!("did you mean `{near}`?")));
                 None
             }
             _ => Some(full),
@@ -339,6 +222,7 @@ impl Rules<'_> {
         nodes: &BTreeMap<String, written::NodeSection>,
         roles: &BTreeMap<String, EnginePart>,
         network: &Option<Network>,
+        boots: &BTreeMap<String, written::BootSection>,
     ) -> BTreeMap<Name, Node> {
         let mut found = BTreeMap::new();
         let mut macs: BTreeMap<Mac, &str> = BTreeMap::new();
@@ -372,6 +256,7 @@ impl Rules<'_> {
                 }
             };
             let address = self.node_address(name, node, network, &mut addresses);
+            let boot = self.node_boot(name, node, part, boots);
             let power = self.word(
                 &["nodes", name, "power"],
                 node.power.as_deref(),
@@ -380,7 +265,7 @@ impl Rules<'_> {
             );
             let machine = self.machine(name, &node.lab);
             let (Some(name), Ok(role)) = (self.name(&["nodes", name], name), node.role.parse()) else { continue };
-            found.insert(name, Node { macs: own, role, part, address, power, machine });
+            found.insert(name, Node { macs: own, role, part, address, boot, power, machine });
         }
         found
     }
@@ -399,13 +284,14 @@ impl Rules<'_> {
                 self.wrong(&key, "a fixed address needs full DHCP").help =
                     Some("give the machine its address in the home router, or set `network.dhcp = \"full\"`".into());
             }
-            Some(Dhcp::Full(subnet)) => {
-                let (low, high) = subnet.hosts();
-                if !subnet.contains(address) {
-                    self.wrong(&key, format!("{address} is outside the subnet {}/{}", subnet.address, subnet.prefix));
+            Some(Dhcp::Full(subnets)) => {
+                let on = subnets.iter().find(|subnet| subnet.contains(address)).unwrap_or(&subnets[0]);
+                let (low, high) = on.hosts();
+                if !on.contains(address) {
+                    self.wrong(&key, format!("{address} is outside the subnet {}/{}", on.address, on.prefix));
                 } else if address < low || address > high {
                     self.wrong(&key, format!("{address} is the subnet's own address, which no machine can have"));
-                } else if subnet.router == Some(address) {
+                } else if on.router == Some(address) {
                     self.wrong(&key, format!("{address} is the router's"));
                 }
             }

@@ -16,6 +16,9 @@ pub struct Repository {
     pub network: NetworkSection,
     #[serde(default)]
     pub image: ImageSection,
+    /// Systems that are not bramble's own, for nodes that name one with `boot`.
+    #[serde(default)]
+    pub boot: BTreeMap<String, BootSection>,
     #[serde(default)]
     pub engine: EngineSection,
     /// What groups of nodes are for.
@@ -49,8 +52,10 @@ pub struct ClusterSection {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkSection {
-    /// The head's network interface that the nodes hang on.
-    pub interface: String,
+    /// The head's network interface that the nodes hang on, or a list where there are several. An
+    /// interface of a VLAN, such as "eth0.20", serves that VLAN.
+    #[serde(default)]
+    pub interface: OneOrMany,
     /// "proxy" (default): the home router hands out addresses, bramble adds what to boot.
     /// "router": the home router does both; `bramble router-recipe` prints its configuration.
     /// "full": bramble hands out addresses; needs `subnet` and `pool`.
@@ -66,6 +71,9 @@ pub struct NetworkSection {
     pub dns: Vec<String>,
     /// Seconds an address is lent for. Default: 3600.
     pub lease_seconds: Option<u32>,
+    /// More subnets of full DHCP: behind a DHCP relay, or on another interface.
+    #[serde(default)]
+    pub subnets: BTreeMap<String, SubnetSection>,
     /// TCP port for boot files, status page and API. Default: 7080.
     pub http_port: Option<u16>,
     /// TCP port for the agents. Default: 7443.
@@ -73,6 +81,45 @@ pub struct NetworkSection {
     /// Tell booting machines at once that there is no IPv6 router, which saves iPXE a wait of
     /// 13 seconds. Only where there is none. Default: false.
     pub no_ipv6_router: Option<bool>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SubnetSection {
+    /// Such as "10.78.0.0/24". The relay's address, or the interface's, is in it.
+    pub subnet: String,
+    /// Addresses for machines, such as "10.78.0.100-10.78.0.199".
+    pub pool: String,
+    /// Its default gateway.
+    pub router: Option<String>,
+    /// Its name servers. Default: `network.dns`.
+    #[serde(default)]
+    pub dns: Vec<String>,
+}
+
+/// What a node boots that runs another system.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BootSection {
+    /// A kernel: a path in the repository, or a URL.
+    pub kernel: Option<String>,
+    /// One or several initrds for it.
+    #[serde(default)]
+    pub initrd: OneOrMany,
+    /// The kernel's arguments. `{{ url }}` is where this boot's `templates` are; `{{ done }}` is what
+    /// the installed system or its installer fetches to say that it is installed. `{{ node }}`,
+    /// `{{ domain }}`, `{{ role }}`, `{{ mac }}`, `{{ address }}`, `{{ head }}` and `{{ ssh_keys }}` are known, too.
+    pub cmdline: Option<String>,
+    /// Instead of a kernel: a program for UEFI, in the repository.
+    pub efi: Option<String>,
+    /// Folder of files that are served as they are, below `{{ files }}`.
+    pub files: Option<String>,
+    /// Folder of text files that are rendered for each node: `user-data` and `meta-data` of cloud-init,
+    /// `preseed.cfg`, `ks.cfg`.
+    pub templates: Option<String>,
+    /// "once" (default): handed out once, and then the node boots its disk until `bramble node
+    /// reinstall`. "until-done": until it was said that it is installed. "every-boot".
+    pub hand_off: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -114,6 +161,12 @@ pub enum OneOrMany {
     Many(Vec<String>),
 }
 
+impl Default for OneOrMany {
+    fn default() -> Self {
+        OneOrMany::Many(Vec::new())
+    }
+}
+
 impl OneOrMany {
     pub fn as_slice(&self) -> &[String] {
         match self {
@@ -132,6 +185,8 @@ pub struct NodeSection {
     pub role: String,
     /// Fixed address; needs full DHCP.
     pub address: Option<String>,
+    /// One of [boot]: it runs another system. Its role has no part in the engine then.
+    pub boot: Option<String>,
     /// How it is switched on: "hand" (default) or "wake-on-lan".
     pub power: Option<String>,
     /// The node as a virtual machine of the lab.

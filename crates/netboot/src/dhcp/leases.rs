@@ -1,6 +1,6 @@
 //! Who has which address: fixed ones, leases, offers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
 use bramble_model::names::Mac;
@@ -27,9 +27,15 @@ pub struct Leases {
     last: Ipv4Addr,
     /// Every card of a node leads to its fixed address.
     fixed: BTreeMap<Mac, Ipv4Addr>,
-    /// Addresses in the pool that are not to be given: the head's own, the router's.
-    taken: Vec<Ipv4Addr>,
+    /// Addresses that are not lent: fixed ones, the head's own, the router's.
+    reserved: BTreeSet<Ipv4Addr>,
     by_address: BTreeMap<Ipv4Addr, Lease>,
+    /// The address that a machine had last.
+    by_mac: HashMap<Mac, Ipv4Addr>,
+    /// Addresses by the end of their leases, to find the one that ran out longest ago.
+    by_end: BTreeSet<(u64, Ipv4Addr)>,
+    /// No address before this one has never been used.
+    unused: Ipv4Addr,
 }
 
 impl Leases {
@@ -40,38 +46,66 @@ impl Leases {
         taken: Vec<Ipv4Addr>,
         stored: impl IntoIterator<Item = Lease>,
     ) -> Self {
-        let by_address = stored.into_iter().map(|lease| (lease.address, lease)).collect();
-        Leases { first, last, fixed, taken, by_address }
+        let reserved = fixed.values().copied().chain(taken).collect();
+        let mut leases = Leases {
+            first,
+            last,
+            fixed,
+            reserved,
+            by_address: BTreeMap::new(),
+            by_mac: HashMap::new(),
+            by_end: BTreeSet::new(),
+            unused: first,
+        };
+        let mut stored: Vec<Lease> = stored.into_iter().collect();
+        // Of a machine's several leases, the longest counts.
+        stored.sort_by_key(|lease| lease.until);
+        stored.into_iter().for_each(|lease| leases.put(lease));
+        leases
     }
 
-    fn pool(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
-        (u32::from(self.first)..=u32::from(self.last)).map(Ipv4Addr::from)
+    fn put(&mut self, lease: Lease) {
+        if let Some(old) = self.by_address.insert(lease.address, lease) {
+            self.by_end.remove(&(old.until, old.address));
+            if old.mac != lease.mac && self.by_mac.get(&old.mac) == Some(&old.address) {
+                self.by_mac.remove(&old.mac);
+            }
+        }
+        self.by_end.insert((lease.until, lease.address));
+        if lease.quarantined {
+            self.by_mac.retain(|_, address| *address != lease.address);
+        } else {
+            self.by_mac.insert(lease.mac, lease.address);
+        }
     }
 
     /// In the pool, and not someone's fixed address or the head's own.
     fn can_be_lent(&self, address: Ipv4Addr) -> bool {
-        (self.first..=self.last).contains(&address)
-            && !self.taken.contains(&address)
-            && !self.fixed.values().any(|fixed| *fixed == address)
+        (self.first..=self.last).contains(&address) && !self.reserved.contains(&address)
+    }
+
+    fn is_free(&self, address: Ipv4Addr) -> bool {
+        self.can_be_lent(address) && !self.by_address.contains_key(&address)
     }
 
     /// The address to offer.
-    pub(super) fn choose(&self, mac: Mac, requested: Option<Ipv4Addr>, now: u64) -> Option<Ipv4Addr> {
+    pub(super) fn choose(&mut self, mac: Mac, requested: Option<Ipv4Addr>, now: u64) -> Option<Ipv4Addr> {
         if let Some(fixed) = self.fixed.get(&mac) {
             return Some(*fixed);
         }
-        let own = self.by_address.values().filter(|lease| lease.mac == mac && !lease.quarantined);
-        let own = own.max_by_key(|lease| lease.until).map(|lease| lease.address);
-        let free = |address: &Ipv4Addr| self.can_be_lent(*address) && !self.by_address.contains_key(address);
-        own.filter(|address| self.may_have(mac, *address, now))
-            .or_else(|| requested.filter(free))
-            .or_else(|| self.pool().find(free))
-            .or_else(|| {
-                // All have been used: the one that ran out longest ago.
-                let ended =
-                    self.by_address.values().filter(|lease| lease.until < now && self.can_be_lent(lease.address));
-                ended.min_by_key(|lease| lease.until).map(|lease| lease.address)
-            })
+        let own = self.by_mac.get(&mac).copied().filter(|address| self.may_have(mac, *address, now));
+        if let Some(address) = own.or_else(|| requested.filter(|address| self.is_free(*address))) {
+            return Some(address);
+        }
+        while self.unused <= self.last {
+            if self.is_free(self.unused) {
+                return Some(self.unused);
+            }
+            self.unused = Ipv4Addr::from(u32::from(self.unused).checked_add(1)?);
+        }
+        // All have been used: the one that ran out longest ago.
+        let ended = self.by_end.iter().take_while(|(until, _)| *until < now);
+        ended.map(|(_, address)| *address).find(|address| self.can_be_lent(*address))
     }
 
     /// Whether this machine may use this address.
@@ -87,39 +121,39 @@ impl Leases {
             }
     }
 
+    fn own(&self, mac: Mac, address: Ipv4Addr) -> Option<Lease> {
+        self.by_address.get(&address).filter(|lease| lease.mac == mac && !lease.quarantined).copied()
+    }
+
     /// Keeps an offered address for its client for a moment, unless it has a longer claim.
     pub(super) fn hold(&mut self, mac: Mac, address: Ipv4Addr, until: u64) {
-        let until = self
-            .by_address
-            .get(&address)
-            .filter(|lease| lease.mac == mac)
-            .map_or(until, |lease| lease.until.max(until));
-        self.by_address.insert(address, Lease { address, mac, until, quarantined: false });
+        let until = self.own(mac, address).map_or(until, |lease| lease.until.max(until));
+        self.put(Lease { address, mac, until, quarantined: false });
     }
 
     /// The client took another server's offer.
     pub(super) fn forget_offer(&mut self, mac: Mac) {
         // An offer and a lease look alike; a lease that is cut short is kept for its owner anyway.
-        for lease in self.by_address.values_mut().filter(|lease| lease.mac == mac && !lease.quarantined) {
-            lease.until = 0;
+        if let Some(lease) = self.by_mac.get(&mac).and_then(|address| self.own(mac, *address)) {
+            self.put(Lease { until: 0, ..lease });
         }
     }
 
     pub(super) fn grant(&mut self, mac: Mac, address: Ipv4Addr, until: u64) -> Lease {
         let lease = Lease { address, mac, until, quarantined: false };
-        self.by_address.insert(address, lease);
+        self.put(lease);
         lease
     }
 
     pub(super) fn release(&mut self, mac: Mac, address: Ipv4Addr, now: u64) -> Option<Lease> {
-        let lease = self.by_address.get_mut(&address).filter(|lease| lease.mac == mac && !lease.quarantined)?;
-        lease.until = now;
-        Some(*lease)
+        let lease = Lease { until: now, ..self.own(mac, address)? };
+        self.put(lease);
+        Some(lease)
     }
 
     pub(super) fn quarantine(&mut self, mac: Mac, address: Ipv4Addr, until: u64) -> Lease {
         let lease = Lease { address, mac, until, quarantined: true };
-        self.by_address.insert(address, lease);
+        self.put(lease);
         lease
     }
 }

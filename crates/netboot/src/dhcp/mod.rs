@@ -18,22 +18,26 @@ mod raw;
 mod serve;
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use bramble_model::names::{Mac, Name};
 use bramble_model::repository::Subnet;
+use dhcproto::v4::relay::{RelayCode, RelayInfo};
 use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, Opcode, OptionCode};
 use dhcproto::{Encodable, Encoder};
 
 pub use leases::{Lease, Leases};
 pub use serve::{Interface, LeaseStore, run};
 
-use crate::client::{Client, Firmware, option};
-use crate::{BootServer, Directory, Who};
+use crate::client::{Client, Firmware, Pi, option};
+use crate::{BootServer, Directory, Known, Sight, pi};
 
 /// Relays and old clients drop shorter messages: the BOOTP minimum (RFC 1542, section 2.1).
 const SHORTEST: usize = 300;
 /// Seconds for which an offered address is kept for its client.
 const OFFER_SECONDS: u64 = 60;
+/// The ROM of a Pi 3 misses an answer that comes at once (raspberrypi/firmware#862).
+const PI_ROM_DELAY: Duration = Duration::from_secs(1);
 
 /// The port that a message came in on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +67,8 @@ pub enum Target {
 #[derive(Debug)]
 pub struct Reply {
     pub to: Target,
+    /// How long it is held back.
+    pub delay: Duration,
     pub message: Message,
 }
 
@@ -74,26 +80,49 @@ pub struct Outcome {
     pub store: Vec<Lease>,
 }
 
-/// The machine. Without a pool it is a proxy.
-#[derive(Debug)]
-pub struct Server {
-    /// The head's own address on this wire: server identifier and boot server.
+/// One wire that is served: the head's own address on it, which is server identifier and boot
+/// server there.
+#[derive(Debug, Clone)]
+pub struct Link {
     pub address: Ipv4Addr,
     pub boot: BootServer,
-    pub domain: String,
-    pub pool: Option<Pool>,
 }
 
-/// What full DHCP hands out.
+/// The machine. Without pools it is a proxy.
+#[derive(Debug)]
+pub struct Server {
+    pub domain: String,
+    /// One for each subnet, on a wire of the head's own or behind a relay.
+    pub pools: Vec<Pool>,
+}
+
+/// What full DHCP hands out on one subnet.
 #[derive(Debug)]
 pub struct Pool {
     pub subnet: Subnet,
     pub leases: Leases,
 }
 
+/// A message that is being answered, and what is known by then.
+struct Question<'a> {
+    message: &'a Message,
+    kind: MessageType,
+    client: Client,
+    link: &'a Link,
+    /// The node and the file that it may boot.
+    boot: Option<(Name, String)>,
+}
+
 impl Server {
-    /// Takes one message. `now` is in seconds since the epoch.
-    pub fn handle(&mut self, message: &Message, port: Port, now: u64, directory: &dyn Directory) -> Outcome {
+    /// Takes one message that came in on `link`. `now` is in seconds since the epoch.
+    pub fn handle(
+        &mut self,
+        message: &Message,
+        link: &Link,
+        port: Port,
+        now: u64,
+        directory: &dyn Directory,
+    ) -> Outcome {
         if message.opcode() != Opcode::BootRequest {
             return Outcome::default();
         }
@@ -102,206 +131,238 @@ impl Server {
         };
         // A message for another server is none of this one's business (RFC 2131, section 4.3.2).
         if let Some(DhcpOption::ServerIdentifier(server)) = option(message, OptionCode::ServerIdentifier)
-            && *server != self.address
+            && *server != link.address
         {
-            if let (Some(pool), MessageType::Request) = (&mut self.pool, kind) {
-                pool.leases.forget_offer(client.mac);
+            if kind == MessageType::Request {
+                for pool in &mut self.pools {
+                    pool.leases.forget_offer(client.mac);
+                }
+                if client.firmware.is_some() {
+                    directory.saw(client.mac, Sight::Chose { server: *server });
+                }
             }
             return Outcome::default();
         }
-        let boot = self.boot_file(&client, directory);
-        match (&mut self.pool, port) {
-            (Some(_), Port::Dhcp) => self.full(message, kind, &client, boot, now),
-            (None, Port::Dhcp) if !matches!(kind, MessageType::Discover | MessageType::Inform) => Outcome::default(),
-            (_, Port::Proxy) if !matches!(kind, MessageType::Request | MessageType::Inform) => Outcome::default(),
-            _ => self.proxy(message, kind, &client, boot, port),
-        }
-    }
-
-    /// Which file the client may boot; tells the directory that it asked.
-    fn boot_file(&self, client: &Client, directory: &dyn Directory) -> Option<(Name, String)> {
-        client.firmware?;
-        match directory.who(client) {
-            Who::Node(node) => {
-                let file = self.boot.first_file(client)?;
-                directory.offered(&node, &file);
-                Some((node, file))
-            }
-            Who::Unknown => None,
-        }
-    }
-
-    fn proxy(
-        &self,
-        message: &Message,
-        kind: MessageType,
-        client: &Client,
-        boot: Option<(Name, String)>,
-        port: Port,
-    ) -> Outcome {
-        let Some((_, file)) = boot else { return Outcome::default() };
-        let kind = if kind == MessageType::Discover { MessageType::Offer } else { MessageType::Ack };
-        let mut reply = self.answer(message, kind);
-        self.add_boot(&mut reply, client, &file);
-        let to = if port == Port::Proxy { Target::Sender } else { target(message, Ipv4Addr::UNSPECIFIED) };
-        Outcome { reply: Some(Reply { to, message: reply }), store: Vec::new() }
-    }
-
-    fn full(
-        &mut self,
-        message: &Message,
-        kind: MessageType,
-        client: &Client,
-        boot: Option<(Name, String)>,
-        now: u64,
-    ) -> Outcome {
-        let Some(pool) = &mut self.pool else { return Outcome::default() };
-        let requested = match option(message, OptionCode::RequestedIpAddress) {
-            Some(DhcpOption::RequestedIpAddress(address)) => Some(*address),
-            _ => None,
+        let answers = match (self.pools.is_empty(), port) {
+            (_, Port::Proxy) => matches!(kind, MessageType::Request | MessageType::Inform),
+            (true, Port::Dhcp) => matches!(kind, MessageType::Discover | MessageType::Inform),
+            (false, Port::Dhcp) => true,
         };
-        let seconds = pool.subnet.lease_seconds;
-        match kind {
-            MessageType::Discover => {
-                let Some(address) = pool.leases.choose(client.mac, requested, now) else {
-                    tracing::warn!(mac = %client.mac, "the pool is exhausted");
-                    return Outcome::default();
-                };
+        if !answers {
+            return Outcome::default();
+        }
+        let boot = boot_file(&client, link, directory);
+        if port == Port::Proxy && boot.is_some() {
+            directory.saw(client.mac, Sight::AskedBootServer { address: message.ciaddr() });
+        }
+        let question = Question { message, kind, client, link, boot };
+        if port == Port::Proxy || self.pools.is_empty() {
+            return proxy(&question, port);
+        }
+        let on = subnet_of(message, link);
+        let Some(pool) = self.pools.iter_mut().find(|pool| pool.subnet.contains(on)) else {
+            tracing::warn!(mac = %question.client.mac, relay = %on, "no subnet of bramble.toml holds this relay's address");
+            return Outcome::default();
+        };
+        full(pool, &self.domain, &question, now, directory)
+    }
+}
+
+/// Which file the client may boot; tells the directory that it asked.
+fn boot_file(client: &Client, link: &Link, directory: &dyn Directory) -> Option<(Name, String)> {
+    let firmware = client.firmware?;
+    let Known { node, boot } = directory.who(client)?;
+    let file = link.boot.first_file(client, &boot);
+    let sight = match &file {
+        Some(file) => Sight::Offered { file: file.clone() },
+        None => Sight::NoLoader { firmware },
+    };
+    directory.saw(client.mac, sight);
+    Some((node, file?))
+}
+
+/// The address whose subnet the client is on: what a relay says of its link (RFC 3527), the relay
+/// itself, or this wire.
+fn subnet_of(message: &Message, link: &Link) -> Ipv4Addr {
+    if let Some(DhcpOption::RelayAgentInformation(relay)) = option(message, OptionCode::RelayAgentInformation)
+        && let Some(RelayInfo::LinkSelection(address)) = relay.get(RelayCode::LinkSelection)
+    {
+        return *address;
+    }
+    if message.giaddr().is_unspecified() { link.address } else { message.giaddr() }
+}
+
+fn proxy(question: &Question<'_>, port: Port) -> Outcome {
+    let Some((_, file)) = &question.boot else { return Outcome::default() };
+    let kind = if question.kind == MessageType::Discover { MessageType::Offer } else { MessageType::Ack };
+    let mut reply = answer(question, kind);
+    add_boot(&mut reply, question, file, true);
+    let to = if port == Port::Proxy { Target::Sender } else { target(question.message, Ipv4Addr::UNSPECIFIED) };
+    Outcome { reply: Some(Reply { to, delay: delay(&question.client), message: reply }), store: Vec::new() }
+}
+
+fn full(pool: &mut Pool, domain: &str, question: &Question<'_>, now: u64, directory: &dyn Directory) -> Outcome {
+    let Question { message, client, .. } = question;
+    let requested = match option(message, OptionCode::RequestedIpAddress) {
+        Some(DhcpOption::RequestedIpAddress(address)) => Some(*address),
+        _ => None,
+    };
+    let seconds = u64::from(pool.subnet.lease_seconds);
+    match question.kind {
+        MessageType::Discover => {
+            let Some(address) = pool.leases.choose(client.mac, requested, now) else {
+                tracing::warn!(mac = %client.mac, "the pool is exhausted");
+                return Outcome::default();
+            };
+            // The ROM of a Pi 3 takes the offer and never sends a REQUEST: the offer is its lease.
+            let store = if client.firmware == Some(Firmware::RaspberryPi(Pi::Rom)) {
+                vec![pool.leases.grant(client.mac, address, now + seconds)]
+            } else {
                 pool.leases.hold(client.mac, address, now + OFFER_SECONDS);
-                self.with_address(message, MessageType::Offer, address, seconds, client, boot, Vec::new())
-            }
-            MessageType::Request => {
-                let renewing = message.ciaddr();
-                let wanted = if renewing.is_unspecified() { requested } else { Some(renewing) };
-                let Some(wanted) = wanted else { return Outcome::default() };
-                if pool.leases.may_have(client.mac, wanted, now) {
-                    let lease = pool.leases.grant(client.mac, wanted, now + u64::from(seconds));
-                    return self.with_address(message, MessageType::Ack, wanted, seconds, client, boot, vec![lease]);
-                }
-                let mut reply = self.answer(message, MessageType::Nak);
-                reply.opts_mut().insert(DhcpOption::Message(format!("{wanted} is not yours")));
-                reply.set_flags(Flags::default().set_broadcast());
-                let to =
-                    if message.giaddr().is_unspecified() { Target::Broadcast } else { Target::Relay(message.giaddr()) };
-                Outcome { reply: Some(Reply { to, message: reply }), store: Vec::new() }
-            }
-            MessageType::Inform => {
-                let mut reply = self.answer(message, MessageType::Ack);
-                self.add_network(&mut reply);
-                if let Some((_, file)) = boot {
-                    self.add_boot(&mut reply, client, &file);
-                }
-                Outcome {
-                    reply: Some(Reply { to: target(message, Ipv4Addr::UNSPECIFIED), message: reply }),
-                    store: Vec::new(),
-                }
-            }
-            MessageType::Release => {
-                let store = pool.leases.release(client.mac, message.ciaddr(), now).into_iter().collect();
-                Outcome { reply: None, store }
-            }
-            MessageType::Decline => {
-                // Only what the client could have been given: nobody takes another's address away.
-                let declined = requested.filter(|address| pool.leases.may_have(client.mac, *address, now));
-                let store =
-                    declined.map(|address| pool.leases.quarantine(client.mac, address, now + u64::from(seconds)));
-                Outcome { reply: None, store: store.into_iter().collect() }
-            }
-            _ => Outcome::default(),
+                Vec::new()
+            };
+            with_address(&pool.subnet, domain, question, MessageType::Offer, address, store)
         }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "each is a field of the answer")]
-    fn with_address(
-        &self,
-        message: &Message,
-        kind: MessageType,
-        address: Ipv4Addr,
-        seconds: u32,
-        client: &Client,
-        boot: Option<(Name, String)>,
-        store: Vec<Lease>,
-    ) -> Outcome {
-        let mut reply = self.answer(message, kind);
-        reply.set_yiaddr(address);
-        if kind == MessageType::Ack {
+        MessageType::Request => {
+            let renewing = message.ciaddr();
+            let wanted = if renewing.is_unspecified() { requested } else { Some(renewing) };
+            let Some(wanted) = wanted else { return Outcome::default() };
+            if pool.leases.may_have(client.mac, wanted, now) {
+                let lease = pool.leases.grant(client.mac, wanted, now + seconds);
+                directory.saw(client.mac, Sight::Leased { address: wanted, firmware: client.firmware });
+                return with_address(&pool.subnet, domain, question, MessageType::Ack, wanted, vec![lease]);
+            }
+            let mut reply = answer(question, MessageType::Nak);
+            reply.opts_mut().insert(DhcpOption::Message(format!("{wanted} is not yours")));
+            reply.set_flags(Flags::default().set_broadcast());
+            let to =
+                if message.giaddr().is_unspecified() { Target::Broadcast } else { Target::Relay(message.giaddr()) };
+            Outcome { reply: Some(Reply { to, delay: Duration::ZERO, message: reply }), store: Vec::new() }
+        }
+        MessageType::Inform => {
+            let mut reply = answer(question, MessageType::Ack);
             reply.set_ciaddr(message.ciaddr());
-        }
-        for option in [
-            DhcpOption::AddressLeaseTime(seconds),
-            DhcpOption::Renewal(seconds / 2),
-            DhcpOption::Rebinding(seconds / 8 * 7),
-        ] {
-            reply.opts_mut().insert(option);
-        }
-        self.add_network(&mut reply);
-        if let Some((node, file)) = boot {
-            reply.opts_mut().insert(DhcpOption::Hostname(node.to_string()));
-            self.add_boot(&mut reply, client, &file);
-        }
-        Outcome { reply: Some(Reply { to: target(message, address), message: reply }), store }
-    }
-
-    /// An answer to `message` with what every answer has.
-    fn answer(&self, message: &Message, kind: MessageType) -> Message {
-        let none = Ipv4Addr::UNSPECIFIED;
-        let mut reply = Message::new_with_id(message.xid(), none, none, none, message.giaddr(), message.chaddr());
-        reply.set_opcode(Opcode::BootReply).set_htype(message.htype()).set_flags(message.flags());
-        let options = reply.opts_mut();
-        options.insert(DhcpOption::MessageType(kind));
-        options.insert(DhcpOption::ServerIdentifier(self.address));
-        // Both are echoed: the machine's id (RFC 4578), and what a relay added (RFC 3046).
-        for code in
-            [OptionCode::ClientMachineIdentifier, OptionCode::RelayAgentInformation, OptionCode::ClientIdentifier]
-        {
-            if let Some(echo) = option(message, code) {
-                options.insert(echo.clone());
+            add_network(&mut reply, &pool.subnet, domain);
+            if let Some((_, file)) = &question.boot {
+                add_boot(&mut reply, question, file, false);
             }
+            let to = target(message, Ipv4Addr::UNSPECIFIED);
+            Outcome { reply: Some(Reply { to, delay: Duration::ZERO, message: reply }), store: Vec::new() }
         }
-        reply
+        MessageType::Release => {
+            let store = pool.leases.release(client.mac, message.ciaddr(), now).into_iter().collect();
+            Outcome { reply: None, store }
+        }
+        MessageType::Decline => {
+            // Only what the client could have been given: nobody takes another's address away.
+            let declined = requested.filter(|address| pool.leases.may_have(client.mac, *address, now));
+            let store = declined.map(|address| pool.leases.quarantine(client.mac, address, now + seconds));
+            Outcome { reply: None, store: store.into_iter().collect() }
+        }
+        _ => Outcome::default(),
     }
+}
 
-    fn add_network(&self, reply: &mut Message) {
-        let Some(Pool { subnet, .. }) = &self.pool else { return };
-        let options = reply.opts_mut();
-        options.insert(DhcpOption::SubnetMask(subnet.mask()));
-        if let Some(router) = subnet.router {
-            options.insert(DhcpOption::Router(vec![router]));
-        }
-        if !subnet.dns.is_empty() {
-            options.insert(DhcpOption::DomainNameServer(subnet.dns.clone()));
-        }
-        options.insert(DhcpOption::DomainName(self.domain.clone()));
+fn with_address(
+    subnet: &Subnet,
+    domain: &str,
+    question: &Question<'_>,
+    kind: MessageType,
+    address: Ipv4Addr,
+    store: Vec<Lease>,
+) -> Outcome {
+    let mut reply = answer(question, kind);
+    reply.set_yiaddr(address);
+    if kind == MessageType::Ack {
+        reply.set_ciaddr(question.message.ciaddr());
     }
+    let seconds = subnet.lease_seconds;
+    for option in [
+        DhcpOption::AddressLeaseTime(seconds),
+        DhcpOption::Renewal(seconds / 2),
+        DhcpOption::Rebinding(seconds / 8 * 7),
+    ] {
+        reply.opts_mut().insert(option);
+    }
+    add_network(&mut reply, subnet, domain);
+    if let Some((node, file)) = &question.boot {
+        reply.opts_mut().insert(DhcpOption::Hostname(node.to_string()));
+        add_boot(&mut reply, question, file, false);
+    }
+    let to = target(question.message, address);
+    Outcome { reply: Some(Reply { to, delay: delay(&question.client), message: reply }), store }
+}
 
-    fn add_boot(&self, reply: &mut Message, client: &Client, file: &str) {
-        reply.set_siaddr(self.address);
+/// An answer with what every answer has.
+fn answer(question: &Question<'_>, kind: MessageType) -> Message {
+    let (none, message) = (Ipv4Addr::UNSPECIFIED, question.message);
+    let mut reply = Message::new_with_id(message.xid(), none, none, none, message.giaddr(), message.chaddr());
+    reply.set_opcode(Opcode::BootReply).set_htype(message.htype()).set_flags(message.flags());
+    let options = reply.opts_mut();
+    options.insert(DhcpOption::MessageType(kind));
+    options.insert(DhcpOption::ServerIdentifier(question.link.address));
+    // Both are echoed: the machine's id (RFC 4578), and what a relay added (RFC 3046).
+    for code in [OptionCode::ClientMachineIdentifier, OptionCode::RelayAgentInformation, OptionCode::ClientIdentifier] {
+        if let Some(echo) = option(message, code) {
+            options.insert(echo.clone());
+        }
+    }
+    reply
+}
+
+fn add_network(reply: &mut Message, subnet: &Subnet, domain: &str) {
+    let options = reply.opts_mut();
+    options.insert(DhcpOption::SubnetMask(subnet.mask()));
+    if let Some(router) = subnet.router {
+        options.insert(DhcpOption::Router(vec![router]));
+    }
+    if !subnet.dns.is_empty() {
+        options.insert(DhcpOption::DomainNameServer(subnet.dns.clone()));
+    }
+    options.insert(DhcpOption::DomainName(domain.to_owned()));
+}
+
+fn add_boot(reply: &mut Message, question: &Question<'_>, file: &str, proxy: bool) {
+    let Question { client, link, .. } = question;
+    reply.set_siaddr(link.address);
+    let options = reply.opts_mut();
+    options.insert(DhcpOption::TFTPServerName(link.address.to_string().into_bytes()));
+    let class: &[u8] = match client.firmware {
+        Some(Firmware::UefiHttp(_)) => b"HTTPClient",
+        _ => b"PXEClient",
+    };
+    options.insert(DhcpOption::ClassIdentifier(class.to_vec()));
+    match client.firmware {
+        // Discovery control 8: "the boot file is in this offer, ask nobody else". A BIOS needs
+        // it; many UEFIs want an offer without it and then ask port 4011.
+        Some(Firmware::Bios) => {
+            options.insert(DhcpOption::VendorExtensions(vec![6, 1, 8, 255]));
+        }
+        // Sub-option 176, `no-pxedhcp`: do not wait two seconds for a proxy offer.
+        Some(Firmware::Ipxe(_)) if !proxy => {
+            let encapsulated = dhcproto::v4::UnknownOption::new(OptionCode::from(175), vec![176, 1, 1]);
+            options.insert(DhcpOption::Unknown(encapsulated));
+        }
+        Some(Firmware::RaspberryPi(pi)) => {
+            options.insert(DhcpOption::VendorExtensions(pi::vendor_options(pi)));
+        }
+        _ => {}
+    }
+    if !file.is_empty() {
+        options.insert(DhcpOption::BootfileName(file.as_bytes().to_vec()));
         // U-Boot reads only the BOOTP header, others only the option: both are filled. The header
         // has room for 128 bytes; a longer URL is in the option alone.
         if file.len() < 128 {
             reply.set_fname_str(file);
         }
-        let options = reply.opts_mut();
-        options.insert(DhcpOption::BootfileName(file.as_bytes().to_vec()));
-        options.insert(DhcpOption::TFTPServerName(self.address.to_string().into_bytes()));
-        let class: &[u8] = match client.firmware {
-            Some(Firmware::UefiHttpX64) => b"HTTPClient",
-            _ => b"PXEClient",
-        };
-        options.insert(DhcpOption::ClassIdentifier(class.to_vec()));
-        match client.firmware {
-            // Discovery control 8: "the boot file is in this offer, ask nobody else". A BIOS needs
-            // it; many UEFIs want an offer without it and then ask port 4011.
-            Some(Firmware::Bios) => {
-                options.insert(DhcpOption::VendorExtensions(vec![6, 1, 8, 255]));
-            }
-            // Sub-option 176, `no-pxedhcp`: do not wait two seconds for a proxy offer.
-            Some(Firmware::Ipxe) if self.pool.is_some() => {
-                let encapsulated = dhcproto::v4::UnknownOption::new(OptionCode::from(175), vec![176, 1, 1]);
-                options.insert(DhcpOption::Unknown(encapsulated));
-            }
-            _ => {}
-        }
+    }
+}
+
+/// How long this machine's answer is held back.
+fn delay(client: &Client) -> Duration {
+    match client.firmware {
+        Some(Firmware::RaspberryPi(Pi::Rom)) => PI_ROM_DELAY,
+        _ => Duration::ZERO,
     }
 }
 

@@ -4,11 +4,12 @@
 //! Ethernet, IP and UDP headers are written here (RFC 894, 791, 768).
 
 use std::io;
-use std::mem::size_of;
 use std::net::Ipv4Addr;
 
 use bramble_model::names::Mac;
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{SockAddr, Socket};
+
+use crate::packet;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const UDP: u8 = 17;
@@ -22,19 +23,7 @@ pub(super) struct Wire {
 impl Wire {
     /// Opens it on the interface of this index. Needs `CAP_NET_RAW`.
     pub(super) fn open(index: u32) -> io::Result<Self> {
-        // Protocol 0: nothing is received.
-        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
-        let mut storage = SockAddrStorage::zeroed();
-        let length = size_of::<libc::sockaddr_ll>();
-        // SAFETY: `sockaddr_ll` is plain data and fits into the storage.
-        let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = ETHERTYPE_IPV4.to_be();
-        address.sll_ifindex = index.cast_signed();
-        address.sll_halen = 6;
-        // SAFETY: the storage holds a `sockaddr_ll` of this length.
-        let to = unsafe { SockAddr::new(storage, length as libc::socklen_t) };
-        Ok(Wire { socket, to })
+        Ok(Wire { socket: packet::open(index, 0)?, to: packet::address(index, ETHERTYPE_IPV4) })
     }
 
     /// Sends `payload` from port 67 of `from` to port 68 of `to`.

@@ -7,44 +7,61 @@ use dhcproto::{Decodable, Decoder};
 use proptest::prelude::*;
 
 use super::*;
+use crate::Cpu;
 
 const HEAD: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const M1: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
 const STRANGER: Mac = Mac([0x52, 0x54, 0, 0, 0, 0x99]);
 
-/// Knows `m1`; remembers what it was asked.
+/// Knows `m1`; remembers what it was asked and told.
 #[derive(Default)]
-struct Book(Mutex<Vec<(Mac, bool)>>);
-
-impl Directory for Book {
-    fn who(&self, client: &Client) -> Who {
-        let known = client.mac == M1;
-        self.0.lock().expect("no panic while held").push((client.mac, known));
-        if known { Who::Node("m1".parse().expect("a name")) } else { Who::Unknown }
-    }
-
-    fn offered(&self, _: &Name, _: &str) {}
-
-    fn tftp_sent(&self, _: Ipv4Addr, _: &str, _: u64) {}
+struct Book {
+    asked: Mutex<Vec<(Mac, bool)>>,
+    sights: Mutex<Vec<(Mac, Sight)>>,
 }
 
-fn server(full: bool) -> Server {
-    let subnet = Subnet {
-        address: [10, 77, 0, 0].into(),
+impl Directory for Book {
+    fn who(&self, client: &Client) -> Option<Known> {
+        let known = client.mac == M1;
+        self.asked.lock().expect("no panic while held").push((client.mac, known));
+        known.then(|| Known { node: "m1".parse().expect("a name"), boot: crate::Boot::Loader })
+    }
+
+    fn saw(&self, mac: Mac, sight: Sight) {
+        self.sights.lock().expect("no panic while held").push((mac, sight));
+    }
+
+    fn file(&self, _: Ipv4Addr, _: &str) -> Option<crate::tftp::Content> {
+        None
+    }
+
+    fn read(&self, _: Ipv4Addr, _: &str, _: crate::tftp::End) {}
+}
+
+fn link() -> Link {
+    let loaders = crate::ipxe::LOADERS.map(str::to_owned).into();
+    Link { address: HEAD, boot: BootServer { http: "10.77.0.1:7080".parse().expect("an address"), loaders } }
+}
+
+fn subnet(third: u8) -> Subnet {
+    Subnet {
+        address: [10, 77, third, 0].into(),
         prefix: 24,
-        pool: ([10, 77, 0, 100].into(), [10, 77, 0, 102].into()),
-        router: Some([10, 77, 0, 254].into()),
+        pool: ([10, 77, third, 100].into(), [10, 77, third, 102].into()),
+        router: Some([10, 77, third, 254].into()),
         dns: Vec::new(),
         lease_seconds: 600,
-    };
-    let fixed = BTreeMap::from([(M1, Ipv4Addr::new(10, 77, 0, 11))]);
-    let leases = Leases::new(subnet.pool, fixed, vec![HEAD], []);
-    Server {
-        address: HEAD,
-        boot: BootServer { http: "10.77.0.1:7080".parse().expect("an address") },
-        domain: "home.arpa".into(),
-        pool: full.then_some(Pool { subnet, leases }),
     }
+}
+
+/// With the subnet of its own wire and one behind a relay.
+fn server(full: bool) -> Server {
+    let pool = |third| {
+        let fixed = if third == 0 { BTreeMap::from([(M1, Ipv4Addr::new(10, 77, 0, 11))]) } else { BTreeMap::new() };
+        let subnet = subnet(third);
+        Pool { leases: Leases::new(subnet.pool, fixed, vec![HEAD], []), subnet }
+    };
+    Server { domain: "home.arpa".into(), pools: if full { vec![pool(0), pool(9)] } else { Vec::new() } }
 }
 
 fn message(kind: MessageType, mac: Mac) -> Message {
@@ -84,7 +101,7 @@ fn file(message: &Message) -> Option<String> {
 }
 
 fn ask(server: &mut Server, message: &Message, port: Port) -> Option<(Target, Message)> {
-    reply(server.handle(message, port, 1000, &Book::default()))
+    reply(server.handle(message, &link(), port, 1000, &Book::default()))
 }
 
 #[test]
@@ -98,7 +115,10 @@ fn each_firmware_gets_its_own_loader() {
     }
     assert_eq!(loader(ipxe(discover())).as_deref(), Some("http://10.77.0.1:7080/boot/script/52:54:00:00:00:01"));
     assert_eq!(loader(discover()), None, "not a boot client");
-    assert_eq!(loader(pxe(discover(), 11)), None, "nothing to boot for arm64 yet");
+    assert_eq!(loader(pxe(discover(), 11)).as_deref(), Some("ipxe-arm64.efi"));
+    assert_eq!(loader(pxe(discover(), 16)).as_deref(), Some("http://10.77.0.1:7080/boot/loader/ipxe.efi"));
+    assert_eq!(loader(pxe(discover(), 22)).as_deref(), Some("pxelinux.0"));
+    assert_eq!(loader(pxe(discover(), 6)), None, "32-bit UEFI");
 }
 
 #[test]
@@ -108,7 +128,7 @@ fn ipxe_is_known_by_any_of_its_marks() {
     let mut encapsulated = pxe(message(MessageType::Discover, M1), 7);
     encapsulated.opts_mut().insert(DhcpOption::Unknown(UnknownOption::new(OptionCode::from(175), vec![1, 2, 3])));
     for message in [prefixed, encapsulated] {
-        assert_eq!(Client::of(&message).and_then(|client| client.firmware), Some(Firmware::Ipxe));
+        assert_eq!(Client::of(&message).and_then(|client| client.firmware), Some(Firmware::Ipxe(Cpu::Amd64)));
     }
 }
 
@@ -118,7 +138,7 @@ fn raspberry_pi_4_is_known_though_it_calls_itself_a_bios() {
     pi.opts_mut().insert(DhcpOption::ClientMachineIdentifier(
         b"\0RPi4\x14\x31\xd0\x00\xb2\x5a\x1f\x2e\xaa\xbb\xcc\xdd".to_vec(),
     ));
-    assert_eq!(Client::of(&pi).and_then(|client| client.firmware), Some(Firmware::RaspberryPi));
+    assert_eq!(Client::of(&pi).and_then(|client| client.firmware), Some(Firmware::RaspberryPi(Pi::Eeprom)));
 }
 
 #[test]
@@ -136,10 +156,10 @@ fn a_uuid_of_the_wrong_length_is_tolerated_and_echoed() {
 fn a_stranger_gets_an_address_in_full_mode_and_nothing_to_boot() {
     let book = Book::default();
     let discover = pxe(message(MessageType::Discover, STRANGER), 7);
-    let (_, offer) = reply(server(true).handle(&discover, Port::Dhcp, 0, &book)).expect("an offer");
+    let (_, offer) = reply(server(true).handle(&discover, &link(), Port::Dhcp, 0, &book)).expect("an offer");
     assert_eq!(offer.yiaddr(), Ipv4Addr::new(10, 77, 0, 100));
     assert_eq!((file(&offer), offer.siaddr()), (None, Ipv4Addr::UNSPECIFIED));
-    assert_eq!(*book.0.lock().expect("no panic"), [(STRANGER, false)], "and was seen");
+    assert_eq!(*book.asked.lock().expect("no panic"), [(STRANGER, false)], "and was seen");
 }
 
 #[test]
@@ -149,7 +169,7 @@ fn in_proxy_mode_phones_and_strangers_hear_nothing() {
     for kind in [MessageType::Discover, MessageType::Request, MessageType::Inform] {
         for port in [Port::Dhcp, Port::Proxy] {
             for message in [message(kind, M1), message(kind, STRANGER), pxe(message(kind, STRANGER), 7)] {
-                assert!(server.handle(&message, port, 0, &book).reply.is_none());
+                assert!(server.handle(&message, &link(), port, 0, &book).reply.is_none());
             }
         }
     }
@@ -200,10 +220,11 @@ fn a_lease_is_to_be_stored_before_it_is_acknowledged_and_survives() {
     let mut server = server(true);
     let mut request = message(MessageType::Request, STRANGER);
     request.opts_mut().insert(DhcpOption::RequestedIpAddress([10, 77, 0, 101].into()));
-    let outcome = server.handle(&request, Port::Dhcp, 1000, &Book::default());
+    let outcome = server.handle(&request, &link(), Port::Dhcp, 1000, &Book::default());
     let [lease] = outcome.store[..] else { panic!("one lease, not {:?}", outcome.store) };
     assert_eq!((lease.mac, lease.until), (STRANGER, 1600));
-    let restarted = Leases::new(([10, 77, 0, 100].into(), [10, 77, 0, 102].into()), BTreeMap::new(), vec![], [lease]);
+    let mut restarted =
+        Leases::new(([10, 77, 0, 100].into(), [10, 77, 0, 102].into()), BTreeMap::new(), vec![], [lease]);
     assert_eq!(restarted.choose(STRANGER, None, 5000), Some([10, 77, 0, 101].into()), "its own, also after it ran out");
     assert_eq!(restarted.choose(M1, Some([10, 77, 0, 101].into()), 1001), Some([10, 77, 0, 100].into()));
 }
@@ -215,11 +236,11 @@ fn an_exhausted_pool_offers_nothing_until_a_lease_runs_out() {
         let card = Mac([2, 0, 0, 0, 0, last]);
         let mut request = message(MessageType::Request, card);
         request.opts_mut().insert(DhcpOption::RequestedIpAddress([10, 77, 0, 100 + last].into()));
-        assert!(server.handle(&request, Port::Dhcp, 1000 + u64::from(last), &Book::default()).reply.is_some());
+        assert!(server.handle(&request, &link(), Port::Dhcp, 1000 + u64::from(last), &Book::default()).reply.is_some());
     }
     let late = message(MessageType::Discover, STRANGER);
-    assert!(server.handle(&late, Port::Dhcp, 1001, &Book::default()).reply.is_none());
-    let (_, offer) = reply(server.handle(&late, Port::Dhcp, 9000, &Book::default())).expect("an offer");
+    assert!(server.handle(&late, &link(), Port::Dhcp, 1001, &Book::default()).reply.is_none());
+    let (_, offer) = reply(server.handle(&late, &link(), Port::Dhcp, 9000, &Book::default())).expect("an offer");
     assert_eq!(offer.yiaddr(), Ipv4Addr::new(10, 77, 0, 100), "the one that ran out longest ago");
 }
 
@@ -228,7 +249,7 @@ fn a_declined_address_is_left_alone() {
     let mut server = server(true);
     let mut decline = message(MessageType::Decline, STRANGER);
     decline.opts_mut().insert(DhcpOption::RequestedIpAddress([10, 77, 0, 100].into()));
-    assert_eq!(server.handle(&decline, Port::Dhcp, 1000, &Book::default()).store.len(), 1);
+    assert_eq!(server.handle(&decline, &link(), Port::Dhcp, 1000, &Book::default()).store.len(), 1);
     let (_, offer) = ask(&mut server, &message(MessageType::Discover, STRANGER), Port::Dhcp).expect("an offer");
     assert_eq!(offer.yiaddr(), Ipv4Addr::new(10, 77, 0, 101));
 }
@@ -241,6 +262,60 @@ fn the_broadcast_flag_and_relays_are_honoured() {
     discover.set_giaddr([10, 77, 9, 1]);
     let (to, offer) = ask(&mut server(true), &discover, Port::Dhcp).expect("an offer");
     assert_eq!((to, offer.giaddr()), (Target::Relay([10, 77, 9, 1].into()), [10, 77, 9, 1].into()));
+}
+
+/// By the relay's address (RFC 2131), or by the link that it names (RFC 3527).
+#[test]
+fn a_relay_decides_the_subnet_and_gets_its_option_back() {
+    let mut discover = message(MessageType::Discover, STRANGER);
+    discover.set_giaddr([10, 77, 9, 1]);
+    let (_, offer) = ask(&mut server(true), &discover, Port::Dhcp).expect("an offer");
+    assert_eq!(offer.yiaddr(), Ipv4Addr::new(10, 77, 9, 100));
+    let mut relay = dhcproto::v4::relay::RelayAgentInformation::default();
+    relay.insert(RelayInfo::LinkSelection([10, 77, 9, 0].into()));
+    relay.insert(RelayInfo::AgentCircuitId(b"port 7".to_vec()));
+    discover.set_giaddr([10, 99, 0, 1]);
+    discover.opts_mut().insert(DhcpOption::RelayAgentInformation(relay.clone()));
+    let (to, offer) = ask(&mut server(true), &discover, Port::Dhcp).expect("an offer");
+    assert_eq!((to, offer.yiaddr()), (Target::Relay([10, 99, 0, 1].into()), Ipv4Addr::new(10, 77, 9, 100)));
+    let echoed = offer.opts().get(OptionCode::RelayAgentInformation);
+    assert_eq!(echoed, Some(&DhcpOption::RelayAgentInformation(relay)));
+    discover.opts_mut().remove(OptionCode::RelayAgentInformation);
+    assert!(ask(&mut server(true), &discover, Port::Dhcp).is_none(), "no subnet is known there");
+}
+
+#[test]
+fn raspberry_pi_3_sends_no_request_and_keeps_what_it_was_offered() {
+    let card = Mac([0xb8, 0x27, 0xeb, 1, 2, 3]);
+    let outcome =
+        server(true).handle(&pxe(message(MessageType::Discover, card), 0), &link(), Port::Dhcp, 1000, &Book::default());
+    assert_eq!(outcome.store.len(), 1, "the offer is its lease");
+    assert!(outcome.reply.expect("an offer").delay >= Duration::from_millis(500), "it misses quick answers");
+}
+
+#[test]
+fn raspberry_pi_4_leaves_its_class_out_of_the_request() {
+    let mut request = message(MessageType::Request, M1);
+    request.opts_mut().insert(DhcpOption::ClientMachineIdentifier(
+        b"\0RPi4\x14\x31\xd0\x00\xb2\x5a\x1f\x2e\xaa\xbb\xcc\xdd".to_vec(),
+    ));
+    request.opts_mut().insert(DhcpOption::RequestedIpAddress([10, 77, 0, 11].into()));
+    let (_, ack) = ask(&mut server(true), &request, Port::Dhcp).expect("an ack");
+    let Some(DhcpOption::VendorExtensions(options)) = ack.opts().get(OptionCode::VendorExtensions) else {
+        panic!("option 43 is missing")
+    };
+    assert!(options.windows(17).any(|part| part == b"Raspberry Pi Boot"));
+    assert_eq!(ack.siaddr(), HEAD);
+}
+
+#[test]
+fn what_a_machine_takes_from_another_server_is_seen() {
+    let book = Book::default();
+    let mut request = pxe(message(MessageType::Request, M1), 7);
+    request.opts_mut().insert(DhcpOption::ServerIdentifier([10, 77, 0, 254].into()));
+    server(false).handle(&request, &link(), Port::Dhcp, 0, &book);
+    let sights = book.sights.lock().expect("no panic");
+    assert_eq!(*sights, [(M1, Sight::Chose { server: [10, 77, 0, 254].into() })]);
 }
 
 #[test]
@@ -296,7 +371,7 @@ proptest! {
                 if kind == MessageType::Release { message.set_ciaddr(address); }
                 else { message.opts_mut().insert(DhcpOption::RequestedIpAddress(address)); }
             }
-            let outcome = server.handle(&message, Port::Dhcp, now, &Book::default());
+            let outcome = server.handle(&message, &link(), Port::Dhcp, now, &Book::default());
             for lease in &outcome.store {
                 if kind == MessageType::Release || lease.quarantined {
                     held.retain(|at, (owner, _)| !(*at == lease.address && *owner == mac));

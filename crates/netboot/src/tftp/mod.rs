@@ -8,10 +8,13 @@
 
 mod serve;
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use serve::{Files, run};
+pub use serve::run;
 
 /// 1500 bytes of Ethernet less IP, UDP and TFTP headers: more would be sent in fragments, which
 /// boot ROMs do not put together.
@@ -19,6 +22,55 @@ const LARGEST_BLOCK: usize = 1468;
 const LARGEST_WINDOW: u16 = 64;
 const TIMEOUT: Duration = Duration::from_secs(2);
 const RESENDS: u32 = 6;
+
+/// What a name stands for: bytes made for this client, or a file of any size.
+#[derive(Debug, Clone)]
+pub enum Content {
+    Memory(Arc<[u8]>),
+    File { file: Arc<File>, size: u64 },
+}
+
+impl Content {
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Content::Memory(bytes) => bytes.len() as u64,
+            Content::File { size, .. } => *size,
+        }
+    }
+
+    /// Appends `length` bytes from `start` on to `packet`.
+    fn append(&self, start: u64, length: usize, packet: &mut Vec<u8>) -> io::Result<()> {
+        match self {
+            Content::Memory(bytes) => {
+                let start = start as usize;
+                packet.extend_from_slice(&bytes[start..start + length]);
+                Ok(())
+            }
+            Content::File { file, .. } => {
+                let at = packet.len();
+                packet.resize(at + length, 0);
+                file.read_exact_at(&mut packet[at..], start)
+            }
+        }
+    }
+}
+
+/// How a read ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// All of its bytes have arrived.
+    Sent { bytes: u64 },
+    /// There is no such file for this machine.
+    Missing,
+    /// The client ended it: firmware does so on purpose, to learn a file's size.
+    Aborted { reason: String, at: u64, of: u64, block: u32 },
+    /// The client fell silent after so many bytes of so many; `agreed` where it had confirmed the
+    /// options, of which `block` bytes in a packet is one.
+    Silent { at: u64, of: u64, block: u32, agreed: bool },
+    /// The file cannot be read any more.
+    Unreadable { reason: String },
+}
 
 /// A request to read, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,42 +139,47 @@ fn plain_path(path: &str) -> Option<String> {
 /// What a transfer wants done.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Send these and wait for an answer until [`Transfer::deadline`].
-    Send(Vec<Vec<u8>>),
+    /// Send the packets of [`Transfer::packets`] and wait for an answer until
+    /// [`Transfer::deadline`].
+    Send,
     /// Nothing to do but wait.
     Wait,
-    /// Everything has arrived.
-    Done,
-    /// The client went away or gave up; the text says which.
-    Failed(String),
+    /// It is over.
+    Over(End),
 }
 
 /// One file on its way to one client.
 #[derive(Debug)]
 pub struct Transfer {
-    file: Arc<[u8]>,
+    content: Content,
     block: usize,
     window: u16,
     timeout: Duration,
     /// Options still to be acknowledged by ACK 0.
     oack: Option<Vec<u8>>,
+    /// The client has acknowledged the options.
+    agreed: bool,
     /// Blocks acknowledged, counted without wrapping.
     acknowledged: u64,
     resends: u32,
     deadline: Instant,
+    /// Packets to send, one behind the other: all but the last have [`Transfer::stride`] bytes.
+    out: Vec<u8>,
 }
 
 impl Transfer {
-    pub fn start(file: Arc<[u8]>, request: &ReadRequest, now: Instant) -> (Self, Step) {
+    pub fn start(content: Content, request: &ReadRequest, now: Instant) -> (Self, Step) {
         let mut transfer = Transfer {
-            file,
+            content,
             block: 512,
             window: 1,
             timeout: TIMEOUT,
             oack: None,
+            agreed: false,
             acknowledged: 0,
             resends: 0,
             deadline: now,
+            out: Vec::new(),
         };
         let mut oack = vec![0, 6];
         for (name, value) in &request.options {
@@ -143,7 +200,7 @@ impl Transfer {
                 self.block = usize::try_from(number).unwrap_or(LARGEST_BLOCK).min(LARGEST_BLOCK);
                 Some(self.block.to_string())
             }
-            "tsize" => Some(self.file.len().to_string()),
+            "tsize" => Some(self.content.size().to_string()),
             "timeout" if (1..=255).contains(&number) => {
                 self.timeout = Duration::from_secs(number);
                 Some(number.to_string())
@@ -161,26 +218,56 @@ impl Transfer {
         self.deadline
     }
 
+    /// The packets to send, after [`Step::Send`].
+    pub fn packets(&self) -> impl Iterator<Item = &[u8]> {
+        self.out.chunks(self.stride().max(1))
+    }
+
+    /// Bytes of a full packet of [`Transfer::packets`].
+    pub fn stride(&self) -> usize {
+        if self.oack.is_some() { self.out.len() } else { 4 + self.block }
+    }
+
+    /// All packets to send, one behind the other.
+    pub fn bytes(&self) -> &[u8] {
+        &self.out
+    }
+
     /// All blocks of the file; the last is short, and may be empty.
     fn blocks(&self) -> u64 {
-        (self.file.len() / self.block) as u64 + 1
+        self.content.size() / self.block as u64 + 1
+    }
+
+    /// Bytes that have arrived.
+    fn arrived(&self) -> u64 {
+        (self.acknowledged * self.block as u64).min(self.content.size())
     }
 
     fn send(&mut self, now: Instant) -> Step {
         self.deadline = now + self.timeout;
+        self.out.clear();
         if let Some(oack) = &self.oack {
-            return Step::Send(vec![oack.clone()]);
+            self.out.extend_from_slice(oack);
+            return Step::Send;
         }
         let end = (self.acknowledged + u64::from(self.window)).min(self.blocks());
-        Step::Send((self.acknowledged..end).map(|block| self.data(block)).collect())
+        for block in self.acknowledged..end {
+            if let Err(error) = self.data(block) {
+                return Step::Over(End::Unreadable { reason: error.to_string() });
+            }
+        }
+        Step::Send
     }
 
-    /// The block of this index from 0; on the wire they count from 1 and wrap after 65535.
-    fn data(&self, index: u64) -> Vec<u8> {
-        let start = usize::try_from(index).map_or(self.file.len(), |index| (index * self.block).min(self.file.len()));
-        let end = (start + self.block).min(self.file.len());
+    /// Appends the block of this index from 0; on the wire they count from 1 and wrap after 65535.
+    fn data(&mut self, index: u64) -> io::Result<()> {
+        let (size, block) = (self.content.size(), self.block as u64);
+        let start = (index * block).min(size);
+        let length = (size - start).min(block) as usize;
         let number = ((index + 1) & 0xffff) as u16;
-        [&[0, 3], &number.to_be_bytes()[..], &self.file[start..end]].concat()
+        self.out.extend_from_slice(&[0, 3]);
+        self.out.extend_from_slice(&number.to_be_bytes());
+        self.content.append(start, length, &mut self.out)
     }
 
     /// A packet came from the client.
@@ -188,8 +275,8 @@ impl Transfer {
         match packet {
             [0, 4, high, low, ..] => self.acknowledge(u16::from_be_bytes([*high, *low]), now),
             [0, 5, _, _, text @ ..] => {
-                let text = String::from_utf8_lossy(text);
-                Step::Failed(format!("the client gave up: {}", text.trim_end_matches('\0')))
+                let reason: String = String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).collect();
+                Step::Over(self.aborted(reason))
             }
             _ => Step::Wait,
         }
@@ -201,6 +288,7 @@ impl Transfer {
                 return Step::Wait;
             }
             self.oack = None;
+            self.agreed = true;
             self.resends = 0;
             return self.send(now);
         }
@@ -214,14 +302,31 @@ impl Transfer {
         }
         self.acknowledged += ahead;
         self.resends = 0;
-        if self.acknowledged == self.blocks() { Step::Done } else { self.send(now) }
+        if self.acknowledged == self.blocks() {
+            return Step::Over(End::Sent { bytes: self.content.size() });
+        }
+        self.send(now)
+    }
+
+    /// Nobody listens at the client's port any more.
+    pub fn refused(&self) -> End {
+        self.aborted("its port is closed".into())
+    }
+
+    fn aborted(&self, reason: String) -> End {
+        End::Aborted { reason, at: self.arrived(), of: self.content.size(), block: self.block as u32 }
     }
 
     /// The client has been silent until the deadline.
     pub fn timed_out(&mut self, now: Instant) -> Step {
         self.resends += 1;
         if self.resends > RESENDS {
-            return Step::Failed("the client is silent".into());
+            return Step::Over(End::Silent {
+                at: self.arrived(),
+                of: self.content.size(),
+                block: self.block as u32,
+                agreed: self.agreed,
+            });
         }
         self.send(now)
     }

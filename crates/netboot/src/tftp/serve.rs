@@ -1,5 +1,6 @@
 //! The sockets under the TFTP machine: one for requests, one for each transfer.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,34 +10,30 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Refusal, Step, Transfer, parse_request};
+use super::{End, Refusal, Step, Transfer, parse_request};
 use crate::Directory;
 
 /// Transfers at once; more wait for their client to ask again.
-const MOST: usize = 256;
+const MOST: usize = 1024;
 
-/// The files that are served, by name. Held in memory: there is no path to leave.
-pub type Files = std::collections::BTreeMap<String, Arc<[u8]>>;
-
-/// Serves `files` on `address`, port 69, until cancelled.
+/// Serves what `directory` has on `address`, port 69, until cancelled.
 ///
 /// # Errors
 /// When the port cannot be had.
-pub async fn run(
-    address: Ipv4Addr,
-    files: Arc<Files>,
-    directory: Arc<dyn Directory>,
-    stop: CancellationToken,
-) -> io::Result<()> {
+pub async fn run(address: Ipv4Addr, directory: Arc<dyn Directory>, stop: CancellationToken) -> io::Result<()> {
     let socket = UdpSocket::bind((address, 69)).await?;
     let mut transfers = JoinSet::new();
+    // A client that asks again before the first answer arrived has its transfer already.
+    let mut running: HashSet<SocketAddr> = HashSet::new();
     let mut buffer = [0; 2048];
     loop {
         let (length, from) = tokio::select! {
             () = stop.cancelled() => return Ok(()),
             Some(done) = transfers.join_next(), if !transfers.is_empty() => {
-                if let Err(error) = done && error.is_panic() {
-                    std::panic::resume_unwind(error.into_panic());
+                match done {
+                    Ok(client) => { running.remove(&client); }
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    Err(_) => {}
                 }
                 continue;
             }
@@ -46,6 +43,7 @@ pub async fn run(
                 Err(_) => continue,
             },
         };
+        let SocketAddr::V4(client) = from else { continue };
         let request = match parse_request(&buffer[..length]) {
             Ok(request) => request,
             Err(None) => continue,
@@ -54,49 +52,47 @@ pub async fn run(
                 continue;
             }
         };
-        let Some(file) = files.get(&request.file).cloned() else {
-            tracing::debug!(file = request.file, client = %from, "no such file");
-            let _ = socket.send_to(&Refusal::NotFound.packet(), from).await;
-            continue;
-        };
-        if transfers.len() >= MOST {
+        if transfers.len() >= MOST || running.contains(&from) {
             continue;
         }
+        let Some(content) = directory.file(*client.ip(), &request.file) else {
+            let _ = socket.send_to(&Refusal::NotFound.packet(), from).await;
+            directory.read(*client.ip(), &request.file, End::Missing);
+            continue;
+        };
+        running.insert(from);
         let directory = Arc::clone(&directory);
         transfers.spawn(async move {
-            let bytes = file.len() as u64;
-            let (transfer, first) = Transfer::start(file, &request, Instant::now());
+            let (transfer, first) = Transfer::start(content, &request, Instant::now());
             match send(address, from, transfer, first).await {
-                Ok(()) => {
-                    if let SocketAddr::V4(from) = from {
-                        directory.tftp_sent(*from.ip(), &request.file, bytes);
-                    }
-                }
-                // Firmware aborts transfers on purpose, to learn a file's size.
-                Err(error) => tracing::debug!(file = request.file, client = %from, %error, "transfer ended early"),
+                Ok(end) => directory.read(*client.ip(), &request.file, end),
+                Err(error) => tracing::debug!(file = request.file, client = %from, %error, "no answer could be sent"),
             }
+            from
         });
     }
 }
 
-async fn send(address: Ipv4Addr, to: SocketAddr, mut transfer: Transfer, mut step: Step) -> io::Result<()> {
+async fn send(address: Ipv4Addr, to: SocketAddr, mut transfer: Transfer, mut step: Step) -> io::Result<End> {
     let socket = UdpSocket::bind((address, 0)).await?;
     socket.connect(to).await?;
     let mut buffer = [0; 2048];
     loop {
         match step {
-            Step::Done => return Ok(()),
-            Step::Failed(reason) => return Err(io::Error::other(reason)),
+            Step::Over(end) => return Ok(end),
             Step::Wait => {}
-            Step::Send(packets) => {
-                for packet in packets {
-                    socket.send(&packet).await?;
+            Step::Send => {
+                for packet in transfer.packets() {
+                    socket.send(packet).await?;
                 }
             }
         }
         let deadline = tokio::time::Instant::from_std(transfer.deadline());
         step = match tokio::time::timeout_at(deadline, socket.recv(&mut buffer)).await {
-            Ok(received) => transfer.packet(&buffer[..received?], Instant::now()),
+            Ok(Ok(length)) => transfer.packet(&buffer[..length], Instant::now()),
+            // Nobody listens there any more (ICMP): the same as silence, and known at once.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Step::Over(transfer.refused()),
+            Ok(Err(error)) => return Err(error),
             Err(_) => transfer.timed_out(Instant::now()),
         };
     }

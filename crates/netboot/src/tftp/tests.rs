@@ -8,19 +8,23 @@ fn request(options: &[(&str, &str)]) -> ReadRequest {
     ReadRequest { file: "ipxe.efi".into(), options }
 }
 
+fn memory(bytes: &[u8]) -> Content {
+    Content::Memory(bytes.into())
+}
+
 /// A client that loses packets as `losses` says, and what it has received in the end.
 fn receive(file: &[u8], request: &ReadRequest, mut losses: impl Iterator<Item = bool>) -> Option<Vec<u8>> {
     let now = Instant::now();
-    let (mut transfer, mut step) = Transfer::start(file.into(), request, now);
+    let (mut transfer, mut step) = Transfer::start(memory(file), request, now);
     let block = transfer.block;
     let mut got = Vec::new();
     let mut next = 1_u16;
     loop {
         let packets = match step {
-            Step::Done => return Some(got),
-            Step::Failed(_) => return None,
+            Step::Over(End::Sent { .. }) => return Some(got),
+            Step::Over(_) => return None,
             Step::Wait => Vec::new(),
-            Step::Send(packets) => packets,
+            Step::Send => transfer.packets().map(<[u8]>::to_vec).collect(),
         };
         let mut answer = None;
         for packet in packets {
@@ -64,9 +68,10 @@ fn a_request_of_edk2_is_read() {
 #[test]
 fn options_are_clamped_to_what_a_wire_carries() {
     let (transfer, step) =
-        Transfer::start(vec![0; 10].into(), &request(&[("blksize", "9000"), ("windowsize", "1000")]), Instant::now());
+        Transfer::start(memory(&[0; 10]), &request(&[("blksize", "9000"), ("windowsize", "1000")]), Instant::now());
     assert_eq!((transfer.block, transfer.window), (1468, 64));
-    assert_eq!(step, Step::Send(vec![b"\0\x06blksize\01468\0windowsize\064\0".to_vec()]));
+    assert_eq!(step, Step::Send);
+    assert_eq!(transfer.packets().collect::<Vec<_>>(), [b"\0\x06blksize\01468\0windowsize\064\0"]);
 }
 
 #[test]
@@ -83,16 +88,34 @@ fn writing_and_paths_that_leave_the_root_are_refused() {
 #[test]
 fn raspberry_pi_3_a_duplicate_ack_never_sends_data_again() {
     let now = Instant::now();
-    let (mut transfer, _) = Transfer::start(vec![7; 2000].into(), &request(&[]), now);
-    assert!(matches!(transfer.packet(&[0, 4, 0, 1], now), Step::Send(_)));
+    let (mut transfer, _) = Transfer::start(memory(&[7; 2000]), &request(&[]), now);
+    assert!(matches!(transfer.packet(&[0, 4, 0, 1], now), Step::Send));
     assert_eq!(transfer.packet(&[0, 4, 0, 1], now), Step::Wait);
 }
 
 #[test]
 fn a_client_that_aborts_ends_the_transfer() {
     let now = Instant::now();
-    let (mut transfer, _) = Transfer::start(vec![7; 2000].into(), &request(&[("tsize", "0")]), now);
-    assert!(matches!(transfer.packet(b"\0\x05\0\x08User aborted\0", now), Step::Failed(_)));
+    let (mut transfer, _) = Transfer::start(memory(&[7; 2000]), &request(&[("tsize", "0")]), now);
+    assert!(matches!(transfer.packet(b"\0\x05\0\x08User aborted\0", now), Step::Over(End::Aborted { .. })));
+}
+
+#[test]
+fn a_file_on_disk_arrives_as_one_in_memory_does() {
+    use std::io::Write;
+    let bytes: Vec<u8> = (0..5000_u32).map(|at| (at % 251) as u8).collect();
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    file.write_all(&bytes).expect("written");
+    let content = Content::File { file: Arc::new(file), size: 5000 };
+    let now = Instant::now();
+    let (mut transfer, _) = Transfer::start(content, &request(&[]), now);
+    let mut got = Vec::new();
+    for block in 1..=10_u16 {
+        got.extend(transfer.packets().flat_map(|packet| packet[4..].to_vec()));
+        let [high, low] = block.to_be_bytes();
+        let _ = transfer.packet(&[0, 4, high, low], now);
+    }
+    assert_eq!(got, bytes);
 }
 
 #[test]
@@ -107,7 +130,7 @@ proptest! {
     fn no_bytes_make_a_parser_panic(packet: Vec<u8>) {
         let _ = parse_request(&packet);
         let _ = parse_request(&[b"\0\x01", &packet[..]].concat());
-        let (mut transfer, _) = Transfer::start(vec![0; 3000].into(), &request(&[("windowsize", "8")]), Instant::now());
+        let (mut transfer, _) = Transfer::start(memory(&[0; 3000]), &request(&[("windowsize", "8")]), Instant::now());
         let _ = transfer.packet(&packet, Instant::now());
         let _ = transfer.packet(&[b"\0\x04", &packet[..]].concat(), Instant::now());
     }

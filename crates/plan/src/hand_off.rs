@@ -1,0 +1,134 @@
+//! Who boots another system, and how often it is handed out.
+//!
+//! ```text
+//!          script asked            its last file fetched           script asked
+//!   Due ────────────────▶ (same) ───────────────────────▶ Handed ────────────────▶ once: the disk
+//!    ▲                                                       │ said to be done      until-done: again
+//!    │        told to install again, or another profile      ▼
+//!    └────────────────────────────────────────────────── Installed ──────────────▶ the disk
+//! ```
+//! A machine that installs itself again at each power cycle destroys what it holds: so the default is
+//! to hand out once.
+
+use bramble_model::names::{BootId, Name};
+use bramble_model::repository::HandOff;
+use serde::{Deserialize, Serialize};
+
+/// What the store keeps of a node that runs another system.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Record {
+    /// The profile that this is about; another one in the repository begins anew.
+    pub profile: Option<Name>,
+    pub state: State,
+    /// The latest boot that was handed out: the capability for its templates, and to say "done".
+    pub boot: Option<BootId>,
+    /// How often it was handed out in full.
+    pub times: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    #[default]
+    Due,
+    Handed,
+    Installed,
+}
+
+/// What a node is to be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Give {
+    Profile,
+    Disk,
+}
+
+impl Record {
+    /// What to give at this boot, under the repository's present word.
+    pub fn give(&mut self, profile: &Name, hand_off: HandOff) -> Give {
+        if self.profile.as_ref() != Some(profile) {
+            *self = Record { profile: Some(profile.clone()), ..Record::default() };
+        }
+        match (hand_off, self.state) {
+            (HandOff::EveryBoot, _) | (_, State::Due) | (HandOff::UntilDone, State::Handed) => Give::Profile,
+            (HandOff::Once, State::Handed) | (HandOff::Once | HandOff::UntilDone, State::Installed) => Give::Disk,
+        }
+    }
+
+    /// The last of its files has been fetched.
+    pub fn handed(&mut self) {
+        self.times += 1;
+        if self.state == State::Due {
+            self.state = State::Handed;
+        }
+    }
+
+    /// It says that it is installed.
+    pub fn installed(&mut self) {
+        self.state = State::Installed;
+    }
+
+    /// Someone wants it installed again.
+    pub fn again(&mut self) {
+        self.state = State::Due;
+        self.times = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn name(text: &str) -> Name {
+        text.parse().expect("a name")
+    }
+
+    #[test]
+    fn once_is_once_over_any_number_of_power_cycles() {
+        let mut record = Record::default();
+        assert_eq!(record.give(&name("debian"), HandOff::Once), Give::Profile);
+        assert_eq!(record.give(&name("debian"), HandOff::Once), Give::Profile, "it came back before it had its files");
+        record.handed();
+        for _ in 0..10 {
+            assert_eq!(record.give(&name("debian"), HandOff::Once), Give::Disk);
+        }
+        record.again();
+        assert_eq!(record.give(&name("debian"), HandOff::Once), Give::Profile);
+    }
+
+    #[test]
+    fn until_done_survives_a_power_cut_in_the_middle_and_ends() {
+        let mut record = Record::default();
+        assert_eq!(record.give(&name("debian"), HandOff::UntilDone), Give::Profile);
+        record.handed();
+        assert_eq!(record.give(&name("debian"), HandOff::UntilDone), Give::Profile);
+        record.installed();
+        assert_eq!(record.give(&name("debian"), HandOff::UntilDone), Give::Disk);
+    }
+
+    #[test]
+    fn another_profile_begins_anew() {
+        let mut record = Record::default();
+        record.give(&name("debian"), HandOff::Once);
+        record.handed();
+        assert_eq!(record.give(&name("fedora"), HandOff::Once), Give::Profile);
+    }
+
+    proptest! {
+        /// Whatever happens, a machine that was handed its files once gets its disk from then on.
+        #[test]
+        fn nothing_installs_itself_in_a_loop(events in prop::collection::vec(0..3_u8, 0..40)) {
+            let mut record = Record::default();
+            let profile = name("debian");
+            let mut handed = false;
+            for event in events {
+                match event {
+                    0 => prop_assert_eq!(record.give(&profile, HandOff::Once) == Give::Disk, handed),
+                    1 if record.profile.is_some() => { record.handed(); handed = true; }
+                    2 if record.profile.is_some() => { record.installed(); handed = true; }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
