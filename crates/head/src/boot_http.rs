@@ -14,6 +14,7 @@ use bramble_model::names::{BootId, Digest, Mac, Name};
 use bramble_model::timeline::What;
 use bramble_netboot::Cpu;
 use bramble_netboot::ipxe::{self, Arguments, Script};
+use bramble_netboot::tftp::Content;
 use bramble_netboot::range::{Part, part};
 use bramble_system::now;
 use serde::Deserialize;
@@ -105,6 +106,8 @@ impl Head {
         stored.map_err(|error| error.to_string())?;
         tracing::debug!(%node, %mac, "a new boot");
         self.timeline.add(Some(node), What::ScriptServed { boot: boot.clone(), set: set.digest.short() });
+        // A boot that was handed out is in the timeline, too, should the head be killed now.
+        self.timeline.flush();
         let arguments = Arguments {
             node,
             http,
@@ -210,13 +213,16 @@ pub(crate) async fn send_file(path: &std::path::Path, headers: &HeaderMap) -> Re
 
 /// `GET /boot/loader/NAME`: a loader, for UEFI HTTP boot.
 pub(crate) async fn loader(State(head): State<Arc<Head>>, Path(name): Path<String>) -> Response<Body> {
-    match head.loaders.get(&name) {
-        Some(file) => {
-            let bytes = Bytes::from_owner(Arc::clone(file));
-            ([(header::CONTENT_TYPE, "application/efi")], bytes).into_response()
+    let response = match head.loader(&name) {
+        Some(Content::Memory(bytes)) => Bytes::from_owner(bytes).into_response(),
+        Some(Content::File { file, size }) => {
+            let file = File::from_std(file.try_clone().expect("descriptors are left"));
+            let body = Body::from_stream(ReaderStream::with_capacity(file.take(size), CHUNK));
+            ([(header::CONTENT_LENGTH, size)], body).into_response()
         }
-        None => text(StatusCode::NOT_FOUND, "no such loader\n"),
-    }
+        None => return text(StatusCode::NOT_FOUND, "no such loader\n"),
+    };
+    ([(header::CONTENT_TYPE, "application/efi")], response).into_response()
 }
 
 /// What stage 1 reports.

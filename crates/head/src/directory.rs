@@ -28,11 +28,17 @@ const UNHEARD: u16 = 15;
 /// Addresses that are remembered. A wire of a thousand machines fits; a flood of forged ones does not.
 const REMEMBERED: usize = 8192;
 
+/// A file that is made for one boot is the same for so many milliseconds: firmware asks for its size
+/// first, and then for the file.
+const SAME_FILE: Millis = 10_000;
+
 /// The machines of the wire, by what was last heard of them.
 #[derive(Default)]
 pub(crate) struct Wire {
     by_address: Mutex<HashMap<Ipv4Addr, Mac>>,
     last_asked: Mutex<HashMap<Mac, Millis>>,
+    /// Files made for one boot, and when.
+    made: Mutex<HashMap<Mac, (Millis, Arc<[u8]>)>>,
 }
 
 impl Wire {
@@ -47,6 +53,24 @@ impl Wire {
 
     pub(crate) fn mac(&self, address: Ipv4Addr) -> Option<Mac> {
         self.by_address.lock().expect("no panic while held").get(&address).copied()
+    }
+
+    /// The file that this machine's present boot has, made now where there is none.
+    fn made(&self, mac: Mac, make: impl FnOnce() -> Option<String>) -> Option<Content> {
+        let at = now();
+        let mut made = self.made.lock().expect("no panic while held");
+        made.retain(|_, (since, _)| *since + SAME_FILE > at);
+        if let Some((_, bytes)) = made.get(&mac) {
+            return Some(Content::Memory(Arc::clone(bytes)));
+        }
+        let bytes: Arc<[u8]> = make()?.into_bytes().into();
+        made.insert(mac, (at, Arc::clone(&bytes)));
+        Some(Content::Memory(bytes))
+    }
+
+    /// A new boot of this machine has begun.
+    fn forget_made(&self, mac: Mac) {
+        self.made.lock().expect("no panic while held").remove(&mac);
     }
 
     /// When the machine asked before, and that it asks now.
@@ -103,10 +127,11 @@ impl Book {
             }
             pi::File::Cmdline => {
                 let own = self.addresses(from, mac);
-                let words = self
-                    .0
-                    .new_boot(node, mac, Cpu::Arm64, self.0.http_beside(from), |arguments, _| arguments.render(&own));
-                Some(Content::Memory((words.ok()? + "\n").into_bytes().into()))
+                let http = self.0.http_beside(from);
+                self.0.wire.made(mac, || {
+                    let words = self.0.new_boot(node, mac, Cpu::Arm64, http, |arguments, _| arguments.render(&own));
+                    Some(words.ok()? + "\n")
+                })
             }
             pi::File::Kernel => self.of_set(Cpu::Arm64, |set| Some(set.manifest.kernel.clone())),
             pi::File::Initrd => self.of_set(Cpu::Arm64, |set| Some(set.manifest.initrd.clone())),
@@ -139,7 +164,7 @@ impl Book {
 }
 
 /// The content of a file, as it is now.
-fn content(path: &Path) -> Option<Content> {
+pub(crate) fn content(path: &Path) -> Option<Content> {
     let file = File::open(path).ok()?;
     let size = file.metadata().ok()?.len();
     Some(Content::File { file: Arc::new(file), size })
@@ -150,6 +175,7 @@ impl Directory for Book {
         let firmware = client.firmware.map(|firmware| firmware.to_string()).unwrap_or_default();
         let (mac, at) = (client.mac, now());
         let before = self.0.wire.asks(mac, at);
+        self.0.wire.forget_made(mac);
         let Some((name, node)) = self.0.cluster.node_of(mac) else {
             self.0.saw_unknown(mac, firmware, client.uuid.clone());
             return None;
@@ -167,6 +193,10 @@ impl Directory for Book {
             _ => Boot::Loader,
         };
         Some(Known { node: name.clone(), boot })
+    }
+
+    fn has_loader(&self, name: &str) -> bool {
+        self.0.loader(name).is_some()
     }
 
     fn saw(&self, mac: Mac, sight: Sight) {
@@ -196,8 +226,8 @@ impl Directory for Book {
 
     fn file(&self, from: Ipv4Addr, path: &str) -> Option<Content> {
         let head = &self.0;
-        if let Some(loader) = head.loaders.get(path) {
-            return Some(Content::Memory(Arc::clone(loader)));
+        if let Some(loader) = head.loader(path) {
+            return Some(loader);
         }
         if let Some(profile) = foreign::profile_of_efi(path) {
             let profile = head.cluster.boots.get(&profile)?;
@@ -207,11 +237,13 @@ impl Directory for Book {
         if let Some(mac) = uboot::card(path) {
             let (node, _) = head.cluster.node_of(mac)?;
             head.wire.learn(from, mac);
-            let own = Addresses::uboot(mac);
-            let menu = head.new_boot(node, mac, Cpu::Arm64, head.http_beside(from), |arguments, _| {
-                uboot::menu(&arguments.render(&own))
+            let http = head.http_beside(from);
+            return head.wire.made(mac, || {
+                let own = Addresses::uboot(mac);
+                let menu =
+                    head.new_boot(node, mac, Cpu::Arm64, http, |arguments, _| uboot::menu(&arguments.render(&own)));
+                menu.ok()
             });
-            return Some(Content::Memory(menu.ok()?.into_bytes().into()));
         }
         match path {
             uboot::KERNEL => self.of_set(Cpu::Arm64, |set| Some(set.manifest.kernel.clone())),

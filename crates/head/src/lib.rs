@@ -22,7 +22,7 @@ mod store;
 mod strangers;
 mod timeline;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
@@ -134,6 +134,19 @@ impl Head {
         self.cluster.network.http(self.interface_beside(address).address)
     }
 
+    /// The loader of this name: of this machine, or of the boot set for arm64.
+    fn loader(&self, name: &str) -> Option<tftp::Content> {
+        if let Some(bytes) = self.loaders.get(name) {
+            return Some(tftp::Content::Memory(Arc::clone(bytes)));
+        }
+        if !ipxe::LOADERS.contains(&name) {
+            return None;
+        }
+        let set = self.shelf.current("arm64").ok()?;
+        let file = set.manifest.firmware.iter().find(|file| file.name == name)?;
+        directory::content(&self.shelf.file(&file.artifact.sha256))
+    }
+
     /// The subnets of full DHCP.
     fn subnets(&self) -> &[Subnet] {
         match &self.cluster.network.dhcp {
@@ -223,10 +236,8 @@ async fn start(
 ) -> Result<(), Error> {
     let directory: Arc<directory::Book> = Arc::new(directory::Book(Arc::clone(head)));
     if let Some(server) = dhcp_server(head)? {
-        let loaders: BTreeSet<String> = head.loaders.keys().cloned().collect();
         let wires = head.interfaces.iter().map(|interface| {
-            let boot = BootServer { http: head.cluster.network.http(interface.address), loaders: loaders.clone() };
-            (interface.clone(), boot)
+            (interface.clone(), BootServer { http: head.cluster.network.http(interface.address) })
         });
         let (wires, book, end) = (wires.collect(), Arc::clone(&directory), stop.clone());
         parts.spawn(async move {
@@ -293,8 +304,8 @@ fn dhcp_server(head: &Head) -> Result<Option<Server>, Error> {
     Ok(Some(Server { domain: head.cluster.domain.clone(), pools }))
 }
 
-/// The loaders of Debian's package `ipxe`. Those for other processors than amd64 are served where
-/// they are.
+/// The loaders of Debian's package `ipxe` on this machine. One for another processor than amd64 comes
+/// with the boot set for that processor.
 fn loaders() -> Result<BTreeMap<String, Arc<[u8]>>, Error> {
     let mut files = BTreeMap::new();
     for name in ipxe::LOADERS {

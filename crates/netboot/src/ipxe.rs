@@ -12,7 +12,7 @@ pub const BIOS_LOADER: &str = "undionly.kpxe";
 pub const UEFI_X64_LOADER: &str = "ipxe.efi";
 /// For UEFI on arm64.
 pub const UEFI_ARM64_LOADER: &str = "ipxe-arm64.efi";
-/// All that is handed out, where it is there.
+/// All that is handed out.
 pub const LOADERS: [&str; 3] = [BIOS_LOADER, UEFI_X64_LOADER, UEFI_ARM64_LOADER];
 /// Where Debian's `ipxe` package keeps them.
 pub const FOLDER: &str = "/usr/lib/ipxe";

@@ -17,7 +17,6 @@ pub mod router;
 pub mod tftp;
 pub mod uboot;
 
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use bramble_model::names::{Mac, Name};
@@ -28,6 +27,9 @@ pub trait Directory: Send + Sync {
     /// What this machine is to the cluster; `None` where the repository does not have it. Asked for
     /// each DHCP message of a boot client, so that whoever answers also learns that it was seen.
     fn who(&self, client: &Client) -> Option<Known>;
+
+    /// Whether there is a loader of this name.
+    fn has_loader(&self, name: &str) -> bool;
 
     /// Something was seen of the machine with this card.
     fn saw(&self, mac: Mac, sight: Sight);
@@ -72,19 +74,19 @@ pub enum Sight {
     NoLoader { firmware: Firmware },
 }
 
-/// Where boot files are, as firmware is told, and which loaders there are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where boot files are, as firmware is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BootServer {
     /// Address and port of HTTP; TFTP is on the same address.
     pub http: SocketAddrV4,
-    pub loaders: BTreeSet<String>,
 }
 
 impl BootServer {
     /// What this firmware is to fetch first, if it can boot from here. Empty for firmware that
     /// knows the names of its files itself.
-    pub fn first_file(&self, client: &Client, boot: &Boot) -> Option<String> {
+    pub fn first_file(&self, client: &Client, boot: &Boot, directory: &dyn Directory) -> Option<String> {
         let firmware = client.firmware?;
+        let loader = |firmware| ipxe::loader(firmware).filter(|name| directory.has_loader(name));
         let over_http = |path: &str| format!("http://{}/boot/loader/{path}", self.http);
         match (firmware, boot) {
             (Firmware::Ipxe(_), _) => Some(ipxe::script_url(self.http, client)),
@@ -92,13 +94,9 @@ impl BootServer {
             (Firmware::UBoot(_), _) => Some(uboot::BOOT_FILE.into()),
             (Firmware::Uefi(_), Boot::File(path)) => Some(path.clone()),
             (Firmware::UefiHttp(_), Boot::File(path)) => Some(format!("http://{}/boot/{path}", self.http)),
-            (Firmware::Bios | Firmware::Uefi(_), _) => self.loader(firmware).map(str::to_owned),
-            (Firmware::UefiHttp(cpu), _) => self.loader(Firmware::Uefi(cpu)).map(over_http),
+            (Firmware::Bios | Firmware::Uefi(_), _) => loader(firmware).map(str::to_owned),
+            (Firmware::UefiHttp(cpu), _) => loader(Firmware::Uefi(cpu)).map(over_http),
             (Firmware::Other(_), _) => None,
         }
-    }
-
-    fn loader(&self, firmware: Firmware) -> Option<&'static str> {
-        ipxe::loader(firmware).filter(|name| self.loaders.contains(*name))
     }
 }

@@ -82,7 +82,7 @@ pub struct Outcome {
 
 /// One wire that is served: the head's own address on it, which is server identifier and boot
 /// server there.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Link {
     pub address: Ipv4Addr,
     pub boot: BootServer,
@@ -172,7 +172,7 @@ impl Server {
 fn boot_file(client: &Client, link: &Link, directory: &dyn Directory) -> Option<(Name, String)> {
     let firmware = client.firmware?;
     let Known { node, boot } = directory.who(client)?;
-    let file = link.boot.first_file(client, &boot);
+    let file = link.boot.first_file(client, &boot, directory);
     let sight = match &file {
         Some(file) => Sight::Offered { file: file.clone() },
         None => Sight::NoLoader { firmware },

@@ -27,6 +27,10 @@ impl Directory for Book {
         known.then(|| Known { node: "m1".parse().expect("a name"), boot: crate::Boot::Loader })
     }
 
+    fn has_loader(&self, name: &str) -> bool {
+        crate::ipxe::LOADERS.contains(&name)
+    }
+
     fn saw(&self, mac: Mac, sight: Sight) {
         self.sights.lock().expect("no panic while held").push((mac, sight));
     }
@@ -39,8 +43,7 @@ impl Directory for Book {
 }
 
 fn link() -> Link {
-    let loaders = crate::ipxe::LOADERS.map(str::to_owned).into();
-    Link { address: HEAD, boot: BootServer { http: "10.77.0.1:7080".parse().expect("an address"), loaders } }
+    Link { address: HEAD, boot: BootServer { http: "10.77.0.1:7080".parse().expect("an address") } }
 }
 
 fn subnet(third: u8) -> Subnet {

@@ -1,0 +1,325 @@
+//! A house: a wire, a home router on it, and the real head, all in namespaces of the test's own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use bramble_model::boot_set::{Artifact, FORM, Layer, Manifest};
+use bramble_model::names::Digest;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::wire::Wire;
+use crate::program;
+
+/// Says that a process is in the namespaces that [`inside`] made.
+const MARK: &str = "BRAMBLE_TEST_INSIDE";
+
+/// Runs the test of this name in a user, network, mount and process namespace of its own. `false` in
+/// the process that only waited for it.
+pub fn inside(test: &str) -> bool {
+    if std::env::var_os(MARK).is_some() {
+        return true;
+    }
+    let status = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"])
+        .arg(std::env::current_exe().expect("this program"))
+        .args([test, "--exact", "--nocapture", "--include-ignored"])
+        .env(MARK, "1")
+        .status();
+    assert!(status.expect("unshare starts").success(), "{test} failed in its namespaces");
+    false
+}
+
+/// Who hands out addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Router {
+    /// The head: full DHCP.
+    None,
+    Dnsmasq,
+    Kea,
+    Udhcpd,
+}
+
+/// The house.
+pub struct House {
+    pub wire: Wire,
+    folder: tempfile::TempDir,
+    head: Child,
+    router: Option<Child>,
+}
+
+/// The wire's name in the head's namespace.
+const BRIDGE: &str = "eth0";
+pub const HEAD: &str = "10.77.0.1";
+const ROUTER: &str = "10.77.0.254";
+
+impl House {
+    /// Starts one. `machines` is the part of `bramble.toml` that declares nodes and what they boot;
+    /// `dhcp` its word for `network.dhcp`.
+    pub fn start(dhcp: &str, router: Router, machines: &str, files: &[(&str, &[u8])]) -> Self {
+        ip(&["link", "set", "lo", "up"]);
+        ip(&["link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "forward_delay", "0"]);
+        ip(&["address", "add", &format!("{HEAD}/24"), "dev", BRIDGE]);
+        ip(&["link", "set", BRIDGE, "up"]);
+        let wire = Wire::make("machines");
+        ip(&["link", "set", "machines", "master", BRIDGE, "up"]);
+        let folder = tempfile::Builder::new().prefix("bramble-house-").tempdir().expect("a temporary folder");
+        let router = start_router(router, folder.path());
+        let full = "subnet = \"10.77.0.0/24\"\npool = \"10.77.0.100-10.77.0.240\"\nrouter = \"10.77.0.254\"\n";
+        let text = format!(
+            "[cluster]\nname = \"house\"\n\n[network]\ninterface = \"{BRIDGE}\"\ndhcp = \"{dhcp}\"\n{}\n\
+             [roles.worker]\nengine = \"worker\"\n\n[roles.other]\nengine = \"none\"\n\n{machines}",
+            if dhcp == "full" { full } else { "" }
+        );
+        for (name, bytes) in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            fs::write(path, bytes).expect("written");
+        }
+        fs::write(folder.path().join("bramble.toml"), text).expect("written");
+        let house_state = folder.path().join(".bramble");
+        stock(&house_state.join("image"));
+        let head = start_head(folder.path());
+        let house = House { wire, folder, head, router };
+        house.wait_for_head();
+        house
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn wait_for_head(&self) {
+        let start = Instant::now();
+        while self.status().is_none() {
+            let log = fs::read_to_string(self.path().join("head.log")).unwrap_or_default();
+            assert!(start.elapsed() < Duration::from_secs(30), "no head answers:\n{log}");
+            sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Runs `bramble` here and gives what it printed, where it ended well.
+    pub fn run(&self, words: &[&str]) -> Option<String> {
+        let output = Command::new(program("bramble")).args(words).current_dir(self.path()).output();
+        let output = output.expect("bramble starts");
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    pub fn status(&self) -> Option<Value> {
+        serde_json::from_str(&self.run(&["status", "--json"])?).ok()
+    }
+
+    /// What `bramble why` says of a machine.
+    pub fn why(&self, machine: &str) -> Value {
+        let text = self.run(&["why", machine, "--json"]).unwrap_or_else(|| panic!("no answer about {machine}"));
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// Waits until `bramble why` names this cause.
+    pub fn wait_for_cause(&self, machine: &str, name: &str, seconds: u64) -> Value {
+        let start = Instant::now();
+        loop {
+            let why = self.why(machine);
+            if why["name"] == name {
+                return why;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(seconds),
+                "{machine}: expected `{name}`, not {why:#}\n{}",
+                self.events(machine).iter().map(|event| format!("{event}\n")).collect::<String>()
+            );
+            sleep(Duration::from_millis(300));
+        }
+    }
+
+    /// Events of a node, oldest first.
+    pub fn events(&self, node: &str) -> Vec<Value> {
+        let Some(text) = self.run(&["node", "show", node, "--json"]) else { return Vec::new() };
+        let shown: Value = serde_json::from_str(&text).expect("JSON");
+        shown["events"].as_array().expect("events").clone()
+    }
+
+    /// Resident bytes of the head.
+    pub fn head_resident(&self) -> u64 {
+        self.status().and_then(|status| status["head_resident"].as_u64()).unwrap_or(0)
+    }
+
+    pub fn head_pid(&self) -> u32 {
+        self.head.id()
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        for child in self.router.iter_mut().chain([&mut self.head]) {
+            // It may have ended by itself; the namespace takes along what is left.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.path().join("head.log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the head's last words:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
+        }
+        for device in ["machines", "routerport", BRIDGE] {
+            let _ = Command::new("ip").args(["link", "del", device]).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+fn start_head(folder: &Path) -> Child {
+    let log = fs::File::create(folder.join("head.log")).expect("a log");
+    Command::new(program("bramble"))
+        .arg("serve")
+        .current_dir(folder)
+        .stdout(log.try_clone().expect("a log"))
+        .stderr(log)
+        .spawn()
+        .expect("the head starts")
+}
+
+/// Runs `ip`, which must succeed.
+pub fn ip(words: &[&str]) {
+    let output = Command::new("ip").args(words).output().expect("ip starts");
+    assert!(output.status.success(), "ip {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Puts packet filter rules in place, in the syntax of nft(8).
+pub fn filter(rules: &str) {
+    let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("nft starts");
+    std::io::Write::write_all(&mut nft.stdin.take().expect("a pipe"), rules.as_bytes()).expect("written");
+    assert!(nft.wait().expect("nft").success(), "nft refuses:\n{rules}");
+}
+
+/// The root in which `./dev` keeps the programs of others that tests and benches run beside bramble.
+pub fn peers() -> PathBuf {
+    let path = program("bramble").ancestors().nth(3).expect("the target folder").join("peers");
+    assert!(path.join("usr").exists(), "{} is missing: run ./dev build", path.display());
+    path
+}
+
+/// Starts a router in a network namespace of its own, with one end of a cable to the bridge.
+fn start_router(router: Router, folder: &Path) -> Option<Child> {
+    let wait = "until ip link show router >/dev/null 2>&1; do sleep 0.05; done; ip link set lo up; \
+                ip address add \"$ROUTER\"/24 dev router; ip link set router up; exec \"$@\"";
+    let chroot = || vec!["chroot".to_owned(), peers().display().to_string()];
+    let words: Vec<String> = match router {
+        Router::None => return None,
+        Router::Dnsmasq => {
+            // The ROM of a Pi 3 misses quick answers: dnsmasq's manual has this option for it.
+            let words = "dnsmasq --no-daemon --conf-file=/dev/null --user=root --port=0 --interface=router --bind-interfaces \
+                         --dhcp-range=10.77.0.100,10.77.0.240,1h --no-ping --dhcp-authoritative --log-dhcp \
+                         --dhcp-host=b8:27:eb:*:*:*,set:pi --dhcp-reply-delay=tag:pi,1";
+            let leases = format!("--dhcp-leasefile={}", folder.join("router.leases").display());
+            words.split_whitespace().map(str::to_owned).chain([leases]).collect()
+        }
+        Router::Kea => {
+            let configuration = r#"{ "Dhcp4": {
+                "interfaces-config": { "interfaces": [ "router" ], "dhcp-socket-type": "raw" },
+                "lease-database": { "type": "memfile", "persist": false },
+                "valid-lifetime": 3600,
+                "subnet4": [ { "id": 1, "subnet": "10.77.0.0/24", "pools": [ { "pool": "10.77.0.100 - 10.77.0.240" } ],
+                               "option-data": [ { "name": "routers", "data": "10.77.0.254" } ] } ] } }"#;
+            fs::write(peers().join("tmp/kea.json"), configuration).expect("written");
+            for needed in ["run/kea", "var/lib/kea", "run/lock/kea"] {
+                fs::create_dir_all(peers().join(needed)).expect("a folder");
+            }
+            [chroot(), vec!["kea-dhcp4".into(), "-c".into(), "/tmp/kea.json".into()]].concat()
+        }
+        Router::Udhcpd => {
+            let configuration = "start 10.77.0.100\nend 10.77.0.240\ninterface router\nlease_file /tmp/udhcpd.leases\n\
+                                 option subnet 255.255.255.0\noption router 10.77.0.254\noption lease 3600\n";
+            fs::write(peers().join("tmp/udhcpd.conf"), configuration).expect("written");
+            fs::write(peers().join("tmp/udhcpd.leases"), "").expect("written");
+            [chroot(), vec!["busybox".into(), "udhcpd".into(), "-f".into(), "/tmp/udhcpd.conf".into()]].concat()
+        }
+    };
+    let log = fs::File::create(folder.join("router.log")).expect("a log");
+    let child = Command::new("unshare")
+        .args(["--net", "sh", "-c", wait, "router"])
+        .args(words)
+        .env("ROUTER", ROUTER)
+        .stdout(log.try_clone().expect("a log"))
+        .stderr(log)
+        .spawn()
+        .expect("the router starts");
+    ip(&["link", "add", "router", "type", "veth", "peer", "name", "routerport"]);
+    ip(&["link", "set", "routerport", "master", BRIDGE, "up"]);
+    // `unshare` has to be in its namespace first.
+    let own = fs::read_link("/proc/self/ns/net").expect("a namespace");
+    let theirs = format!("/proc/{}/ns/net", child.id());
+    let start = Instant::now();
+    while fs::read_link(&theirs).is_ok_and(|namespace| namespace == own) {
+        assert!(start.elapsed() < Duration::from_secs(10), "the router did not start");
+        sleep(Duration::from_millis(5));
+    }
+    ip(&["link", "set", "router", "netns", &child.id().to_string()]);
+    Some(child)
+}
+
+/// Bytes that stand for a file of a boot set: these personas fetch, and start nothing.
+pub fn content(name: &str, size: usize) -> Vec<u8> {
+    let mut hash = Sha256::digest(name);
+    let mut bytes = Vec::with_capacity(size + 32);
+    while bytes.len() < size {
+        bytes.extend_from_slice(&hash);
+        hash = Sha256::digest(hash);
+    }
+    bytes.truncate(size);
+    bytes
+}
+
+/// Puts a small boot set of each architecture onto a shelf, in its public form (`bramble_image::Shelf`).
+fn stock(shelf: &Path) {
+    for architecture in ["amd64", "arm64"] {
+        let take = |name: &str, bytes: &[u8]| {
+            let sha256 = Digest(Sha256::digest(bytes).into());
+            let path = shelf.join("files").join(sha256.to_string());
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            fs::write(path, bytes).expect("written");
+            Layer { name: name.to_owned(), artifact: Artifact { sha256, size: bytes.len() as u64 } }
+        };
+        let plain = |name: &str, size| take(name, &content(&format!("{architecture} {name}"), size));
+        let mut firmware = Vec::new();
+        if architecture == "arm64" {
+            let names = ["bootcode.bin", "start.elf", "fixup.dat", "start4.elf", "fixup4.dat"];
+            let trees = ["bcm2710-rpi-3-b.dtb", "bcm2711-rpi-4-b.dtb", "bcm2712-rpi-5-b.dtb"];
+            firmware.extend(names.iter().chain(&trees).map(|name| plain(name, 40_000)));
+            firmware.push(take("ipxe-arm64.efi", &arm64_program()));
+        }
+        let manifest = Manifest {
+            form: FORM,
+            cluster: "house".parse().expect("a name"),
+            version: "test".into(),
+            revision: None,
+            architecture: architecture.into(),
+            suite: "trixie".into(),
+            kernel: plain("kernel", 300_000).artifact,
+            initrd: plain("initrd", 200_000).artifact,
+            layers: vec![plain("root", 1000)],
+            firmware,
+            cmdline: "quiet".into(),
+            packages: Vec::new(),
+        };
+        let bytes = serde_json::to_vec(&manifest).expect("plain data");
+        let digest = Digest(Sha256::digest(&bytes).into());
+        let place = shelf.join("sets").join(digest.to_string());
+        fs::create_dir_all(&place).expect("a folder");
+        fs::write(place.join("manifest.json"), bytes).expect("written");
+        let current = if architecture == "amd64" { "current" } else { "current-arm64" };
+        fs::write(shelf.join(current), format!("{digest}\n")).expect("written");
+    }
+}
+
+/// As much of an arm64 UEFI program as a firmware looks at before it starts one.
+fn arm64_program() -> Vec<u8> {
+    let mut bytes = content("ipxe-arm64.efi", 90_000);
+    bytes[..2].copy_from_slice(b"MZ");
+    bytes[0x3c..0x40].copy_from_slice(&0x80_u32.to_le_bytes());
+    bytes[0x80..0x84].copy_from_slice(b"PE\0\0");
+    bytes[0x84..0x86].copy_from_slice(&0xaa64_u16.to_le_bytes());
+    bytes
+}
