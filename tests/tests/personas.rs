@@ -29,8 +29,11 @@ fn loaders() -> BTreeMap<String, Persona> {
 fn nodes(personas: &BTreeMap<String, Persona>) -> String {
     let mut text = String::new();
     for (name, persona) in personas.iter().filter(|(_, persona)| persona.way != Way::Phone) {
-        let macs: Vec<String> =
-            [Some(persona.mac(name)), persona.second_mac(name)].iter().flatten().map(|mac| format!("\"{mac}\"")).collect();
+        let macs: Vec<String> = [Some(persona.mac(name)), persona.second_mac(name)]
+            .iter()
+            .flatten()
+            .map(|mac| format!("\"{mac}\""))
+            .collect();
         text += &format!("[nodes.{name}]\nmac = [{}]\nrole = \"worker\"\n\n", macs.join(", "));
     }
     text
@@ -48,7 +51,7 @@ fn expected(name: &str, persona: &Persona, beside: Router) -> Vec<String> {
 
 /// The cause for which it never boots beside this router.
 fn never_boots(persona: &Persona, beside: Router) -> Option<&str> {
-    let quick = matches!(beside, Router::Kea | Router::Udhcpd);
+    let quick = beside == Router::Kea;
     let quick = persona.expect.quick_router_why.as_deref().filter(|_| quick);
     quick.or(persona.expect.proxy_why.as_deref().filter(|_| beside != Router::None))
 }
@@ -60,7 +63,12 @@ fn judge(name: &str, persona: &Persona, boot: &Boot, beside: Router, exactly: bo
     if !exactly {
         // On a bad wire a loader may ask twice.
         let mut seen = Vec::new();
-        fetched.retain(|file| !seen.contains(file) && { seen.push(file.clone()); true });
+        fetched.retain(|file| {
+            !seen.contains(file) && {
+                seen.push(file.clone());
+                true
+            }
+        });
     }
     let wanted = if never_boots(persona, beside).is_some() { Vec::new() } else { wanted };
     let ended_well = match (&boot.ended, persona.way) {
@@ -113,13 +121,7 @@ fn run(house: &House, beside: Router, cycles: u64, trouble: Trouble) {
 }
 
 /// Each power cycle was handed one boot, and no more.
-fn never_loops(
-    house: &House,
-    personas: &BTreeMap<String, Persona>,
-    beside: Router,
-    cycles: u64,
-    trouble: Trouble,
-) {
+fn never_loops(house: &House, personas: &BTreeMap<String, Persona>, beside: Router, cycles: u64, trouble: Trouble) {
     for (name, persona) in personas {
         if persona.way == Way::Phone || expected(name, persona, beside).is_empty() {
             continue;
@@ -139,9 +141,11 @@ fn never_loops(
 fn there_are_personas_for_every_line_of_the_field_notes_that_firmware_can_show() {
     let personas = personas();
     assert!(personas.len() >= 30, "{}", personas.len());
-    let held: Vec<&str> =
-        personas.values().flat_map(|persona| &persona.notes).map(String::as_str).collect();
-    let shown = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "16", "17", "18", "20", "21", "22", "23", "26", "27", "28", "30", "34"];
+    let held: Vec<&str> = personas.values().flat_map(|persona| &persona.notes).map(String::as_str).collect();
+    let shown = [
+        "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "16", "17", "18", "20", "21", "22", "23",
+        "26", "27", "28", "30", "34",
+    ];
     for note in shown {
         assert!(held.contains(&note), "no persona holds line {note}");
     }

@@ -97,7 +97,7 @@ impl Book {
     /// The node that has this address: by what was heard on the wire, by its lease, or by its fixed one.
     fn node_at(&self, address: Ipv4Addr) -> Option<(Mac, &Name)> {
         let cluster = &self.0.cluster;
-        if let Some(mac) = self.0.wire.mac(address) {
+        if let Some(mac) = self.0.wire.mac(address).or_else(|| neighbour(address)) {
             return cluster.node_of(mac).map(|(name, _)| (mac, name));
         }
         let fixed = cluster.nodes.iter().find(|(_, node)| node.address == Some(address));
@@ -161,6 +161,14 @@ impl Book {
             dns: text(dns),
         }
     }
+}
+
+/// The kernel's own word on who has an address (`/proc/net/arp`): it answers a machine's ARP question
+/// before this program has read it.
+fn neighbour(address: Ipv4Addr) -> Option<Mac> {
+    let table = std::fs::read_to_string("/proc/net/arp").ok()?;
+    let line = table.lines().find(|line| line.split_whitespace().next() == Some(&address.to_string()))?;
+    line.split_whitespace().nth(3)?.parse().ok().filter(|mac| *mac != Mac([0; 6]))
 }
 
 /// The content of a file, as it is now.
@@ -270,7 +278,9 @@ impl Directory for Book {
                     self.0.handed(node);
                     return;
                 }
-                What::TftpSent { file, bytes }
+                // Each counts: a loader that is fetched again and again is a loop.
+                self.0.timeline.add(node, What::TftpSent { file, bytes });
+                return;
             }
             End::Missing => What::TftpMissing { file },
             // Firmware ends a transfer on purpose, to learn a file's size.

@@ -236,9 +236,10 @@ async fn start(
 ) -> Result<(), Error> {
     let directory: Arc<directory::Book> = Arc::new(directory::Book(Arc::clone(head)));
     if let Some(server) = dhcp_server(head)? {
-        let wires = head.interfaces.iter().map(|interface| {
-            (interface.clone(), BootServer { http: head.cluster.network.http(interface.address) })
-        });
+        let wires = head
+            .interfaces
+            .iter()
+            .map(|interface| (interface.clone(), BootServer { http: head.cluster.network.http(interface.address) }));
         let (wires, book, end) = (wires.collect(), Arc::clone(&directory), stop.clone());
         parts.spawn(async move {
             let store: Arc<dyn bramble_netboot::dhcp::LeaseStore> = Arc::clone(&book) as _;

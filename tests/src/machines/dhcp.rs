@@ -68,7 +68,8 @@ impl Answer {
     /// Reads a reply to the machine with this address.
     pub fn read(bytes: &[u8], mac: Mac) -> Option<Self> {
         let address = |at: usize| bytes.get(at..at + 4).map(|four| Ipv4Addr::new(four[0], four[1], four[2], four[3]));
-        if bytes.first() != Some(&2) || bytes.get(28..34)? != mac.0 || bytes.get(236..240)? != [0x63, 0x82, 0x53, 0x63] {
+        if bytes.first() != Some(&2) || bytes.get(28..34)? != mac.0 || bytes.get(236..240)? != [0x63, 0x82, 0x53, 0x63]
+        {
             return None;
         }
         let file = bytes.get(108..236)?;

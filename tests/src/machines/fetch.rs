@@ -38,7 +38,8 @@ fn read(stack: &mut Stack, server: Ipv4Addr, path: &str, how: &Tftp, only_size: 
 
 fn transfer(stack: &mut Stack, udp: &Udp, server: Ipv4Addr, path: &str, how: &Tftp, only_size: bool) -> Fetched {
     let mut request = [&[0, 1], how.slash.as_bytes(), path.as_bytes(), b"\0octet\0"].concat();
-    let mut option = |name: &str, value: u32| request.extend([name.as_bytes(), b"\0", value.to_string().as_bytes(), b"\0"].concat());
+    let mut option =
+        |name: &str, value: u32| request.extend([name.as_bytes(), b"\0", value.to_string().as_bytes(), b"\0"].concat());
     if how.tsize || only_size {
         option("tsize", 0);
     }
@@ -181,8 +182,12 @@ fn read_answer(answer: &[u8], url: &str) -> Fetched {
     };
     let status = String::from_utf8_lossy(&answer[..head]).split_whitespace().nth(1).map(str::to_owned);
     match status.as_deref() {
-        Some("200") if expected(answer).is_none_or(|whole| whole == answer.len()) => Fetched::File(answer[head..].to_vec()),
-        Some("200") => Fetched::Failed(format!("{url}: {} bytes are missing", expected(answer).unwrap_or(0) - answer.len())),
+        Some("200") if expected(answer).is_none_or(|whole| whole == answer.len()) => {
+            Fetched::File(answer[head..].to_vec())
+        }
+        Some("200") => {
+            Fetched::Failed(format!("{url}: {} bytes are missing", expected(answer).unwrap_or(0) - answer.len()))
+        }
         Some("404") => Fetched::Missing,
         other => Fetched::Failed(format!("{url}: status {other:?}")),
     }

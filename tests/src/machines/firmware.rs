@@ -52,7 +52,9 @@ struct Machine<'a> {
     mac: Mac,
     stack: Stack,
     dice: Dice,
+    /// Power-on, and the beginning of this round of its boot order.
     since: Instant,
+    began: Instant,
     files: Vec<String>,
     log: Vec<String>,
     steps: Vec<(&'static str, Duration)>,
@@ -77,17 +79,28 @@ pub fn power_on(
         stack,
         dice,
         since: Instant::now(),
+        began: Instant::now(),
         files: Vec::new(),
         log: Vec::new(),
         steps: Vec::new(),
     };
-    let ended = machine.run().unwrap_or_else(Ended::GaveUp);
+    let mut ended = Ended::GaveUp("it was never on".into());
+    for round in 0..persona.rounds {
+        machine.began = Instant::now();
+        ended = machine.run().unwrap_or_else(Ended::GaveUp);
+        let Ended::GaveUp(reason) = &ended else { break };
+        if round + 1 < persona.rounds {
+            machine.say(format!("{reason}; its boot order begins again"));
+        }
+    }
     // A second card has its own plug.
     let ended = match (persona.second_mac(name), &ended) {
         (Some(second), Ended::Program { file }) => {
             let file = file.clone();
             machine.mac = second;
             let seed = machine.dice.next();
+            // By now its port is open.
+            let trouble = Trouble { silent: Duration::ZERO, ..trouble };
             machine.stack = Stack::new(wire.plug(second, trouble, seed), seed);
             machine.start(&file).unwrap_or_else(Ended::GaveUp)
         }
@@ -149,7 +162,8 @@ impl Machine<'_> {
 
     /// What it has loaded starts, where it is for this machine.
     fn load(&mut self, file: &str, program: &[u8]) -> Step<Ended> {
-        let uefi = self.persona.way == Way::HttpBoot || self.persona.dhcp.architecture.is_some_and(|number| number != 0);
+        let uefi =
+            self.persona.way == Way::HttpBoot || self.persona.dhcp.architecture.is_some_and(|number| number != 0);
         // The PE header (Microsoft PE/COFF, section 3.3): where it is, and for which machine.
         let pe = program.get(..2) == Some(b"MZ");
         if uefi != pe {
@@ -219,7 +233,7 @@ impl Machine<'_> {
         Question {
             xid,
             mac: self.mac,
-            seconds: self.since.elapsed().as_secs() as u16,
+            seconds: self.began.elapsed().as_secs() as u16,
             broadcast: dhcp.broadcast,
             ciaddr: Ipv4Addr::UNSPECIFIED,
             options,
@@ -284,8 +298,10 @@ impl Machine<'_> {
     /// The offer whose address it takes, and the one that says what to boot.
     fn choose(&mut self, dhcp: &Dhcp, offers: &[Answer]) -> Option<(Answer, Option<Answer>)> {
         let addresses: Vec<&Answer> = offers.iter().filter(|offer| !offer.yiaddr.is_unspecified()).collect();
-        let boots: Vec<&Answer> =
-            offers.iter().filter(|offer| offer.boots() && dhcp.needs.iter().all(|need| has(*need, offer, dhcp))).collect();
+        let boots: Vec<&Answer> = offers
+            .iter()
+            .filter(|offer| offer.boots() && dhcp.needs.iter().all(|need| has(*need, offer, dhcp)))
+            .collect();
         let own = addresses.iter().find(|offer| boots.iter().any(|boot| std::ptr::eq(*boot, **offer)));
         let own = own.or_else(|| addresses.first())?;
         let boot = if boots.iter().any(|boot| std::ptr::eq(*boot, *own)) {
@@ -371,7 +387,9 @@ impl Machine<'_> {
             self.stack.send(&udp, SocketAddrV4::new(server, 4011), &bytes);
             let deadline = Instant::now() + Duration::from_secs_f64(wait);
             while let Some((_, bytes)) = self.stack.receive(&udp, deadline) {
-                if let Some(answer) = Answer::read(&bytes, self.mac).filter(|answer| answer.xid == xid && answer.kind == ACK) {
+                if let Some(answer) =
+                    Answer::read(&bytes, self.mac).filter(|answer| answer.xid == xid && answer.kind == ACK)
+                {
                     self.stack.close(udp);
                     self.say(format!("ACK from port 4011: {:?}", answer.text(67)));
                     return Ok(answer);
@@ -542,7 +560,10 @@ impl Machine<'_> {
         let config = self.tftp(server, &path("config.txt"))?.ok_or("config.txt is not there")?;
         let config = String::from_utf8_lossy(&config).into_owned();
         let value = |key: &str| {
-            config.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(['=', ' '])).map(|value| value.trim().to_owned())
+            config
+                .lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix(['=', ' ']))
+                .map(|value| value.trim().to_owned())
         };
         wanted(self, &pi.after)?;
         let cmdline = self.tftp(server, &path("cmdline.txt"))?.ok_or("cmdline.txt is not there")?;
@@ -575,14 +596,17 @@ impl Machine<'_> {
         }
         let menu = menu.ok_or("Config file not found")?;
         let menu = String::from_utf8_lossy(&menu).into_owned();
-        let value = |key: &str| menu.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(' ')).map(str::to_owned);
+        let value = |key: &str| {
+            menu.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(' ')).map(str::to_owned)
+        };
         let kernel = value("LINUX").ok_or("the menu names no kernel")?;
         self.tftp(found.server, &format!("{folder}{kernel}"))?.ok_or("the kernel is not there")?;
         if let Some(initrd) = value("INITRD") {
             self.tftp(found.server, &format!("{folder}{initrd}"))?.ok_or("the initrd is not there")?;
         }
         let cmdline = value("APPEND").unwrap_or_default();
-        let cmdline = cmdline.replace("${ipaddr}", &self.stack.address().to_string()).replace("${netmask}", "255.255.255.0");
+        let cmdline =
+            cmdline.replace("${ipaddr}", &self.stack.address().to_string()).replace("${netmask}", "255.255.255.0");
         Ok(Ended::Kernel { cmdline: cmdline.replace("${gatewayip}", "").replace("${dnsip}", "") })
     }
 }

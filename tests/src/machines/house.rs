@@ -39,6 +39,8 @@ pub enum Router {
     /// The head: full DHCP.
     None,
     Dnsmasq,
+    /// One whose offer names a boot file of the head's, for everyone.
+    DnsmasqWithBootFile(&'static str),
     Kea,
     Udhcpd,
 }
@@ -86,6 +88,30 @@ impl House {
         let house = House { wire, folder, head, router };
         house.wait_for_head();
         house
+    }
+
+    /// A router comes to the wire.
+    pub fn add_router(&mut self, router: Router) {
+        self.router = start_router(router, self.folder.path());
+    }
+
+    /// The boot set of this architecture gets another kernel.
+    pub fn replace_kernel(&self, architecture: &str, bytes: &[u8]) {
+        shelve(&self.path().join(".bramble/image"), architecture, bytes);
+    }
+
+    /// Reports to the head as stage 1 of this boot does.
+    pub fn report(&self, boot: &str, json: &str) {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect((HEAD, 7080)).expect("the head listens");
+        let length = json.len();
+        let request = format!(
+            "POST /v1/boots/{boot}/report HTTP/1.1\r\nHost: {HEAD}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{json}"
+        );
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
     }
 
     pub fn path(&self) -> &Path {
@@ -160,9 +186,11 @@ impl Drop for House {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            let log = fs::read_to_string(self.path().join("head.log")).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            eprintln!("the head's last words:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
+            for who in ["head", "router"] {
+                let log = fs::read_to_string(self.path().join(format!("{who}.log"))).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                eprintln!("the {who}'s last words:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
+            }
         }
         for device in ["machines", "routerport", BRIDGE] {
             let _ = Command::new("ip").args(["link", "del", device]).stderr(Stdio::null()).status();
@@ -208,13 +236,17 @@ fn start_router(router: Router, folder: &Path) -> Option<Child> {
     let chroot = || vec!["chroot".to_owned(), peers().display().to_string()];
     let words: Vec<String> = match router {
         Router::None => return None,
-        Router::Dnsmasq => {
+        Router::Dnsmasq | Router::DnsmasqWithBootFile(_) => {
             // The ROM of a Pi 3 misses quick answers: dnsmasq's manual has this option for it.
             let words = "dnsmasq --no-daemon --conf-file=/dev/null --user=root --port=0 --interface=router --bind-interfaces \
                          --dhcp-range=10.77.0.100,10.77.0.240,1h --no-ping --dhcp-authoritative --log-dhcp \
                          --dhcp-host=b8:27:eb:*:*:*,set:pi --dhcp-reply-delay=tag:pi,1";
             let leases = format!("--dhcp-leasefile={}", folder.join("router.leases").display());
-            words.split_whitespace().map(str::to_owned).chain([leases]).collect()
+            let file = match router {
+                Router::DnsmasqWithBootFile(file) => Some(format!("--dhcp-boot={file},,{HEAD}")),
+                _ => None,
+            };
+            words.split_whitespace().map(str::to_owned).chain([leases]).chain(file).collect()
         }
         Router::Kea => {
             let configuration = r#"{ "Dhcp4": {
@@ -224,9 +256,11 @@ fn start_router(router: Router, folder: &Path) -> Option<Child> {
                 "subnet4": [ { "id": 1, "subnet": "10.77.0.0/24", "pools": [ { "pool": "10.77.0.100 - 10.77.0.240" } ],
                                "option-data": [ { "name": "routers", "data": "10.77.0.254" } ] } ] } }"#;
             fs::write(peers().join("tmp/kea.json"), configuration).expect("written");
-            for needed in ["run/kea", "var/lib/kea", "run/lock/kea"] {
+            for needed in ["run/kea", "var/run/kea", "var/lib/kea"] {
                 fs::create_dir_all(peers().join(needed)).expect("a folder");
             }
+            // Of a Kea that was killed; a process of that number may live in these namespaces.
+            let _ = fs::remove_file(peers().join("run/kea/kea.kea-dhcp4.pid"));
             [chroot(), vec!["kea-dhcp4".into(), "-c".into(), "/tmp/kea.json".into()]].concat()
         }
         Router::Udhcpd => {
@@ -234,7 +268,8 @@ fn start_router(router: Router, folder: &Path) -> Option<Child> {
                                  option subnet 255.255.255.0\noption router 10.77.0.254\noption lease 3600\n";
             fs::write(peers().join("tmp/udhcpd.conf"), configuration).expect("written");
             fs::write(peers().join("tmp/udhcpd.leases"), "").expect("written");
-            [chroot(), vec!["busybox".into(), "udhcpd".into(), "-f".into(), "/tmp/udhcpd.conf".into()]].concat()
+            [chroot(), vec!["busybox".into(), "udhcpd".into(), "-f".into(), "-a10".into(), "/tmp/udhcpd.conf".into()]]
+                .concat()
         }
     };
     let log = fs::File::create(folder.join("router.log")).expect("a log");
@@ -272,46 +307,51 @@ pub fn content(name: &str, size: usize) -> Vec<u8> {
     bytes
 }
 
-/// Puts a small boot set of each architecture onto a shelf, in its public form (`bramble_image::Shelf`).
+/// Puts a small boot set of each architecture onto a shelf.
 fn stock(shelf: &Path) {
     for architecture in ["amd64", "arm64"] {
-        let take = |name: &str, bytes: &[u8]| {
-            let sha256 = Digest(Sha256::digest(bytes).into());
-            let path = shelf.join("files").join(sha256.to_string());
-            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-            fs::write(path, bytes).expect("written");
-            Layer { name: name.to_owned(), artifact: Artifact { sha256, size: bytes.len() as u64 } }
-        };
-        let plain = |name: &str, size| take(name, &content(&format!("{architecture} {name}"), size));
-        let mut firmware = Vec::new();
-        if architecture == "arm64" {
-            let names = ["bootcode.bin", "start.elf", "fixup.dat", "start4.elf", "fixup4.dat"];
-            let trees = ["bcm2710-rpi-3-b.dtb", "bcm2711-rpi-4-b.dtb", "bcm2712-rpi-5-b.dtb"];
-            firmware.extend(names.iter().chain(&trees).map(|name| plain(name, 40_000)));
-            firmware.push(take("ipxe-arm64.efi", &arm64_program()));
-        }
-        let manifest = Manifest {
-            form: FORM,
-            cluster: "house".parse().expect("a name"),
-            version: "test".into(),
-            revision: None,
-            architecture: architecture.into(),
-            suite: "trixie".into(),
-            kernel: plain("kernel", 300_000).artifact,
-            initrd: plain("initrd", 200_000).artifact,
-            layers: vec![plain("root", 1000)],
-            firmware,
-            cmdline: "quiet".into(),
-            packages: Vec::new(),
-        };
-        let bytes = serde_json::to_vec(&manifest).expect("plain data");
-        let digest = Digest(Sha256::digest(&bytes).into());
-        let place = shelf.join("sets").join(digest.to_string());
-        fs::create_dir_all(&place).expect("a folder");
-        fs::write(place.join("manifest.json"), bytes).expect("written");
-        let current = if architecture == "amd64" { "current" } else { "current-arm64" };
-        fs::write(shelf.join(current), format!("{digest}\n")).expect("written");
+        shelve(shelf, architecture, &content(&format!("{architecture} kernel"), 300_000));
     }
+}
+
+/// Puts a boot set onto a shelf, in its public form (`bramble_image::Shelf`).
+fn shelve(shelf: &Path, architecture: &str, kernel: &[u8]) {
+    let take = |name: &str, bytes: &[u8]| {
+        let sha256 = Digest(Sha256::digest(bytes).into());
+        let path = shelf.join("files").join(sha256.to_string());
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, bytes).expect("written");
+        Layer { name: name.to_owned(), artifact: Artifact { sha256, size: bytes.len() as u64 } }
+    };
+    let plain = |name: &str, size| take(name, &content(&format!("{architecture} {name}"), size));
+    let mut firmware = Vec::new();
+    if architecture == "arm64" {
+        let names = ["bootcode.bin", "start.elf", "fixup.dat", "start4.elf", "fixup4.dat"];
+        let trees = ["bcm2710-rpi-3-b.dtb", "bcm2711-rpi-4-b.dtb", "bcm2712-rpi-5-b.dtb"];
+        firmware.extend(names.iter().chain(&trees).map(|name| plain(name, 40_000)));
+        firmware.push(take("ipxe-arm64.efi", &arm64_program()));
+    }
+    let manifest = Manifest {
+        form: FORM,
+        cluster: "house".parse().expect("a name"),
+        version: "test".into(),
+        revision: None,
+        architecture: architecture.into(),
+        suite: "trixie".into(),
+        kernel: take("kernel", kernel).artifact,
+        initrd: plain("initrd", 200_000).artifact,
+        layers: vec![plain("root", 1000)],
+        firmware,
+        cmdline: "quiet".into(),
+        packages: Vec::new(),
+    };
+    let bytes = serde_json::to_vec(&manifest).expect("plain data");
+    let digest = Digest(Sha256::digest(&bytes).into());
+    let place = shelf.join("sets").join(digest.to_string());
+    fs::create_dir_all(&place).expect("a folder");
+    fs::write(place.join("manifest.json"), bytes).expect("written");
+    let current = if architecture == "amd64" { "current" } else { "current-arm64" };
+    fs::write(shelf.join(current), format!("{digest}\n")).expect("written");
 }
 
 /// As much of an arm64 UEFI program as a firmware looks at before it starts one.

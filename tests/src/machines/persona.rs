@@ -25,6 +25,9 @@ pub struct Persona {
     /// It asks for its address with one card, and its loader with another.
     #[serde(default)]
     pub two_cards: bool,
+    /// How often it goes through its boot order before it stops.
+    #[serde(default = "three")]
+    pub rounds: u32,
     pub dhcp: Dhcp,
     #[serde(default)]
     pub tftp: Tftp,
@@ -36,6 +39,10 @@ pub struct Persona {
 
 fn amd64() -> String {
     "amd64".into()
+}
+
+fn three() -> u32 {
+    3
 }
 
 /// The order of its steps.
@@ -248,7 +255,9 @@ impl Persona {
         if let Some(mac) = &self.mac {
             return mac.parse().expect("a MAC address");
         }
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
         let [.., a, b, c, d] = hash.to_be_bytes();
         Mac([0x52, 0x54, a, b, c, d])
     }

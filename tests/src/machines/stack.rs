@@ -134,9 +134,8 @@ impl Stack {
     fn turn(&mut self, deadline: Instant) {
         let now = self.work();
         let delay = self.interface.poll_delay(now, &self.sockets);
-        let until = delay.map_or(deadline, |delay| {
-            deadline.min(Instant::now() + Duration::from_micros(delay.total_micros()))
-        });
+        let until =
+            delay.map_or(deadline, |delay| deadline.min(Instant::now() + Duration::from_micros(delay.total_micros())));
         if let Some(frame) = self.plug.receive(until) {
             self.device.arrived.push_back(frame);
             // What else is there already.

@@ -216,6 +216,8 @@ fn full(pool: &mut Pool, domain: &str, question: &Question<'_>, now: u64, direct
             };
             // The ROM of a Pi 3 takes the offer and never sends a REQUEST: the offer is its lease.
             let store = if client.firmware == Some(Firmware::RaspberryPi(Pi::Rom)) {
+                // No firmware is named: that it took the offer is not known.
+                directory.saw(client.mac, Sight::Leased { address, firmware: None });
                 vec![pool.leases.grant(client.mac, address, now + seconds)]
             } else {
                 pool.leases.hold(client.mac, address, now + OFFER_SECONDS);

@@ -20,8 +20,12 @@ pub use serve::run;
 /// boot ROMs do not put together.
 const LARGEST_BLOCK: usize = 1468;
 const LARGEST_WINDOW: u16 = 64;
-const TIMEOUT: Duration = Duration::from_secs(2);
-const RESENDS: u32 = 6;
+/// The first wait for an answer, doubled with each silence up to the longest one. A duplicate answer
+/// never makes a packet go out again, so a lost one costs its wait.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// A client that is silent for so long is gone.
+const GONE: Duration = Duration::from_secs(20);
 
 /// What a name stands for: bytes made for this client, or a file of any size.
 #[derive(Debug, Clone)]
@@ -154,14 +158,16 @@ pub struct Transfer {
     content: Content,
     block: usize,
     window: u16,
-    timeout: Duration,
+    /// What the client asked to be waited for (RFC 2349).
+    timeout: Option<Duration>,
+    wait: Duration,
+    heard: Instant,
     /// Options still to be acknowledged by ACK 0.
     oack: Option<Vec<u8>>,
     /// The client has acknowledged the options.
     agreed: bool,
     /// Blocks acknowledged, counted without wrapping.
     acknowledged: u64,
-    resends: u32,
     deadline: Instant,
     /// Packets to send, one behind the other: all but the last have [`Transfer::stride`] bytes.
     out: Vec<u8>,
@@ -173,11 +179,12 @@ impl Transfer {
             content,
             block: 512,
             window: 1,
-            timeout: TIMEOUT,
+            timeout: None,
+            wait: FIRST_WAIT,
+            heard: now,
             oack: None,
             agreed: false,
             acknowledged: 0,
-            resends: 0,
             deadline: now,
             out: Vec::new(),
         };
@@ -202,7 +209,7 @@ impl Transfer {
             }
             "tsize" => Some(self.content.size().to_string()),
             "timeout" if (1..=255).contains(&number) => {
-                self.timeout = Duration::from_secs(number);
+                self.timeout = Some(Duration::from_secs(number));
                 Some(number.to_string())
             }
             "windowsize" if number >= 1 => {
@@ -244,7 +251,7 @@ impl Transfer {
     }
 
     fn send(&mut self, now: Instant) -> Step {
-        self.deadline = now + self.timeout;
+        self.deadline = now + self.timeout.unwrap_or(self.wait);
         self.out.clear();
         if let Some(oack) = &self.oack {
             self.out.extend_from_slice(oack);
@@ -289,8 +296,7 @@ impl Transfer {
             }
             self.oack = None;
             self.agreed = true;
-            self.resends = 0;
-            return self.send(now);
+            return self.progress(now);
         }
         // How many blocks past the last acknowledged one this is, in the wrapping count.
         let ahead = u64::from(number.wrapping_sub((self.acknowledged & 0xffff) as u16));
@@ -301,10 +307,15 @@ impl Transfer {
             return Step::Wait;
         }
         self.acknowledged += ahead;
-        self.resends = 0;
         if self.acknowledged == self.blocks() {
             return Step::Over(End::Sent { bytes: self.content.size() });
         }
+        self.progress(now)
+    }
+
+    /// The client has what was sent: on with the next.
+    fn progress(&mut self, now: Instant) -> Step {
+        (self.wait, self.heard) = (FIRST_WAIT, now);
         self.send(now)
     }
 
@@ -319,8 +330,8 @@ impl Transfer {
 
     /// The client has been silent until the deadline.
     pub fn timed_out(&mut self, now: Instant) -> Step {
-        self.resends += 1;
-        if self.resends > RESENDS {
+        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+        if now.duration_since(self.heard) >= GONE {
             return Step::Over(End::Silent {
                 at: self.arrived(),
                 of: self.content.size(),

@@ -14,7 +14,7 @@ fn memory(bytes: &[u8]) -> Content {
 
 /// A client that loses packets as `losses` says, and what it has received in the end.
 fn receive(file: &[u8], request: &ReadRequest, mut losses: impl Iterator<Item = bool>) -> Option<Vec<u8>> {
-    let now = Instant::now();
+    let mut now = Instant::now();
     let (mut transfer, mut step) = Transfer::start(memory(file), request, now);
     let block = transfer.block;
     let mut got = Vec::new();
@@ -48,11 +48,17 @@ fn receive(file: &[u8], request: &ReadRequest, mut losses: impl Iterator<Item = 
             Some(number) => {
                 let [high, low] = number.to_be_bytes();
                 match transfer.packet(&[0, 4, high, low], now) {
-                    Step::Wait => transfer.timed_out(now),
+                    Step::Wait => {
+                        now = transfer.deadline();
+                        transfer.timed_out(now)
+                    }
                     step => step,
                 }
             }
-            None => transfer.timed_out(now),
+            None => {
+                now = transfer.deadline();
+                transfer.timed_out(now)
+            }
         };
     }
 }
