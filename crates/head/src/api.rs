@@ -19,11 +19,13 @@ use bramble_model::timeline::What;
 use bramble_plan::explain::{Evidence, explain};
 use bramble_system::now;
 use serde::Deserialize;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::timeline::Track;
-use crate::{Error, Head, boot_http, foreign, page, service};
+use crate::{Error, Head, boot_http, files, foreign, page, service};
 
 /// The API's own description, OpenAPI 3.1.
 const OPENAPI: &str = include_str!("../../../docs/openapi.json");
@@ -79,8 +81,8 @@ impl Ends {
     }
 }
 
-impl Connected<IncomingStream<'_, TcpListener>> for Ends {
-    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+impl Connected<IncomingStream<'_, Doorway>> for Ends {
+    fn connect_info(stream: IncomingStream<'_, Doorway>) -> Self {
         let v4 = |address| match address {
             SocketAddr::V4(address) => address,
             // The listener's own address is of version 4.
@@ -88,6 +90,61 @@ impl Connected<IncomingStream<'_, TcpListener>> for Ends {
         };
         let local = stream.io().local_addr().map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), v4);
         Ends { local, peer: v4(*stream.remote_addr()) }
+    }
+}
+
+/// Connections that are not for [`files`], as they come.
+struct Doorway {
+    arrived: mpsc::Receiver<(TcpStream, SocketAddr)>,
+    address: SocketAddr,
+}
+
+impl axum::serve::Listener for Doorway {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        match self.arrived.recv().await {
+            Some(connection) => connection,
+            // Who accepts has ended, and so has the head.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+/// Accepts for ever: files are served at once, everything else goes through the doorway.
+async fn accept(
+    head: Arc<Head>,
+    listener: TcpListener,
+    doorway: mpsc::Sender<(TcpStream, SocketAddr)>,
+) -> std::convert::Infallible {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                if let Err(error) = ended && error.is_panic() {
+                    std::panic::resume_unwind(error.into_panic());
+                }
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        // Out of file descriptors, say: the next one may work.
+        let Ok((stream, from)) = accepted else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let (head, doorway) = (Arc::clone(&head), doorway.clone());
+        connections.spawn(async move {
+            if let Some(stream) = files::serve(&head, stream).await {
+                // The head is ending where nobody takes it.
+                let _ = doorway.send((stream, from)).await;
+            }
+        });
     }
 }
 
@@ -100,9 +157,18 @@ pub(crate) async fn public(
     let address = head.cluster.network.http(address);
     let name = format!("HTTP ({address})");
     let listener = TcpListener::bind(address).await.map_err(service(&name))?;
-    let routes = reading().merge(booting()).with_state(head);
-    let serving = axum::serve(listener, routes.into_make_service_with_connect_info::<Ends>());
-    Ok(until(stop, name, move |end| serving.with_graceful_shutdown(end.cancelled_owned()).into_future()))
+    let routes = reading().merge(booting()).with_state(Arc::clone(&head));
+    let (sender, arrived) = mpsc::channel(64);
+    let doorway = Doorway { arrived, address: address.into() };
+    let serving = axum::serve(doorway, routes.into_make_service_with_connect_info::<Ends>());
+    let accepting = accept(head, listener, sender);
+    let served = until(stop, name, move |end| serving.with_graceful_shutdown(end.cancelled_owned()).into_future());
+    Ok(async move {
+        tokio::select! {
+            served = served => served,
+            never = accepting => match never {},
+        }
+    })
 }
 
 /// Serves until `stop` and a moment more: streams of layers may run for minutes, and whoever stops

@@ -159,17 +159,10 @@ pub(crate) async fn file(
     headers: HeaderMap,
 ) -> Response<Body> {
     let Ok(digest) = digest.parse::<Digest>() else { return text(StatusCode::NOT_FOUND, "not a digest\n") };
-    let mut response = send_file(&head.shelf.file(&digest), &headers).await;
-    let whole = response.status() == StatusCode::OK;
-    if let (true, Some(boot), Some(name)) = (whole, fetch.boot, fetch.name)
-        && let Some(node) = head.node_of_boot(&boot)
-    {
-        let name: String = name.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
-        let bytes = std::fs::metadata(head.shelf.file(&digest)).map_or(0, |data| data.len());
-        head.timeline.add(Some(&node), What::Fetching { file: name, bytes });
-        if let Some(pci) = fetch.card.as_deref().and_then(pci) {
-            head.timeline.add(Some(&node), What::Card { pci });
-        }
+    let path = head.shelf.file(&digest);
+    let mut response = send_file(&path, &headers).await;
+    if response.status() == StatusCode::OK {
+        head.fetching(&digest, fetch, std::fs::metadata(path).map_or(0, |data| data.len()));
     }
     if response.status().is_success() {
         // A file is what its name says for ever: any proxy may keep it.
@@ -256,6 +249,18 @@ pub(crate) async fn report(
 }
 
 impl Head {
+    /// A file of a boot set is being fetched from its beginning: a step of the boot that fetches it.
+    pub(crate) fn fetching(&self, digest: &Digest, fetch: Fetch, bytes: u64) {
+        let (Some(boot), Some(name)) = (fetch.boot, fetch.name) else { return };
+        let Some(node) = self.node_of_boot(&boot) else { return };
+        tracing::debug!(%node, %digest, "fetches a file");
+        let name: String = name.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
+        self.timeline.add(Some(&node), What::Fetching { file: name, bytes });
+        if let Some(pci) = fetch.card.as_deref().and_then(pci) {
+            self.timeline.add(Some(&node), What::Card { pci });
+        }
+    }
+
     /// The node whose present boot this is.
     fn node_of_boot(&self, boot: &str) -> Option<bramble_model::names::Name> {
         self.cluster

@@ -14,6 +14,7 @@ mod api;
 mod boot_http;
 pub mod ca;
 mod directory;
+mod files;
 mod foreign;
 mod interface;
 mod page;

@@ -143,6 +143,30 @@ pub fn parse_url(url: &str) -> Option<(SocketAddrV4, String)> {
     Some((host.parse().ok()?, format!("/{path}")))
 }
 
+/// Gets `url`, and keeps nothing of it.
+pub fn http_size(stack: &mut Stack, url: &str) -> Result<u64, String> {
+    let (to, path) = parse_url(url).ok_or_else(|| format!("{url} is no URL"))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n");
+    let mut failed = String::new();
+    for _ in 0..3 {
+        let (mut head, mut whole, mut got) = (Vec::new(), None, 0);
+        let exchanged = stack.exchange(to, request.as_bytes(), Duration::from_secs(60), |bytes| {
+            got += bytes.len();
+            if whole.is_none() {
+                head.extend_from_slice(bytes);
+                whole = expected(&head);
+            }
+            whole.is_none_or(|whole| got < whole)
+        });
+        match (exchanged, whole) {
+            (Ok(()), Some(whole)) if got == whole && head.starts_with(b"HTTP/1.1 200") => return Ok(got as u64),
+            (Ok(()), _) => return Err(format!("{url}: {got} bytes of {whole:?}")),
+            (Err(error), _) => failed = error,
+        }
+    }
+    Err(format!("{url}: {failed}"))
+}
+
 /// Gets `url`, all of it.
 pub fn http(stack: &mut Stack, url: &str) -> Fetched {
     let Some((to, path)) = parse_url(url) else { return Fetched::Failed(format!("{url} is no URL")) };

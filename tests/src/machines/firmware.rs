@@ -419,6 +419,14 @@ impl Machine<'_> {
         }
     }
 
+    /// Kernel or initrd, of which only the arrival counts.
+    fn payload(&mut self, url: &str) -> Step<bool> {
+        let size = fetch::http_size(&mut self.stack, url)?;
+        self.say(format!("{url}: {size} bytes"));
+        self.files.push(format!("http {}", short(url)));
+        Ok(true)
+    }
+
     /// A file over HTTP; `None` where there is none.
     fn http(&mut self, url: &str) -> Step<Option<Vec<u8>>> {
         match fetch::http(&mut self.stack, url) {
@@ -483,10 +491,10 @@ impl Machine<'_> {
                 ["imgfree"] | ["echo", ..] => {}
                 ["sleep", seconds] => std::thread::sleep(Duration::from_secs(seconds.parse().unwrap_or(1))),
                 ["kernel", url, ref arguments @ ..] => {
-                    good = self.http(url)?.is_some();
+                    good = self.payload(url)?;
                     kernel = good.then(|| arguments.join(" "));
                 }
-                ["initrd", "--name", _, url] | ["initrd", url] => good = self.http(url)?.is_some(),
+                ["initrd", "--name", _, url] | ["initrd", url] => good = self.payload(url)?,
                 ["boot"] => match kernel.take() {
                     Some(cmdline) => {
                         self.step("kernel");

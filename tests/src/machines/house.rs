@@ -62,19 +62,28 @@ impl House {
     /// Starts one. `machines` is the part of `bramble.toml` that declares nodes and what they boot;
     /// `dhcp` its word for `network.dhcp`.
     pub fn start(dhcp: &str, router: Router, machines: &str, files: &[(&str, &[u8])]) -> Self {
+        Self::start_on(24, "10.77.0.100-10.77.0.240", dhcp, router, machines, files)
+    }
+
+    /// As [`House::start`], with room for thousands of machines.
+    pub fn start_wide(dhcp: &str, router: Router, machines: &str, files: &[(&str, &[u8])]) -> Self {
+        Self::start_on(16, "10.77.1.0-10.77.250.0", dhcp, router, machines, files)
+    }
+
+    fn start_on(prefix: u8, pool: &str, dhcp: &str, router: Router, machines: &str, files: &[(&str, &[u8])]) -> Self {
         ip(&["link", "set", "lo", "up"]);
         ip(&["link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "forward_delay", "0"]);
-        ip(&["address", "add", &format!("{HEAD}/24"), "dev", BRIDGE]);
+        ip(&["address", "add", &format!("{HEAD}/{prefix}"), "dev", BRIDGE]);
         ip(&["link", "set", BRIDGE, "up"]);
         let wire = Wire::make("machines");
         ip(&["link", "set", "machines", "master", BRIDGE, "up"]);
         let folder = tempfile::Builder::new().prefix("bramble-house-").tempdir().expect("a temporary folder");
         let router = start_router(router, folder.path());
-        let full = "subnet = \"10.77.0.0/24\"\npool = \"10.77.0.100-10.77.0.240\"\nrouter = \"10.77.0.254\"\n";
+        let full = format!("subnet = \"10.77.0.0/{prefix}\"\npool = \"{pool}\"\nrouter = \"{ROUTER}\"\n");
         let text = format!(
             "[cluster]\nname = \"house\"\n\n[network]\ninterface = \"{BRIDGE}\"\ndhcp = \"{dhcp}\"\n{}\n\
              [roles.worker]\nengine = \"worker\"\n\n[roles.other]\nengine = \"none\"\n\n{machines}",
-            if dhcp == "full" { full } else { "" }
+            if dhcp == "full" { full.as_str() } else { "" }
         );
         for (name, bytes) in files {
             let path = folder.path().join(name);

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,7 +30,7 @@ const QUEUE: usize = 4096;
 /// Messages whose leases go to disk together.
 const BATCH: usize = 512;
 /// Bytes of the sockets' buffers: a thousand machines that are switched on at once.
-const BUFFER: usize = 4 << 20;
+const BUFFER: libc::c_int = 4 << 20;
 
 /// The wire that is served.
 #[derive(Debug, Clone)]
@@ -70,10 +71,31 @@ pub(super) fn bind(interface: &str, port: u16) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     socket.set_reuse_address(true)?;
     socket.set_broadcast(true)?;
-    socket.set_recv_buffer_size(BUFFER)?;
+    widen(&socket);
     socket.bind_device(Some(interface.as_bytes()))?;
     socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
     UdpSocket::from_std(socket.into())
+}
+
+/// Gives a socket room for what arrives while leases go to disk: past the system's limit where this
+/// program may (`SO_RCVBUFFORCE`, socket(7)), else up to it.
+fn widen(socket: &Socket) {
+    let size = BUFFER;
+    // SAFETY: the descriptor is open, and the value is an int of the length that is told.
+    let forced = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const size).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if forced != 0
+        && let Err(error) = socket.set_recv_buffer_size(BUFFER as usize)
+    {
+        tracing::debug!(%error, "the socket keeps its buffer");
+    }
 }
 
 /// One interface, open.

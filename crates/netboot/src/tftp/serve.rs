@@ -2,16 +2,23 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use tokio::net::UdpSocket;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{End, Refusal, Step, Transfer, parse_request};
+use super::{Content, End, ReadRequest, Refusal, Step, Transfer, parse_request};
 use crate::Directory;
+
+/// Bytes of a transfer's stack; its packets are on the heap.
+const STACK: usize = 128 << 10;
+/// Packets that the kernel is given at once: 64 KB at most.
+const AT_ONCE: usize = 40;
 
 /// Transfers at once; more wait for their client to ask again.
 const MOST: usize = 1024;
@@ -21,7 +28,7 @@ const MOST: usize = 1024;
 /// # Errors
 /// When the port cannot be had.
 pub async fn run(address: Ipv4Addr, directory: Arc<dyn Directory>, stop: CancellationToken) -> io::Result<()> {
-    let socket = UdpSocket::bind((address, 69)).await?;
+    let socket = tokio::net::UdpSocket::bind((address, 69)).await?;
     let mut transfers = JoinSet::new();
     // A client that asks again before the first answer arrived has its transfer already.
     let mut running: HashSet<SocketAddr> = HashSet::new();
@@ -62,38 +69,107 @@ pub async fn run(address: Ipv4Addr, directory: Arc<dyn Directory>, stop: Cancell
         };
         running.insert(from);
         let directory = Arc::clone(&directory);
-        transfers.spawn(async move {
-            let (transfer, first) = Transfer::start(content, &request, Instant::now());
-            match send(address, from, transfer, first).await {
+        let (done, ended) = oneshot::channel();
+        // A thread of its own: lock step lives on the time between an answer and the next packet, and a
+        // thread that waits in `recv` has the shortest. Most of them sleep.
+        let spawned = thread::Builder::new().name("tftp".into()).stack_size(STACK).spawn(move || {
+            match transfer(address, client, content, &request) {
                 Ok(end) => directory.read(*client.ip(), &request.file, end),
-                Err(error) => tracing::debug!(file = request.file, client = %from, %error, "no answer could be sent"),
+                Err(error) => tracing::debug!(file = request.file, %client, %error, "no answer could be sent"),
             }
+            // Nobody waits where the head is ending.
+            let _ = done.send(());
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread for a transfer");
+        }
+        transfers.spawn(async move {
+            // An error is a thread that panicked or was not made; its client may ask again.
+            let _ = ended.await;
             from
         });
     }
 }
 
-async fn send(address: Ipv4Addr, to: SocketAddr, mut transfer: Transfer, mut step: Step) -> io::Result<End> {
-    let socket = UdpSocket::bind((address, 0)).await?;
-    socket.connect(to).await?;
+/// Sends one file, to its end.
+fn transfer(address: Ipv4Addr, to: SocketAddrV4, content: Content, request: &ReadRequest) -> io::Result<End> {
+    let socket = UdpSocket::bind((address, 0))?;
+    socket.connect(to)?;
+    let (mut transfer, mut step) = Transfer::start(content, request, Instant::now());
     let mut buffer = [0; 2048];
+    let mut waits = None;
+    let mut segments = Segments::default();
     loop {
         match step {
             Step::Over(end) => return Ok(end),
             Step::Wait => {}
-            Step::Send => {
-                for packet in transfer.packets() {
-                    socket.send(packet).await?;
+            Step::Send => segments.send(&socket, &transfer)?,
+        }
+        // Rounded up to what a socket counts in; a syscall only where the wait is another one.
+        let left = transfer.deadline().saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let left = Duration::from_millis(left.as_millis() as u64 + 1);
+        if waits != Some(left) {
+            socket.set_read_timeout(Some(left))?;
+            waits = Some(left);
+        }
+        step = match socket.recv(&mut buffer) {
+            Ok(length) => transfer.packet(&buffer[..length], Instant::now()),
+            Err(error) => match error.kind() {
+                // Nobody listens there any more (ICMP): the same as silence, and known at once.
+                io::ErrorKind::ConnectionRefused => Step::Over(transfer.refused()),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => transfer.timed_out(Instant::now()),
+                io::ErrorKind::Interrupted => Step::Wait,
+                _ => return Err(error),
+            },
+        };
+    }
+}
+
+/// Sends windows in one go: the kernel cuts them into packets (`UDP_SEGMENT`, udp(7)).
+#[derive(Default)]
+struct Segments {
+    /// Bytes of a packet, as the socket was told.
+    told: usize,
+    /// The kernel or the card cannot do it.
+    refused: bool,
+}
+
+impl Segments {
+    fn send(&mut self, socket: &UdpSocket, transfer: &Transfer) -> io::Result<()> {
+        let (bytes, stride) = (transfer.bytes(), transfer.stride());
+        if bytes.len() <= stride || self.refused {
+            return transfer.packets().try_for_each(|packet| socket.send(packet).map(drop));
+        }
+        if self.told != stride {
+            // The size of a segment is 16 bits wide.
+            let size = stride as libc::c_int;
+            // SAFETY: the descriptor is open, and the value is an int of the length that is told.
+            let set = unsafe {
+                libc::setsockopt(
+                    socket.as_raw_fd(),
+                    libc::SOL_UDP,
+                    libc::UDP_SEGMENT,
+                    (&raw const size).cast(),
+                    size_of::<libc::c_int>() as libc::socklen_t,
+                )
+            };
+            if set != 0 {
+                self.refused = true;
+                return self.send(socket, transfer);
+            }
+            self.told = stride;
+        }
+        for part in bytes.chunks(stride * AT_ONCE) {
+            match socket.send(part) {
+                Ok(_) => {}
+                // A card without checksums of its own.
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+                    self.refused = true;
+                    return self.send(socket, transfer);
                 }
+                Err(error) => return Err(error),
             }
         }
-        let deadline = tokio::time::Instant::from_std(transfer.deadline());
-        step = match tokio::time::timeout_at(deadline, socket.recv(&mut buffer)).await {
-            Ok(Ok(length)) => transfer.packet(&buffer[..length], Instant::now()),
-            // Nobody listens there any more (ICMP): the same as silence, and known at once.
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Step::Over(transfer.refused()),
-            Ok(Err(error)) => return Err(error),
-            Err(_) => transfer.timed_out(Instant::now()),
-        };
+        Ok(())
     }
 }

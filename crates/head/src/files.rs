@@ -1,0 +1,202 @@
+//! Files of boot sets straight from the page cache to the wire: sendfile(2).
+//!
+//! A connection whose first request is `GET /boot/files/…` is answered here, any number of times; every
+//! other one goes on to the router untouched, since what it said was only looked at (`MSG_PEEK`).
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::Query;
+use axum::http::Uri;
+use bramble_model::names::Digest;
+use bramble_netboot::range::{Part, part};
+use rustix::fs::{Advice, fadvise, sendfile};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use crate::Head;
+use crate::boot_http::Fetch;
+
+const PREFIX: &[u8] = b"GET /boot/files/";
+/// Longer request heads are the router's to refuse.
+const LONGEST_HEAD: usize = 4096;
+/// How long a client may be silent before its request, and while it is sent a file.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Bytes handed to the kernel at once.
+const CHUNK: usize = 1 << 20;
+
+/// What a connection has said so far.
+enum Said {
+    /// A whole request for a file, of so many bytes.
+    Request(usize),
+    Part,
+    Other,
+}
+
+fn said(bytes: &[u8]) -> Said {
+    let same = bytes.len().min(PREFIX.len());
+    if bytes[..same] != PREFIX[..same] {
+        return Said::Other;
+    }
+    match bytes.windows(4).position(|end| end == b"\r\n\r\n") {
+        Some(at) => Said::Request(at + 4),
+        None if bytes.len() >= LONGEST_HEAD => Said::Other,
+        None => Said::Part,
+    }
+}
+
+/// A request for a file, read.
+struct Request {
+    uri: Uri,
+    range: Option<String>,
+    keep: bool,
+}
+
+fn parse(head: &[u8]) -> Option<Request> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut request = httparse::Request::new(&mut headers);
+    request.parse(head).ok()?.is_complete().then_some(())?;
+    let value = |name: &str| {
+        let header = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        header.and_then(|header| std::str::from_utf8(header.value).ok())
+    };
+    let connection = value("connection").map(str::to_ascii_lowercase);
+    // RFC 9112, section 9.3: 1.1 stays open unless it says not to, 1.0 closes unless it says not to.
+    let keep = match connection.as_deref() {
+        Some("close") => false,
+        Some("keep-alive") => true,
+        _ => request.version == Some(1),
+    };
+    // A body has no place here, and would be taken for the next request.
+    if value("content-length").is_some_and(|length| length != "0") || value("transfer-encoding").is_some() {
+        return None;
+    }
+    Some(Request { uri: request.path?.parse().ok()?, range: value("range").map(str::to_owned), keep })
+}
+
+/// Serves files on this connection for as long as it asks for nothing else. Gives the connection back
+/// for another request; `None` where it has ended.
+pub(crate) async fn serve(head: &Arc<Head>, mut stream: TcpStream) -> Option<TcpStream> {
+    let mut buffer = [0; LONGEST_HEAD];
+    loop {
+        let length = timeout(SILENCE, request(&stream, &mut buffer)).await.ok()?.ok()?;
+        let Some(length) = length else { return Some(stream) };
+        let Some(asked) = parse(&buffer[..length]) else { return Some(stream) };
+        stream.read_exact(&mut buffer[..length]).await.ok()?;
+        stream = answer(head, stream, &asked).await.ok()?;
+        if !asked.keep {
+            return None;
+        }
+    }
+}
+
+/// Bytes of the next request for a file; `None` for any other request.
+async fn request(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    loop {
+        let length = stream.peek(buffer).await?;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match said(&buffer[..length]) {
+            Said::Request(length) => return Ok(Some(length)),
+            Said::Other => return Ok(None),
+            // What is there stays readable: look again when more can have come.
+            Said::Part => sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+async fn answer(head: &Arc<Head>, mut stream: TcpStream, asked: &Request) -> io::Result<TcpStream> {
+    let name = asked.uri.path().trim_start_matches("/boot/files/");
+    let open = |digest: &Digest| {
+        let file = File::open(head.shelf.file(digest)).ok()?;
+        let size = file.metadata().ok()?.len();
+        Some((file, size))
+    };
+    let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+    let connection = if asked.keep { "keep-alive" } else { "close" };
+    let Some((digest, (file, size))) = name.parse::<Digest>().ok().and_then(|digest| Some((digest, open(&digest)?)))
+    else {
+        let text = "no such file on this head\n";
+        let head = format!(
+            "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: {connection}\r\nDate: {date}\r\n\r\n{text}",
+            text.len()
+        );
+        stream.write_all(head.as_bytes()).await?;
+        return Ok(stream);
+    };
+    let (status, start, length, range) = match part(asked.range.as_deref(), size) {
+        Part::Whole => ("200 OK", 0, size, String::new()),
+        Part::Range { start, length } => {
+            let range = format!("Content-Range: bytes {start}-{}/{size}\r\n", start + length - 1);
+            ("206 Partial Content", start, length, range)
+        }
+        Part::Unsatisfiable => ("416 Range Not Satisfiable", 0, 0, format!("Content-Range: bytes */{size}\r\n")),
+    };
+    // A file is what its name says for ever: any proxy may keep it.
+    let lines = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/octet-stream\r\nAccept-Ranges: bytes\r\nContent-Length: {length}\r\n{range}\
+         Cache-Control: public, max-age=31536000, immutable\r\nConnection: {connection}\r\nDate: {date}\r\n\r\n"
+    );
+    if status.starts_with("200")
+        && let Ok(Query(fetch)) = Query::<Fetch>::try_from_uri(&asked.uri)
+    {
+        head.fetching(&digest, fetch, size);
+    }
+    stream.write_all(lines.as_bytes()).await?;
+    // Read ahead while the first part is on its way; advice that is not taken costs nothing.
+    let _ = fadvise(&file, start, std::num::NonZeroU64::new(length), Advice::WillNeed);
+    let (mut offset, end) = (start, start + length);
+    while offset < end {
+        let most = usize::try_from(end - offset).unwrap_or(CHUNK).min(CHUNK);
+        let sending = stream.async_io(Interest::WRITABLE, || Ok(sendfile(&stream, &file, Some(&mut offset), most)?));
+        let sent = timeout(SILENCE, sending).await??;
+        if sent == 0 {
+            // The file became shorter, which no file of a boot set does.
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_request_for_a_file_is_taken() {
+        assert!(matches!(said(b"GET /boot/files/ab HTTP/1.1\r\nHost: h\r\n\r\n"), Said::Request(40)));
+        assert!(matches!(said(b"GET /boot/fil"), Said::Part));
+        assert!(matches!(said(b"GET /boot/files/ab HTTP/1.1\r\n"), Said::Part));
+        assert!(matches!(said(b"GET /boot/script/ab HTTP/1.1\r\n\r\n"), Said::Other));
+        assert!(matches!(said(b"POST /boot/files/"), Said::Other));
+        let long = [PREFIX, &[b'a'; LONGEST_HEAD]].concat();
+        assert!(matches!(said(&long), Said::Other));
+    }
+
+    #[test]
+    fn a_request_says_its_range_and_whether_it_goes_on() {
+        let head = b"GET /boot/files/ab?boot=b HTTP/1.1\r\nHost: h\r\nRange: bytes=5-\r\nConnection: close\r\n\r\n";
+        let request = parse(head).expect("well-formed");
+        assert_eq!(
+            (request.uri.query(), request.range.as_deref(), request.keep),
+            (Some("boot=b"), Some("bytes=5-"), false)
+        );
+        let old = parse(b"GET /boot/files/ab HTTP/1.0\r\n\r\n").expect("well-formed");
+        assert!(!old.keep);
+        assert!(parse(b"GET /boot/files/ab HTTP/1.1\r\nContent-Length: 5\r\n\r\n").is_none());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+            let _ = said(&bytes);
+            let _ = parse(&bytes);
+            let _ = said(&[PREFIX, &bytes].concat());
+            let _ = parse(&[PREFIX, &bytes, b"\r\n\r\n"].concat());
+        }
+    }
+}
