@@ -218,8 +218,8 @@ fn a_flood_of_malformed_packets_delays_nobody() {
                 stack.configure([10, 77, 0, 99].into(), 24, None);
                 let udp = stack.udp(None);
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    let length = dice.next() as usize % 600;
-                    let mut rubbish: Vec<u8> = (0..length).map(|_| dice.next() as u8).collect();
+                    let length = dice.roll() as usize % 600;
+                    let mut rubbish: Vec<u8> = (0..length).map(|_| dice.roll() as u8).collect();
                     if rubbish.len() > 240 {
                         // As near to a DHCP message as rubbish comes.
                         rubbish[..4].copy_from_slice(&[1, 1, 6, 0]);

@@ -32,13 +32,16 @@ const REMEMBERED: usize = 8192;
 /// first, and then for the file.
 const SAME_FILE: Millis = 10_000;
 
+/// When a file was made, and the file.
+type Made = (Millis, Arc<[u8]>);
+
 /// The machines of the wire, by what was last heard of them.
 #[derive(Default)]
 pub(crate) struct Wire {
     by_address: Mutex<HashMap<Ipv4Addr, Mac>>,
     last_asked: Mutex<HashMap<Mac, Millis>>,
     /// Files made for one boot, and when.
-    made: Mutex<HashMap<Mac, (Millis, Arc<[u8]>)>>,
+    made: Mutex<HashMap<Mac, Made>>,
 }
 
 impl Wire {

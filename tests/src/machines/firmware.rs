@@ -71,7 +71,7 @@ pub fn power_on(
 ) -> Boot {
     let mut dice = Dice(seed | 1);
     let mac = persona.mac(name);
-    let stack = Stack::new(wire.plug(mac, trouble, dice.next()), dice.next());
+    let stack = Stack::new(wire.plug(mac, trouble, dice.roll()), dice.roll());
     let mut machine = Machine {
         persona,
         loaders,
@@ -98,7 +98,7 @@ pub fn power_on(
         (Some(second), Ended::Program { file }) => {
             let file = file.clone();
             machine.mac = second;
-            let seed = machine.dice.next();
+            let seed = machine.dice.roll();
             // By now its port is open.
             let trouble = Trouble { silent: Duration::ZERO, ..trouble };
             machine.stack = Stack::new(wire.plug(second, trouble, seed), seed);
@@ -245,7 +245,7 @@ impl Machine<'_> {
     fn configure(&mut self, dhcp: &Dhcp) -> Step<Configured> {
         self.stack.configure(Ipv4Addr::UNSPECIFIED, 0, None);
         for wait in dhcp.waits.clone() {
-            let xid = self.dice.next() as u32;
+            let xid = self.dice.roll() as u32;
             let question = self.question(dhcp, DISCOVER, xid).bytes();
             self.say("DISCOVER");
             self.stack.broadcast_dhcp(&question);
@@ -375,7 +375,7 @@ impl Machine<'_> {
     }
 
     fn ask_boot_server(&mut self, dhcp: &Dhcp, server: Ipv4Addr) -> Step<Answer> {
-        let xid = self.dice.next() as u32;
+        let xid = self.dice.roll() as u32;
         let kind = if dhcp.boot_server_by_inform { INFORM } else { REQUEST };
         let mut question = self.question(dhcp, kind, xid);
         question.ciaddr = self.stack.address();

@@ -178,7 +178,7 @@ impl Drop for Plug {
 pub struct Dice(pub u64);
 
 impl Dice {
-    pub fn next(&mut self) -> u64 {
+    pub fn roll(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -186,6 +186,6 @@ impl Dice {
     }
 
     fn falls(&mut self, of_100: u32) -> bool {
-        of_100 > 0 && self.next() % 100 < u64::from(of_100)
+        of_100 > 0 && self.roll() % 100 < u64::from(of_100)
     }
 }
