@@ -5,6 +5,7 @@
 //! bramble-load tftp SERVER FILE BLOCK WINDOW CLIENTS ROUNDS    seconds for all, and bytes
 //! bramble-load http URL CLIENTS SECONDS                        bytes a second, whole files only at the end
 //! bramble-load storm MACHINES                                  inside namespaces of its own
+//! bramble-load seeds FOLDER                                    what personas send, for the fuzzers
 //! ```
 
 use std::collections::BTreeMap;
@@ -14,7 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bramble_tests::machines::firmware::{Boot, Ended, power_on};
+use bramble_tests::machines::dhcp::{DISCOVER, INFORM, REQUEST};
+use bramble_tests::machines::fetch::request;
+use bramble_tests::machines::firmware::{Boot, Ended, message, power_on};
 use bramble_tests::machines::house::{House, Router, content};
 use bramble_tests::machines::persona::Persona;
 use bramble_tests::machines::wire::Trouble;
@@ -31,6 +34,7 @@ fn main() {
             http(url, clients.parse().expect("a number"), seconds.parse().expect("seconds"));
         }
         ["storm", machines] => storm(machines.parse().expect("a number")),
+        ["seeds", folder] => seeds(std::path::Path::new(folder)),
         _ => {
             eprintln!(
                 "bramble-load tftp SERVER FILE BLOCK WINDOW CLIENTS ROUNDS | http URL CLIENTS SECONDS | storm MACHINES"
@@ -54,6 +58,30 @@ fn tftp(server: &str, file: &str, block: usize, window: usize, clients: usize, r
         }
     });
     println!("{:.4} {}", start.elapsed().as_secs_f64(), bytes.into_inner());
+}
+
+/// Writes what every persona sends, in a folder for each fuzz target.
+fn seeds(folder: &std::path::Path) {
+    let write = |target: &str, name: &str, bytes: &[u8]| {
+        let folder = folder.join(target);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::write(folder.join(name), bytes).expect("written");
+    };
+    for (name, persona) in Persona::all(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("personas")) {
+        for kind in [DISCOVER, REQUEST, INFORM] {
+            let bytes = message(&persona.dhcp, kind, 7, persona.mac(&name), 0).bytes();
+            write("dhcp", &format!("{name}-{kind}"), &bytes);
+        }
+        write("tftp", &name, &request("ipxe.efi", &persona.tftp, persona.tftp.asks_size_first));
+    }
+    for (name, range) in [("whole", ""), ("from", "bytes=5-"), ("part", "bytes=0-499"), ("end", "bytes=-500")] {
+        write("range", name, range.as_bytes());
+    }
+    for (name, query) in [("kernel", "boot=00ff&name=kernel&card=01808610d3"), ("arch", "arch=arm64")] {
+        write("loader", name, query.as_bytes());
+    }
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/first-light/bramble.toml");
+    write("configuration", "first-light", &std::fs::read(example).expect("the example"));
 }
 
 /// Reads a file (RFC 1350, 2348, 7440) and gives its size. A server that does not grant a window is

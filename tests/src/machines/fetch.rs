@@ -36,19 +36,22 @@ fn read(stack: &mut Stack, server: Ipv4Addr, path: &str, how: &Tftp, only_size: 
     fetched
 }
 
-fn transfer(stack: &mut Stack, udp: &Udp, server: Ipv4Addr, path: &str, how: &Tftp, only_size: bool) -> Fetched {
+/// A request to read, as this firmware writes it.
+pub fn request(path: &str, how: &Tftp, only_size: bool) -> Vec<u8> {
     let mut request = [&[0, 1], how.slash.as_bytes(), path.as_bytes(), b"\0octet\0"].concat();
-    let mut option =
-        |name: &str, value: u32| request.extend([name.as_bytes(), b"\0", value.to_string().as_bytes(), b"\0"].concat());
-    if how.tsize || only_size {
-        option("tsize", 0);
-    }
-    let wishes = [("blksize", how.blksize), ("timeout", how.timeout), ("windowsize", how.windowsize)];
+    let tsize = (how.tsize || only_size).then_some(0);
+    let wishes =
+        [("tsize", tsize), ("blksize", how.blksize), ("timeout", how.timeout), ("windowsize", how.windowsize)];
     for (name, value) in wishes {
         if let Some(value) = value {
-            option(name, value);
+            request.extend([name.as_bytes(), b"\0", value.to_string().as_bytes(), b"\0"].concat());
         }
     }
+    request
+}
+
+fn transfer(stack: &mut Stack, udp: &Udp, server: Ipv4Addr, path: &str, how: &Tftp, only_size: bool) -> Fetched {
+    let request = request(path, how, only_size);
     let mut to = SocketAddrV4::new(server, 69);
     stack.send(udp, to, &request);
     let mut bytes = Vec::new();

@@ -209,36 +209,7 @@ impl Machine<'_> {
     // ── DHCP ──────────────────────────────────────────────────────────────────────────────────────
 
     fn question(&mut self, dhcp: &Dhcp, kind: u8, xid: u32) -> Question {
-        let request = kind == REQUEST;
-        let mut options = vec![(53, vec![kind])];
-        if let Some(class) = dhcp.class.as_ref().filter(|_| !(request && dhcp.request_lacks_class)) {
-            options.push((60, class.as_bytes().to_vec()));
-        }
-        if let Some(number) = dhcp.architecture {
-            options.push((93, number.to_be_bytes().to_vec()));
-            options.push((94, vec![1, 3, 16]));
-        }
-        if let Some(uuid) = &dhcp.uuid {
-            options.push((97, unhex(uuid)));
-        }
-        if let Some(class) = &dhcp.user_class {
-            let length = dhcp.user_class_has_length.then_some(class.len() as u8);
-            options.push((77, length.into_iter().chain(class.bytes()).collect()));
-        }
-        for (code, value) in &dhcp.options {
-            options.push((code.parse().expect("a number"), unhex(value)));
-        }
-        options.push((55, vec![1, 3, 6, 12, 15, 17, 43, 54, 60, 66, 67, 97, 128, 175]));
-        options.push((57, 1500_u16.to_be_bytes().to_vec()));
-        Question {
-            xid,
-            mac: self.mac,
-            seconds: self.began.elapsed().as_secs() as u16,
-            broadcast: dhcp.broadcast,
-            ciaddr: Ipv4Addr::UNSPECIFIED,
-            options,
-            padded: request && dhcp.request_is_padded,
-        }
+        message(dhcp, kind, xid, self.mac, self.began.elapsed().as_secs() as u16)
     }
 
     /// Gets an address and a boot file.
@@ -616,6 +587,40 @@ impl Machine<'_> {
         let cmdline =
             cmdline.replace("${ipaddr}", &self.stack.address().to_string()).replace("${netmask}", "255.255.255.0");
         Ok(Ended::Kernel { cmdline: cmdline.replace("${gatewayip}", "").replace("${dnsip}", "") })
+    }
+}
+
+/// A message as this firmware writes it.
+pub fn message(dhcp: &Dhcp, kind: u8, xid: u32, mac: Mac, seconds: u16) -> Question {
+    let request = kind == REQUEST;
+    let mut options = vec![(53, vec![kind])];
+    if let Some(class) = dhcp.class.as_ref().filter(|_| !(request && dhcp.request_lacks_class)) {
+        options.push((60, class.as_bytes().to_vec()));
+    }
+    if let Some(number) = dhcp.architecture {
+        options.push((93, number.to_be_bytes().to_vec()));
+        options.push((94, vec![1, 3, 16]));
+    }
+    if let Some(uuid) = &dhcp.uuid {
+        options.push((97, unhex(uuid)));
+    }
+    if let Some(class) = &dhcp.user_class {
+        let length = dhcp.user_class_has_length.then_some(class.len() as u8);
+        options.push((77, length.into_iter().chain(class.bytes()).collect()));
+    }
+    for (code, value) in &dhcp.options {
+        options.push((code.parse().expect("a number"), unhex(value)));
+    }
+    options.push((55, vec![1, 3, 6, 12, 15, 17, 43, 54, 60, 66, 67, 97, 128, 175]));
+    options.push((57, 1500_u16.to_be_bytes().to_vec()));
+    Question {
+        xid,
+        mac,
+        seconds,
+        broadcast: dhcp.broadcast,
+        ciaddr: Ipv4Addr::UNSPECIFIED,
+        options,
+        padded: request && dhcp.request_is_padded,
     }
 }
 

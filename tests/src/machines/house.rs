@@ -62,15 +62,42 @@ impl House {
     /// Starts one. `machines` is the part of `bramble.toml` that declares nodes and what they boot;
     /// `dhcp` its word for `network.dhcp`.
     pub fn start(dhcp: &str, router: Router, machines: &str, files: &[(&str, &[u8])]) -> Self {
-        Self::start_on(24, "10.77.0.100-10.77.0.240", dhcp, router, machines, files)
+        Self::start_on((24, "10.77.0.100-10.77.0.240", ""), dhcp, router, machines, files)
     }
 
     /// As [`House::start`], with room for thousands of machines.
     pub fn start_wide(dhcp: &str, router: Router, machines: &str, files: &[(&str, &[u8])]) -> Self {
-        Self::start_on(16, "10.77.1.0-10.77.250.0", dhcp, router, machines, files)
+        Self::start_on((16, "10.77.1.0-10.77.250.0", ""), dhcp, router, machines, files)
     }
 
-    fn start_on(prefix: u8, pool: &str, dhcp: &str, router: Router, machines: &str, files: &[(&str, &[u8])]) -> Self {
+    /// As [`House::start`] in full DHCP, with two more subnets: 10.79.0.0/24 on a wire of the head's own,
+    /// and 10.78.0.0/24 behind a DHCP relay. Gives both wires.
+    pub fn start_with_more_wires(machines: &str) -> (Self, Wire, Wire) {
+        let bridge = |name: &str, tap: &str| {
+            ip(&["link", "add", name, "type", "bridge", "stp_state", "0", "forward_delay", "0"]);
+            ip(&["link", "set", name, "up"]);
+            let wire = Wire::make(tap);
+            ip(&["link", "set", tap, "master", name, "up"]);
+            wire
+        };
+        let second = bridge("eth1", "machines1");
+        ip(&["address", "add", "10.79.0.1/24", "dev", "eth1"]);
+        let attic = bridge("attic", "machines2");
+        let subnets = "[network.subnets.second]\nsubnet = \"10.79.0.0/24\"\npool = \"10.79.0.100-10.79.0.199\"\n\n\
+                       [network.subnets.attic]\nsubnet = \"10.78.0.0/24\"\npool = \"10.78.0.100-10.78.0.199\"\nrouter = \"10.78.0.1\"\n";
+        let mut house =
+            Self::start_on((24, "10.77.0.100-10.77.0.240", subnets), "full", Router::None, machines, &[]);
+        house.router = Some(start_relay(house.path()));
+        (house, second, attic)
+    }
+
+    fn start_on(
+        (prefix, pool, subnets): (u8, &str, &str),
+        dhcp: &str,
+        router: Router,
+        machines: &str,
+        files: &[(&str, &[u8])],
+    ) -> Self {
         ip(&["link", "set", "lo", "up"]);
         ip(&["link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "forward_delay", "0"]);
         ip(&["address", "add", &format!("{HEAD}/{prefix}"), "dev", BRIDGE]);
@@ -80,8 +107,9 @@ impl House {
         let folder = tempfile::Builder::new().prefix("bramble-house-").tempdir().expect("a temporary folder");
         let router = start_router(router, folder.path());
         let full = format!("subnet = \"10.77.0.0/{prefix}\"\npool = \"{pool}\"\nrouter = \"{ROUTER}\"\n");
+        let interfaces = if subnets.is_empty() { "\"eth0\"" } else { "[\"eth0\", \"eth1\"]" };
         let text = format!(
-            "[cluster]\nname = \"house\"\n\n[network]\ninterface = \"{BRIDGE}\"\ndhcp = \"{dhcp}\"\n{}\n\
+            "[cluster]\nname = \"house\"\n\n[network]\ninterface = {interfaces}\ndhcp = \"{dhcp}\"\n{}\n{subnets}\n\
              [roles.worker]\nengine = \"worker\"\n\n[roles.other]\nengine = \"none\"\n\n{machines}",
             if dhcp == "full" { full.as_str() } else { "" }
         );
@@ -201,7 +229,7 @@ impl Drop for House {
                 eprintln!("the {who}'s last words:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
             }
         }
-        for device in ["machines", "routerport", BRIDGE] {
+        for device in ["machines", "routerport", "insideport", "attic", "eth1", BRIDGE] {
             let _ = Command::new("ip").args(["link", "del", device]).stderr(Stdio::null()).status();
         }
     }
@@ -281,6 +309,27 @@ fn start_router(router: Router, folder: &Path) -> Option<Child> {
                 .concat()
         }
     };
+    let child = elsewhere(folder, wait, &words);
+    plug_in(&child, "router", "routerport", BRIDGE);
+    Some(child)
+}
+
+/// A relay between the head's wire and the attic: a real one, and the route to it.
+fn start_relay(folder: &Path) -> Child {
+    let wait = "until ip link show router && ip link show inside; do sleep 0.05; done >/dev/null 2>&1; \
+                ip link set lo up; ip address add 10.77.0.253/24 dev router; ip address add 10.78.0.1/24 dev inside; \
+                ip link set router up; ip link set inside up; echo 1 >/proc/sys/net/ipv4/ip_forward; exec \"$@\"";
+    let words = format!("dnsmasq --no-daemon --conf-file=/dev/null --user=root --port=0 --dhcp-relay=10.78.0.1,{HEAD}");
+    let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+    let child = elsewhere(folder, wait, &words);
+    plug_in(&child, "router", "routerport", BRIDGE);
+    plug_in(&child, "inside", "insideport", "attic");
+    ip(&["route", "add", "10.78.0.0/24", "via", "10.77.0.253"]);
+    child
+}
+
+/// Starts a shell in a network namespace of its own, which waits for its devices and becomes `words`.
+fn elsewhere(folder: &Path, wait: &str, words: &[String]) -> Child {
     let log = fs::File::create(folder.join("router.log")).expect("a log");
     let child = Command::new("unshare")
         .args(["--net", "sh", "-c", wait, "router"])
@@ -290,8 +339,6 @@ fn start_router(router: Router, folder: &Path) -> Option<Child> {
         .stderr(log)
         .spawn()
         .expect("the router starts");
-    ip(&["link", "add", "router", "type", "veth", "peer", "name", "routerport"]);
-    ip(&["link", "set", "routerport", "master", BRIDGE, "up"]);
     // `unshare` has to be in its namespace first.
     let own = fs::read_link("/proc/self/ns/net").expect("a namespace");
     let theirs = format!("/proc/{}/ns/net", child.id());
@@ -300,8 +347,14 @@ fn start_router(router: Router, folder: &Path) -> Option<Child> {
         assert!(start.elapsed() < Duration::from_secs(10), "the router did not start");
         sleep(Duration::from_millis(5));
     }
-    ip(&["link", "set", "router", "netns", &child.id().to_string()]);
-    Some(child)
+    child
+}
+
+/// A cable from a process in another namespace to a bridge here.
+fn plug_in(child: &Child, device: &str, port: &str, bridge: &str) {
+    ip(&["link", "add", device, "type", "veth", "peer", "name", port]);
+    ip(&["link", "set", port, "master", bridge, "up"]);
+    ip(&["link", "set", device, "netns", &child.id().to_string()]);
 }
 
 /// Bytes that stand for a file of a boot set: these personas fetch, and start nothing.

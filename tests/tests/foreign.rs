@@ -1,0 +1,123 @@
+//! Nodes that run another system: handed over once, templated per node, and never in a loop.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bramble_tests::machines::fetch::{Fetched, http};
+use bramble_tests::machines::firmware::{Boot, Ended, power_on};
+use bramble_tests::machines::house::{House, Router, inside};
+use bramble_tests::machines::persona::Persona;
+use bramble_tests::machines::stack::Stack;
+use bramble_tests::machines::wire::Trouble;
+
+const MAC: &str = "52:54:00:aa:bb:01";
+
+const FILES: [(&str, &[u8]); 4] = [
+    ("boot/linux", b"a kernel"),
+    ("boot/initrd.gz", b"an initrd"),
+    (
+        "boot/templates/user-data",
+        b"#cloud-config\nhostname: {{ node }}\nfqdn: {{ node }}.{{ domain }}\nphone_home: {{ done }}\n",
+    ),
+    ("boot/templates/broken.cfg", b"{{ nobody }}\n"),
+];
+
+fn repository(hand_off: &str) -> String {
+    format!(
+        "[boot.debian]\nkernel = \"boot/linux\"\ninitrd = \"boot/initrd.gz\"\ntemplates = \"boot/templates\"\n\
+         cmdline = \"auto=true ds=nocloud;s={{{{ url }}}} done={{{{ done }}}}\"\nhand_off = \"{hand_off}\"\n\n\
+         [nodes.nas]\nmac = \"{MAC}\"\nrole = \"other\"\nboot = \"debian\"\n"
+    )
+}
+
+fn boot(house: &House, seed: u64) -> Boot {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("personas");
+    let loaders: BTreeMap<String, Persona> = Persona::all(&folder.join("loaders"));
+    let mut persona = Persona::read(&folder.join("ipxe-rom-2019.toml"));
+    persona.mac = Some(MAC.into());
+    persona.dhcp.collects = 0.0;
+    power_on(&house.wire, "nas", &persona, &loaders, Trouble::default(), seed)
+}
+
+/// A word of the command line that a boot was given.
+fn word(boot: &Boot, name: &str) -> String {
+    let Ended::Kernel { cmdline } = &boot.ended else { panic!("no kernel: {}", boot.log.join("\n")) };
+    cmdline.split(' ').find_map(|word| word.strip_prefix(name)).expect("a word").to_owned()
+}
+
+/// Reads a URL as a program on the node would.
+fn get(house: &House, url: &str) -> Fetched {
+    let mac = "52:54:00:aa:bb:99".parse().expect("a MAC");
+    let mut stack = Stack::new(house.wire.plug(mac, Trouble::default(), 5), 5);
+    stack.configure([10, 77, 0, 99].into(), 24, None);
+    http(&mut stack, url)
+}
+
+fn text(fetched: Fetched) -> String {
+    let Fetched::File(bytes) = fetched else { panic!("{fetched:?}") };
+    String::from_utf8(bytes).expect("text")
+}
+
+#[test]
+fn a_machine_that_installed_itself_boots_its_disk_until_it_is_told_otherwise() {
+    if inside("a_machine_that_installed_itself_boots_its_disk_until_it_is_told_otherwise") {
+        let house = House::start("full", Router::None, &repository("once"), &FILES);
+        let first = boot(&house, 1);
+        assert_eq!(first.files, ["http script", "http profile/debian/kernel", "http profile/debian/initrd0"]);
+        assert_eq!(word(&first, "auto="), "true");
+        for cycle in 2..=10 {
+            let again = boot(&house, cycle);
+            assert_eq!((&again.ended, again.files.len()), (&Ended::Disk, 1), "power cycle {cycle}");
+        }
+        house.wait_for_cause("nas", "boots-disk", 10);
+        house.run(&["node", "reinstall", "nas"]).expect("told otherwise");
+        assert_eq!(boot(&house, 11).files.len(), 3);
+        assert_eq!(boot(&house, 12).ended, Ended::Disk);
+    }
+}
+
+#[test]
+fn cloud_init_finds_its_seed_and_says_when_it_is_done() {
+    if inside("cloud_init_finds_its_seed_and_says_when_it_is_done") {
+        let house = House::start("full", Router::None, &repository("until-done"), &FILES);
+        // Cut off in the middle of an installation: it is handed over again.
+        boot(&house, 1);
+        let second = boot(&house, 2);
+        assert_eq!(second.files.len(), 3);
+        let (seed, done) = (word(&second, "ds=nocloud;s="), word(&second, "done="));
+        let user = text(get(&house, &format!("{seed}user-data")));
+        assert!(user.contains("hostname: nas\nfqdn: nas.home.arpa\n") && user.contains(&done), "{user}");
+        let meta = text(get(&house, &format!("{seed}meta-data")));
+        assert!(meta.contains("local-hostname: nas") && meta.contains("instance-id: "), "{meta}");
+        assert!(matches!(get(&house, &format!("{seed}vendor-data")), Fetched::Missing));
+        // A template that names what is not there says so, and where.
+        assert!(matches!(get(&house, &format!("{seed}broken.cfg")), Fetched::Failed(reason) if reason.contains("500")));
+        let events = house.events("nas");
+        assert!(
+            events
+                .iter()
+                .any(|event| event["what"]["reason"].as_str().is_some_and(|reason| reason.contains("broken.cfg")))
+        );
+        // Nobody who does not know the boot reads a seed.
+        assert!(matches!(get(&house, "http://10.77.0.1:7080/boot/seed/0123/user-data"), Fetched::Missing));
+        assert_eq!(text(get(&house, &done)), "installed\n");
+        assert_eq!(boot(&house, 3).ended, Ended::Disk);
+    }
+}
+
+/// Pixiecore asks its API server (`pixiecore api http://head:7080`), and serves what that says.
+#[test]
+fn pixiecore_is_answered_at_its_usual_path() {
+    if inside("pixiecore_is_answered_at_its_usual_path") {
+        let house = House::start("full", Router::None, &repository("once"), &FILES);
+        let answer = text(get(&house, &format!("http://10.77.0.1:7080/v1/boot/{MAC}")));
+        let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+        let kernel = answer["kernel"].as_str().expect("a kernel");
+        assert_eq!(text(get(&house, kernel)), "a kernel");
+        assert_eq!(text(get(&house, answer["initrd"][0].as_str().expect("an initrd"))), "an initrd");
+        assert!(answer["cmdline"].as_str().expect("a command line").starts_with("auto=true ds=nocloud"));
+        // It has been handed over: the disk from now on, which Pixiecore's API says by 404.
+        assert!(matches!(get(&house, &format!("http://10.77.0.1:7080/v1/boot/{MAC}")), Fetched::Missing));
+        assert!(matches!(get(&house, "http://10.77.0.1:7080/v1/boot/52:54:00:99:99:99"), Fetched::Missing));
+    }
+}
