@@ -26,9 +26,11 @@ fn machines_boot_on_every_wire_and_behind_a_relay() {
             format!("[nodes.{name}]\nmac = \"{mac}\"\nrole = \"worker\"\n")
         });
         let (house, second, attic) = House::start_with_more_wires(&nodes.join("\n"));
-        for (wire, head, subnet) in
-            [(&house.wire, "10.77.0.1", "10.77.0."), (&second, "10.79.0.1", "10.79.0."), (&attic, "10.77.0.1", "10.78.0.")]
-        {
+        for (wire, head, subnet) in [
+            (&house.wire, "10.77.0.1", "10.77.0."),
+            (&second, "10.79.0.1", "10.79.0."),
+            (&attic, "10.77.0.1", "10.78.0."),
+        ] {
             for name in names {
                 let cmdline = boot(wire, name);
                 // Each reaches the head at the address of its own wire.

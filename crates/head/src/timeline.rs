@@ -188,12 +188,22 @@ impl Timeline {
         self.inner().events.iter().rev().filter(|event| event.node.as_ref() == Some(node)).take(most).cloned().collect()
     }
 
-    /// Whether this was said of the node within the last so many milliseconds.
+    /// Whether this was said of the node within the last so many milliseconds, and of the same question: a
+    /// loader that asks anew takes the same steps as the firmware before it, and they count.
     pub(crate) fn has_just_told(&self, node: &Name, what: &What, within: Millis) -> bool {
         let since = now().saturating_sub(within);
+        let asks = matches!(what, What::Asked { .. });
         let inner = self.inner();
         let recent = inner.nodes.get(node).into_iter().flat_map(|track| track.recent.iter().rev());
-        recent.take_while(|event| event.at > since).any(|event| event.what == *what)
+        for event in recent.take_while(|event| event.at > since) {
+            if event.what == *what {
+                return true;
+            }
+            if !asks && matches!(event.what, What::Asked { .. }) {
+                return false;
+            }
+        }
+        false
     }
 
     /// Tells when there is a newer event.

@@ -56,6 +56,8 @@ impl Machine {
         network::tap(&tap, bridge)?;
         let mut arguments: Vec<String> = accelerator.arguments().iter().map(|text| (*text).to_owned()).collect();
         let mac = declared.macs.first().map(ToString::to_string).unwrap_or_default();
+        // The card's own ROM is iPXE, also for UEFI: it would boot in HTTP boot's place.
+        let rom = if declared.machine.firmware == LabFirmware::UefiHttp { ",romfile=" } else { "" };
         let more = [
             "-name".to_owned(),
             node.to_string(),
@@ -73,7 +75,7 @@ impl Machine {
             "-netdev".into(),
             format!("tap,id=wire,ifname={tap},script=no,downscript=no"),
             "-device".into(),
-            format!("virtio-net-pci,netdev=wire,mac={mac},bootindex=1"),
+            format!("virtio-net-pci,netdev=wire,mac={mac},bootindex=1{rom}"),
             "-drive".into(),
             format!("if=none,id=disk,format=raw,cache=unsafe,file={}", disk.display()),
             "-device".into(),
@@ -82,7 +84,13 @@ impl Machine {
             "virtio-rng-pci".into(),
         ];
         arguments.extend(more);
-        if declared.machine.firmware == LabFirmware::Uefi {
+        if declared.machine.firmware == LabFirmware::UefiHttp {
+            // OVMF's own switch (OvmfPkg, "PXE boot support at run time"): HTTP boot comes next in its order.
+            for version in ["IPv4PXESupport", "IPv6PXESupport"] {
+                arguments.extend(["-fw_cfg".into(), format!("name=opt/org.tianocore/{version},string=no")]);
+            }
+        }
+        if declared.machine.firmware != LabFirmware::Bios {
             let (code, variables) = OVMF
                 .iter()
                 .find(|(code, _)| std::path::Path::new(code).exists())

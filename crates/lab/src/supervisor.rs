@@ -151,6 +151,7 @@ fn describe(machine: &mut Machine) -> Description {
         firmware: match machine.firmware {
             LabFirmware::Bios => "bios".into(),
             LabFirmware::Uefi => "uefi".into(),
+            LabFirmware::UefiHttp => "uefi-http".into(),
         },
         process,
         console: machine.console.display().to_string(),

@@ -40,8 +40,7 @@ fn read(stack: &mut Stack, server: Ipv4Addr, path: &str, how: &Tftp, only_size: 
 pub fn request(path: &str, how: &Tftp, only_size: bool) -> Vec<u8> {
     let mut request = [&[0, 1], how.slash.as_bytes(), path.as_bytes(), b"\0octet\0"].concat();
     let tsize = (how.tsize || only_size).then_some(0);
-    let wishes =
-        [("tsize", tsize), ("blksize", how.blksize), ("timeout", how.timeout), ("windowsize", how.windowsize)];
+    let wishes = [("tsize", tsize), ("blksize", how.blksize), ("timeout", how.timeout), ("windowsize", how.windowsize)];
     for (name, value) in wishes {
         if let Some(value) = value {
             request.extend([name.as_bytes(), b"\0", value.to_string().as_bytes(), b"\0"].concat());

@@ -85,8 +85,7 @@ impl House {
         let attic = bridge("attic", "machines2");
         let subnets = "[network.subnets.second]\nsubnet = \"10.79.0.0/24\"\npool = \"10.79.0.100-10.79.0.199\"\n\n\
                        [network.subnets.attic]\nsubnet = \"10.78.0.0/24\"\npool = \"10.78.0.100-10.78.0.199\"\nrouter = \"10.78.0.1\"\n";
-        let mut house =
-            Self::start_on((24, "10.77.0.100-10.77.0.240", subnets), "full", Router::None, machines, &[]);
+        let mut house = Self::start_on((24, "10.77.0.100-10.77.0.240", subnets), "full", Router::None, machines, &[]);
         house.router = Some(start_relay(house.path()));
         (house, second, attic)
     }

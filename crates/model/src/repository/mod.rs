@@ -248,6 +248,8 @@ pub struct LabMachine {
 pub enum LabFirmware {
     Bios,
     Uefi,
+    /// UEFI that boots over HTTP and not by PXE.
+    UefiHttp,
 }
 
 impl Cluster {

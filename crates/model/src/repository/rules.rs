@@ -308,7 +308,7 @@ impl Rules<'_> {
             &["nodes", name, "lab", "firmware"],
             lab.firmware.as_deref(),
             "firmware",
-            &[("bios", LabFirmware::Bios), ("uefi", LabFirmware::Uefi)],
+            &[("bios", LabFirmware::Bios), ("uefi", LabFirmware::Uefi), ("uefi-http", LabFirmware::UefiHttp)],
         );
         let memory = lab.memory.unwrap_or(1536);
         if memory < 768 {

@@ -224,7 +224,7 @@ pub struct CheckSection {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LabMachineSection {
-    /// "bios" (default) or "uefi".
+    /// "bios" (default), "uefi", or "uefi-http": UEFI HTTP boot instead of PXE.
     pub firmware: Option<String>,
     /// MiB of memory. Default: 1536.
     pub memory: Option<u32>,
