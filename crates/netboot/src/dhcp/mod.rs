@@ -24,7 +24,7 @@ use bramble_model::names::{Mac, Name};
 use bramble_model::repository::Subnet;
 use dhcproto::v4::relay::{RelayCode, RelayInfo};
 use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, Opcode, OptionCode};
-use dhcproto::{Encodable, Encoder};
+use dhcproto::{Decodable, Decoder, Encodable, Encoder};
 
 pub use leases::{Lease, Leases};
 pub use serve::{Interface, LeaseStore, run};
@@ -379,6 +379,42 @@ fn target(message: &Message, address: Ipv4Addr) -> Target {
     } else {
         Target::Card(Mac(message.chaddr().try_into().unwrap_or_default()), address)
     }
+}
+
+/// Options that mean something here, and the length that they have to have; 0 is any.
+const KNOWN: [(u8, usize); 10] =
+    [(50, 4), (53, 1), (54, 4), (60, 0), (61, 0), (77, 0), (82, 0), (93, 2), (97, 0), (175, 0)];
+/// Bytes of the BOOTP header and the magic cookie (RFC 2131, section 2; RFC 2132, section 2).
+const HEADER: usize = 240;
+const COOKIE: [u8; 4] = [0x63, 0x82, 0x53, 0x63];
+
+/// Reads a message from the wire. Only what is used here is looked at: an option that firmware gets
+/// wrong, or that the library below cannot take (dhcproto 0.15 panics at an option 94 that has not three
+/// bytes), does no harm.
+pub fn decode(bytes: &[u8]) -> Option<Message> {
+    let (header, mut rest) = bytes.split_at_checked(HEADER)?;
+    if header[HEADER - 4..] != COOKIE {
+        return None;
+    }
+    let mut plain = header.to_vec();
+    while let [code, after @ ..] = rest {
+        match (code, after) {
+            (0, _) => rest = after,
+            (255, _) | (_, []) => break,
+            (_, [length, value @ ..]) => {
+                // One that is torn ends the message.
+                let Some(value) = value.get(..usize::from(*length)) else { break };
+                let fits = |wanted: usize| wanted == 0 || wanted == value.len();
+                if KNOWN.iter().any(|(known, wanted)| known == code && fits(*wanted)) {
+                    plain.extend([*code, *length]);
+                    plain.extend(value);
+                }
+                rest = &after[1 + value.len()..];
+            }
+        }
+    }
+    plain.push(255);
+    Message::decode(&mut Decoder::new(&plain)).ok()
 }
 
 /// The bytes of a message, padded.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bramble_model::names::Mac;
 use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, OptionCode};
-use dhcproto::{Decodable, Decoder};
 use tokio::time::Instant;
 
 use super::serve::{Interface, bind};
@@ -57,7 +56,7 @@ fn question(mac: Mac) -> Message {
 
 /// The server behind an OFFER to our question.
 fn answer(bytes: &[u8], xid: u32, from: SocketAddr) -> Option<Ipv4Addr> {
-    let message = Message::decode(&mut Decoder::new(bytes)).ok()?;
+    let message = super::decode(bytes)?;
     if message.xid() != xid || message.opts().msg_type()? != MessageType::Offer {
         return None;
     }

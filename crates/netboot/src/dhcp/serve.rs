@@ -14,7 +14,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bramble_model::names::Mac;
 use dhcproto::v4::Message;
-use dhcproto::{Decodable, Decoder};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -22,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::raw::Wire;
-use super::{Lease, Link, Port, Reply, Server, Target, encode};
+use super::{Lease, Link, Port, Reply, Server, Target, decode, encode};
 use crate::{BootServer, Directory};
 
 /// Messages that wait to be taken; more are dropped, as a full socket would.
@@ -194,13 +193,12 @@ async fn read(on: Arc<Open>, port: Port, queue: mpsc::Sender<Received>) {
                 continue;
             }
         };
-        match Message::decode(&mut Decoder::new(&buffer[..length])) {
-            Ok(message) => {
-                if queue.try_send(Received { on: Arc::clone(&on), port, from, message }).is_err() && queue.is_closed() {
-                    return;
-                }
-            }
-            Err(error) => tracing::debug!(%from, %error, "not a DHCP message"),
+        let Some(message) = decode(&buffer[..length]) else {
+            tracing::debug!(%from, "not a DHCP message");
+            continue;
+        };
+        if queue.try_send(Received { on: Arc::clone(&on), port, from, message }).is_err() && queue.is_closed() {
+            return;
         }
     }
 }
