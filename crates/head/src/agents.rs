@@ -26,6 +26,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::codec::{Framed, LinesCodec};
 use tokio_util::sync::CancellationToken;
 
+use crate::timeline::Track;
 use crate::{Error, Head, service};
 
 /// An agent speaks every ten seconds; silence for three times as long means that it is gone.
@@ -296,7 +297,8 @@ impl Head {
     }
 
     fn heard(&self, node: &Name, health: Health) {
-        let before = self.timeline.track(node).health.map(|health| health.engine);
+        let engine_of = |track: &Track| track.health.as_ref().map(|health| health.engine.clone());
+        let before = self.timeline.look(node, engine_of).flatten();
         let engine = health.engine.clone();
         self.timeline.learn(node, |track| track.health = Some(health));
         if before.as_ref() == Some(&engine) {

@@ -228,7 +228,11 @@ impl Directory for Book {
             Sight::Leased { firmware: None, .. } => return,
             Sight::AskedBootServer { .. } => What::AskedBootServer,
             // So does one that runs and forgot the head's address for a moment.
-            Sight::LookedForHead { .. } if self.0.timeline.track(node).phase > Phase::Loader => return,
+            Sight::LookedForHead { .. }
+                if self.0.timeline.look(node, |track| track.phase > Phase::Loader) == Some(true) =>
+            {
+                return;
+            }
             Sight::LookedForHead { address } => What::LookedForHead { address },
             Sight::NoLoader { firmware } => What::NoLoader { firmware: firmware.to_string() },
         };

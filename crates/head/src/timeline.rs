@@ -171,6 +171,11 @@ impl Timeline {
         self.inner().nodes.get(node).cloned().unwrap_or_default()
     }
 
+    /// One thing that is known of a node, without a copy of the rest.
+    pub(crate) fn look<T>(&self, node: &Name, read: impl FnOnce(&Track) -> T) -> Option<T> {
+        self.inner().nodes.get(node).map(read)
+    }
+
     /// Changes what is known of a node beside its events.
     pub(crate) fn learn(&self, node: &Name, change: impl FnOnce(&mut Track)) {
         if let Some(track) = self.inner().nodes.get_mut(node) {

@@ -1,7 +1,8 @@
-//! Packet sockets (packet(7)).
+//! Packet sockets (packet(7)), and socket options that no library here names.
 
 use std::io;
 use std::mem::size_of;
+use std::os::fd::AsRawFd;
 
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
@@ -28,4 +29,12 @@ pub(crate) fn address(index: u32, ethertype: u16) -> SockAddr {
     address.sll_halen = 6;
     // SAFETY: the storage holds a `sockaddr_ll` of this length.
     unsafe { SockAddr::new(storage, length as libc::socklen_t) }
+}
+
+/// Sets a socket option whose value is an int (setsockopt(2)).
+pub(crate) fn set_option(socket: &impl AsRawFd, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the value is an int of the length that is told.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -231,7 +231,7 @@ impl Machine<'_> {
             let Some(boot) = boot else { return Ok(Configured { file: String::new(), server: Ipv4Addr::UNSPECIFIED }) };
             // An acknowledgement of the same server has the last word.
             let boot = if boot.address(54) == leased.address(54) && leased.boots() { leased.clone() } else { boot };
-            return self.boot_server(dhcp, &own, boot);
+            return self.boot_server(dhcp, boot);
         }
         Err("PXE-E51: no DHCP or proxyDHCP offers were received".into())
     }
@@ -317,7 +317,7 @@ impl Machine<'_> {
     }
 
     /// Asks port 4011 where this firmware does, and reads the boot file's name.
-    fn boot_server(&mut self, dhcp: &Dhcp, own: &Answer, boot: Answer) -> Step<Configured> {
+    fn boot_server(&mut self, dhcp: &Dhcp, mut boot: Answer) -> Step<Configured> {
         let is_proxy = boot.yiaddr.is_unspecified();
         let told = discovery_control(&boot) & 8 != 0;
         let asks = match dhcp.boot_server {
@@ -325,9 +325,7 @@ impl Machine<'_> {
             BootServer::UnlessTold => is_proxy && !told,
             BootServer::Always => is_proxy,
         };
-        let _ = own;
         let server = boot.address(54).unwrap_or(boot.siaddr);
-        let mut boot = boot;
         if asks {
             boot = self.ask_boot_server(dhcp, server)?;
         }

@@ -137,7 +137,7 @@ impl Plug {
             if let Some(frame) = self.waiting.pop_front() {
                 return Some(frame);
             }
-            // What was held back to come late may be the last for now.
+            // No frame may follow the one that was held back to come late: then it goes by itself.
             let patience = if self.held.is_some() { Duration::from_millis(20) } else { Duration::MAX };
             let left = deadline.saturating_duration_since(Instant::now());
             let frame = match self.frames.recv_timeout(left.min(patience)) {

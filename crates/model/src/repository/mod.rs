@@ -112,7 +112,7 @@ impl Subnet {
 }
 
 /// The netmask of a prefix length.
-pub(crate) fn mask(prefix: u8) -> Ipv4Addr {
+pub fn mask(prefix: u8) -> Ipv4Addr {
     Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0))
 }
 

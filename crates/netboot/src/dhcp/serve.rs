@@ -8,11 +8,11 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bramble_model::names::Mac;
+use bramble_model::repository::mask;
 use dhcproto::v4::Message;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::raw::Wire;
 use super::{Lease, Link, Port, Reply, Server, Target, decode, encode};
+use crate::packet::set_option;
 use crate::{BootServer, Directory};
 
 /// Messages that wait to be taken; more are dropped, as a full socket would.
@@ -46,7 +47,7 @@ pub struct Interface {
 
 impl Interface {
     pub fn mask(&self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0))
+        mask(self.prefix)
     }
 
     /// Whether this address is on the interface's own wire.
@@ -79,18 +80,8 @@ pub(super) fn bind(interface: &str, port: u16) -> io::Result<UdpSocket> {
 /// Gives a socket room for what arrives while leases go to disk: past the system's limit where this
 /// program may (`SO_RCVBUFFORCE`, socket(7)), else up to it.
 fn widen(socket: &Socket) {
-    let size = BUFFER;
-    // SAFETY: the descriptor is open, and the value is an int of the length that is told.
-    let forced = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVBUFFORCE,
-            (&raw const size).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if forced != 0
+    let forced = set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER);
+    if forced.is_err()
         && let Err(error) = socket.set_recv_buffer_size(BUFFER as usize)
     {
         tracing::debug!(%error, "the socket keeps its buffer");

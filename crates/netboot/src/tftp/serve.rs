@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Content, End, ReadRequest, Refusal, Step, Transfer, parse_request};
 use crate::Directory;
+use crate::packet::set_option;
 
 /// Bytes of a transfer's stack; its packets are on the heap.
 const STACK: usize = 128 << 10;
@@ -143,17 +143,7 @@ impl Segments {
         if self.told != stride {
             // The size of a segment is 16 bits wide.
             let size = stride as libc::c_int;
-            // SAFETY: the descriptor is open, and the value is an int of the length that is told.
-            let set = unsafe {
-                libc::setsockopt(
-                    socket.as_raw_fd(),
-                    libc::SOL_UDP,
-                    libc::UDP_SEGMENT,
-                    (&raw const size).cast(),
-                    size_of::<libc::c_int>() as libc::socklen_t,
-                )
-            };
-            if set != 0 {
+            if set_option(socket, libc::SOL_UDP, libc::UDP_SEGMENT, size).is_err() {
                 self.refused = true;
                 return self.send(socket, transfer);
             }
