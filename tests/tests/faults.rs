@@ -7,6 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use bramble_model::boot_set::Architecture;
 use bramble_tests::machines::fetch::Fetched;
 use bramble_tests::machines::fetch::http;
 use bramble_tests::machines::firmware::{Boot, power_on};
@@ -169,7 +170,7 @@ fn a_block_counter_that_does_not_wrap() {
         old.tftp.counts_to = Some(65_535);
         // Blocks so small that the kernel of this test has more of them.
         old.tftp.blksize = Some(8);
-        house.replace_kernel("arm64", &content("a large kernel", 65_536 * 8 + 4000));
+        house.replace_kernel(Architecture::Arm64, &content("a large kernel", 65_536 * 8 + 4000));
         power_on(&house.wire, "raspberry-pi-4", &old, &loaders(), GOOD, 7);
         house.wait_for_cause("raspberry-pi-4", "block-counter-wrap", 60);
     }

@@ -135,6 +135,9 @@ pub enum Verb {
     /// Run the agent of a node (started by the image).
     #[command(hide = true)]
     Agent,
+    /// Write this architecture's stage 1 to the standard output, for a build on another architecture.
+    #[command(hide = true)]
+    Stage1,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

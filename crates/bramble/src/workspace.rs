@@ -1,20 +1,23 @@
 //! A cluster repository and its places on this machine.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bramble_head::ca::Authority;
 use bramble_image::signing::SigningKey;
-use bramble_image::{Built, Ingredients, Shelf};
+use bramble_image::{Built, Error, Ingredients, Shelf};
+use bramble_model::boot_set::Architecture;
 use bramble_model::repository::Cluster;
-use bramble_system::Cancel;
+use bramble_system::{Cancel, Command, Failure};
 
 use crate::cli::Place;
 use crate::screen;
 
 /// The static program that becomes `/init` of a booting node; `build.rs` makes it.
-const STAGE1: &[u8] = include_bytes!(env!("BRAMBLE_STAGE1"));
+pub const STAGE1: &[u8] = include_bytes!(env!("BRAMBLE_STAGE1"));
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What goes by this name is never committed.
 const STATE: &str = ".bramble";
 
@@ -49,30 +52,77 @@ impl Workspace {
         self.state.join("keys")
     }
 
-    /// Calls `work` with what a boot set of this repository is made of.
-    fn with_ingredients<T>(&self, work: impl FnOnce(&Ingredients<'_>, &SigningKey, &Path) -> Result<T>) -> Result<T> {
-        let agent = std::env::current_exe().context("cannot find this program")?;
+    /// Calls `work` with what a boot set of this repository is made of, for each of its architectures.
+    fn with_ingredients<T>(
+        &self,
+        mut work: impl FnMut(&Ingredients<'_>, &SigningKey, &Path) -> Result<T>,
+    ) -> Result<Vec<T>> {
         let authority = Authority::open(&self.keys())?;
         let key = SigningKey::open(&self.keys())?;
-        let ingredients =
-            Ingredients { agent: &agent, stage1: STAGE1, ca: authority.pem(), version: env!("CARGO_PKG_VERSION") };
-        work(&ingredients, &key, &cache()?)
+        let cache = cache()?;
+        let of = |architecture: &Architecture| {
+            let (agent, stage1) = programs(*architecture)?;
+            let ingredients = Ingredients {
+                architecture: *architecture,
+                agent: &agent,
+                stage1: &stage1,
+                ca: authority.pem(),
+                version: VERSION,
+            };
+            work(&ingredients, &key, &cache)
+        };
+        self.cluster.image.architectures.iter().map(of).collect()
     }
 
-    /// Builds the boot set; what has not changed is reused.
-    pub fn build(&self, refresh: bool, cancel: &Cancel, progress: &dyn Fn(&str)) -> Result<Built> {
+    /// Builds a boot set for each architecture; what has not changed is reused.
+    pub fn build(&self, refresh: bool, cancel: &Cancel, progress: &dyn Fn(&str)) -> Result<Vec<Built>> {
+        let shelf = self.shelf()?;
         self.with_ingredients(|ingredients, key, cache| {
-            let shelf = self.shelf()?;
             Ok(bramble_image::build(&self.cluster, ingredients, &shelf, key, cache, refresh, cancel, progress)?)
         })
     }
 
-    /// Whether the current boot set is what a build would make now.
-    pub fn set_is_current(&self) -> Result<bool> {
-        self.with_ingredients(|ingredients, key, cache| {
-            Ok(bramble_image::is_current(&self.cluster, ingredients, &self.shelf()?, key, cache)?)
-        })
+    /// Whether the current boot sets are what a build would make now.
+    pub fn sets_are_current(&self) -> Result<bool> {
+        let shelf = self.shelf()?;
+        let current = self.with_ingredients(|ingredients, key, cache| {
+            Ok(bramble_image::is_current(&self.cluster, ingredients, &shelf, key, cache)?)
+        })?;
+        Ok(current.into_iter().all(|current| current))
     }
+}
+
+/// The programs of a node of this architecture: its agent and its stage 1. For another one than this
+/// computer's, `bramble-ARCHITECTURE` lies beside this program, and tells its own stage 1; it has to
+/// run here, as have the programs of Debian's packages.
+fn programs(architecture: Architecture) -> Result<(PathBuf, Cow<'static, [u8]>)> {
+    let own = std::env::current_exe().context("cannot find this program")?;
+    let native = match std::env::consts::ARCH {
+        "x86_64" => Architecture::Amd64,
+        _ => Architecture::Arm64,
+    };
+    if architecture == native {
+        return Ok((own, STAGE1.into()));
+    }
+    let foreign = own.with_file_name(format!("bramble-{architecture}"));
+    if !foreign.exists() {
+        bail!(
+            "{} is missing: nodes of architecture {architecture} need bramble's program for it, beside this one",
+            foreign.display()
+        );
+    }
+    let tell = |word: &str| {
+        Command::new(&foreign).arg(word).run().map_err(|error| match error.failure {
+            Failure::CouldNotStart(_) => Error::CannotRun { architecture }.into(),
+            _ => anyhow::Error::new(error),
+        })
+    };
+    let version = tell("--version")?.text();
+    if version != format!("bramble {VERSION}") {
+        bail!("{} is {version}, this is bramble {VERSION}: take both from one release", foreign.display());
+    }
+    let stage1 = tell("stage1")?.stdout;
+    Ok((foreign, stage1.into()))
 }
 
 /// Where the state of a repository lies.

@@ -1,31 +1,27 @@
 //! The HTTP API: what booting machines and readers get on the wire, and what only the head's own
 //! machine may do, over a Unix socket.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use bramble_model::api::{Events, Explanation, NodeStatus, PowerAction, Problem, Status, Waiting, WorkloadStatus};
+use bramble_model::boot_set::Architecture;
 use bramble_model::names::Name;
 use bramble_model::timeline::What;
 use bramble_plan::explain::{Evidence, explain};
 use bramble_system::now;
 use serde::Deserialize;
-use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::timeline::Track;
-use crate::{Error, Head, boot_http, files, foreign, page, service};
+use crate::{Error, Head, boot_http, foreign, grub, http, page, service};
 
 /// The API's own description, OpenAPI 3.1.
 const OPENAPI: &str = include_str!("../../../docs/openapi.json");
@@ -52,7 +48,8 @@ fn booting() -> Router<Arc<Head>> {
         .route("/boot/script/{mac}", get(boot_http::script))
         .route("/boot/sets/{set}/{file}", get(boot_http::set_file))
         .route("/boot/files/{digest}", get(boot_http::file))
-        .route("/boot/loader/{name}", get(boot_http::loader))
+        .route("/boot/loader/{*name}", get(boot_http::loader))
+        .route("/grub/{*path}", get(grub::file))
         .route("/boot/profile/{profile}/{file}", get(foreign::boot_file))
         .route("/boot/profile/{profile}/files/{*path}", get(foreign::static_file))
         .route("/boot/seed/{boot}/{*path}", get(foreign::seed))
@@ -67,121 +64,9 @@ fn changing() -> Router<Arc<Head>> {
         .route("/v1/nodes/{node}/reinstall", post(reinstall))
 }
 
-/// The two ends of a connection: where a machine reached the head, and from where.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ends {
-    pub(crate) local: SocketAddrV4,
-    pub(crate) peer: SocketAddrV4,
-}
-
-impl Ends {
-    /// The HTTP service, as this machine reaches it.
-    pub(crate) fn http(&self, head: &Head) -> SocketAddrV4 {
-        head.cluster.network.http(*self.local.ip())
-    }
-}
-
-impl Connected<IncomingStream<'_, Doorway>> for Ends {
-    fn connect_info(stream: IncomingStream<'_, Doorway>) -> Self {
-        let v4 = |address| match address {
-            SocketAddr::V4(address) => address,
-            // The listener's own address is of version 4.
-            SocketAddr::V6(_) => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
-        };
-        let local = stream.io().local_addr().map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), v4);
-        Ends { local, peer: v4(*stream.remote_addr()) }
-    }
-}
-
-/// Connections that are not for [`files`], as they come.
-struct Doorway {
-    arrived: mpsc::Receiver<(TcpStream, SocketAddr)>,
-    address: SocketAddr,
-}
-
-impl axum::serve::Listener for Doorway {
-    type Io = TcpStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
-        match self.arrived.recv().await {
-            Some(connection) => connection,
-            // Who accepts has ended, and so has the head.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        Ok(self.address)
-    }
-}
-
-/// Accepts for ever: files are served at once, everything else goes through the doorway.
-async fn accept(
-    head: Arc<Head>,
-    listener: TcpListener,
-    doorway: mpsc::Sender<(TcpStream, SocketAddr)>,
-) -> std::convert::Infallible {
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            Some(ended) = connections.join_next(), if !connections.is_empty() => {
-                if let Err(error) = ended && error.is_panic() {
-                    std::panic::resume_unwind(error.into_panic());
-                }
-                continue;
-            }
-            accepted = listener.accept() => accepted,
-        };
-        // Out of file descriptors, say: the next one may work.
-        let Ok((stream, from)) = accepted else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let (head, doorway) = (Arc::clone(&head), doorway.clone());
-        connections.spawn(async move {
-            if let Some(stream) = files::serve(&head, stream).await {
-                // The head is ending where nobody takes it.
-                let _ = doorway.send((stream, from)).await;
-            }
-        });
-    }
-}
-
-/// Serves [`reading`] and [`booting`] at one address of the nodes' wires.
-pub(crate) async fn public(
-    head: Arc<Head>,
-    address: Ipv4Addr,
-    stop: CancellationToken,
-) -> Result<impl Future<Output = Result<(), Error>> + use<>, Error> {
-    let address = head.cluster.network.http(address);
-    let name = format!("HTTP ({address})");
-    let listener = TcpListener::bind(address).await.map_err(service(&name))?;
-    let routes = reading().merge(booting()).with_state(Arc::clone(&head));
-    let (sender, arrived) = mpsc::channel(64);
-    let doorway = Doorway { arrived, address: address.into() };
-    let serving = axum::serve(doorway, routes.into_make_service_with_connect_info::<Ends>());
-    let accepting = accept(head, listener, sender);
-    let served = until(stop, name, move |end| serving.with_graceful_shutdown(end.cancelled_owned()).into_future());
-    Ok(async move {
-        tokio::select! {
-            served = served => served,
-            never = accepting => match never {},
-        }
-    })
-}
-
-/// Serves until `stop` and a moment more: streams of layers may run for minutes, and whoever stops
-/// the head does not wait for them.
-async fn until<S: Future<Output = std::io::Result<()>>>(
-    stop: CancellationToken,
-    name: String,
-    serving: impl FnOnce(CancellationToken) -> S,
-) -> Result<(), Error> {
-    tokio::select! {
-        served = serving(stop.clone()) => served.map_err(service(&name)),
-        () = async { stop.cancelled().await; tokio::time::sleep(Duration::from_millis(300)).await } => Ok(()),
-    }
+/// What is served on the nodes' wires.
+pub(crate) fn public(head: Arc<Head>) -> Router {
+    reading().merge(booting()).with_state(head)
 }
 
 /// Serves everything on a Unix socket that only its owner may open.
@@ -202,8 +87,11 @@ pub(crate) fn control(
     let serving = axum::serve(listener, reading().merge(changing()).with_state(head));
     let path = path.to_owned();
     Ok(async move {
-        let served = until(stop, name, move |end| serving.with_graceful_shutdown(end.cancelled_owned()).into_future());
-        let served = served.await;
+        let ending = stop.clone().cancelled_owned();
+        let served = tokio::select! {
+            served = serving.with_graceful_shutdown(ending) => served.map_err(service(&name)),
+            () = http::ended(&stop) => Ok(()),
+        };
         // The next head makes its own.
         let _ = std::fs::remove_file(path);
         served
@@ -240,7 +128,7 @@ impl Head {
     }
 
     pub(crate) fn status(&self) -> Status {
-        let set = ["amd64", "arm64"].into_iter().find_map(|architecture| self.shelf.current(architecture).ok());
+        let set = Architecture::ALL.into_iter().find_map(|architecture| self.shelf.current(architecture).ok());
         let has_set = set.is_some();
         let waiting = self.waiting.list();
         let nodes = self.cluster.nodes.iter().map(|(name, node)| {

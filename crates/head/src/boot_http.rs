@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Path, Query, State};
-use axum::http::{HeaderMap, Response, StatusCode, header};
+use axum::http::{HeaderMap, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use bramble_image::BootSet;
 use bramble_model::names::{BootId, Digest, Mac, Name};
@@ -24,8 +24,8 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
 use crate::Head;
-use crate::api::Ends;
 use crate::foreign::{Answer, Handed};
+use crate::http::Ends;
 
 /// Bytes read from disk at a time.
 const CHUNK: usize = 256 << 10;
@@ -88,6 +88,16 @@ impl Head {
         })
     }
 
+    /// The boot set of this instruction set; or the reason why there is none.
+    pub(crate) fn set_for(&self, cpu: Cpu) -> Result<BootSet, String> {
+        let architecture = cpu.architecture().ok_or_else(|| {
+            format!(
+                "bramble's system is for amd64 and arm64, and this machine is {cpu}: give it a `[boot.NAME]` profile"
+            )
+        })?;
+        self.shelf.current(architecture).map_err(|error| error.to_string())
+    }
+
     /// Hands out a boot of bramble's own system, stored before it is told; or the reason why there is
     /// none. `tell` renders it for the loader.
     pub(crate) fn new_boot<T>(
@@ -98,7 +108,7 @@ impl Head {
         http: SocketAddrV4,
         tell: impl FnOnce(Arguments<'_>, &BootSet) -> T,
     ) -> Result<T, String> {
-        let set = self.shelf.current(architecture.as_str()).map_err(|error| error.to_string())?;
+        let set = self.set_for(architecture)?;
         let boot = BootId(hex(rand::random::<[u8; 16]>()));
         let nonce = hex(rand::random::<[u8; 16]>());
         let digest = Digest(Sha256::digest(nonce.as_bytes()).into());
@@ -156,12 +166,13 @@ pub(crate) async fn file(
     State(head): State<Arc<Head>>,
     Path(digest): Path<String>,
     Query(fetch): Query<Fetch>,
+    method: Method,
     headers: HeaderMap,
 ) -> Response<Body> {
     let Ok(digest) = digest.parse::<Digest>() else { return text(StatusCode::NOT_FOUND, "not a digest\n") };
     let path = head.shelf.file(&digest);
     let mut response = send_file(&path, &headers).await;
-    if response.status() == StatusCode::OK {
+    if response.status() == StatusCode::OK && method == Method::GET {
         head.fetching(&digest, fetch, std::fs::metadata(path).map_or(0, |data| data.len()));
     }
     if response.status().is_success() {
@@ -204,18 +215,31 @@ pub(crate) async fn send_file(path: &std::path::Path, headers: &HeaderMap) -> Re
     response
 }
 
-/// `GET /boot/loader/NAME`: a loader, for UEFI HTTP boot.
-pub(crate) async fn loader(State(head): State<Arc<Head>>, Path(name): Path<String>) -> Response<Body> {
-    let response = match head.loader(&name) {
-        Some(Content::Memory(bytes)) => Bytes::from_owner(bytes).into_response(),
+/// `GET /boot/loader/NAME`: a loader, for UEFI HTTP boot. Firmware asks for its size first (`HEAD`); shim
+/// asks for what lies beside it with a second slash.
+pub(crate) async fn loader(
+    State(head): State<Arc<Head>>,
+    ConnectInfo(ends): ConnectInfo<Ends>,
+    method: Method,
+    Path(name): Path<String>,
+) -> Response<Body> {
+    let name = name.trim_start_matches('/');
+    let (bytes, body) = match head.loader(name) {
+        Some(Content::Memory(bytes)) => (bytes.len() as u64, Body::from(Bytes::from_owner(bytes))),
         Some(Content::File { file, size }) => {
             let file = File::from_std(file.try_clone().expect("descriptors are left"));
-            let body = Body::from_stream(ReaderStream::with_capacity(file.take(size), CHUNK));
-            ([(header::CONTENT_LENGTH, size)], body).into_response()
+            (size, Body::from_stream(ReaderStream::with_capacity(file.take(size), CHUNK)))
         }
         None => return text(StatusCode::NOT_FOUND, "no such loader\n"),
     };
-    ([(header::CONTENT_TYPE, "application/efi")], response).into_response()
+    if method == Method::GET
+        && let Some((_, node)) = head.node_at(*ends.peer.ip())
+    {
+        head.loader_sent(node, name);
+        head.timeline.add(Some(node), What::HttpSent { file: name.to_owned(), bytes });
+    }
+    ([(header::CONTENT_TYPE, "application/efi".to_owned()), (header::CONTENT_LENGTH, bytes.to_string())], body)
+        .into_response()
 }
 
 /// What stage 1 reports.

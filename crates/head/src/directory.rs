@@ -15,7 +15,8 @@ use bramble_model::timeline::{Millis, Phase, What};
 use bramble_netboot::dhcp::{Lease, LeaseStore};
 use bramble_netboot::ipxe::Addresses;
 use bramble_netboot::tftp::{Content, End};
-use bramble_netboot::{Boot, Client, Cpu, Directory, Known, Sight, pi, uboot};
+use bramble_netboot::{Boot, Client, Cpu, Directory, Firmware, Known, Sight, pi, uboot};
+use bramble_plan::chain::Chain;
 use bramble_plan::hand_off::Give;
 use bramble_system::now;
 
@@ -59,7 +60,7 @@ impl Wire {
     }
 
     /// The file that this machine's present boot has, made now where there is none.
-    fn made(&self, mac: Mac, make: impl FnOnce() -> Option<String>) -> Option<Content> {
+    pub(crate) fn made(&self, mac: Mac, make: impl FnOnce() -> Option<String>) -> Option<Content> {
         let at = now();
         let mut made = self.made.lock().expect("no panic while held");
         made.retain(|_, (since, _)| *since + SAME_FILE > at);
@@ -97,18 +98,8 @@ impl Book {
         }
     }
 
-    /// The node that has this address: by what was heard on the wire, by its lease, or by its fixed one.
-    fn node_at(&self, address: Ipv4Addr) -> Option<(Mac, &Name)> {
-        let cluster = &self.0.cluster;
-        if let Some(mac) = self.0.wire.mac(address).or_else(|| neighbour(address)) {
-            return cluster.node_of(mac).map(|(name, _)| (mac, name));
-        }
-        let fixed = cluster.nodes.iter().find(|(_, node)| node.address == Some(address));
-        fixed.and_then(|(name, node)| Some((*node.macs.first()?, name)))
-    }
-
     fn of_set(&self, architecture: Cpu, find: impl Fn(&bramble_image::BootSet) -> Option<Artifact>) -> Option<Content> {
-        let set = self.0.shelf.current(architecture.as_str()).ok()?;
+        let set = self.0.set_for(architecture).ok()?;
         content(&self.0.shelf.file(&find(&set)?.sha256))
     }
 
@@ -118,37 +109,48 @@ impl Book {
             let mac = pi::prefix(path)?.replace('-', ":").parse::<Mac>().ok()?;
             self.0.cluster.node_of(mac).map(|(name, _)| (mac, name))
         };
-        let (mac, node) = self.node_at(from).or_else(by_prefix)?;
+        let (mac, node) = self.0.node_at(from).or_else(by_prefix)?;
         if self.0.cluster.nodes.get(node)?.boot.is_some() {
             return None;
         }
         match pi::file(path)? {
             // Without a system to boot nothing is answered, and the board goes on in its boot order.
             pi::File::Config => {
-                self.0.shelf.current(Cpu::Arm64.as_str()).ok()?;
+                self.0.set_for(Cpu::Arm64).ok()?;
                 Some(Content::Memory(pi::CONFIG.as_bytes().into()))
             }
             pi::File::Cmdline => {
-                let own = self.addresses(from, mac);
+                let own = self.0.addresses(from, mac);
                 let http = self.0.http_beside(from);
                 self.0.wire.made(mac, || {
                     let words = self.0.new_boot(node, mac, Cpu::Arm64, http, |arguments, _| arguments.render(&own));
                     Some(words.ok()? + "\n")
                 })
             }
-            pi::File::Kernel => self.of_set(Cpu::Arm64, |set| Some(set.manifest.kernel.clone())),
-            pi::File::Initrd => self.of_set(Cpu::Arm64, |set| Some(set.manifest.initrd.clone())),
-            pi::File::Firmware(name) => self.of_set(Cpu::Arm64, |set| {
-                set.manifest.firmware.iter().find(|file| file.name == name).map(|file| file.artifact.clone())
+            pi::File::Kernel => self.of_set(Cpu::Arm64, |set| {
+                Some(set.manifest.firmware(pi::KERNEL).unwrap_or(&set.manifest.kernel).clone())
             }),
+            pi::File::Initrd => self.of_set(Cpu::Arm64, |set| Some(set.manifest.initrd.clone())),
+            pi::File::Firmware(name) => self.of_set(Cpu::Arm64, |set| set.manifest.firmware(&name).cloned()),
         }
+    }
+}
+
+impl Head {
+    /// The node that has this address: by what was heard on the wire, by its lease, or by its fixed one.
+    pub(crate) fn node_at(&self, address: Ipv4Addr) -> Option<(Mac, &Name)> {
+        let cluster = &self.cluster;
+        if let Some(mac) = self.wire.mac(address).or_else(|| neighbour(address)) {
+            return cluster.node_of(mac).map(|(name, _)| (mac, name));
+        }
+        let fixed = cluster.nodes.iter().find(|(_, node)| node.address == Some(address));
+        fixed.and_then(|(name, node)| Some((*node.macs.first()?, name)))
     }
 
     /// What a machine knows of its network, for firmware that cannot say it to a kernel itself.
-    fn addresses(&self, from: Ipv4Addr, mac: Mac) -> Addresses {
-        let head = &self.0;
-        let subnet = head.subnets().iter().find(|subnet| subnet.contains(from));
-        let interface = head.interface_beside(from);
+    pub(crate) fn addresses(&self, from: Ipv4Addr, mac: Mac) -> Addresses {
+        let subnet = self.subnets().iter().find(|subnet| subnet.contains(from));
+        let interface = self.interface_beside(from);
         let mask = subnet.map_or_else(|| interface.mask(), |subnet| subnet.mask());
         let gateway = match subnet {
             Some(subnet) => subnet.router,
@@ -201,8 +203,14 @@ impl Directory for Book {
         });
         let boot = match efi {
             Some(profile) if self.0.give(name) == Some(Give::Profile) => Boot::File(foreign::efi_path(profile)),
-            _ => Boot::Loader,
+            _ => match client.firmware {
+                Some(Firmware::Uefi(_) | Firmware::UefiHttp(_)) if self.0.chain(name) == Chain::Signed => Boot::Signed,
+                _ => Boot::Loader,
+            },
         };
+        if let Some(Firmware::Ipxe(_)) = client.firmware {
+            self.0.loader_runs(name);
+        }
         Some(Known { node: name.clone(), boot })
     }
 
@@ -260,6 +268,9 @@ impl Directory for Book {
                 menu.ok()
             });
         }
+        if let Some(menu) = head.grub(path, from) {
+            return Some(menu);
+        }
         match path {
             uboot::KERNEL => self.of_set(Cpu::Arm64, |set| Some(set.manifest.kernel.clone())),
             uboot::INITRD => self.of_set(Cpu::Arm64, |set| Some(set.manifest.initrd.clone())),
@@ -268,7 +279,7 @@ impl Directory for Book {
     }
 
     fn read(&self, from: Ipv4Addr, path: &str, end: End) {
-        let node = self.node_at(from).map(|(_, node)| node);
+        let node = self.0.node_at(from).map(|(_, node)| node);
         let file = path.to_owned();
         let what = match end {
             End::Sent { bytes } => {
@@ -284,6 +295,9 @@ impl Directory for Book {
                 if let (Some(_), Some(node)) = (foreign::profile_of_efi(path), node) {
                     self.0.handed(node);
                     return;
+                }
+                if let Some(node) = node {
+                    self.0.loader_sent(node, &file);
                 }
                 // Each counts: a loader that is fetched again and again is a loop.
                 self.0.timeline.add(node, What::TftpSent { file, bytes });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path as UrlPath, Query, State};
-use axum::http::{Response, StatusCode, header};
+use axum::http::{Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use bramble_model::names::{BootId, Mac, Name};
 use bramble_model::repository::{Profile, Source, Starts};
@@ -17,8 +17,8 @@ use bramble_plan::hand_off::{Give, Record};
 use minijinja::{Environment, UndefinedBehavior, context};
 use serde::{Deserialize, Serialize};
 
-use crate::api::Ends;
 use crate::boot_http::{hex, send_file, text};
+use crate::http::Ends;
 use crate::{Error, Head};
 
 /// The path of a profile's UEFI program, over TFTP and below `/boot/` over HTTP.
@@ -185,6 +185,7 @@ pub(crate) async fn boot_file(
     State(head): State<Arc<Head>>,
     UrlPath((profile, file)): UrlPath<(String, String)>,
     Query(of): Query<OfBoot>,
+    method: Method,
     headers: axum::http::HeaderMap,
 ) -> Response<Body> {
     let Some(found) = profile.parse::<Name>().ok().and_then(|name| head.cluster.boots.get(&name)) else {
@@ -204,6 +205,7 @@ pub(crate) async fn boot_file(
     };
     let response = send_file(path, &headers).await;
     if last
+        && method == Method::GET
         && response.status().is_success()
         && let Some(node) = of.boot.as_deref().and_then(|boot| head.foreign_of_boot(boot))
     {
@@ -291,13 +293,8 @@ pub(crate) async fn pixiecore(
         Ok(Some(Answer::Disk)) => Err("it boots its disk\n".to_owned()),
         Ok(None) => {
             let made = head.new_boot(node, mac, bramble_netboot::Cpu::Amd64, http, |arguments, set| {
-                let file =
-                    |digest, name| format!("http://{http}/boot/files/{digest}?boot={}&name={name}", arguments.boot);
-                Handed {
-                    kernel: file(set.manifest.kernel.sha256, "kernel"),
-                    initrds: vec![file(set.manifest.initrd.sha256, "initrd")],
-                    cmdline: arguments.render(&ipxe::Addresses::ipxe()),
-                }
+                let [kernel, initrd] = arguments.files(&set.manifest.kernel.sha256, &set.manifest.initrd.sha256);
+                Handed { kernel, initrds: vec![initrd], cmdline: arguments.render(&ipxe::Addresses::ipxe()) }
             });
             made.map_err(|reason| reason + "\n")
         }

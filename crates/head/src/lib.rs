@@ -16,6 +16,8 @@ pub mod ca;
 mod directory;
 mod files;
 mod foreign;
+mod grub;
+mod http;
 mod interface;
 mod page;
 mod reconcile;
@@ -33,7 +35,7 @@ use bramble_image::Shelf;
 use bramble_model::names::Name;
 use bramble_model::repository::{Cluster, Dhcp, PowerKind, Subnet};
 use bramble_netboot::dhcp::{Interface, Leases, Pool, Server};
-use bramble_netboot::{BootServer, arp, ipxe, router, tftp};
+use bramble_netboot::{BootServer, Cpu, arp, ipxe, router, tftp};
 use bramble_power::Driver;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -110,6 +112,7 @@ struct Head {
     /// Never empty; the first is the one that the agents dial.
     interfaces: Vec<Interface>,
     wire: directory::Wire,
+    chains: grub::Chains,
     strangers: strangers::Strangers,
     /// The loaders that TFTP and HTTP hand out.
     loaders: BTreeMap<String, Arc<[u8]>>,
@@ -135,17 +138,15 @@ impl Head {
         self.cluster.network.http(self.interface_beside(address).address)
     }
 
-    /// The loader of this name: of this machine, or of the boot set for arm64.
+    /// The loader of this name: of this machine, or of the boot set that it is for.
     fn loader(&self, name: &str) -> Option<tftp::Content> {
         if let Some(bytes) = self.loaders.get(name) {
             return Some(tftp::Content::Memory(Arc::clone(bytes)));
         }
-        if !ipxe::LOADERS.contains(&name) {
-            return None;
-        }
-        let set = self.shelf.current("arm64").ok()?;
-        let file = set.manifest.firmware.iter().find(|file| file.name == name)?;
-        directory::content(&self.shelf.file(&file.artifact.sha256))
+        let cpu =
+            bramble_netboot::grub::program(name).or_else(|| (name == ipxe::UEFI_ARM64_LOADER).then_some(Cpu::Arm64))?;
+        let set = self.set_for(cpu).ok()?;
+        directory::content(&self.shelf.file(&set.manifest.firmware(name)?.sha256))
     }
 
     /// The subnets of full DHCP.
@@ -197,6 +198,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Erro
         agents: Agents::default(),
         interfaces,
         wire: directory::Wire::default(),
+        chains: grub::Chains::default(),
         strangers,
         loaders: loaders()?,
         power,
@@ -268,7 +270,7 @@ async fn start(
     }
     parts.spawn(keep(strangers::Strangers::keep(Arc::clone(head), stop.clone())));
     for interface in &head.interfaces {
-        parts.spawn(api::public(Arc::clone(head), interface.address, stop.clone()).await?);
+        parts.spawn(http::serve(Arc::clone(head), interface.address, stop.clone()).await?);
         parts.spawn(agents::listen(Arc::clone(head), interface.address, stop.clone()).await?);
     }
     parts.spawn(api::control(Arc::clone(head), &state.join("head.sock"), stop.clone())?);

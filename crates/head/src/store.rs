@@ -7,6 +7,7 @@ use bramble_model::names::{Mac, Name};
 use bramble_model::timeline::Event;
 use bramble_netboot::dhcp::Lease;
 use bramble_plan::admission::Record;
+use bramble_plan::chain::Chain;
 use bramble_plan::hand_off;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
@@ -22,6 +23,8 @@ const LEASES: Table = TableDefinition::new("leases");
 const ADMISSIONS: Table = TableDefinition::new("admissions");
 /// Node → which other system it was handed.
 const HAND_OFFS: Table = TableDefinition::new("hand-offs");
+/// Which loaders run on a node.
+const CHAINS: Table = TableDefinition::new("chains");
 /// MAC → a machine that is not in the repository.
 const SEEN: Table = TableDefinition::new("seen");
 /// Single values by name.
@@ -53,7 +56,7 @@ impl Store {
             Database::builder().set_cache_size(4 << 20).create(path).map_err(|error| failed(error.into()))?;
         let store = Store { database, path: path.to_owned() };
         store.write(|transaction| {
-            for table in [LEASES, ADMISSIONS, HAND_OFFS, SEEN, FACTS] {
+            for table in [LEASES, ADMISSIONS, HAND_OFFS, CHAINS, SEEN, FACTS] {
                 transaction.open_table(table)?;
             }
             transaction.open_table(EVENTS)?;
@@ -157,6 +160,14 @@ impl Store {
         change: impl FnOnce(&mut hand_off::Record) -> T,
     ) -> Result<T, Error> {
         self.change(HAND_OFFS, node.as_str(), change)
+    }
+
+    pub(crate) fn chain(&self, node: &Name) -> Result<Chain, Error> {
+        self.one(CHAINS, node.as_str())
+    }
+
+    pub(crate) fn put_chain(&self, node: &Name, chain: Chain) -> Result<(), Error> {
+        self.put(CHAINS, &[(node.to_string(), chain)])
     }
 
     pub(crate) fn seen(&self) -> Result<Vec<Seen>, Error> {

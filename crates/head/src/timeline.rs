@@ -101,7 +101,9 @@ impl Track {
             What::PowerOn | What::PowerOff => true,
             // Firmware and loader both ask; later, asking means that the machine started again. Beside a
             // router that says what to boot, the script is the first that is heard of it.
-            What::Asked { .. } | What::TftpSent { .. } | What::ScriptServed { .. } => self.phase > Phase::Loader,
+            What::Asked { .. } | What::TftpSent { .. } | What::HttpSent { .. } | What::ScriptServed { .. } => {
+                self.phase > Phase::Loader
+            }
             _ => false,
         };
         if begins_anew {

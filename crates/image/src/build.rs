@@ -4,20 +4,22 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
 
-use bramble_model::boot_set::{FORM, Layer, Manifest};
+use bramble_model::boot_set::{Architecture, FORM, Layer, Manifest};
 use bramble_model::names::Digest;
 use bramble_model::repository::Cluster;
 use bramble_system::{Cancel, Command};
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
 
-use crate::recipe::{CMDLINE, Recipe};
+use crate::recipe::{self, Recipe};
 use crate::root::Root;
 use crate::signing::SigningKey;
 use crate::{Error, Shelf, initrd, site};
 
 /// What a boot set is made of beside the repository.
 pub struct Ingredients<'a> {
+    /// What the programs below run on.
+    pub architecture: Architecture,
     /// The static program that nodes run as their agent.
     pub agent: &'a Path,
     /// The static program that becomes `/init`.
@@ -34,8 +36,8 @@ pub struct Built {
     pub manifest: Manifest,
 }
 
-/// Builds the boot set of `cluster` onto `shelf`, reusing from `cache` what has not changed.
-/// `refresh` asks Debian for newer packages though the recipe is the same.
+/// Builds the boot set of `cluster` for the ingredients' architecture onto `shelf`, reusing from `cache`
+/// what has not changed. `refresh` asks Debian for newer packages though the recipe is the same.
 ///
 /// # Errors
 /// Whatever stops the build; the shelf then is as it was, and what was finished stays cached.
@@ -51,25 +53,26 @@ pub fn build(
     progress: &dyn Fn(&str),
 ) -> Result<Built, Error> {
     let _lock = lock(cache, progress)?;
-    let recipe = Recipe::of(cluster);
+    let recipe = Recipe::of(cluster, ingredients.architecture);
     let root = Root::of(&recipe, cache, refresh, cancel, progress)?;
     let site = site::layer(cluster, ingredients, cache, cancel, progress)?;
     progress("initrd and manifest");
     let program = program(ingredients, key);
     let drivers = File::open(root.drivers()).map_err(Error::file("cannot read drivers", &root.drivers()))?;
     let layer = |name: &str, path: &Path| Ok(Layer { name: name.to_owned(), artifact: shelf.take(path)? });
+    let firmware = root.firmware()?;
     let manifest = Manifest {
         form: FORM,
         cluster: cluster.name.clone(),
         version: ingredients.version.to_owned(),
         revision: revision(&cluster.root),
-        architecture: recipe.architecture.to_owned(),
+        architecture: recipe.architecture,
         suite: recipe.suite.clone(),
-        firmware: Vec::new(),
+        firmware: firmware.iter().map(|(name, path)| layer(name, path)).collect::<Result<_, Error>>()?,
         kernel: shelf.take(&root.kernel())?,
         initrd: shelf.take_stream(std::io::Read::chain(&program[..], drivers))?,
         layers: vec![layer("root", &root.layer())?, layer("site", &site)?],
-        cmdline: cmdline(cluster),
+        cmdline: cmdline(cluster, recipe.architecture),
         packages: root.facts.packages,
     };
     if cancel.is_cancelled() {
@@ -86,8 +89,8 @@ fn program(ingredients: &Ingredients<'_>, key: &SigningKey) -> Vec<u8> {
     program
 }
 
-fn cmdline(cluster: &Cluster) -> String {
-    format!("{CMDLINE} {}", cluster.image.cmdline).trim_end().to_owned()
+fn cmdline(cluster: &Cluster, architecture: Architecture) -> String {
+    format!("{} {}", recipe::cmdline(architecture), cluster.image.cmdline).trim_end().to_owned()
 }
 
 /// Whether the current boot set on `shelf` is what [`build`] would make now, without building.
@@ -101,7 +104,7 @@ pub fn is_current(
     key: &SigningKey,
     cache: &Path,
 ) -> Result<bool, Error> {
-    let recipe = Recipe::of(cluster);
+    let recipe = Recipe::of(cluster, ingredients.architecture);
     let Ok(set) = shelf.current(recipe.architecture) else { return Ok(false) };
     let Some(root) = Root::cached(&recipe, cache)? else { return Ok(false) };
     let Some(site) = site::cached(cluster, ingredients, cache)? else { return Ok(false) };
@@ -114,7 +117,7 @@ pub fn is_current(
     Ok(manifest.initrd.sha256 == digest(&initrd)
         && root_layer.artifact.sha256 == site::digest_of(&root.layer())?
         && site_layer.artifact.sha256 == site::digest_of(&site)?
-        && manifest.cmdline == cmdline(cluster))
+        && manifest.cmdline == cmdline(cluster, recipe.architecture))
 }
 
 /// One build at a time: two would make the same things beside each other.

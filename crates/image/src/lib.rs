@@ -5,11 +5,13 @@
 //! recipe ─ mmdebstrap ─▶ root.squashfs + kernel + drivers        slow, cached by its inputs
 //! agent + stock files + overlay + containers ─▶ site.squashfs    seconds
 //! stage 1 + verification key + drivers ─▶ initrd                 at once
+//! signed loaders, Raspberry Pi firmware ─ unpacked ─▶ files of their own   cached with the root
 //! all of them ─▶ manifest.json + signature ─▶ the shelf
 //! ```
 
 mod build;
 pub mod container;
+mod firmware;
 mod initrd;
 mod modules;
 mod recipe;
@@ -23,6 +25,7 @@ pub use shelf::{BootSet, Shelf, Swept};
 
 use std::path::{Path, PathBuf};
 
+use bramble_model::boot_set::Architecture;
 use bramble_system::{CommandError, Failure};
 
 /// The time that every file of a boot set carries, so that equal inputs give equal bytes:
@@ -48,10 +51,19 @@ pub enum Error {
     Fetch { url: String, reason: String, more: usize },
     #[error("stopped on request")]
     Cancelled,
-    #[error("there is no boot set for {architecture} yet: run `bramble image build`")]
-    NoBootSet { architecture: String },
+    #[error("there is no boot set for {architecture} yet: {}", how_to_make(*.architecture))]
+    NoBootSet { architecture: Architecture },
+    #[error("programs for {architecture} cannot be run on this computer, and the packages' own have to be")]
+    CannotRun { architecture: Architecture },
     #[error("no boot set begins with `{0}`: `bramble image ls` lists them")]
     NoSuchSet(String),
+}
+
+fn how_to_make(architecture: Architecture) -> String {
+    match architecture {
+        Architecture::Amd64 => "run `bramble image build`".into(),
+        other => format!("add \"{other}\" to `image.architectures` in bramble.toml and run `bramble image build`"),
+    }
 }
 
 fn others(more: usize) -> String {
@@ -75,6 +87,10 @@ impl Error {
                     Some("nothing was changed; what is ready is kept, so building again goes on from there".into())
                 }
             }
+            Error::CannotRun { .. } => Some(
+                "install QEMU's user emulation: `apt install qemu-user-binfmt` (Debian 12 and Ubuntu: `qemu-user-static`)"
+                    .into(),
+            ),
             Error::Fetch { .. } => Some(
                 "is the network away, or the mirror? nothing was changed: build again when `apt-get update` works"
                     .into(),

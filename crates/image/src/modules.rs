@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Drivers by path below `kernel/` of the module tree; a trailing slash takes a whole folder.
-pub(crate) const WANTED: [&str; 32] = [
+use bramble_model::boot_set::Architecture;
+
+/// Drivers of every architecture, by path below `kernel/` of the module tree; a trailing slash takes a whole folder.
+const WANTED: [&str; 31] = [
     // Network cards, and what stands between them and the wire.
     "drivers/net/ethernet/",
     "drivers/net/phy/",
@@ -41,8 +43,39 @@ pub(crate) const WANTED: [&str; 32] = [
     "fs/ext4/",
     // The checksum that ext4 asks the kernel's crypto interface for, by name and not as a module.
     "crypto/crc32c_generic",
-    "arch/x86/crypto/crc32c-intel",
 ];
+
+/// And of one architecture. Boards hide their network cards and USB ports behind clocks, regulators,
+/// pins and buses, each with a driver of its own.
+const WANTED_AMD64: [&str; 1] = ["arch/x86/crypto/crc32c-intel"];
+const WANTED_ARM64: [&str; 17] = [
+    "drivers/bus/",
+    "drivers/clk/",
+    "drivers/firmware/",
+    "drivers/gpio/",
+    "drivers/i2c/busses/",
+    "drivers/mailbox/",
+    "drivers/mfd/",
+    "drivers/mmc/host/",
+    "drivers/phy/",
+    "drivers/pinctrl/",
+    "drivers/regulator/",
+    "drivers/reset/",
+    "drivers/soc/",
+    "drivers/usb/dwc2/",
+    "drivers/usb/dwc3/",
+    "drivers/nvmem/",
+    "drivers/power/reset/",
+];
+
+/// The drivers that an initrd for this architecture carries.
+pub(crate) fn wanted(architecture: Architecture) -> impl Iterator<Item = &'static str> {
+    let more: &[&str] = match architecture {
+        Architecture::Amd64 => &WANTED_AMD64,
+        Architecture::Arm64 => &WANTED_ARM64,
+    };
+    WANTED.iter().chain(more).copied()
+}
 
 /// Ethernet families of data centres: over 100 Gbit/s, megabytes of driver each.
 const LEFT_OUT: [&str; 8] = [
@@ -58,7 +91,7 @@ const LEFT_OUT: [&str; 8] = [
 
 /// The modules to carry, as paths relative to the module tree, dependencies included.
 /// `dep` is the text of `modules.dep`, `softdep` that of `modules.softdep`.
-pub(crate) fn choose(dep: &str, softdep: &str) -> BTreeSet<String> {
+pub(crate) fn choose(architecture: Architecture, dep: &str, softdep: &str) -> BTreeSet<String> {
     let needs: BTreeMap<&str, Vec<&str>> = dep
         .lines()
         .filter_map(|line| line.split_once(':'))
@@ -76,7 +109,7 @@ pub(crate) fn choose(dep: &str, softdep: &str) -> BTreeSet<String> {
         })
         .collect();
     let mut chosen = BTreeSet::new();
-    let mut open: Vec<&str> = needs.keys().copied().filter(|path| wanted(path)).collect();
+    let mut open: Vec<&str> = needs.keys().copied().filter(|path| is_wanted(architecture, path)).collect();
     while let Some(path) = open.pop() {
         if chosen.insert(path.to_owned()) {
             open.extend(needs.get(path).into_iter().flatten());
@@ -86,10 +119,10 @@ pub(crate) fn choose(dep: &str, softdep: &str) -> BTreeSet<String> {
     chosen
 }
 
-fn wanted(path: &str) -> bool {
+fn is_wanted(architecture: Architecture, path: &str) -> bool {
     let Some(path) = path.strip_prefix("kernel/") else { return false };
     let file = |wanted: &str| path.strip_prefix(wanted).is_some_and(|rest| rest.starts_with(".ko"));
-    WANTED.iter().any(|wanted| if wanted.ends_with('/') { path.starts_with(wanted) } else { file(wanted) })
+    wanted(architecture).any(|wanted| if wanted.ends_with('/') { path.starts_with(wanted) } else { file(wanted) })
         && !LEFT_OUT.iter().any(|out| path.starts_with(out))
 }
 
@@ -134,14 +167,14 @@ mod tests {
 
     #[test]
     fn drivers_come_with_what_they_need_and_nothing_else() {
-        let chosen = choose(DEP, "# soft dependencies\nsoftdep ext4 pre: crc32c\n");
+        let chosen = choose(Architecture::Amd64, DEP, "# soft dependencies\nsoftdep ext4 pre: crc32c\n");
         let names: Vec<String> = chosen.iter().map(|path| name_of(path)).collect();
         assert_eq!(names, ["r8169", "libphy", "realtek", "virtio_net", "ext4", "crc32c", "failover"]);
     }
 
     #[test]
     fn aliases_of_other_modules_are_left_out() {
-        let chosen = choose(DEP, "");
+        let chosen = choose(Architecture::Amd64, DEP, "");
         let alias = "alias virtio:d00000001v* virtio_net\nalias snd-card-* snd\n";
         assert_eq!(aliases(alias, &chosen), "alias virtio:d00000001v* virtio_net\n");
     }

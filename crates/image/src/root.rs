@@ -3,19 +3,28 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufWriter, Read};
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bramble_model::boot_set::Package;
+use bramble_model::boot_set::{Architecture, Package};
 use bramble_system::{Cancel, Command, Failure, files};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::{LEFT_OUT, Recipe};
-use crate::{EPOCH, Error, initrd, modules};
+use crate::{EPOCH, Error, firmware, initrd, modules};
 
 /// Long enough for a slow line and a slow machine.
 const LIMIT: Duration = Duration::from_secs(3600);
+
+/// The folder of a cached root with what firmware fetches.
+const FIRMWARE: &str = "firmware";
+
+/// The kernel as a Raspberry Pi asks for it. Its firmware unpacks gzip, and has 30 s for each file;
+/// Debian's kernel for arm64 is not compressed, as other firmware wants it.
+const RASPBERRY_PI_KERNEL: &str = "kernel.img";
 
 /// Runs in the fresh root (`$1`). Host keys are each machine's own; the rest
 /// is what changes from build to build and nobody reads.
@@ -46,6 +55,19 @@ impl Root {
 
     pub(crate) fn drivers(&self) -> PathBuf {
         self.folder.join("drivers.cpio")
+    }
+
+    /// What firmware fetches before the kernel, by the name that it asks for, sorted.
+    pub(crate) fn firmware(&self) -> Result<BTreeMap<String, PathBuf>, Error> {
+        let folder = self.folder.join(FIRMWARE);
+        let doing = "cannot list the firmware's files";
+        let entries = fs::read_dir(&folder).map_err(Error::file(doing, &folder))?;
+        entries
+            .map(|entry| {
+                let entry = entry.map_err(Error::file(doing, &folder))?;
+                Ok((entry.file_name().to_string_lossy().into_owned(), entry.path()))
+            })
+            .collect()
     }
 
     /// The root of this recipe, where it has been made before.
@@ -91,10 +113,15 @@ impl Root {
 
 fn make(recipe: &Recipe, folder: &Path, cancel: &Cancel, progress: &dyn Fn(&str)) -> Result<Facts, Error> {
     let tree = folder.join("root.tar");
-    progress(&format!("Debian {}: {} packages and what they need", recipe.suite, recipe.packages.len()));
+    progress(&format!(
+        "Debian {} {}: {} packages and what they need",
+        recipe.suite,
+        recipe.architecture,
+        recipe.packages.len()
+    ));
     bootstrap(recipe, &tree, cancel)?;
     progress("kernel and drivers");
-    let found = read(&tree)?;
+    let found = read(recipe.architecture, &tree)?;
     let write = |name: &str, bytes: &[u8]| {
         let path = folder.join(name);
         files::replace(&path, bytes).map_err(Error::file("cannot write", &path))
@@ -104,6 +131,16 @@ fn make(recipe: &Recipe, folder: &Path, cancel: &Cancel, progress: &dyn Fn(&str)
     initrd::write_drivers(BufWriter::new(&mut drivers), &found.kernel_release, &found.drivers)
         .map_err(Error::file("cannot pack drivers", folder))?;
     write("drivers.cpio", &drivers)?;
+    progress("loaders and firmware");
+    let firmware = folder.join(FIRMWARE);
+    fs::create_dir(&firmware).map_err(Error::file("cannot make a folder", &firmware))?;
+    let fetched = firmware::fetch(recipe, &folder.join("firmware.tar"), cancel)?;
+    for (name, bytes) in found.device_trees.iter().chain(&fetched) {
+        write(&format!("{FIRMWARE}/{name}"), bytes)?;
+    }
+    if recipe.architecture == Architecture::Arm64 {
+        write(&format!("{FIRMWARE}/{RASPBERRY_PI_KERNEL}"), &gzip(&found.kernel))?;
+    }
     progress("root layer");
     squash(&tree, &folder.join("root.squashfs"), 15, cancel)?;
     fs::remove_file(&tree).map_err(Error::file("cannot remove", &tree))?;
@@ -115,13 +152,24 @@ fn make(recipe: &Recipe, folder: &Path, cancel: &Cancel, progress: &dyn Fn(&str)
 
 fn bootstrap(recipe: &Recipe, tree: &Path, cancel: &Cancel) -> Result<(), Error> {
     let left_out = LEFT_OUT.iter().map(|path| format!("--dpkgopt=path-exclude={path}"));
+    let more = left_out.chain([format!("--customize-hook={CLEAN}"), "--variant=essential".to_owned()]);
+    mmdebstrap(recipe, &recipe.packages, more, tree, cancel)
+}
+
+/// Runs mmdebstrap: these packages of the recipe's suite and architecture, as a tar archive.
+pub(crate) fn mmdebstrap(
+    recipe: &Recipe,
+    packages: &[String],
+    more: impl IntoIterator<Item = String>,
+    tree: &Path,
+    cancel: &Cancel,
+) -> Result<(), Error> {
     let output = Command::new("mmdebstrap")
-        .args(["--mode=unshare", "--variant=essential", "--format=tar"])
+        .args(["--mode=unshare", "--format=tar"])
         .arg(format!("--architectures={}", recipe.architecture))
-        .arg(format!("--include={}", recipe.packages.join(",")))
+        .arg(format!("--include={}", packages.join(",")))
         .arg("--aptopt=Apt::Install-Recommends \"false\"")
-        .args(left_out)
-        .arg(format!("--customize-hook={CLEAN}"))
+        .args(more)
         .arg(&recipe.suite)
         .arg(tree)
         .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
@@ -161,7 +209,16 @@ pub(crate) fn squash(tree: &Path, layer: &Path, level: u32, cancel: &Cancel) -> 
         .arg(layer)
         .args(["-tar", "-comp", "zstd", "-Xcompression-level", &level.to_string(), "-b", "256K"])
         .args(["-root-mode", "0755", "-root-uid", "0", "-root-gid", "0"])
-        .args(["-no-progress", "-quiet", "-exports", "-noappend", "-wildcards", "-e", "boot/*"])
+        .args([
+            "-no-progress",
+            "-quiet",
+            "-exports",
+            "-noappend",
+            "-wildcards",
+            "-e",
+            "boot/*",
+            "usr/lib/linux-image-*",
+        ])
         .input(tree)
         .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
         .limit(LIMIT)
@@ -176,22 +233,27 @@ struct Found {
     kernel: Vec<u8>,
     kernel_release: String,
     drivers: BTreeMap<String, Vec<u8>>,
+    device_trees: BTreeMap<String, Vec<u8>>,
     packages: Vec<Package>,
 }
 
-fn read(tree: &Path) -> Result<Found, Error> {
+fn read(architecture: Architecture, tree: &Path) -> Result<Found, Error> {
     let doing = "cannot read the root's archive";
     let file = File::open(tree).map_err(Error::file(doing, tree))?;
     let mut archive = tar::Archive::new(std::io::BufReader::with_capacity(1 << 20, file));
     let mut kernel = None;
     let mut modules_tree: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut device_trees = BTreeMap::new();
     let mut status = String::new();
     for entry in archive.entries().map_err(Error::file(doing, tree))? {
         let mut entry = entry.map_err(Error::file(doing, tree))?;
         let path = entry.path().map_err(Error::file(doing, tree))?.to_string_lossy().into_owned();
         let path = path.trim_start_matches("./");
-        let wanted =
-            path.starts_with("boot/vmlinuz-") || path.starts_with("usr/lib/modules/") || path == "var/lib/dpkg/status";
+        let device_tree = device_tree(path);
+        let wanted = path.starts_with("boot/vmlinuz-")
+            || path.starts_with("usr/lib/modules/")
+            || path == "var/lib/dpkg/status"
+            || device_tree.is_some();
         if !wanted || !entry.header().entry_type().is_file() {
             continue;
         }
@@ -201,6 +263,8 @@ fn read(tree: &Path) -> Result<Found, Error> {
             kernel = Some((release.to_owned(), bytes));
         } else if let Some(module) = path.strip_prefix("usr/lib/modules/") {
             modules_tree.insert(module.to_owned(), bytes);
+        } else if let Some(name) = device_tree {
+            device_trees.insert(name.to_owned(), bytes);
         } else {
             status = String::from_utf8_lossy(&bytes).into_owned();
         }
@@ -212,7 +276,7 @@ fn read(tree: &Path) -> Result<Found, Error> {
         Ok(String::from_utf8_lossy(bytes).into_owned())
     };
     let (dep, softdep, alias) = (text("modules.dep")?, text("modules.softdep")?, text("modules.alias")?);
-    let chosen = modules::choose(&dep, &softdep);
+    let chosen = modules::choose(architecture, &dep, &softdep);
     let mut drivers = BTreeMap::new();
     for path in &chosen {
         let bytes = modules_tree.remove(&format!("{kernel_release}/{path}")).ok_or(Error::Lacks("module it lists"))?;
@@ -221,7 +285,18 @@ fn read(tree: &Path) -> Result<Found, Error> {
     drivers.insert("modules.dep".into(), modules::dependencies(&dep, &chosen).into_bytes());
     drivers.insert("modules.alias".into(), modules::aliases(&alias, &chosen).into_bytes());
     drivers.insert("modules.softdep".into(), softdep.into_bytes());
-    Ok(Found { kernel, kernel_release, drivers, packages: packages(&status) })
+    Ok(Found { kernel, kernel_release, drivers, device_trees, packages: packages(&status) })
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut writer = GzEncoder::new(Vec::new(), Compression::best());
+    writer.write_all(bytes).and_then(|()| writer.finish()).expect("memory takes what is written")
+}
+
+/// The name of a Raspberry Pi's device tree, among those that come with the kernel.
+fn device_tree(path: &str) -> Option<&str> {
+    let name = path.strip_prefix("usr/lib/linux-image-")?.split_once("/broadcom/")?.1;
+    (name.starts_with("bcm27") || name.starts_with("bcm28")).then_some(name).filter(|name| name.ends_with(".dtb"))
 }
 
 /// The installed packages, from dpkg's status file (Debian policy, section 5.1).

@@ -16,7 +16,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use bramble_model::boot_set::{Artifact, Manifest};
+use bramble_model::boot_set::{Architecture, Artifact, Manifest};
 use bramble_model::names::Digest;
 use bramble_system::files;
 use sha2::{Digest as _, Sha256};
@@ -67,17 +67,20 @@ impl Shelf {
         self.folder.join("sets").join(digest.to_string())
     }
 
-    /// The file that names the set for `architecture`, which is Debian's name of it.
-    fn current_file(&self, architecture: &str) -> PathBuf {
-        self.folder.join(if architecture == "amd64" { "current".to_owned() } else { format!("current-{architecture}") })
+    /// The file that names the set for `architecture`.
+    fn current_file(&self, architecture: Architecture) -> PathBuf {
+        self.folder.join(match architecture {
+            Architecture::Amd64 => "current".to_owned(),
+            other => format!("current-{other}"),
+        })
     }
 
     /// The set that nodes of this architecture are given.
     ///
     /// # Errors
     /// [`Error::NoBootSet`] before the first build.
-    pub fn current(&self, architecture: &str) -> Result<BootSet, Error> {
-        let none = || Error::NoBootSet { architecture: architecture.to_owned() };
+    pub fn current(&self, architecture: Architecture) -> Result<BootSet, Error> {
+        let none = || Error::NoBootSet { architecture };
         let text = fs::read_to_string(self.current_file(architecture)).map_err(|_| none())?;
         self.load(text.trim().parse().map_err(|_| none())?)
     }
@@ -112,7 +115,7 @@ impl Shelf {
         let manifest: Manifest = serde_json::from_slice(&bytes)
             .map_err(|error| Error::Malformed { path: path.clone(), problem: error.to_string() })?;
         let built = fs::metadata(&path).and_then(|data| data.modified()).map_err(Error::file("cannot read", &path))?;
-        let current = fs::read_to_string(self.current_file(&manifest.architecture));
+        let current = fs::read_to_string(self.current_file(manifest.architecture));
         let current = current.is_ok_and(|text| text.trim() == digest.to_string());
         Ok(BootSet { digest, manifest, built, current })
     }
@@ -178,7 +181,7 @@ impl Shelf {
             let _ = new.keep();
             files::sync_folder(&place).map_err(Error::file("cannot sync", &place))?;
         }
-        let current = self.current_file(&manifest.architecture);
+        let current = self.current_file(manifest.architecture);
         files::replace(&current, format!("{digest}\n").as_bytes())
             .map_err(Error::file("cannot name the current boot set", &current))?;
         Ok(digest)

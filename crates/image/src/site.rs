@@ -12,7 +12,7 @@ use bramble_model::repository::Cluster;
 use bramble_system::Cancel;
 use sha2::{Digest as _, Sha256};
 
-use crate::{EPOCH, Error, Ingredients, root};
+use crate::{EPOCH, Error, Ingredients, container, root};
 
 /// Counts up when the way a site layer is made changes.
 const VERSION: u32 = 1;
@@ -160,6 +160,9 @@ fn tree(cluster: &Cluster, ingredients: &Ingredients<'_>) -> Result<BTreeMap<Str
     tree.insert("etc/bramble/ca.pem".into(), Entry::Bytes(ingredients.ca.as_bytes().to_vec()));
     tree.insert("etc/resolv.conf".into(), Entry::Link("/run/bramble/resolv.conf".into()));
     for path in &cluster.image.containers {
+        if !container::runs_on(path, ingredients.architecture)? {
+            continue;
+        }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         tree.insert(format!("{CONTAINERS}/{name}"), Entry::File(path.clone(), false));
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use bramble_model::boot_set::Architecture;
 use bramble_system::{Command, Failure};
 
 /// How the machines run.
@@ -24,13 +25,17 @@ impl fmt::Display for Accelerator {
 }
 
 impl Accelerator {
-    /// QEMU's arguments. In emulation the model has to be plain, since with `max` some QEMU versions
+    /// QEMU's arguments for a machine of this architecture. In emulation the model has to be plain, since with `max` some QEMU versions
     /// break guest kernels, and an AMD one: guests then know themselves safe from Meltdown, keep
     /// one page table for kernel and programs, and a boot takes a sixth less than with Nehalem.
-    pub(crate) fn arguments(&self) -> [&'static str; 4] {
-        match self {
-            Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            Accelerator::Emulation(_) => ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "Opteron_G3,-svm"],
+    ///
+    /// KVM is asked of amd64 only, and what is not this computer's own architecture is always emulated.
+    pub(crate) fn arguments(&self, architecture: Architecture) -> [&'static str; 4] {
+        let emulated = "tcg,thread=multi,tb-size=256";
+        match (self, architecture) {
+            (Accelerator::Kvm, Architecture::Amd64) => ["-accel", "kvm", "-cpu", "host"],
+            (_, Architecture::Amd64) => ["-accel", emulated, "-cpu", "Opteron_G3,-svm"],
+            (_, Architecture::Arm64) => ["-accel", emulated, "-cpu", "cortex-a72"],
         }
     }
 

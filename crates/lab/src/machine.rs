@@ -4,18 +4,60 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use bramble_model::boot_set::Architecture;
 use bramble_model::names::Name;
-use bramble_model::repository::{EnginePart, LabFirmware, Node};
+use bramble_model::repository::{EnginePart, LabFirmware, LabMachine, Node};
 use tokio::process::{Child, Command};
 
 use crate::accelerator::Accelerator;
 use crate::{Error, Places, network};
 
-/// OVMF's code and variables, by distribution.
-const OVMF: [(&str, &str); 2] = [
+/// Code and variables of UEFI, by distribution. Those called `ms` have Microsoft's keys enrolled, and
+/// start nothing that is not signed by one of them.
+const OVMF: &[(&str, &str)] = &[
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
     ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
 ];
+const OVMF_SECURE: &[(&str, &str)] = &[
+    ("/usr/share/OVMF/OVMF_CODE_4M.ms.fd", "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"),
+    ("/usr/share/OVMF/OVMF_CODE.ms.fd", "/usr/share/OVMF/OVMF_VARS.ms.fd"),
+];
+const AAVMF: &[(&str, &str)] = &[
+    ("/usr/share/AAVMF/AAVMF_CODE.no-secboot.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"),
+    ("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"),
+];
+const AAVMF_SECURE: &[(&str, &str)] = &[("/usr/share/AAVMF/AAVMF_CODE.ms.fd", "/usr/share/AAVMF/AAVMF_VARS.ms.fd")];
+
+/// Where the firmware of this machine may be; nothing for a BIOS, which QEMU has itself.
+fn uefi(machine: &LabMachine) -> &'static [(&'static str, &'static str)] {
+    match (machine.architecture, machine.firmware) {
+        (_, LabFirmware::Bios) => &[],
+        (Architecture::Amd64, LabFirmware::UefiSecure) => OVMF_SECURE,
+        (Architecture::Amd64, _) => OVMF,
+        (Architecture::Arm64, LabFirmware::UefiSecure) => AAVMF_SECURE,
+        (Architecture::Arm64, _) => AAVMF,
+    }
+}
+
+/// The program that is a computer of this architecture, and the Debian package of its UEFI.
+fn qemu(architecture: Architecture) -> (&'static str, &'static str) {
+    match architecture {
+        Architecture::Amd64 => ("qemu-system-x86_64", "ovmf"),
+        Architecture::Arm64 => ("qemu-system-aarch64", "qemu-efi-aarch64"),
+    }
+}
+
+/// QEMU's board. UEFI keeps its keys from the system where only the processor's system management
+/// mode may write its variables.
+fn board(machine: &LabMachine) -> &'static [&'static str] {
+    match (machine.architecture, machine.firmware) {
+        (Architecture::Amd64, LabFirmware::UefiSecure) => {
+            &["-machine", "q35,usb=off,vmport=off,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"]
+        }
+        (Architecture::Amd64, _) => &["-machine", "q35,usb=off,vmport=off"],
+        (Architecture::Arm64, _) => &["-machine", "virt,usb=off"],
+    }
+}
 
 /// Emulated processors are more than this computer has. A manager's come first then: its workers
 /// have no Swarm to join before it is up.
@@ -25,6 +67,7 @@ const YIELDING: u8 = 10;
 pub(crate) struct Machine {
     pub(crate) node: Name,
     pub(crate) firmware: LabFirmware,
+    architecture: Architecture,
     pub(crate) console: PathBuf,
     arguments: Vec<String>,
     /// How much it yields to the other machines, nice(2).
@@ -54,15 +97,18 @@ impl Machine {
         File::create(&console).map_err(Error::io("cannot make the console's file"))?;
         let tap = format!("tap{index}");
         network::tap(&tap, bridge)?;
-        let mut arguments: Vec<String> = accelerator.arguments().iter().map(|text| (*text).to_owned()).collect();
+        let plain = accelerator.arguments(declared.machine.architecture);
+        let plain = plain.iter().chain(board(&declared.machine));
+        let mut arguments: Vec<String> = plain.map(|text| (*text).to_owned()).collect();
         let mac = declared.macs.first().map(ToString::to_string).unwrap_or_default();
-        // The card's own ROM is iPXE, also for UEFI: it would boot in HTTP boot's place.
-        let rom = if declared.machine.firmware == LabFirmware::UefiHttp { ",romfile=" } else { "" };
+        // The card's own ROM is iPXE, also for UEFI on amd64: it would boot in HTTP boot's place, and is
+        // not signed.
+        let own_rom = matches!(declared.machine.firmware, LabFirmware::Bios | LabFirmware::Uefi)
+            && declared.machine.architecture == Architecture::Amd64;
+        let rom = if own_rom { "" } else { ",romfile=" };
         let more = [
             "-name".to_owned(),
             node.to_string(),
-            "-machine".into(),
-            "q35,usb=off,vmport=off".into(),
             "-nodefaults".into(),
             "-display".into(),
             "none".into(),
@@ -90,11 +136,12 @@ impl Machine {
                 arguments.extend(["-fw_cfg".into(), format!("name=opt/org.tianocore/{version},string=no")]);
             }
         }
-        if declared.machine.firmware != LabFirmware::Bios {
-            let (code, variables) = OVMF
-                .iter()
-                .find(|(code, _)| std::path::Path::new(code).exists())
-                .ok_or_else(|| Error::Ended("UEFI firmware is missing: install the package `ovmf`".into()))?;
+        let known = uefi(&declared.machine);
+        if !known.is_empty() {
+            let (_, package) = qemu(declared.machine.architecture);
+            let missing = || Error::Ended(format!("UEFI firmware is missing: install the package `{package}`"));
+            let (code, variables) =
+                known.iter().find(|(code, _)| std::path::Path::new(code).exists()).ok_or_else(missing)?;
             let own = folder.join("variables.fd");
             fs::copy(variables, &own).map_err(Error::io("cannot copy the firmware's variables"))?;
             arguments.extend([
@@ -108,7 +155,8 @@ impl Machine {
             (Accelerator::Emulation(_), EnginePart::Worker) => YIELDING,
             _ => 0,
         };
-        Ok(Machine { node: node.clone(), firmware: declared.machine.firmware, console, arguments, nice, process: None })
+        let LabMachine { firmware, architecture, .. } = declared.machine;
+        Ok(Machine { node: node.clone(), firmware, architecture, console, arguments, nice, process: None })
     }
 
     /// The process, while the machine is on. A machine that switched itself off is off.
@@ -128,15 +176,16 @@ impl Machine {
                 // QEMU's own complaints go behind what the machine printed.
                 let log =
                     File::options().append(true).open(&self.console).map_err(Error::io("cannot open the console"))?;
+                let (qemu, _) = qemu(self.architecture);
                 let process = Command::new("nice")
-                    .args(["-n", &self.nice.to_string(), "qemu-system-x86_64"])
+                    .args(["-n", &self.nice.to_string(), qemu])
                     .args(&self.arguments)
                     .stdin(Stdio::null())
                     .stdout(Stdio::null())
                     .stderr(log)
                     .kill_on_drop(true)
                     .spawn()
-                    .map_err(Error::io("cannot start qemu-system-x86_64"))?;
+                    .map_err(Error::io(format!("cannot start {qemu}")))?;
                 self.process = Some(process);
                 Ok(())
             }

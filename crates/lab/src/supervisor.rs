@@ -152,6 +152,7 @@ fn describe(machine: &mut Machine) -> Description {
             LabFirmware::Bios => "bios".into(),
             LabFirmware::Uefi => "uefi".into(),
             LabFirmware::UefiHttp => "uefi-http".into(),
+            LabFirmware::UefiSecure => "uefi-secure".into(),
         },
         process,
         console: machine.console.display().to_string(),

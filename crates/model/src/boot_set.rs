@@ -1,11 +1,38 @@
 //! The manifest of a boot set: what a node boots, by digest, signed as one file.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Digest, Name};
 
 /// The version of the manifest's form. Stage 1 refuses one it does not know.
 pub const FORM: u32 = 1;
+
+/// Instruction sets that boot sets are built for, by Debian's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Architecture {
+    Amd64,
+    Arm64,
+}
+
+impl Architecture {
+    pub const ALL: [Architecture; 2] = [Architecture::Amd64, Architecture::Arm64];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Architecture::Amd64 => "amd64",
+            Architecture::Arm64 => "arm64",
+        }
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
 
 /// What `manifest.json` in a boot set says. Its SHA-256 digest names the boot set;
 /// `manifest.json.minisig` beside it is the minisign signature over the same bytes.
@@ -18,15 +45,14 @@ pub struct Manifest {
     /// Git revision of the cluster repository, and `-dirty` where the tree had changes.
     /// `None` outside a git repository.
     pub revision: Option<String>,
-    /// Debian's name of the architecture: `amd64`, `arm64`.
-    pub architecture: String,
+    pub architecture: Architecture,
     pub suite: String,
     pub kernel: Artifact,
     pub initrd: Artifact,
     /// Read-only squashfs layers, the lowest first.
     pub layers: Vec<Layer>,
-    /// What boards fetch before the kernel, by the name that they ask for: the firmware of Raspberry
-    /// Pis and device trees.
+    /// What firmware fetches before the kernel, by the name that it asks for: signed loaders, the
+    /// firmware of Raspberry Pis and device trees.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub firmware: Vec<Layer>,
     /// Kernel arguments that every node gets.
@@ -40,6 +66,11 @@ impl Manifest {
     pub fn artifacts(&self) -> impl Iterator<Item = &Artifact> {
         let named = self.layers.iter().chain(&self.firmware).map(|file| &file.artifact);
         [&self.kernel, &self.initrd].into_iter().chain(named)
+    }
+
+    /// What firmware fetches by this name.
+    pub fn firmware(&self, name: &str) -> Option<&Artifact> {
+        self.firmware.iter().find(|file| file.name == name).map(|file| &file.artifact)
     }
 
     /// Bytes that a node without a disk fetches to boot.
@@ -57,7 +88,7 @@ pub struct Artifact {
     pub size: u64,
 }
 
-/// A named file: one squashfs layer of the root, or a board's firmware.
+/// A named file: one squashfs layer of the root, a loader, or a board's firmware.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     /// Of layers `root` (Debian packages) or `site` (agent, stock files, overlay, containers).

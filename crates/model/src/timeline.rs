@@ -124,6 +124,11 @@ pub enum What {
         file: String,
         bytes: u64,
     },
+    /// A loader left by HTTP.
+    HttpSent {
+        file: String,
+        bytes: u64,
+    },
     /// Its firmware asked for a file that is not there.
     TftpMissing {
         file: String,
@@ -202,7 +207,7 @@ impl What {
         Some(match self {
             What::PowerOff => Phase::Off,
             What::PowerOn | What::Asked { .. } => Phase::Firmware,
-            What::TftpSent { .. } | What::ScriptServed { .. } => Phase::Loader,
+            What::TftpSent { .. } | What::HttpSent { .. } | What::ScriptServed { .. } => Phase::Loader,
             What::Fetching { file, .. } if file == "kernel" => Phase::Kernel,
             What::Stage1 { step, .. } if step == "switch-root" => Phase::System,
             What::Stage1 { .. } => Phase::Root,
@@ -250,6 +255,7 @@ impl What {
             What::AskedBootServer => "asked the boot server (port 4011)".into(),
             What::LookedForHead { address } => format!("looks for the head, from {address}"),
             What::NoLoader { firmware } => format!("nothing here boots {firmware}"),
+            What::HttpSent { file, bytes } => format!("fetched {file} over HTTP, {bytes} bytes"),
             What::TftpSent { file, bytes } => format!("fetched {file} over TFTP, {bytes} bytes"),
             What::TftpMissing { file } => format!("asked for {file}, which is not there"),
             What::TftpStopped { file, at, of, reason, .. } => {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bramble_model::boot_set::Architecture;
 use bramble_model::names::Mac;
 use dhcproto::v4::{DhcpOption, HType, Message, OptionCode};
 
@@ -34,6 +35,13 @@ impl Cpu {
             Cpu::Arm64 => "arm64",
             Cpu::Armhf => "armhf",
         }
+    }
+}
+
+impl Cpu {
+    /// As which bramble's own system knows it, if it runs on it.
+    pub fn architecture(self) -> Option<Architecture> {
+        Architecture::ALL.into_iter().find(|known| known.as_str() == self.as_str())
     }
 }
 

@@ -107,6 +107,13 @@ impl Addresses {
 }
 
 impl Arguments<'_> {
+    /// Where kernel and initrd of this boot are fetched.
+    pub fn files(&self, kernel: &Digest, initrd: &Digest) -> [String; 2] {
+        let Arguments { http, boot, .. } = self;
+        [(kernel, "kernel"), (initrd, "initrd")]
+            .map(|(digest, name)| format!("http://{http}/boot/files/{digest}?boot={boot}&name={name}"))
+    }
+
     pub fn render(&self, own: &Addresses) -> String {
         let Arguments { node, http, agent_port, boot, nonce, set, cmdline } = self;
         let Addresses { mac, address, mask, gateway, dns } = own;
@@ -132,12 +139,9 @@ impl Script<'_> {
     /// of the kernel's know it, that is the only one who could tell.
     pub fn render(&self) -> String {
         let Script { arguments, kernel, initrd } = self;
-        let Arguments { node, http, boot, .. } = arguments;
-        let files = format!("http://{http}/boot/files");
         let words = arguments.render(&Addresses::ipxe());
-        let kernel = format!("{files}/{kernel}?boot={boot}&name=kernel&card=${{netX/busid:hexraw}}");
-        let initrd = format!("{files}/{initrd}?boot={boot}&name=initrd");
-        start(node, &kernel, &words, &[initrd])
+        let [kernel, initrd] = arguments.files(kernel, initrd);
+        start(arguments.node, &format!("{kernel}&card=${{netX/busid:hexraw}}"), &words, &[initrd])
     }
 }
 

@@ -1,5 +1,5 @@
 //! The protocols that a machine without a system speaks: DHCP and proxyDHCP, TFTP, HTTP ranges,
-//! iPXE scripts and the IPv6 router question.
+//! iPXE scripts, GRUB menus and the IPv6 router question.
 //!
 //! Each protocol is a machine without sockets (bytes and `now` in, bytes and decisions out) and a
 //! thin file of sockets beside it. Who a machine is and what it boots is decided in one place,
@@ -8,6 +8,7 @@
 pub mod arp;
 pub mod client;
 pub mod dhcp;
+pub mod grub;
 pub mod ipxe;
 mod packet;
 pub mod pi;
@@ -53,6 +54,8 @@ pub struct Known {
 pub enum Boot {
     /// The loader for its firmware, which then asks for a script.
     Loader,
+    /// As [`Boot::Loader`], signed where the firmware is a UEFI.
+    Signed,
     /// This file, by its path here.
     File(String),
 }
@@ -87,6 +90,7 @@ impl BootServer {
     pub fn first_file(&self, client: &Client, boot: &Boot, directory: &dyn Directory) -> Option<String> {
         let firmware = client.firmware?;
         let loader = |firmware| ipxe::loader(firmware).filter(|name| directory.has_loader(name));
+        let shim = |cpu| grub::shim(cpu).filter(|name| *boot == Boot::Signed && directory.has_loader(name));
         let over_http = |path: &str| format!("http://{}/boot/loader/{path}", self.http);
         match (firmware, boot) {
             (Firmware::Ipxe(_), _) => Some(ipxe::script_url(self.http, client)),
@@ -94,8 +98,9 @@ impl BootServer {
             (Firmware::UBoot(_), _) => Some(uboot::BOOT_FILE.into()),
             (Firmware::Uefi(_), Boot::File(path)) => Some(path.clone()),
             (Firmware::UefiHttp(_), Boot::File(path)) => Some(format!("http://{}/boot/{path}", self.http)),
-            (Firmware::Bios | Firmware::Uefi(_), _) => loader(firmware).map(str::to_owned),
-            (Firmware::UefiHttp(cpu), _) => loader(Firmware::Uefi(cpu)).map(over_http),
+            (Firmware::Bios, _) => loader(firmware).map(str::to_owned),
+            (Firmware::Uefi(cpu), _) => shim(cpu).or_else(|| loader(firmware)).map(str::to_owned),
+            (Firmware::UefiHttp(cpu), _) => shim(cpu).or_else(|| loader(Firmware::Uefi(cpu))).map(over_http),
             (Firmware::Other(_), _) => None,
         }
     }

@@ -44,7 +44,7 @@ pub enum File {
 }
 
 /// Names that `config.txt` gives kernel and initrd.
-const KERNEL: &str = "kernel.img";
+pub const KERNEL: &str = "kernel.img";
 const INITRD: &str = "initrd.img";
 
 /// What `config.txt` says. The serial console costs nothing, and is where a headless board speaks.

@@ -136,10 +136,10 @@ impl Evidence<'_> {
                 cause(
                     "script-not-followed",
                     "it has its boot script and does not fetch the kernel",
-                    "see its console: iPXE writes there what it cannot do",
+                    "see its console: the loader writes there what it cannot do",
                 )
             } else {
-                waits("loader-starts", "iPXE is starting")
+                waits("loader-starts", "its loader is starting")
             };
         }
         let Some((name, since)) = ipxe.or(firmware) else { return self.unheard() };
@@ -153,13 +153,18 @@ impl Evidence<'_> {
         if self.ago(since) < MISSED {
             return waits("firmware-starts", format!("its firmware ({name}) is starting"));
         }
+        let sent = |what: &What| matches!(what, What::TftpSent { .. } | What::HttpSent { .. });
         if ipxe.is_none()
-            && let Some(What::TftpSent { file, .. }) = self.last_of(|what| matches!(what, What::TftpSent { .. }))
+            && let Some(What::TftpSent { file, .. } | What::HttpSent { file, .. }) = self.last_of(sent)
         {
             return cause(
                 "loader-silent",
                 format!("it has its loader ({file}), and the loader does not ask for its boot script"),
-                "see its console; a loader without a driver for the network card stays silent",
+                if name.starts_with("UEFI") {
+                    "see its console. Either the loader has no driver for the network card, or the firmware starts signed programs only (Secure Boot): then it is given signed ones when it asks again"
+                } else {
+                    "see its console; a loader without a driver for the network card stays silent"
+                },
             );
         }
         self.offers(name)
@@ -242,10 +247,51 @@ impl Evidence<'_> {
         )
     }
 
+    /// What UEFI says of a program that it does not start: nothing, and it asks again.
+    fn refused_program(&self, file: &str) -> Option<Cause> {
+        let sent = |what: &What| matches!(what, What::TftpSent { file: sent, .. } | What::HttpSent { file: sent, .. } if sent == file);
+        let at = self.events.iter().rposition(|event| sent(&event.what))?;
+        let asked = |event: &Event| match &event.what {
+            What::Asked { firmware, .. } => Some(firmware.starts_with("UEFI")),
+            _ => None,
+        };
+        // A loader that runs asks as itself.
+        if self.events[at..].iter().find_map(asked) != Some(true) {
+            return None;
+        }
+        match file {
+            "ipxe.efi" | "ipxe-arm64.efi" => Some(cause(
+                "secure-boot",
+                format!(
+                    "it fetched {file} and did not start it: its firmware starts signed programs only (Secure Boot)"
+                ),
+                "it is given Debian's signed loaders when it asks again: switch it on again if it does not by itself, or set `secure_boot = true` for it",
+            )),
+            "shimx64.efi" | "shimaa64.efi" => Some(cause(
+                "signed-loader-refused",
+                format!(
+                    "it fetched Debian's signed loader ({file}) and did not start it: its firmware does not know Microsoft's key for other systems' loaders"
+                ),
+                "allow the \"Microsoft 3rd-party UEFI CA\" in its firmware, or switch Secure Boot off there",
+            )),
+            "grubx64.efi" | "grubaa64.efi" => Some(cause(
+                "signed-loader-refused",
+                format!(
+                    "{file} did not start or could not reach the head: shim refuses what was revoked since it was signed"
+                ),
+                "build the boot set with `bramble image build --refresh`, for Debian's present loaders",
+            )),
+            _ => None,
+        }
+    }
+
     /// What TFTP transfers say.
     fn transfers(&self, firmware: Option<&str>) -> Option<Cause> {
-        let sent = |what: &What| matches!(what, What::TftpSent { .. });
-        if let Some(What::TftpSent { file, .. }) = self.last_of(sent) {
+        let sent = |what: &What| matches!(what, What::TftpSent { .. } | What::HttpSent { .. });
+        if let Some(What::TftpSent { file, .. } | What::HttpSent { file, .. }) = self.last_of(sent) {
+            if let Some(cause) = self.refused_program(file) {
+                return Some(cause);
+            }
             let fits = match (firmware, file.as_str()) {
                 (Some(firmware), "undionly.kpxe") => firmware.starts_with("BIOS"),
                 (Some(firmware), "ipxe.efi") => firmware.starts_with("UEFI x64"),

@@ -2,6 +2,7 @@
 //! time. No I/O, no clock, no randomness.
 
 pub mod admission;
+pub mod chain;
 pub mod changes;
 pub mod explain;
 pub mod hand_off;

@@ -92,7 +92,7 @@ mod tests {
             cluster: "lab".parse().expect("a name"),
             version: "1".into(),
             revision: None,
-            architecture: "amd64".into(),
+            architecture: bramble_model::boot_set::Architecture::Amd64,
             suite: "trixie".into(),
             kernel: artifact(),
             initrd: artifact(),

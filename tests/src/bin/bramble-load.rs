@@ -207,7 +207,7 @@ fn storm(machines: usize) {
         })
         .collect();
     let house = House::start_wide("full", Router::None, &nodes, &[]);
-    house.replace_kernel("amd64", &content("a kernel", KERNEL));
+    house.replace_kernel(bramble_model::boot_set::Architecture::Amd64, &content("a kernel", KERNEL));
     // What the wire itself takes: one machine alone, as often as there are machines.
     let alone = Instant::now();
     let first = power_on(&house.wire, &name(0), persona, &loaders, Trouble::default(), 1);

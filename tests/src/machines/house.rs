@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use bramble_model::boot_set::{Artifact, FORM, Layer, Manifest};
+use bramble_model::boot_set::{Architecture, Artifact, FORM, Layer, Manifest};
 use bramble_model::names::Digest;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -132,7 +132,7 @@ impl House {
     }
 
     /// The boot set of this architecture gets another kernel.
-    pub fn replace_kernel(&self, architecture: &str, bytes: &[u8]) {
+    pub fn replace_kernel(&self, architecture: Architecture, bytes: &[u8]) {
         shelve(&self.path().join(".bramble/image"), architecture, bytes);
     }
 
@@ -370,13 +370,13 @@ pub fn content(name: &str, size: usize) -> Vec<u8> {
 
 /// Puts a small boot set of each architecture onto a shelf.
 fn stock(shelf: &Path) {
-    for architecture in ["amd64", "arm64"] {
+    for architecture in Architecture::ALL {
         shelve(shelf, architecture, &content(&format!("{architecture} kernel"), 300_000));
     }
 }
 
 /// Puts a boot set onto a shelf, in its public form (`bramble_image::Shelf`).
-fn shelve(shelf: &Path, architecture: &str, kernel: &[u8]) {
+fn shelve(shelf: &Path, architecture: Architecture, kernel: &[u8]) {
     let take = |name: &str, bytes: &[u8]| {
         let sha256 = Digest(Sha256::digest(bytes).into());
         let path = shelf.join("files").join(sha256.to_string());
@@ -386,7 +386,7 @@ fn shelve(shelf: &Path, architecture: &str, kernel: &[u8]) {
     };
     let plain = |name: &str, size| take(name, &content(&format!("{architecture} {name}"), size));
     let mut firmware = Vec::new();
-    if architecture == "arm64" {
+    if architecture == Architecture::Arm64 {
         let names = ["bootcode.bin", "start.elf", "fixup.dat", "start4.elf", "fixup4.dat"];
         let trees = ["bcm2710-rpi-3-b.dtb", "bcm2711-rpi-4-b.dtb", "bcm2712-rpi-5-b.dtb"];
         firmware.extend(names.iter().chain(&trees).map(|name| plain(name, 40_000)));
@@ -397,7 +397,7 @@ fn shelve(shelf: &Path, architecture: &str, kernel: &[u8]) {
         cluster: "house".parse().expect("a name"),
         version: "test".into(),
         revision: None,
-        architecture: architecture.into(),
+        architecture,
         suite: "trixie".into(),
         kernel: take("kernel", kernel).artifact,
         initrd: plain("initrd", 200_000).artifact,
@@ -411,7 +411,7 @@ fn shelve(shelf: &Path, architecture: &str, kernel: &[u8]) {
     let place = shelf.join("sets").join(digest.to_string());
     fs::create_dir_all(&place).expect("a folder");
     fs::write(place.join("manifest.json"), bytes).expect("written");
-    let current = if architecture == "amd64" { "current" } else { "current-arm64" };
+    let current = if architecture == Architecture::Amd64 { "current" } else { "current-arm64" };
     fs::write(shelf.join(current), format!("{digest}\n")).expect("written");
 }
 

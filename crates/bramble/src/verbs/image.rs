@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::{Context, Result};
 use bramble_image::container::Program;
 use bramble_image::{Built, Error};
+use bramble_model::boot_set::Architecture;
 use bramble_system::Cancel;
 
 use crate::cli::{Exit, Place};
@@ -20,30 +21,33 @@ pub fn build(place: &Place, refresh: bool, json: bool) -> Result<Exit> {
     let start = Instant::now();
     let built = build_interruptibly(&workspace, refresh, json)?;
     if json {
-        screen::json(&serde_json::json!({ "digest": built.digest, "manifest": built.manifest }))?;
+        let sets: Vec<_> = built
+            .iter()
+            .map(|built| serde_json::json!({ "digest": built.digest, "manifest": built.manifest }))
+            .collect();
+        screen::json(&sets)?;
         return Ok(Exit::Done);
     }
-    let manifest = &built.manifest;
-    println!(
-        "boot set {}: kernel {}, initrd {}, {}; {} in all, {} packages, {:.1} s",
-        built.digest.short(),
-        megabytes(manifest.kernel.size),
-        megabytes(manifest.initrd.size),
-        manifest
-            .layers
-            .iter()
-            .map(|layer| format!("{} {}", layer.name, megabytes(layer.artifact.size)))
-            .collect::<Vec<_>>()
-            .join(", "),
-        megabytes(manifest.payload()),
-        manifest.packages.len(),
-        start.elapsed().as_secs_f64()
-    );
+    for Built { digest, manifest } in &built {
+        let layers: Vec<_> =
+            manifest.layers.iter().map(|layer| format!("{} {}", layer.name, megabytes(layer.artifact.size))).collect();
+        println!(
+            "boot set {} for {}: kernel {}, initrd {}, {}; {} in all, {} packages",
+            digest.short(),
+            manifest.architecture,
+            megabytes(manifest.kernel.size),
+            megabytes(manifest.initrd.size),
+            layers.join(", "),
+            megabytes(manifest.payload()),
+            manifest.packages.len(),
+        );
+    }
+    println!("built in {:.1} s", start.elapsed().as_secs_f64());
     Ok(Exit::Done)
 }
 
 /// Builds, and stops cleanly on Ctrl-C.
-pub fn build_interruptibly(workspace: &Workspace, refresh: bool, quiet: bool) -> Result<Built> {
+pub fn build_interruptibly(workspace: &Workspace, refresh: bool, quiet: bool) -> Result<Vec<Built>> {
     let cancel = Cancel::default();
     let (watcher, on_signal) = (runtime()?, cancel.clone());
     // A thread of its own, since the build blocks this one. The signal may never come: then the
@@ -83,11 +87,11 @@ pub fn list(place: &Place, json: bool) -> Result<Exit> {
     let rows: Vec<_> = sets
         .iter()
         .map(|set| {
-            let kernel = set.manifest.packages.iter().find(|package| package.name == "linux-image-amd64");
+            let kernel = set.manifest.packages.iter().find(|package| package.name.starts_with("linux-image-a"));
             vec![
                 format!("{}{}", set.digest.short(), if set.current { " *" } else { "" }),
                 ago(SystemTime::now().duration_since(set.built).unwrap_or_default()),
-                set.manifest.suite.clone(),
+                format!("{} {}", set.manifest.suite, set.manifest.architecture),
                 kernel.map_or_else(|| "?".into(), |kernel| kernel.version.clone()),
                 set.manifest.revision.clone().unwrap_or_else(|| "no git".into()),
                 megabytes(set.manifest.payload()),
@@ -106,7 +110,10 @@ pub fn inspect(set: Option<&str>, place: &Place, json: bool) -> Result<Exit> {
     let shelf = Workspace::open(place)?.shelf()?;
     let set = match set {
         Some(prefix) => shelf.find(prefix)?,
-        None => shelf.current("amd64")?,
+        None => {
+            let built = |architecture: &Architecture| shelf.current(*architecture).is_ok();
+            shelf.current(*Architecture::ALL.iter().find(|it| built(it)).unwrap_or(&Architecture::Amd64))?
+        }
     };
     if json {
         screen::json(&serde_json::json!({ "digest": set.digest, "current": set.current, "manifest": set.manifest }))?;
@@ -122,7 +129,7 @@ pub fn inspect(set: Option<&str>, place: &Place, json: bool) -> Result<Exit> {
     println!("command line  {}", manifest.cmdline);
     let rows: Vec<_> = [("kernel", &manifest.kernel), ("initrd", &manifest.initrd)]
         .into_iter()
-        .chain(manifest.layers.iter().map(|layer| (layer.name.as_str(), &layer.artifact)))
+        .chain(manifest.layers.iter().chain(&manifest.firmware).map(|layer| (layer.name.as_str(), &layer.artifact)))
         .map(|(name, artifact)| vec![name.to_owned(), megabytes(artifact.size), artifact.sha256.to_string()])
         .collect();
     print!("\n{}", screen::table(&["FILE", "SIZE", "SHA-256"], &rows));
@@ -146,9 +153,7 @@ pub fn pack(program: &Path, tag: &str, output: &Path) -> Result<Exit> {
     let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
     let name = program.file_name().and_then(|name| name.to_str()).context("the program's name is not UTF-8")?;
     let mut archive = Vec::new();
-    Program { tag, name, bytes: &bytes, architecture: "amd64" }
-        .write(&mut archive)
-        .context("cannot pack the program")?;
+    Program { tag, name, bytes: &bytes }.write(&mut archive).context("cannot pack the program")?;
     if let Some(folder) = output.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }

@@ -13,10 +13,13 @@ mod status;
 mod up;
 mod why;
 
+use std::io::Write as _;
+
 use anyhow::{Context, Result};
 
 use crate::cli::{Arguments, Exit, ImageVerb, LabVerb, NodeVerb, Verb};
 use crate::screen;
+use crate::workspace::STAGE1;
 
 /// The person pressed Ctrl-C; everything has been put away.
 #[derive(Debug)]
@@ -66,6 +69,10 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
             LabVerb::Inside { place, forward } => lab::inside(&place, &forward),
         },
         Verb::Agent => agent(),
+        Verb::Stage1 => {
+            std::io::stdout().write_all(STAGE1)?;
+            Ok(Exit::Done)
+        }
     }
 }
 

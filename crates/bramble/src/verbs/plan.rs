@@ -10,8 +10,11 @@ use crate::workspace::Workspace;
 
 pub async fn run(place: &Place, json: bool) -> Result<Exit> {
     let workspace = Workspace::open(place)?;
-    let set = workspace.shelf()?.current("amd64").ok().map(|set| set.digest.to_string());
-    let set_is_stale = set.is_some() && !workspace.set_is_current()?;
+    let shelf = workspace.shelf()?;
+    let architectures = &workspace.cluster.image.architectures;
+    let set = architectures.iter().find_map(|architecture| shelf.current(*architecture).ok());
+    let set = set.map(|set| set.digest.to_string());
+    let set_is_stale = set.is_some() && !workspace.sets_are_current()?;
     let mut workloads = Vec::new();
     for (name, workload) in &workspace.cluster.workloads {
         let bytes = std::fs::read(&workload.path)?;

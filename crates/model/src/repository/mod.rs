@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::boot_set::Architecture;
 use crate::names::{Mac, Name};
 pub use problem::{Problem, Problems, Severity};
 
@@ -120,11 +121,13 @@ pub fn mask(prefix: u8) -> Ipv4Addr {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     pub suite: String,
+    /// Sorted, each once, never empty.
+    pub architectures: Vec<Architecture>,
     /// Debian packages beyond those of the stock recipe and the engine.
     pub packages: Vec<String>,
     /// Folder whose files lie over the root, absolute.
     pub overlay: Option<PathBuf>,
-    /// OCI archives that every node has without a registry, absolute.
+    /// OCI archives that every node of their architecture has without a registry, absolute.
     pub containers: Vec<PathBuf>,
     /// Kernel arguments beyond those of the stock recipe.
     pub cmdline: String,
@@ -157,6 +160,8 @@ pub struct Node {
     pub address: Option<Ipv4Addr>,
     /// The other system that it runs.
     pub boot: Option<Name>,
+    /// Whether its firmware checks signatures; `None` where that is to be found out.
+    pub secure_boot: Option<bool>,
     pub power: PowerKind,
     pub machine: LabMachine,
 }
@@ -237,6 +242,7 @@ pub struct Check {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabMachine {
     pub firmware: LabFirmware,
+    pub architecture: Architecture,
     /// MiB.
     pub memory: u32,
     pub cpus: u32,
@@ -250,6 +256,8 @@ pub enum LabFirmware {
     Uefi,
     /// UEFI that boots over HTTP and not by PXE.
     UefiHttp,
+    /// UEFI with Microsoft's keys, that starts nothing unsigned.
+    UefiSecure,
 }
 
 impl Cluster {

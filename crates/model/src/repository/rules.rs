@@ -1,6 +1,6 @@
 //! The rules of a cluster: from [`written`] to [`Cluster`], every broken rule with its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::Ipv4Addr;
 use std::path::{Component, Path, PathBuf};
@@ -128,6 +128,7 @@ impl Rules<'_> {
                 self.source.problem(&["image", "suite"], format!("unknown suite `{suite}`")).near(suite, &SUITES);
             self.problems.push(problem);
         }
+        let architectures = self.architectures(image.architectures.as_deref());
         for (index, package) in image.packages.iter().enumerate() {
             // Debian policy, section 5.6.1.
             let valid = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"+-.".contains(&c);
@@ -152,11 +153,30 @@ impl Rules<'_> {
             .collect();
         Image {
             suite: suite.to_owned(),
+            architectures,
             packages: image.packages.clone(),
             overlay,
             containers,
             cmdline: image.cmdline.clone().unwrap_or_default(),
         }
+    }
+
+    fn architectures(&mut self, written: Option<&[String]>) -> Vec<Architecture> {
+        let Some(written) = written else { return vec![Architecture::Amd64] };
+        let words = Architecture::ALL.map(|known| (known.as_str(), known));
+        let found: BTreeSet<Architecture> = written
+            .iter()
+            .enumerate()
+            .map(|(at, word)| {
+                let key = ["image", "architectures", &at.to_string()];
+                self.word(&key, Some(word), "architecture", &words)
+            })
+            .collect();
+        if found.is_empty() {
+            self.wrong(&["image", "architectures"], "expected at least one architecture").help =
+                Some("write [\"amd64\"], [\"arm64\"] or both".into());
+        }
+        found.into_iter().collect()
     }
 
     /// A path that stays inside the repository.
@@ -264,8 +284,9 @@ impl Rules<'_> {
                 &[("hand", PowerKind::Hand), ("wake-on-lan", PowerKind::WakeOnLan)],
             );
             let machine = self.machine(name, &node.lab);
+            let secure_boot = node.secure_boot;
             let (Some(name), Ok(role)) = (self.name(&["nodes", name], name), node.role.parse()) else { continue };
-            found.insert(name, Node { macs: own, role, part, address, boot, power, machine });
+            found.insert(name, Node { macs: own, role, part, address, boot, secure_boot, power, machine });
         }
         found
     }
@@ -304,11 +325,23 @@ impl Rules<'_> {
     }
 
     fn machine(&mut self, name: &str, lab: &written::LabMachineSection) -> LabMachine {
+        let architecture = self.word(
+            &["nodes", name, "lab", "architecture"],
+            lab.architecture.as_deref(),
+            "architecture",
+            &Architecture::ALL.map(|known| (known.as_str(), known)),
+        );
+        let known = [
+            ("bios", LabFirmware::Bios),
+            ("uefi", LabFirmware::Uefi),
+            ("uefi-http", LabFirmware::UefiHttp),
+            ("uefi-secure", LabFirmware::UefiSecure),
+        ];
         let firmware = self.word(
             &["nodes", name, "lab", "firmware"],
             lab.firmware.as_deref(),
             "firmware",
-            &[("bios", LabFirmware::Bios), ("uefi", LabFirmware::Uefi), ("uefi-http", LabFirmware::UefiHttp)],
+            if architecture == Architecture::Arm64 { &known[1..] } else { &known },
         );
         let memory = lab.memory.unwrap_or(1536);
         if memory < 768 {
@@ -317,7 +350,8 @@ impl Rules<'_> {
                 "expected at least 768 MiB: the root and the engine live in memory",
             );
         }
-        LabMachine { firmware, memory, cpus: lab.cpus.unwrap_or(1).max(1), disk: lab.disk.unwrap_or(8).max(1) }
+        let (cpus, disk) = (lab.cpus.unwrap_or(1).max(1), lab.disk.unwrap_or(8).max(1));
+        LabMachine { firmware, architecture, memory, cpus, disk }
     }
 
     fn workloads(&mut self, workloads: &BTreeMap<String, written::WorkloadSection>) -> BTreeMap<Name, Workload> {

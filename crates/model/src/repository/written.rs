@@ -127,12 +127,15 @@ pub struct BootSection {
 pub struct ImageSection {
     /// Debian suite the root is built from. Default: "trixie".
     pub suite: Option<String>,
+    /// The nodes' instruction sets: "amd64", "arm64" or both. Default: ["amd64"].
+    pub architectures: Option<Vec<String>>,
     /// Debian packages to add.
     #[serde(default)]
     pub packages: Vec<String>,
     /// Folder of files laid over the root.
     pub overlay: Option<String>,
-    /// OCI archives that every node has without a registry.
+    /// OCI archives that every node has without a registry. Each goes to the nodes whose architecture
+    /// it is for.
     #[serde(default)]
     pub containers: Vec<String>,
     /// More kernel arguments.
@@ -187,6 +190,9 @@ pub struct NodeSection {
     pub address: Option<String>,
     /// One of [boot]: it runs another system. Its role has no part in the engine then.
     pub boot: Option<String>,
+    /// Whether its UEFI starts signed programs only (Secure Boot). Default: found out, at the cost of one
+    /// failed boot.
+    pub secure_boot: Option<bool>,
     /// How it is switched on: "hand" (default) or "wake-on-lan".
     pub power: Option<String>,
     /// The node as a virtual machine of the lab.
@@ -224,8 +230,11 @@ pub struct CheckSection {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LabMachineSection {
-    /// "bios" (default), "uefi", or "uefi-http": UEFI HTTP boot instead of PXE.
+    /// "bios" (default for amd64), "uefi", "uefi-http" (UEFI HTTP boot instead of PXE) or "uefi-secure"
+    /// (UEFI that starts nothing unsigned).
     pub firmware: Option<String>,
+    /// "amd64" (default) or "arm64", which has UEFI only.
+    pub architecture: Option<String>,
     /// MiB of memory. Default: 1536.
     pub memory: Option<u32>,
     /// Default: 1.

@@ -15,8 +15,9 @@ use super::{Content, End, ReadRequest, Refusal, Step, Transfer, parse_request};
 use crate::Directory;
 use crate::packet::set_option;
 
-/// Bytes of a transfer's stack; its packets are on the heap.
-const STACK: usize = 128 << 10;
+/// Bytes of a transfer's stack; its packets are on the heap. A file that is made for one boot goes through
+/// the head's store.
+const STACK: usize = 512 << 10;
 /// Packets that the kernel is given at once: 64 KB at most.
 const AT_ONCE: usize = 40;
 
@@ -62,18 +63,14 @@ pub async fn run(address: Ipv4Addr, directory: Arc<dyn Directory>, stop: Cancell
         if transfers.len() >= MOST || running.contains(&from) {
             continue;
         }
-        let Some(content) = directory.file(*client.ip(), &request.file) else {
-            let _ = socket.send_to(&Refusal::NotFound.packet(), from).await;
-            directory.read(*client.ip(), &request.file, End::Missing);
-            continue;
-        };
         running.insert(from);
         let directory = Arc::clone(&directory);
         let (done, ended) = oneshot::channel();
         // A thread of its own: lock step lives on the time between an answer and the next packet, and a
-        // thread that waits in `recv` has the shortest. Most of them sleep.
+        // thread that waits in `recv` has the shortest. Most of them sleep. And a file that has to be made
+        // holds nobody else up.
         let spawned = thread::Builder::new().name("tftp".into()).stack_size(STACK).spawn(move || {
-            match transfer(address, client, content, &request) {
+            match answer(address, client, &*directory, &request) {
                 Ok(end) => directory.read(*client.ip(), &request.file, end),
                 Err(error) => tracing::debug!(file = request.file, %client, %error, "no answer could be sent"),
             }
@@ -91,10 +88,18 @@ pub async fn run(address: Ipv4Addr, directory: Arc<dyn Directory>, stop: Cancell
     }
 }
 
-/// Sends one file, to its end.
-fn transfer(address: Ipv4Addr, to: SocketAddrV4, content: Content, request: &ReadRequest) -> io::Result<End> {
+/// Sends what was asked for, to its end.
+fn answer(address: Ipv4Addr, to: SocketAddrV4, directory: &dyn Directory, request: &ReadRequest) -> io::Result<End> {
+    // A port of its own is the transfer's name, also that of one that is refused (RFC 1350, section 4).
     let socket = UdpSocket::bind((address, 0))?;
     socket.connect(to)?;
+    match directory.file(*to.ip(), &request.file) {
+        Some(content) => transfer(&socket, content, request),
+        None => socket.send(&Refusal::NotFound.packet()).map(|_| End::Missing),
+    }
+}
+
+fn transfer(socket: &UdpSocket, content: Content, request: &ReadRequest) -> io::Result<End> {
     let (mut transfer, mut step) = Transfer::start(content, request, Instant::now());
     let mut buffer = [0; 2048];
     let mut waits = None;
@@ -103,7 +108,7 @@ fn transfer(address: Ipv4Addr, to: SocketAddrV4, content: Content, request: &Rea
         match step {
             Step::Over(end) => return Ok(end),
             Step::Wait => {}
-            Step::Send => segments.send(&socket, &transfer)?,
+            Step::Send => segments.send(socket, &transfer)?,
         }
         // Rounded up to what a socket counts in; a syscall only where the wait is another one.
         let left = transfer.deadline().saturating_duration_since(Instant::now()).max(Duration::from_millis(1));

@@ -326,3 +326,12 @@ fn every_phase_has_its_sentence_in_time_and_late() {
     }
     insta::assert_snapshot!(text);
 }
+
+#[test]
+fn a_firmware_that_starts_signed_programs_only() {
+    let mut events = vec![(90, asked("UEFI x64 PXE")), (80, sent("ipxe.efi")), (60, asked("UEFI x64 HTTP"))];
+    Case::new(Phase::Loader, events.clone()).is("secure-boot");
+    let shim = What::HttpSent { file: "shimx64.efi".into(), bytes: 900_000 };
+    events.extend([(50, shim), (30, asked("UEFI x64 PXE"))]);
+    Case::new(Phase::Loader, events).is("signed-loader-refused");
+}
