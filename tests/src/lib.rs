@@ -174,16 +174,32 @@ impl Lab {
 
     /// Kills the head as the kernel would when memory runs out, and waits for the next one.
     pub fn kill_head(&mut self) {
-        let state = self.repository.state();
-        let mut killed = 0;
-        for (pid, words) in processes() {
-            if words.iter().any(|word| word == "serve") && words.iter().any(|word| Path::new(word) == state) {
-                let kill = Command::new("kill").args(["-KILL", &pid.to_string()]).status().expect("kill starts");
-                killed += u32::from(kill.success());
-            }
-        }
-        assert_eq!(killed, 1, "one head");
+        let kill = Command::new("kill").args(["-KILL", &self.head().to_string()]).status().expect("kill starts");
+        assert!(kill.success(), "the head was killed");
         self.wait("the head is back", 60, |_| true);
+    }
+
+    /// The head's process.
+    fn head(&self) -> u32 {
+        let state = self.repository.state();
+        let is_head = |words: &[String]| {
+            words.iter().any(|word| word == "serve") && words.iter().any(|word| Path::new(word) == state)
+        };
+        let found: Vec<u32> =
+            processes().into_iter().filter(|(_, words)| is_head(words)).map(|(process, _)| process).collect();
+        let [head] = found[..] else { panic!("one head runs: {found:?}") };
+        head
+    }
+
+    /// Runs a program where the head is, in the lab's user and network namespace.
+    pub fn on_the_wire(&self, words: &[&str]) {
+        let head = self.head().to_string();
+        let entered = Command::new("nsenter")
+            .args(["--target", &head, "--user", "--net", "--preserve-credentials"])
+            .args(words)
+            .output()
+            .expect("nsenter starts");
+        assert!(entered.status.success(), "{words:?}: {}", String::from_utf8_lossy(&entered.stderr));
     }
 }
 

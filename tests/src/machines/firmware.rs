@@ -271,7 +271,7 @@ impl Machine<'_> {
         let addresses: Vec<&Answer> = offers.iter().filter(|offer| !offer.yiaddr.is_unspecified()).collect();
         let boots: Vec<&Answer> = offers
             .iter()
-            .filter(|offer| offer.boots() && dhcp.needs.iter().all(|need| has(*need, offer, dhcp)))
+            .filter(|offer| offer.boots() && dhcp.needs.iter().all(|need| is_met(*need, offer, dhcp)))
             .collect();
         let own = addresses.iter().find(|offer| boots.iter().any(|boot| std::ptr::eq(*boot, **offer)));
         let own = own.or_else(|| addresses.first())?;
@@ -420,7 +420,8 @@ impl Machine<'_> {
             // A loader that is given itself again would load itself for ever.
             return Err(format!("iPXE was given `{}`, not a script", found.file));
         }
-        let mut url = found.file;
+        // Settings are filled in in a boot file's name as well.
+        let mut url = self.expand(&found.file);
         // Scripts that chain to scripts.
         for _ in 0..20 {
             let script = self.http(&url)?.ok_or("the script is not there")?;
@@ -646,7 +647,14 @@ fn discovery_control(offer: &Answer) -> u8 {
     0
 }
 
-/// Whether an offer has what a firmware needs.
+/// Whether an offer has what a firmware needs. A router's own offer with a file and no option 60 is no
+/// offer of PXE but of BOOTP (RFC 951), which every network boot firmware takes as it is.
+fn is_met(need: Need, offer: &Answer, dhcp: &Dhcp) -> bool {
+    let plain = !offer.yiaddr.is_unspecified() && !offer.options.contains_key(&60);
+    let of_pxe = [Need::DiscoveryControl, Need::NoOption43, Need::ClassPxe, Need::Uuid].contains(&need);
+    (plain && of_pxe) || has(need, offer, dhcp)
+}
+
 fn has(need: Need, offer: &Answer, dhcp: &Dhcp) -> bool {
     let vendor = offer.options.get(&43).map(Vec::as_slice).unwrap_or_default();
     let text = |text: &[u8]| vendor.windows(text.len()).any(|part| part == text);

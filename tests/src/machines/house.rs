@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bramble_model::boot_set::{Architecture, Artifact, FORM, Layer, Manifest};
 use bramble_model::names::Digest;
+use bramble_netboot::recipe;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -42,6 +43,8 @@ pub enum Router {
     /// One whose offer names a boot file of the head's, for everyone.
     DnsmasqWithBootFile(&'static str),
     Kea,
+    /// One that says what to boot, by `bramble router-recipe kea`.
+    KeaWithRecipe,
     Udhcpd,
 }
 
@@ -70,8 +73,8 @@ impl House {
         Self::start_on((16, "10.77.1.0-10.77.250.0", ""), dhcp, router, machines, files)
     }
 
-    /// As [`House::start`] in full DHCP, with two more subnets: 10.79.0.0/24 on a wire of the head's own,
-    /// and 10.78.0.0/24 behind a DHCP relay. Gives both wires.
+    /// As [`House::start`] in full DHCP, with two more subnets: 10.79.0.0/24 on VLAN 7 of another cable of
+    /// the head's, and 10.78.0.0/24 behind a DHCP relay. Gives both wires.
     pub fn start_with_more_wires(machines: &str) -> (Self, Wire, Wire) {
         let bridge = |name: &str, tap: &str| {
             ip(&["link", "add", name, "type", "bridge", "stp_state", "0", "forward_delay", "0"]);
@@ -80,8 +83,24 @@ impl House {
             ip(&["link", "set", tap, "master", name, "up"]);
             wire
         };
-        let second = bridge("eth1", "machines1");
-        ip(&["address", "add", "10.79.0.1/24", "dev", "eth1"]);
+        // The head's end is tagged; the other is a switch, whose machines' ports are not.
+        let second = bridge("switch", "machines1");
+        ip(&["link", "add", "cable", "type", "veth", "peer", "name", "trunk"]);
+        let vlan = |end: &str, name: &str| {
+            ip(&["link", "set", end, "up"]);
+            let words = ["link", "add", "link", end, "name", name, "type", "vlan", "id", "7"];
+            Command::new("ip").args(words).stderr(Stdio::null()).status().expect("ip starts").success()
+        };
+        if !(vlan("cable", "eth1.7") && vlan("trunk", "trunk.7")) {
+            eprintln!("      this kernel has no VLANs: the second wire is not tagged");
+            ip(&["link", "set", "cable", "down"]);
+            ip(&["link", "set", "cable", "name", "eth1.7"]);
+            ip(&["link", "set", "trunk", "down"]);
+            ip(&["link", "set", "trunk", "name", "trunk.7"]);
+        }
+        ip(&["link", "set", "trunk.7", "master", "switch", "up"]);
+        ip(&["address", "add", "10.79.0.1/24", "dev", "eth1.7"]);
+        ip(&["link", "set", "eth1.7", "up"]);
         let attic = bridge("attic", "machines2");
         let subnets = "[network.subnets.second]\nsubnet = \"10.79.0.0/24\"\npool = \"10.79.0.100-10.79.0.199\"\n\n\
                        [network.subnets.attic]\nsubnet = \"10.78.0.0/24\"\npool = \"10.78.0.100-10.78.0.199\"\nrouter = \"10.78.0.1\"\n";
@@ -106,7 +125,7 @@ impl House {
         let folder = tempfile::Builder::new().prefix("bramble-house-").tempdir().expect("a temporary folder");
         let router = start_router(router, folder.path());
         let full = format!("subnet = \"10.77.0.0/{prefix}\"\npool = \"{pool}\"\nrouter = \"{ROUTER}\"\n");
-        let interfaces = if subnets.is_empty() { "\"eth0\"" } else { "[\"eth0\", \"eth1\"]" };
+        let interfaces = if subnets.is_empty() { "\"eth0\"" } else { "[\"eth0\", \"eth1.7\"]" };
         let text = format!(
             "[cluster]\nname = \"house\"\n\n[network]\ninterface = {interfaces}\ndhcp = \"{dhcp}\"\n{}\n{subnets}\n\
              [roles.worker]\nengine = \"worker\"\n\n[roles.other]\nengine = \"none\"\n\n{machines}",
@@ -284,14 +303,19 @@ fn start_router(router: Router, folder: &Path) -> Option<Child> {
             };
             words.split_whitespace().map(str::to_owned).chain([leases]).chain(file).collect()
         }
-        Router::Kea => {
-            let configuration = r#"{ "Dhcp4": {
+        Router::Kea | Router::KeaWithRecipe => {
+            let http = format!("{HEAD}:7080").parse().expect("an address");
+            let recipe = match router {
+                Router::KeaWithRecipe => format!("{},", recipe::recipe(recipe::Router::Kea, http)),
+                _ => String::new(),
+            };
+            let rest = r#"
                 "interfaces-config": { "interfaces": [ "router" ], "dhcp-socket-type": "raw" },
                 "lease-database": { "type": "memfile", "persist": false },
                 "valid-lifetime": 3600,
                 "subnet4": [ { "id": 1, "subnet": "10.77.0.0/24", "pools": [ { "pool": "10.77.0.100 - 10.77.0.240" } ],
                                "option-data": [ { "name": "routers", "data": "10.77.0.254" } ] } ] } }"#;
-            fs::write(peers().join("tmp/kea.json"), configuration).expect("written");
+            fs::write(peers().join("tmp/kea.json"), format!("{{ \"Dhcp4\": {{\n{recipe}\n{rest}")).expect("written");
             for needed in ["run/kea", "var/run/kea", "var/lib/kea"] {
                 fs::create_dir_all(peers().join(needed)).expect("a folder");
             }
