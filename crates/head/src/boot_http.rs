@@ -14,7 +14,6 @@ use bramble_model::names::{BootId, Digest, Mac, Name};
 use bramble_model::timeline::What;
 use bramble_netboot::Cpu;
 use bramble_netboot::ipxe::{self, Arguments, Script};
-use bramble_netboot::range::{Part, part};
 use bramble_netboot::tftp::Content;
 use bramble_system::now;
 use serde::Deserialize;
@@ -24,6 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
 use crate::Head;
+use crate::files::Served;
 use crate::foreign::{Answer, Handed};
 use crate::http::Ends;
 
@@ -191,14 +191,7 @@ pub(crate) async fn send_file(path: &std::path::Path, headers: &HeaderMap) -> Re
         return missing();
     };
     let range = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
-    let (status, start, length) = match part(range, size) {
-        Part::Whole => (StatusCode::OK, 0, size),
-        Part::Range { start, length } => (StatusCode::PARTIAL_CONTENT, start, length),
-        Part::Unsatisfiable => {
-            let range = [(header::CONTENT_RANGE, format!("bytes */{size}"))];
-            return (StatusCode::RANGE_NOT_SATISFIABLE, range).into_response();
-        }
-    };
+    let Served { status, start, length, range } = Served::of(range, size);
     if file.seek(SeekFrom::Start(start)).await.is_err() {
         return missing();
     }
@@ -208,8 +201,7 @@ pub(crate) async fn send_file(path: &std::path::Path, headers: &HeaderMap) -> Re
     let headers = response.headers_mut();
     headers.insert(header::ACCEPT_RANGES, header::HeaderValue::from_static("bytes"));
     headers.insert(header::CONTENT_LENGTH, length.into());
-    if status == StatusCode::PARTIAL_CONTENT {
-        let range = format!("bytes {start}-{}/{size}", start + length - 1);
+    if let Some(range) = range {
         headers.insert(header::CONTENT_RANGE, range.parse().expect("digits and dashes"));
     }
     response

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Query;
-use axum::http::Uri;
+use axum::http::{StatusCode, Uri};
 use bramble_model::names::Digest;
 use bramble_netboot::range::{Part, part};
 use rustix::fs::{Advice, fadvise, sendfile};
+use rustix::net::sockopt::set_tcp_cork;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -26,7 +27,33 @@ const LONGEST_HEAD: usize = 4096;
 /// How long a client may be silent before its request, and while it is sent a file.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Bytes handed to the kernel at once.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 2 << 20;
+
+/// How a request for a file is answered (RFC 9110, section 14).
+pub(crate) struct Served {
+    pub(crate) status: StatusCode,
+    pub(crate) start: u64,
+    pub(crate) length: u64,
+    /// What `Content-Range` says.
+    pub(crate) range: Option<String>,
+}
+
+impl Served {
+    /// Of a file of `size` bytes, with this `Range` header.
+    pub(crate) fn of(range: Option<&str>, size: u64) -> Self {
+        match part(range, size) {
+            Part::Whole => Served { status: StatusCode::OK, start: 0, length: size, range: None },
+            Part::Range { start, length } => {
+                let range = Some(format!("bytes {start}-{}/{size}", start + length - 1));
+                Served { status: StatusCode::PARTIAL_CONTENT, start, length, range }
+            }
+            Part::Unsatisfiable => {
+                let range = Some(format!("bytes */{size}"));
+                Served { status: StatusCode::RANGE_NOT_SATISFIABLE, start: 0, length: 0, range }
+            }
+        }
+    }
+}
 
 /// What a connection has said so far.
 enum Said {
@@ -128,24 +155,20 @@ async fn answer(head: &Arc<Head>, mut stream: TcpStream, asked: &Request) -> io:
         stream.write_all(head.as_bytes()).await?;
         return Ok(stream);
     };
-    let (status, start, length, range) = match part(asked.range.as_deref(), size) {
-        Part::Whole => ("200 OK", 0, size, String::new()),
-        Part::Range { start, length } => {
-            let range = format!("Content-Range: bytes {start}-{}/{size}\r\n", start + length - 1);
-            ("206 Partial Content", start, length, range)
-        }
-        Part::Unsatisfiable => ("416 Range Not Satisfiable", 0, 0, format!("Content-Range: bytes */{size}\r\n")),
-    };
+    let Served { status, start, length, range } = Served::of(asked.range.as_deref(), size);
+    let range = range.map(|range| format!("Content-Range: {range}\r\n")).unwrap_or_default();
     // A file is what its name says for ever: any proxy may keep it.
     let lines = format!(
         "HTTP/1.1 {status}\r\nContent-Type: application/octet-stream\r\nAccept-Ranges: bytes\r\nContent-Length: {length}\r\n{range}\
          Cache-Control: public, max-age=31536000, immutable\r\nConnection: {connection}\r\nDate: {date}\r\n\r\n"
     );
-    if status.starts_with("200")
+    if status == StatusCode::OK
         && let Ok(Query(fetch)) = Query::<Fetch>::try_from_uri(&asked.uri)
     {
         head.fetching(&digest, fetch, size);
     }
+    // Head and file leave in full segments, until the end of the file pulls the cork (tcp(7)).
+    set_tcp_cork(&stream, true)?;
     stream.write_all(lines.as_bytes()).await?;
     // Read ahead while the first part is on its way; advice that is not taken costs nothing.
     let _ = fadvise(&file, start, std::num::NonZeroU64::new(length), Advice::WillNeed);
@@ -159,6 +182,7 @@ async fn answer(head: &Arc<Head>, mut stream: TcpStream, asked: &Request) -> io:
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
+    set_tcp_cork(&stream, false)?;
     Ok(stream)
 }
 

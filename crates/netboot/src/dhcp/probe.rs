@@ -9,7 +9,7 @@ use bramble_model::names::Mac;
 use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, OptionCode};
 use tokio::time::Instant;
 
-use super::serve::{Interface, bind};
+use super::serve::{Interface, bind_async};
 use crate::client::option;
 
 /// A server may ping an address before it offers it: dnsmasq, the router of many homes, waits three
@@ -22,7 +22,7 @@ const ROUNDS: [Duration; 4] =
 /// # Errors
 /// When port 68 cannot be had or the interface is down.
 pub async fn other_servers(interface: &Interface) -> io::Result<BTreeSet<Ipv4Addr>> {
-    let socket = bind(&interface.name, 68)?;
+    let socket = bind_async(&interface.name, 68)?;
     let mut found = BTreeSet::new();
     let question = question(interface.mac);
     let mut buffer = [0; 4096];

@@ -1,22 +1,24 @@
 //! The sockets under the DHCP machine: ports 67 and 4011 of each interface.
 //!
 //! ```text
-//! readers ─▶ queue ─▶ machine ─▶ leases stored, one transaction for all that waited ─▶ answers
+//! a reader for each port ─▶ machine ─┬──────────────────────────────────────────────────────▶ answers
+//!                                    └─▶ leases stored, one transaction for all that waited ─▶ answers
 //! ```
-//! While one batch of leases goes to disk the next one gathers, so the rate does not hang on how
-//! long a disk takes to sync.
+//! While one transaction goes to disk the leases of the next one gather, so the rate does not hang on
+//! how long a disk takes to sync; and what gives no lease waits for none. Readers and store are threads:
+//! each message costs one wake-up, and a busy head's other work does not hold it up.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bramble_model::names::Mac;
 use bramble_model::repository::mask;
-use dhcproto::v4::Message;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -25,12 +27,18 @@ use super::{Lease, Link, Port, Reply, Server, Target, decode, encode};
 use crate::packet::set_option;
 use crate::{BootServer, Directory};
 
-/// Messages that wait to be taken; more are dropped, as a full socket would.
+/// Leases that wait to be stored; more get no answer, as a full socket would give none.
 const QUEUE: usize = 4096;
-/// Messages whose leases go to disk together.
+/// Answers whose leases go to disk together.
 const BATCH: usize = 512;
+/// After more answers than these at once it is a rush: then the next ones gather for a moment, since a
+/// transaction costs nearly the same for one lease and for fifty.
+const RUSH: usize = 8;
+const GATHER: Duration = Duration::from_millis(3);
 /// Bytes of the sockets' buffers: a thousand machines that are switched on at once.
 const BUFFER: libc::c_int = 4 << 20;
+/// How often a silent port looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// The wire that is served.
 #[derive(Debug, Clone)]
@@ -67,13 +75,20 @@ pub trait LeaseStore: Send + Sync {
 }
 
 /// A UDP socket that sends and hears on one interface only, so that no offer leaves by another.
-pub(super) fn bind(interface: &str, port: u16) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+fn bind(interface: &str, port: u16) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_address(true)?;
     socket.set_broadcast(true)?;
     widen(&socket);
     socket.bind_device(Some(interface.as_bytes()))?;
     socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
+    Ok(socket)
+}
+
+/// As [`bind`], for a task.
+pub(super) fn bind_async(interface: &str, port: u16) -> io::Result<UdpSocket> {
+    let socket = bind(interface, port)?;
+    socket.set_nonblocking(true)?;
     UdpSocket::from_std(socket.into())
 }
 
@@ -92,17 +107,30 @@ fn widen(socket: &Socket) {
 struct Open {
     interface: Interface,
     link: Link,
-    dhcp: UdpSocket,
-    proxy: UdpSocket,
+    dhcp: std::net::UdpSocket,
+    proxy: std::net::UdpSocket,
     wire: Wire,
 }
 
-/// A message on its way to the machine.
-struct Received {
+/// An answer on its way out.
+struct Answer {
     on: Arc<Open>,
     port: Port,
     from: SocketAddr,
-    message: Message,
+    reply: Reply,
+}
+
+/// Leases that are not on disk yet, and the answer that waits for that: both go or fail together.
+struct Unstored {
+    leases: Vec<Lease>,
+    answer: Option<Answer>,
+}
+
+/// What the readers share.
+struct Shared {
+    server: Mutex<Server>,
+    directory: Arc<dyn Directory>,
+    stop: CancellationToken,
 }
 
 /// Serves `interfaces` until cancelled.
@@ -110,77 +138,54 @@ struct Received {
 /// # Errors
 /// When a port cannot be had.
 pub async fn run(
-    mut server: Server,
+    server: Server,
     interfaces: Vec<(Interface, BootServer)>,
     directory: Arc<dyn Directory>,
     store: Arc<dyn LeaseStore>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let (queue, mut arrived) = mpsc::channel(QUEUE);
-    let mut readers = JoinSet::new();
+    let (queue, unstored) = sync_channel(QUEUE);
+    let shared = Arc::new(Shared { server: Mutex::new(server), directory, stop });
+    let mut threads = JoinSet::new();
     for (interface, boot) in interfaces {
         let open = Arc::new(Open {
-            dhcp: bind(&interface.name, 67)?,
-            proxy: bind(&interface.name, 4011)?,
+            dhcp: bind(&interface.name, 67)?.into(),
+            proxy: bind(&interface.name, 4011)?.into(),
             wire: Wire::open(interface.index)?,
             link: Link { address: interface.address, boot },
             interface,
         });
         for port in [Port::Dhcp, Port::Proxy] {
-            readers.spawn(read(Arc::clone(&open), port, queue.clone()));
+            open.socket(port).set_read_timeout(Some(LOOK))?;
+            let (open, shared, queue) = (Arc::clone(&open), Arc::clone(&shared), queue.clone());
+            threads.spawn_blocking(move || read(&open, port, &shared, &queue));
         }
     }
-    let mut batch = Vec::with_capacity(BATCH);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            Some(ended) = readers.join_next() => match ended {
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                _ => {}
-            },
-            _ = arrived.recv_many(&mut batch, BATCH) => {}
-        }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        let mut leases = Vec::new();
-        let mut answers = Vec::new();
-        for Received { on, port, from, message } in batch.drain(..) {
-            let outcome = server.handle(&message, &on.link, port, now, &*directory);
-            // A lease and its answer go or fail together.
-            leases.extend(outcome.store);
-            answers.extend(outcome.reply.map(|reply| (on, port, from, reply)));
-        }
-        if !leases.is_empty() {
-            let store = Arc::clone(&store);
-            let stored = tokio::task::spawn_blocking(move || store.store(&leases)).await;
-            if let Err(error) = stored.unwrap_or_else(|error| Err(io::Error::other(error))) {
-                tracing::error!(%error, "leases could not be stored and are not given");
-                continue;
-            }
-        }
-        for (on, port, from, reply) in answers {
-            if reply.delay.is_zero() {
-                on.answer(port, from, &reply).await;
-            } else {
-                readers.spawn(async move {
-                    tokio::time::sleep(reply.delay).await;
-                    on.answer(port, from, &reply).await;
-                });
-            }
+    // The last reader that ends closes the queue.
+    drop(queue);
+    threads.spawn_blocking(move || keep(&unstored, &*store));
+    while let Some(ended) = threads.join_next().await {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
         }
     }
+    Ok(())
 }
 
-/// Reads one socket for ever. What is no DHCP message costs no more than its decoding.
-async fn read(on: Arc<Open>, port: Port, queue: mpsc::Sender<Received>) {
-    let socket = on.socket(port);
+/// Answers what one socket hears, until cancelled. What is no DHCP message costs no more than its
+/// decoding.
+fn read(on: &Arc<Open>, port: Port, shared: &Shared, queue: &SyncSender<Unstored>) {
     let mut buffer = vec![0; 4096];
-    loop {
-        let (length, from) = match socket.recv_from(&mut buffer).await {
+    while !shared.stop.is_cancelled() {
+        let (length, from) = match on.socket(port).recv_from(&mut buffer) {
             Ok(received) => received,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => continue,
             // An ICMP error of an earlier answer shows up here; the socket lives on. A socket that
             // is broken (its interface is gone) would fail at once again.
             Err(_) => {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                std::thread::sleep(Duration::from_millis(10));
                 continue;
             }
         };
@@ -188,31 +193,70 @@ async fn read(on: Arc<Open>, port: Port, queue: mpsc::Sender<Received>) {
             tracing::debug!(%from, "not a DHCP message");
             continue;
         };
-        if queue.try_send(Received { on: Arc::clone(&on), port, from, message }).is_err() && queue.is_closed() {
-            return;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let mut server = shared.server.lock().expect("no panic while held");
+        let outcome = server.handle(&message, &on.link, port, now, &*shared.directory);
+        drop(server);
+        let answer = outcome.reply.map(|reply| Answer { on: Arc::clone(on), port, from, reply });
+        if !outcome.store.is_empty() {
+            // A client that is not answered asks again.
+            let _ = queue.try_send(Unstored { leases: outcome.store, answer });
+        } else if let Some(answer) = answer {
+            answer.send();
+        }
+    }
+}
+
+/// Stores leases and then sends their answers, until the queue is closed.
+fn keep(queue: &Receiver<Unstored>, store: &dyn LeaseStore) {
+    while let Ok(first) = queue.recv() {
+        let batch: Vec<Unstored> = std::iter::once(first).chain(queue.try_iter()).take(BATCH).collect();
+        let leases: Vec<Lease> = batch.iter().flat_map(|unstored| unstored.leases.iter().copied()).collect();
+        let rush = batch.len() > RUSH;
+        match store.store(&leases) {
+            Ok(()) => batch.into_iter().filter_map(|unstored| unstored.answer).for_each(Answer::send),
+            Err(error) => tracing::error!(%error, "leases could not be stored and are not given"),
+        }
+        if rush {
+            std::thread::sleep(GATHER);
         }
     }
 }
 
 impl Open {
-    fn socket(&self, port: Port) -> &UdpSocket {
+    fn socket(&self, port: Port) -> &std::net::UdpSocket {
         match port {
             Port::Dhcp => &self.dhcp,
             Port::Proxy => &self.proxy,
         }
     }
+}
 
-    async fn answer(&self, port: Port, from: SocketAddr, reply: &Reply) {
+impl Answer {
+    /// Sends it now, or when it has been held back long enough.
+    fn send(self) {
+        if self.reply.delay.is_zero() {
+            self.leave();
+        } else {
+            Handle::current().spawn(async move {
+                tokio::time::sleep(self.reply.delay).await;
+                self.leave();
+            });
+        }
+    }
+
+    fn leave(&self) {
+        let Answer { on, port, from, reply } = self;
         let bytes = encode(&reply.message);
-        let socket = self.socket(port);
+        let socket = on.socket(*port);
         let to = |address: Ipv4Addr, port| SocketAddr::V4(SocketAddrV4::new(address, port));
         let sent = match reply.to {
-            Target::Broadcast => socket.send_to(&bytes, to(Ipv4Addr::BROADCAST, 68)).await.map(drop),
-            Target::Relay(relay) => socket.send_to(&bytes, to(relay, 67)).await.map(drop),
-            Target::Client(client) => socket.send_to(&bytes, to(client, 68)).await.map(drop),
-            Target::Sender => socket.send_to(&bytes, from).await.map(drop),
+            Target::Broadcast => socket.send_to(&bytes, to(Ipv4Addr::BROADCAST, 68)).map(drop),
+            Target::Relay(relay) => socket.send_to(&bytes, to(relay, 67)).map(drop),
+            Target::Client(client) => socket.send_to(&bytes, to(client, 68)).map(drop),
+            Target::Sender => socket.send_to(&bytes, from).map(drop),
             Target::Card(mac, address) => {
-                self.wire.send((self.interface.mac, self.interface.address), (mac, address), &bytes)
+                on.wire.send((on.interface.mac, on.interface.address), (mac, address), &bytes)
             }
         };
         if let Err(error) = sent {
