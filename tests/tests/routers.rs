@@ -15,16 +15,22 @@ fn a_machine_boots_beside_a_home_router() {
     lab.wait("the machine is in its root", 150, |status| has_reached(status, "m1", "system"));
 }
 
-/// BIOS and UEFI, with the recipe in the router and no DHCP of the head's own.
+/// BIOS, UEFI and UEFI that checks signatures, with the recipe in the router and no DHCP of the head's own.
 #[test]
 fn machines_boot_by_the_routers_own_offer() {
     let repository = Repository::first_light();
     repository.beside_a_router("router");
+    let secure = "mac     = \"52:54:00:00:00:03\"\nsecure_boot = true\nlab = { firmware = \"uefi-secure\" }";
+    repository.edit(|text| text.replace("mac     = \"52:54:00:00:00:03\"", secure));
     let mut lab = Lab::start(repository);
-    for node in ["m1", "w1"] {
+    for node in ["m1", "w1", "w2"] {
         lab.repository.must(&["power", "on", node]);
     }
-    for (node, what) in [("m1", "the BIOS machine is in its root"), ("w1", "the UEFI machine is in its root")] {
+    for (node, what) in [
+        ("m1", "the BIOS machine is in its root"),
+        ("w1", "the UEFI machine is in its root"),
+        ("w2", "the machine that checks signatures is in its root"),
+    ] {
         lab.wait(what, 240, |status| has_reached(status, node, "system"));
         let asked = lab.events(node).iter().filter(|event| event["what"]["kind"] == "asked").count();
         assert_eq!(asked, 0, "{node} asked the head for its boot file");

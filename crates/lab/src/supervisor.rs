@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bramble_model::names::Name;
-use bramble_model::repository::{Cluster, Dhcp, LabFirmware, Network};
+use bramble_model::repository::{Cluster, Dhcp, LabFirmware};
 use bramble_netboot::recipe::{Router, recipe};
 use bramble_power::lab::{Machine as Description, Reply, Request};
 use rustix::process::{Pid, Signal, kill_process};
@@ -50,7 +50,7 @@ pub async fn inside(cluster: &Cluster, state: &Path, forwards: &[(String, RawFd)
     for (index, (name, node)) in cluster.nodes.iter().enumerate() {
         machines.insert(name.clone(), Machine::make(name, node, index, bridge, &accelerator, &places)?);
     }
-    let mut router = router(&wire, &cluster.network, &places)?;
+    let mut router = router(&wire, cluster, &places)?;
     let mut tasks = JoinSet::new();
     let mut targets = Targets::new();
     for (name, descriptor) in forwards {
@@ -179,14 +179,15 @@ fn start_head(cluster: &Cluster, state: &Path, places: &Places) -> Result<Child,
         .map_err(Error::io(doing))
 }
 
-fn router(wire: &Wire, network: &Network, places: &Places) -> Result<Option<Child>, Error> {
+fn router(wire: &Wire, cluster: &Cluster, places: &Places) -> Result<Option<Child>, Error> {
     let configuration = places.scratch().join("router.conf");
     let leases = places.scratch().join("router.leases");
+    let network = &cluster.network;
     let Some(arguments) = wire.router_arguments(network.interface(), &configuration, &leases) else {
         return Ok(None);
     };
     let boot = match network.dhcp {
-        Dhcp::Router => recipe(Router::Dnsmasq, network.http(wire.head)),
+        Dhcp::Router => recipe(Router::Dnsmasq, network.http(wire.head), &cluster.signed_only()),
         Dhcp::Proxy | Dhcp::Full(_) => String::new(),
     };
     std::fs::write(&configuration, boot).map_err(Error::io("cannot write the home router's configuration"))?;

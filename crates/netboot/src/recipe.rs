@@ -4,6 +4,9 @@
 use std::fmt::Write;
 use std::net::SocketAddrV4;
 
+use bramble_model::names::Mac;
+
+use crate::grub::{SHIM_ARM64, SHIM_X64};
 use crate::ipxe::{BIOS_LOADER, UEFI_ARM64_LOADER, UEFI_X64_LOADER};
 
 /// A router whose configuration is known here.
@@ -30,24 +33,26 @@ impl Router {
 }
 
 /// The configuration for `router`, as text to paste, with comments that say where. `http` is the
-/// head's HTTP service; its TFTP is on the same address.
-pub fn recipe(router: Router, http: SocketAddrV4) -> String {
+/// head's HTTP service; its TFTP is on the same address. `signed` are the cards of machines whose UEFI
+/// starts signed programs only.
+pub fn recipe(router: Router, http: SocketAddrV4, signed: &[Mac]) -> String {
     match router {
-        Router::Dnsmasq => {
-            format!("# For example /etc/dnsmasq.d/bramble.conf; then: systemctl restart dnsmasq\n{}", dnsmasq(http))
-        }
-        Router::Kea => kea(http),
-        Router::Mikrotik => mikrotik(http),
+        Router::Dnsmasq => format!(
+            "# For example /etc/dnsmasq.d/bramble.conf; then: systemctl restart dnsmasq\n{}",
+            dnsmasq(http, signed)
+        ),
+        Router::Kea => kea(http, signed),
+        Router::Mikrotik => mikrotik(http, signed),
         Router::Openwrt => format!(
             "# On the router, which keeps /etc/dnsmasq.conf over upgrades.\n\
              cat >>/etc/dnsmasq.conf <<'END'\n{}END\n/etc/init.d/dnsmasq restart\n",
-            dnsmasq(http)
+            dnsmasq(http, signed)
         ),
         Router::Pihole => format!(
             "# Pi-hole 6 reads /etc/dnsmasq.d only when it is told to; 5 does always.\n\
              sudo pihole-FTL --config misc.etc_dnsmasq_d true\n\
              sudo tee /etc/dnsmasq.d/10-bramble.conf <<'END'\n{}END\nsudo systemctl restart pihole-FTL\n",
-            dnsmasq(http)
+            dnsmasq(http, signed)
         ),
         Router::Unifi => UNIFI.to_owned(),
     }
@@ -65,28 +70,37 @@ struct Kind {
     name: &'static str,
     architectures: &'static [u16],
     file: String,
+    /// What it fetches where it starts signed programs only.
+    signed: Option<String>,
     over_http: bool,
 }
 
 fn kinds(http: SocketAddrV4) -> [Kind; 5] {
-    let tftp = |name, architectures, file: &str| Kind { name, architectures, file: file.into(), over_http: false };
-    let over_http = |name, architectures, loader: &str| Kind {
+    let tftp = |name, architectures, loader: &str, signed: Option<&str>| Kind {
+        name,
+        architectures,
+        file: loader.into(),
+        signed: signed.map(str::to_owned),
+        over_http: false,
+    };
+    let over_http = |name, architectures, loader: &str, signed: &str| Kind {
         name,
         architectures,
         file: format!("http://{http}/boot/loader/{loader}"),
+        signed: Some(format!("http://{http}/boot/loader/{signed}")),
         over_http: true,
     };
     [
-        tftp("bios", &[0], BIOS_LOADER),
+        tftp("bios", &[0], BIOS_LOADER, None),
         // 7, 8 and 9 all mean 64-bit UEFI in practice.
-        tftp("uefi", &[7, 8, 9], UEFI_X64_LOADER),
-        tftp("arm64", &[11], UEFI_ARM64_LOADER),
-        over_http("http", &[15, 16], UEFI_X64_LOADER),
-        over_http("http-arm64", &[19], UEFI_ARM64_LOADER),
+        tftp("uefi", &[7, 8, 9], UEFI_X64_LOADER, Some(SHIM_X64)),
+        tftp("arm64", &[11], UEFI_ARM64_LOADER, Some(SHIM_ARM64)),
+        over_http("http", &[15, 16], UEFI_X64_LOADER, SHIM_X64),
+        over_http("http-arm64", &[19], UEFI_ARM64_LOADER, SHIM_ARM64),
     ]
 }
 
-fn dnsmasq(http: SocketAddrV4) -> String {
+fn dnsmasq(http: SocketAddrV4, signed: &[Mac]) -> String {
     let head = http.ip();
     let mut text = String::from(
         "# iPXE says what it is in its user class and with its own option.\n\
@@ -99,19 +113,33 @@ fn dnsmasq(http: SocketAddrV4) -> String {
             let _ = writeln!(text, "dhcp-match=set:bramble-{name},option:client-arch,{architecture}");
         }
     }
+    if !signed.is_empty() {
+        text.push_str("# Machines whose UEFI starts signed programs only.\n");
+    }
+    for mac in signed {
+        let _ = writeln!(text, "dhcp-mac=set:bramble-signed,{mac}");
+    }
     let _ = writeln!(text, "dhcp-boot=tag:bramble-ipxe,{}", script(http));
-    for Kind { name, file, over_http, .. } in &kinds(http) {
+    for Kind { name, file, signed: shim, over_http, .. } in &kinds(http) {
+        let server = if *over_http { String::new() } else { format!(",,{head}") };
+        match shim {
+            Some(shim) if !signed.is_empty() => {
+                let tags = format!("tag:bramble-{name},tag:!bramble-ipxe");
+                let _ = writeln!(text, "dhcp-boot={tags},tag:!bramble-signed,{file}{server}");
+                let _ = writeln!(text, "dhcp-boot={tags},tag:bramble-signed,{shim}{server}");
+            }
+            _ => {
+                let _ = writeln!(text, "dhcp-boot=tag:bramble-{name},tag:!bramble-ipxe,{file}{server}");
+            }
+        }
         if *over_http {
-            let _ = writeln!(text, "dhcp-boot=tag:bramble-{name},tag:!bramble-ipxe,{file}");
             let _ = writeln!(text, "dhcp-option-force=tag:bramble-{name},tag:!bramble-ipxe,60,HTTPClient");
-        } else {
-            let _ = writeln!(text, "dhcp-boot=tag:bramble-{name},tag:!bramble-ipxe,{file},,{head}");
         }
     }
     text
 }
 
-fn kea(http: SocketAddrV4) -> String {
+fn kea(http: SocketAddrV4, signed: &[Mac]) -> String {
     let head = http.ip();
     let ipxe = "option[175].exists or option[77].hex == 'iPXE' or substring(option[77].hex, 1, 4) == 'iPXE'";
     let mut text = format!(
@@ -121,12 +149,14 @@ fn kea(http: SocketAddrV4) -> String {
          \"boot-file-name\": \"{}\" }}",
         script(http)
     );
-    for Kind { name, architectures, file, over_http } in &kinds(http) {
-        let tests: Vec<String> =
-            architectures.iter().map(|number| format!("option[93].hex == 0x{number:04x}")).collect();
-        let test = format!("({}) and not member('bramble-ipxe')", tests.join(" or "));
+    if !signed.is_empty() {
+        let cards: Vec<String> =
+            signed.iter().map(|mac| format!("pkt4.mac == 0x{}", mac.to_string().replace(':', ""))).collect();
+        let _ = write!(text, ",\n  {{ \"name\": \"bramble-signed\", \"test\": \"{}\" }}", cards.join(" or "));
+    }
+    let mut class = |name: &str, test: &str, file: &str, over_http: bool| {
         let _ = write!(text, ",\n  {{ \"name\": \"bramble-{name}\", \"test\": \"{test}\",\n    ");
-        let _ = if *over_http {
+        let _ = if over_http {
             write!(
                 text,
                 "\"boot-file-name\": \"{file}\",\n    \"option-data\": [ {{ \"name\": \"vendor-class-identifier\", \
@@ -135,19 +165,34 @@ fn kea(http: SocketAddrV4) -> String {
         } else {
             write!(text, "\"next-server\": \"{head}\", \"boot-file-name\": \"{file}\" }}")
         };
+    };
+    for Kind { name, architectures, file, signed: shim, over_http } in &kinds(http) {
+        let tests: Vec<String> =
+            architectures.iter().map(|number| format!("option[93].hex == 0x{number:04x}")).collect();
+        let test = format!("({}) and not member('bramble-ipxe')", tests.join(" or "));
+        match shim {
+            Some(shim) if !signed.is_empty() => {
+                class(name, &format!("{test} and not member('bramble-signed')"), file, *over_http);
+                class(&format!("{name}-signed"), &format!("{test} and member('bramble-signed')"), shim, *over_http);
+            }
+            _ => class(name, &test, file, *over_http),
+        }
     }
     text.push_str("\n]\n");
     text
 }
 
 /// RouterOS 7: matchers pick an option set; a quoted string has to escape `$`.
-fn mikrotik(http: SocketAddrV4) -> String {
+fn mikrotik(http: SocketAddrV4, signed: &[Mac]) -> String {
     let head = http.ip();
     let kinds = kinds(http);
     let mut text = String::from(
         "# RouterOS 7, in its terminal; neither checked against its manual nor tried on a device yet. The server is taken to be `defconf`: `/ip dhcp-server print` lists them.\n\
          /ip dhcp-server option\n",
     );
+    if !signed.is_empty() {
+        text.insert_str(0, "# Not for machines with `secure_boot = true`: they need `dhcp = \"proxy\"` or \"full\".\n");
+    }
     let _ = writeln!(text, "add name=bramble-ipxe-file code=67 value=\"'{}'\"", script(http).replace('$', "\\$"));
     for Kind { name, file, .. } in &kinds {
         let _ = writeln!(text, "add name=bramble-{name}-file code=67 value=\"'{file}'\"");
@@ -197,7 +242,11 @@ mod tests {
     fn each_router_has_its_recipe() {
         let http = "10.77.0.1:7080".parse().expect("an address");
         for (name, router) in Router::ALL {
-            insta::assert_snapshot!(name, recipe(router, http));
+            insta::assert_snapshot!(name, recipe(router, http, &[]));
+        }
+        let signed = ["52:54:00:00:00:01", "52:54:00:00:00:02"].map(|mac| mac.parse().expect("an address"));
+        for (name, router) in [("dnsmasq-signed", Router::Dnsmasq), ("kea-signed", Router::Kea)] {
+            insta::assert_snapshot!(name, recipe(router, http, &signed));
         }
     }
 }

@@ -306,7 +306,7 @@ fn start_router(router: Router, folder: &Path) -> Option<Child> {
         Router::Kea | Router::KeaWithRecipe => {
             let http = format!("{HEAD}:7080").parse().expect("an address");
             let recipe = match router {
-                Router::KeaWithRecipe => format!("{},", recipe::recipe(recipe::Router::Kea, http)),
+                Router::KeaWithRecipe => format!("{},", recipe::recipe(recipe::Router::Kea, http, &[])),
                 _ => String::new(),
             };
             let rest = r#"

@@ -15,7 +15,7 @@ pub fn run(router: Router, head: Option<Ipv4Addr>, place: &Place, json: bool) ->
         Some(address) => cluster.network.http(address),
         None => bramble_head::http_address(&cluster)?,
     };
-    let text = recipe(router, http);
+    let text = recipe(router, http, &cluster.signed_only());
     if json {
         screen::json(&serde_json::json!({ "recipe": text }))?;
     } else {
