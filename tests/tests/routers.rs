@@ -5,14 +5,18 @@ use std::process::Command;
 
 use bramble_tests::{Lab, Repository, has_reached};
 
+/// BIOS and UEFI, by two offers that they put together.
 #[test]
-fn a_machine_boots_beside_a_home_router() {
+fn machines_boot_beside_a_home_router() {
     let repository = Repository::first_light();
-    repository.only("m1");
     repository.beside_a_router("proxy");
     let mut lab = Lab::start(repository);
-    lab.repository.must(&["power", "on", "m1"]);
-    lab.wait("the machine is in its root", 150, |status| has_reached(status, "m1", "system"));
+    for node in ["m1", "w1"] {
+        lab.repository.must(&["power", "on", node]);
+    }
+    for node in ["m1", "w1"] {
+        lab.wait("the machine is in its root", 240, |status| has_reached(status, node, "system"));
+    }
 }
 
 /// BIOS, UEFI and UEFI that checks signatures, with the recipe in the router and no DHCP of the head's own.

@@ -88,6 +88,32 @@ fn aavmf_boots_an_arm64_boot_set_by_pxe_from_full_dhcp() {
     assert_eq!(loaders(&events), ["ipxe-arm64.efi"]);
 }
 
+/// What the firmware personas of Raspberry Pis fetch is in the real boot set, and small enough for them.
+#[test]
+fn an_arm64_boot_set_has_what_raspberry_pis_ask_for() {
+    let repository = on_arm64("");
+    repository.must(&["image", "build"]);
+    let set: Value = serde_json::from_str(&repository.must(&["image", "inspect", "--json"])).expect("JSON");
+    let firmware = set["manifest"]["firmware"].as_array().expect("files");
+    let size = |name: &str| firmware.iter().find(|file| file["name"] == name).and_then(|file| file["size"].as_u64());
+    for name in [
+        "bootcode.bin",
+        "start.elf",
+        "fixup.dat",
+        "start4.elf",
+        "fixup4.dat",
+        "bcm2837-rpi-3-b.dtb",
+        "bcm2711-rpi-4-b.dtb",
+        "bcm2712-rpi-5-b.dtb",
+    ] {
+        assert!(size(name).is_some_and(|size| size > 1000), "{name}: {firmware:#?}");
+    }
+    let initrd = set["manifest"]["initrd"]["size"].as_u64();
+    for (name, size) in [("kernel.img", size("kernel.img")), ("initrd", initrd)] {
+        assert!(size.is_some_and(|size| size > 5_000_000 && size < 30_000_000), "{name}: {size:?}");
+    }
+}
+
 #[test]
 fn aavmf_boots_an_arm64_boot_set_by_pxe_beside_a_home_router() {
     let events = boot(beside_a_router(on_arm64("lab = { firmware = \"uefi\", architecture = \"arm64\" }")));

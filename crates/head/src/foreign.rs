@@ -137,7 +137,7 @@ impl Head {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Variables {
     node: String,
     domain: String,
@@ -314,6 +314,14 @@ pub(crate) fn again(head: &Head, node: &Name) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn templates_know_the_words_that_are_checked() {
+        let variables = serde_json::to_value(Variables::default()).expect("plain data");
+        let mut known: Vec<&str> = variables.as_object().expect("fields").keys().map(String::as_str).collect();
+        known.sort_unstable();
+        assert_eq!(known, bramble_model::repository::TEMPLATE_WORDS);
+    }
 
     #[test]
     fn no_path_leaves_its_folder() {

@@ -166,6 +166,10 @@ pub struct Node {
     pub machine: LabMachine,
 }
 
+/// Words that a profile's command line and templates may use, sorted.
+pub const TEMPLATE_WORDS: [&str; 12] =
+    ["address", "domain", "done", "files", "head", "instance", "mac", "node", "profile", "role", "ssh_keys", "url"];
+
 /// A system that is not bramble's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {

@@ -167,3 +167,16 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_word_that_no_template_knows() {
+    let profile =
+        "[boot.x]\nkernel = \"http://h/k\"\ncmdline = \"a={{ nod }} {% for i in range(2) %}{{ i }}{% endfor %}\"\n\n";
+    insta::assert_snapshot!(check("[workloads.whoami]", &format!("{profile}[workloads.whoami]")));
+}
+
+#[test]
+fn a_template_that_cannot_be_read() {
+    let profile = "[boot.x]\nkernel = \"http://h/k\"\ncmdline = \"a={{ node\"\n\n";
+    insta::assert_snapshot!(check("[workloads.whoami]", &format!("{profile}[workloads.whoami]")));
+}

@@ -1,6 +1,11 @@
 //! The rules of `[boot.NAME]`, and of nodes that name one.
 
+use minijinja::Environment;
+
 use super::*;
+
+/// What templates know without being told: minijinja's own functions.
+const BUILT_IN: [&str; 4] = ["debug", "dict", "namespace", "range"];
 
 impl Rules<'_> {
     pub(super) fn boots(&mut self, boots: &BTreeMap<String, written::BootSection>) -> BTreeMap<Name, Profile> {
@@ -12,6 +17,14 @@ impl Rules<'_> {
                 path.as_deref().and_then(|path| self.inside(&key(last), path, Expect::Folder))
             };
             let (files, templates) = (folder("files", &section.files), folder("templates", &section.templates));
+            self.template(&key("cmdline"), "the command line", section.cmdline.as_deref().unwrap_or_default());
+            for path in templates.iter().flat_map(|folder| all_files(folder)) {
+                // What is not text is served to nobody: a node that asks for it is told so.
+                if let Ok(text) = std::fs::read_to_string(&path) {
+                    let shown = path.strip_prefix(self.root).unwrap_or(&path).display().to_string();
+                    self.template(&key("templates"), &format!("`{shown}`"), &text);
+                }
+            }
             let words =
                 [("once", HandOff::Once), ("until-done", HandOff::UntilDone), ("every-boot", HandOff::EveryBoot)];
             let hand_off = self.word(&key("hand_off"), section.hand_off.as_deref(), "hand-off", &words);
@@ -20,6 +33,28 @@ impl Rules<'_> {
             }
         }
         found
+    }
+
+    /// A template can be read, and knows all its words.
+    fn template(&mut self, key: &[&str], what: &str, text: &str) {
+        let environment = Environment::new();
+        let template = match environment.template_from_str(text) {
+            Ok(template) => template,
+            Err(error) => {
+                let line = error.line().map(|line| format!(", line {line}")).unwrap_or_default();
+                let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+                self.wrong(key, format!("{what}{line}: {detail}"));
+                return;
+            }
+        };
+        let mut unknown: Vec<String> = template.undeclared_variables(false).into_iter().collect();
+        unknown.retain(|word| !TEMPLATE_WORDS.contains(&word.as_str()) && !BUILT_IN.contains(&word.as_str()));
+        unknown.sort();
+        for word in unknown {
+            let message = format!("{what} uses `{word}`, which no template knows");
+            let problem = self.source.problem(key, message).near(&word, &TEMPLATE_WORDS);
+            self.problems.push(problem);
+        }
     }
 
     fn starts(&mut self, name: &str, section: &written::BootSection) -> Option<Starts> {
@@ -84,4 +119,21 @@ impl Rules<'_> {
         }
         boot.parse().ok()
     }
+}
+
+/// The files below a folder, sorted.
+fn all_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(entry.path()),
+                Ok(kind) if kind.is_file() => found.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    found.sort();
+    found
 }
