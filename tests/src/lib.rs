@@ -191,14 +191,15 @@ impl Lab {
         head
     }
 
-    /// Runs a program where the head is, in the lab's user and network namespace.
+    /// How `nsenter` comes to where the head is: the lab's user and network namespace.
+    pub fn entering(&self) -> [String; 5] {
+        let words = ["--target", &self.head().to_string(), "--user", "--net", "--preserve-credentials"];
+        words.map(str::to_owned)
+    }
+
+    /// Runs a program there.
     pub fn on_the_wire(&self, words: &[&str]) {
-        let head = self.head().to_string();
-        let entered = Command::new("nsenter")
-            .args(["--target", &head, "--user", "--net", "--preserve-credentials"])
-            .args(words)
-            .output()
-            .expect("nsenter starts");
+        let entered = Command::new("nsenter").args(self.entering()).args(words).output().expect("nsenter starts");
         assert!(entered.status.success(), "{words:?}: {}", String::from_utf8_lossy(&entered.stderr));
     }
 }
