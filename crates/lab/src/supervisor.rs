@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bramble_model::names::Name;
 use bramble_model::repository::{Cluster, Dhcp, LabFirmware};
-use bramble_netboot::recipe::{Router, recipe};
+use bramble_netboot::recipe::{Cards, Router, recipe};
 use bramble_power::lab::{Machine as Description, Reply, Request};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::{UnixListener, UnixStream};
@@ -187,7 +187,7 @@ fn router(wire: &Wire, cluster: &Cluster, places: &Places) -> Result<Option<Chil
         return Ok(None);
     };
     let boot = match network.dhcp {
-        Dhcp::Router => recipe(Router::Dnsmasq, network.http(wire.head), &cluster.signed_only()),
+        Dhcp::Router => recipe(Router::Dnsmasq, network.http(wire.head), &Cards::of(cluster)),
         Dhcp::Proxy | Dhcp::Full(_) => String::new(),
     };
     std::fs::write(&configuration, boot).map_err(Error::io("cannot write the home router's configuration"))?;

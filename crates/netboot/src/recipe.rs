@@ -5,9 +5,12 @@ use std::fmt::Write;
 use std::net::SocketAddrV4;
 
 use bramble_model::names::Mac;
+use bramble_model::repository::{Cluster, Node};
 
+use crate::client::Pi;
 use crate::grub::{SHIM_ARM64, SHIM_X64};
 use crate::ipxe::{BIOS_LOADER, UEFI_ARM64_LOADER, UEFI_X64_LOADER};
+use crate::pi;
 
 /// A router whose configuration is known here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,27 +35,59 @@ impl Router {
     ];
 }
 
+/// Cards of this cluster's machines that want another answer than their architecture says.
+#[derive(Debug, Clone, Default)]
+pub struct Cards {
+    /// Of machines whose UEFI starts signed programs only.
+    pub signed: Vec<Mac>,
+    /// Of Raspberry Pis, which call themselves BIOSes.
+    pub pis: Vec<Mac>,
+}
+
+impl Cards {
+    pub fn of(cluster: &Cluster) -> Self {
+        let cards = |wanted: &dyn Fn(&Node, Mac) -> bool| -> Vec<Mac> {
+            let all = cluster.nodes.values().flat_map(|node| node.macs.iter().map(move |mac| (node, *mac)));
+            all.filter(|(node, mac)| wanted(node, *mac)).map(|(_, mac)| mac).collect()
+        };
+        Cards {
+            signed: cards(&|node, _| node.secure_boot == Some(true)),
+            pis: cards(&|_, mac| mac.may_be_raspberry_pi()),
+        }
+    }
+}
+
+/// Which way a Raspberry Pi of this address boots: models up to the 3 have the oldest prefix, and a ROM.
+fn pi_of(mac: Mac) -> Pi {
+    if mac.0.starts_with(&[0xb8, 0x27, 0xeb]) { Pi::Rom } else { Pi::Eeprom }
+}
+
+/// Option 43 for a Raspberry Pi, as hex digits.
+fn pi_option(mac: Mac, between: &str) -> String {
+    let bytes = pi::vendor_options(pi_of(mac)).into_iter().map(|byte| format!("{byte:02x}"));
+    bytes.collect::<Vec<_>>().join(between)
+}
+
 /// The configuration for `router`, as text to paste, with comments that say where. `http` is the
-/// head's HTTP service; its TFTP is on the same address. `signed` are the cards of machines whose UEFI
-/// starts signed programs only.
-pub fn recipe(router: Router, http: SocketAddrV4, signed: &[Mac]) -> String {
+/// head's HTTP service; its TFTP is on the same address.
+pub fn recipe(router: Router, http: SocketAddrV4, cards: &Cards) -> String {
     match router {
         Router::Dnsmasq => format!(
             "# For example /etc/dnsmasq.d/bramble.conf; then: systemctl restart dnsmasq\n{}",
-            dnsmasq(http, signed)
+            dnsmasq(http, cards)
         ),
-        Router::Kea => kea(http, signed),
-        Router::Mikrotik => mikrotik(http, signed),
+        Router::Kea => kea(http, cards),
+        Router::Mikrotik => mikrotik(http, cards),
         Router::Openwrt => format!(
             "# On the router, which keeps /etc/dnsmasq.conf over upgrades.\n\
              cat >>/etc/dnsmasq.conf <<'END'\n{}END\n/etc/init.d/dnsmasq restart\n",
-            dnsmasq(http, signed)
+            dnsmasq(http, cards)
         ),
         Router::Pihole => format!(
             "# Pi-hole 6 reads /etc/dnsmasq.d only when it is told to; 5 does always.\n\
              sudo pihole-FTL --config misc.etc_dnsmasq_d true\n\
              sudo tee /etc/dnsmasq.d/10-bramble.conf <<'END'\n{}END\nsudo systemctl restart pihole-FTL\n",
-            dnsmasq(http, signed)
+            dnsmasq(http, cards)
         ),
         Router::Unifi => UNIFI.to_owned(),
     }
@@ -100,7 +135,7 @@ fn kinds(http: SocketAddrV4) -> [Kind; 5] {
     ]
 }
 
-fn dnsmasq(http: SocketAddrV4, signed: &[Mac]) -> String {
+fn dnsmasq(http: SocketAddrV4, Cards { signed, pis }: &Cards) -> String {
     let head = http.ip();
     let mut text = String::from(
         "# iPXE says what it is in its user class and with its own option.\n\
@@ -136,10 +171,22 @@ fn dnsmasq(http: SocketAddrV4, signed: &[Mac]) -> String {
             let _ = writeln!(text, "dhcp-option-force=tag:bramble-{name},tag:!bramble-ipxe,60,HTTPClient");
         }
     }
+    if !pis.is_empty() {
+        text.push_str("# Raspberry Pis fetch from the server of option 66. The ROM of a Pi 3 misses quick answers.\n");
+    }
+    for mac in pis {
+        let tag = format!("bramble-pi-{}", mac.to_string().replace(':', ""));
+        let _ = writeln!(text, "dhcp-mac=set:{tag},{mac}");
+        let _ = writeln!(text, "dhcp-option-force=tag:{tag},43,{}", pi_option(*mac, ":"));
+        let _ = writeln!(text, "dhcp-option-force=tag:{tag},66,\"{head}\"");
+        if pi_of(*mac) == Pi::Rom {
+            let _ = writeln!(text, "dhcp-reply-delay=tag:{tag},1");
+        }
+    }
     text
 }
 
-fn kea(http: SocketAddrV4, signed: &[Mac]) -> String {
+fn kea(http: SocketAddrV4, Cards { signed, pis }: &Cards) -> String {
     let head = http.ip();
     let ipxe = "option[175].exists or option[77].hex == 'iPXE' or substring(option[77].hex, 1, 4) == 'iPXE'";
     let mut text = format!(
@@ -178,20 +225,32 @@ fn kea(http: SocketAddrV4, signed: &[Mac]) -> String {
             _ => class(name, &test, file, *over_http),
         }
     }
+    for mac in pis {
+        let digits = mac.to_string().replace(':', "");
+        let _ = write!(
+            text,
+            ",\n  {{ \"name\": \"bramble-pi-{digits}\", \"test\": \"pkt4.mac == 0x{digits}\",\n    \
+             \"option-def\": [ {{ \"name\": \"vendor-encapsulated-options\", \"code\": 43, \"type\": \"binary\" }} ],\n    \
+             \"option-data\": [ {{ \"name\": \"vendor-encapsulated-options\", \"csv-format\": false, \"always-send\": true,\n      \
+             \"data\": \"{}\" }},\n      \
+             {{ \"name\": \"tftp-server-name\", \"data\": \"{head}\", \"always-send\": true }} ] }}",
+            pi_option(*mac, "")
+        );
+    }
     text.push_str("\n]\n");
     text
 }
 
 /// RouterOS 7: matchers pick an option set; a quoted string has to escape `$`.
-fn mikrotik(http: SocketAddrV4, signed: &[Mac]) -> String {
+fn mikrotik(http: SocketAddrV4, Cards { signed, pis }: &Cards) -> String {
     let head = http.ip();
     let kinds = kinds(http);
     let mut text = String::from(
         "# RouterOS 7, in its terminal; neither checked against its manual nor tried on a device yet. The server is taken to be `defconf`: `/ip dhcp-server print` lists them.\n\
          /ip dhcp-server option\n",
     );
-    if !signed.is_empty() {
-        text.insert_str(0, "# Not for machines with `secure_boot = true`: they need `dhcp = \"proxy\"` or \"full\".\n");
+    if !signed.is_empty() || !pis.is_empty() {
+        text.insert_str(0, "# Not for Raspberry Pis and machines with `secure_boot = true`: they need `dhcp = \"proxy\"` or \"full\".\n");
     }
     let _ = writeln!(text, "add name=bramble-ipxe-file code=67 value=\"'{}'\"", script(http).replace('$', "\\$"));
     for Kind { name, file, .. } in &kinds {
@@ -242,11 +301,15 @@ mod tests {
     fn each_router_has_its_recipe() {
         let http = "10.77.0.1:7080".parse().expect("an address");
         for (name, router) in Router::ALL {
-            insta::assert_snapshot!(name, recipe(router, http, &[]));
+            insta::assert_snapshot!(name, recipe(router, http, &Cards::default()));
         }
-        let signed = ["52:54:00:00:00:01", "52:54:00:00:00:02"].map(|mac| mac.parse().expect("an address"));
-        for (name, router) in [("dnsmasq-signed", Router::Dnsmasq), ("kea-signed", Router::Kea)] {
-            insta::assert_snapshot!(name, recipe(router, http, &signed));
+        let cards = |macs: [&str; 2]| macs.map(|mac| mac.parse().expect("an address")).to_vec();
+        let cards = Cards {
+            signed: cards(["52:54:00:00:00:01", "52:54:00:00:00:02"]),
+            pis: cards(["b8:27:eb:00:00:03", "dc:a6:32:00:00:04"]),
+        };
+        for (name, router) in [("dnsmasq-special", Router::Dnsmasq), ("kea-special", Router::Kea)] {
+            insta::assert_snapshot!(name, recipe(router, http, &cards));
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bramble_model::boot_set::{Architecture, Artifact, FORM, Layer, Manifest};
 use bramble_model::names::Digest;
+use bramble_model::repository::Cluster;
 use bramble_netboot::recipe;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -43,7 +44,8 @@ pub enum Router {
     /// One whose offer names a boot file of the head's, for everyone.
     DnsmasqWithBootFile(&'static str),
     Kea,
-    /// One that says what to boot, by `bramble router-recipe kea`.
+    /// Those that say what to boot, as `bramble router-recipe` has it.
+    DnsmasqWithRecipe,
     KeaWithRecipe,
     Udhcpd,
 }
@@ -123,7 +125,6 @@ impl House {
         let wire = Wire::make("machines");
         ip(&["link", "set", "machines", "master", BRIDGE, "up"]);
         let folder = tempfile::Builder::new().prefix("bramble-house-").tempdir().expect("a temporary folder");
-        let router = start_router(router, folder.path());
         let full = format!("subnet = \"10.77.0.0/{prefix}\"\npool = \"{pool}\"\nrouter = \"{ROUTER}\"\n");
         let interfaces = if subnets.is_empty() { "\"eth0\"" } else { "[\"eth0\", \"eth1.7\"]" };
         let text = format!(
@@ -137,6 +138,7 @@ impl House {
             fs::write(path, bytes).expect("written");
         }
         fs::write(folder.path().join("bramble.toml"), text).expect("written");
+        let router = start_router(router, folder.path());
         let house_state = folder.path().join(".bramble");
         stock(&house_state.join("image"));
         let head = start_head(folder.path());
@@ -284,6 +286,12 @@ pub fn peers() -> PathBuf {
     path
 }
 
+/// What `bramble router-recipe` prints for the repository in this folder.
+fn recipe_for(folder: &Path, router: recipe::Router) -> String {
+    let cluster = Cluster::load(folder).expect("a good repository");
+    recipe::recipe(router, format!("{HEAD}:7080").parse().expect("an address"), &recipe::Cards::of(&cluster))
+}
+
 /// Starts a router in a network namespace of its own, with one end of a cable to the bridge.
 fn start_router(router: Router, folder: &Path) -> Option<Child> {
     let wait = "until ip link show router >/dev/null 2>&1; do sleep 0.05; done; ip link set lo up; \
@@ -291,22 +299,24 @@ fn start_router(router: Router, folder: &Path) -> Option<Child> {
     let chroot = || vec!["chroot".to_owned(), peers().display().to_string()];
     let words: Vec<String> = match router {
         Router::None => return None,
-        Router::Dnsmasq | Router::DnsmasqWithBootFile(_) => {
-            // The ROM of a Pi 3 misses quick answers: dnsmasq's manual has this option for it.
-            let words = "dnsmasq --no-daemon --conf-file=/dev/null --user=root --port=0 --interface=router --bind-interfaces \
-                         --dhcp-range=10.77.0.100,10.77.0.240,1h --no-ping --dhcp-authoritative --log-dhcp \
-                         --dhcp-host=b8:27:eb:*:*:*,set:pi --dhcp-reply-delay=tag:pi,1";
-            let leases = format!("--dhcp-leasefile={}", folder.join("router.leases").display());
-            let file = match router {
-                Router::DnsmasqWithBootFile(file) => Some(format!("--dhcp-boot={file},,{HEAD}")),
-                _ => None,
+        Router::Dnsmasq | Router::DnsmasqWithBootFile(_) | Router::DnsmasqWithRecipe => {
+            let configuration = folder.join("router.conf");
+            let text = match router {
+                Router::DnsmasqWithBootFile(file) => format!("dhcp-boot={file},,{HEAD}\n"),
+                Router::DnsmasqWithRecipe => recipe_for(folder, recipe::Router::Dnsmasq),
+                // The ROM of a Pi 3 misses quick answers: dnsmasq's manual has this option for it.
+                _ => "dhcp-mac=set:pi,b8:27:eb:*:*:*\ndhcp-reply-delay=tag:pi,1\n".into(),
             };
-            words.split_whitespace().map(str::to_owned).chain([leases]).chain(file).collect()
+            fs::write(&configuration, text).expect("written");
+            let words = "dnsmasq --no-daemon --user=root --port=0 --interface=router --bind-interfaces \
+                         --dhcp-range=10.77.0.100,10.77.0.240,1h --no-ping --dhcp-authoritative --log-dhcp";
+            let places = [("conf-file", configuration), ("dhcp-leasefile", folder.join("router.leases"))];
+            let places = places.map(|(name, path)| format!("--{name}={}", path.display()));
+            words.split_whitespace().map(str::to_owned).chain(places).collect()
         }
         Router::Kea | Router::KeaWithRecipe => {
-            let http = format!("{HEAD}:7080").parse().expect("an address");
             let recipe = match router {
-                Router::KeaWithRecipe => format!("{},", recipe::recipe(recipe::Router::Kea, http, &[])),
+                Router::KeaWithRecipe => format!("{},", recipe_for(folder, recipe::Router::Kea)),
                 _ => String::new(),
             };
             let rest = r#"

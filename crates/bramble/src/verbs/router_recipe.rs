@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::Result;
 use bramble_model::repository::Cluster;
-use bramble_netboot::recipe::{Router, recipe};
+use bramble_netboot::recipe::{Cards, Router, recipe};
 
 use crate::cli::{Exit, Place};
 use crate::screen;
@@ -15,7 +15,7 @@ pub fn run(router: Router, head: Option<Ipv4Addr>, place: &Place, json: bool) ->
         Some(address) => cluster.network.http(address),
         None => bramble_head::http_address(&cluster)?,
     };
-    let text = recipe(router, http, &cluster.signed_only());
+    let text = recipe(router, http, &Cards::of(&cluster));
     if json {
         screen::json(&serde_json::json!({ "recipe": text }))?;
     } else {

@@ -265,12 +265,6 @@ pub enum LabFirmware {
 }
 
 impl Cluster {
-    /// Cards of the machines that the repository says start signed programs only.
-    pub fn signed_only(&self) -> Vec<Mac> {
-        let signed = self.nodes.values().filter(|node| node.secure_boot == Some(true));
-        signed.flat_map(|node| node.macs.iter().copied()).collect()
-    }
-
     /// Reads and validates the repository in `root`.
     ///
     /// # Errors
