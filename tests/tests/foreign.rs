@@ -1,11 +1,13 @@
 //! Nodes that run another system: handed over once, templated per node, and never in a loop.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 
 use bramble_tests::machines::fetch::{Fetched, http};
 use bramble_tests::machines::firmware::{Boot, Ended, power_on};
-use bramble_tests::machines::house::{House, Router, inside};
+use bramble_tests::machines::house::{HEAD, House, Router, inside};
 use bramble_tests::machines::persona::Persona;
 use bramble_tests::machines::stack::Stack;
 use bramble_tests::machines::wire::Trouble;
@@ -19,7 +21,7 @@ const FILES: [(&str, &[u8]); 4] = [
         "boot/templates/user-data",
         b"#cloud-config\nhostname: {{ node }}\nfqdn: {{ node }}.{{ domain }}\nphone_home: {{ done }}\n",
     ),
-    ("boot/templates/broken.cfg", b"{{ nobody }}\n"),
+    ("boot/templates/broken.cfg", b"{{ ssh_keys[7].name }}\n"),
 ];
 
 fn repository(hand_off: &str) -> String {
@@ -119,5 +121,26 @@ fn pixiecore_is_answered_at_its_usual_path() {
         // It has been handed over: the disk from now on, which Pixiecore's API says by 404.
         assert!(matches!(get(&house, &format!("http://10.77.0.1:7080/v1/boot/{MAC}")), Fetched::Missing));
         assert!(matches!(get(&house, "http://10.77.0.1:7080/v1/boot/52:54:00:99:99:99"), Fetched::Missing));
+    }
+}
+
+/// GRUB compares header names letter by letter, and asks for a file's size before it fetches it; shim puts a
+/// second slash before the name of what lies beside it.
+#[test]
+fn http_is_spoken_as_signed_loaders_read_it() {
+    if inside("http_is_spoken_as_signed_loaders_read_it") {
+        let house = House::start("full", Router::None, &repository("once"), &FILES);
+        for (path, found) in
+            [("/grub/grub.cfg", true), ("/boot/loader//ipxe.efi", true), ("/grub/x86_64-efi/fs.lst", false)]
+        {
+            let mut stream = TcpStream::connect((HEAD, 7080)).expect("the head listens");
+            write!(stream, "HEAD {path} HTTP/1.1\r\nHost: {HEAD}\r\nConnection: close\r\n\r\n").expect("sent");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("answered");
+            let status = if found { "HTTP/1.1 200 OK\r\n" } else { "HTTP/1.1 404 Not Found\r\n" };
+            assert!(answer.starts_with(status), "{path}: {answer}");
+            assert!(answer.contains("\r\nContent-Length: "), "{path}: {answer}");
+        }
+        drop(house);
     }
 }
