@@ -47,7 +47,8 @@ impl Head {
 
     /// A loader of this node runs: what it was given works.
     pub(crate) fn loader_runs(&self, node: &Name) {
-        let ran = self.with_learned(node, Learned::ran);
+        // A loader asks several times; the store is looked at for the first.
+        let Some(ran) = self.with_learned(node, |learned| learned.on_trial().then(|| learned.ran())) else { return };
         if self.store.chain(node).unwrap_or_default() == ran {
             return;
         }

@@ -59,6 +59,11 @@ impl Learned {
         *self = Learned { last: chain, on_trial: true };
     }
 
+    /// Whether a loader left that has not been heard of since.
+    pub fn on_trial(self) -> bool {
+        self.on_trial
+    }
+
     /// The loader asked for what to start. Returns the chain that ran.
     pub fn ran(&mut self) -> Chain {
         self.on_trial = false;

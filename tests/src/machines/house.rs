@@ -249,7 +249,7 @@ impl Drop for House {
                 eprintln!("the {who}'s last words:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
             }
         }
-        for device in ["machines", "routerport", "insideport", "attic", "eth1", BRIDGE] {
+        for device in ["machines", "routerport", "insideport", "attic", "trunk.7", "switch", BRIDGE] {
             let _ = Command::new("ip").args(["link", "del", device]).stderr(Stdio::null()).status();
         }
     }

@@ -111,8 +111,7 @@ pub fn inspect(set: Option<&str>, place: &Place, json: bool) -> Result<Exit> {
     let set = match set {
         Some(prefix) => shelf.find(prefix)?,
         None => {
-            let built = |architecture: &Architecture| shelf.current(*architecture).is_ok();
-            shelf.current(*Architecture::ALL.iter().find(|it| built(it)).unwrap_or(&Architecture::Amd64))?
+            shelf.current(Architecture::Amd64).or_else(|none| shelf.current(Architecture::Arm64).map_err(|_| none))?
         }
     };
     if json {
