@@ -64,15 +64,25 @@ fn a_full_disk_no_memory_and_an_engine_that_cannot_join() {
     wait_for_cause(&mut lab, "w2", "out-of-memory", 240);
 }
 
-/// A machine whose clock is a quarter of a century off when its agent starts.
+/// Machines whose clocks are a quarter of a century off when their agents start: behind and ahead, and the
+/// head's signed time sets them. One that cannot hear it is told of.
 #[test]
-fn a_clock_that_is_too_far_off() {
+fn clocks_that_are_too_far_off() {
     let repository = Repository::first_light();
-    repository.only("m1");
     plant(&repository, "m1", "date -s 2001-01-01");
+    plant(&repository, "w1", "date -s 2049-01-01");
+    // Its agent reaches the head, and not what says the time.
+    plant(&repository, "w2", "date -s 2001-01-01; iptables -A OUTPUT -p tcp --dport 7080 -j REJECT");
     let mut lab = Lab::start(repository);
-    lab.repository.must(&["power", "on", "m1"]);
-    wait_for_cause(&mut lab, "m1", "clock-off", 240);
+    for node in ["m1", "w1", "w2"] {
+        lab.repository.must(&["power", "on", node]);
+    }
+    for node in ["m1", "w1"] {
+        lab.wait(&format!("{node} is let in"), 240, |status| has_reached(status, node, "engine"));
+        let console = lab.repository.must(&["lab", "console", node]);
+        assert!(console.contains("set by the head's signed time"), "{console}");
+    }
+    wait_for_cause(&mut lab, "w2", "clock-off", 240);
 }
 
 /// A kernel that has no driver for the machine's network card. The card's number on PCI is said.

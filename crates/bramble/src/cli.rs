@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bramble_model::api::Role;
 use bramble_model::names::Name;
 use bramble_model::repository::Problems;
 use bramble_netboot::recipe::Router;
@@ -132,6 +133,43 @@ pub enum Verb {
         #[command(flatten)]
         place: FlagPlace,
     },
+    /// Log in at a head elsewhere; verbs then work as on its own machine.
+    #[command(
+        after_help = "Examples:\n  bramble login head.home.arpa\n  bramble login 192.168.1.10 --user ann --ca 9f86d0…\n  bramble login 192.168.1.10 --token < token\n\nWith several heads, BRAMBLE_HEAD names the one that is meant."
+    )]
+    Login {
+        /// HOST, HOST:PORT or https://HOST:PORT
+        head: String,
+        #[arg(long)]
+        user: Option<String>,
+        /// Read a token of `bramble token add` instead of a password.
+        #[arg(long)]
+        token: bool,
+        /// SHA-256 of the head's CA, as `bramble status` shows it on the head.
+        #[arg(long)]
+        ca: Option<String>,
+    },
+    /// Log out.
+    #[command(after_help = "Example:\n  bramble logout")]
+    Logout {
+        /// Which head, where there are several.
+        head: Option<String>,
+    },
+    /// People who may log in with a password.
+    #[command(subcommand)]
+    User(UserVerb),
+    /// Tokens for programs.
+    #[command(subcommand)]
+    Token(TokenVerb),
+    /// Show who changed what, from where, and how it went.
+    #[command(after_help = "Example:\n  bramble audit --last 20")]
+    Audit {
+        /// How many of the latest.
+        #[arg(long, default_value_t = 100)]
+        last: usize,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
     /// Run the agent of a node (started by the image).
     #[command(hide = true)]
     Agent,
@@ -196,6 +234,62 @@ pub enum ImageVerb {
 }
 
 #[derive(Subcommand)]
+pub enum UserVerb {
+    /// List users.
+    #[command(after_help = "Example:\n  bramble user ls")]
+    Ls(Place),
+    /// Make a user, or change one.
+    #[command(
+        after_help = "Examples:\n  bramble user set ann --role operator   # asks for a password\n  bramble user set ann --password        # a new one"
+    )]
+    Set {
+        name: String,
+        /// viewer (may look) or operator (may change). Default for a new user: viewer.
+        #[arg(long)]
+        role: Option<Role>,
+        /// Ask for a new password.
+        #[arg(long)]
+        password: bool,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+    /// Remove a user, and log the user out everywhere.
+    #[command(after_help = "Example:\n  bramble user rm ann")]
+    Rm {
+        name: String,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum TokenVerb {
+    /// List tokens.
+    #[command(after_help = "Example:\n  bramble token ls")]
+    Ls(Place),
+    /// Make a token; it is shown once.
+    #[command(after_help = "Example:\n  bramble token add ci --role viewer --days 90")]
+    Add {
+        name: String,
+        /// viewer or operator
+        #[arg(long, default_value = "viewer")]
+        role: Role,
+        /// Days that it is good for. Default: until it is removed.
+        #[arg(long)]
+        days: Option<u32>,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+    /// Remove a token.
+    #[command(after_help = "Example:\n  bramble token rm ci")]
+    Rm {
+        name: String,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+}
+
+#[derive(Subcommand)]
 pub enum NodeVerb {
     /// List nodes.
     #[command(after_help = "Example:\n  bramble node ls")]
@@ -210,6 +304,13 @@ pub enum NodeVerb {
     /// Give a node its `[boot.NAME]` profile again: it installs itself at its next boot.
     #[command(after_help = "Example:\n  bramble node reinstall nas")]
     Reinstall {
+        node: Name,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+    /// End a node's certificate and its connection: it is let in again as one that was never here.
+    #[command(after_help = "Example:\n  bramble node revoke w1   # it was stolen, or has another board now")]
+    Revoke {
         node: Name,
         #[command(flatten)]
         place: FlagPlace,

@@ -1,10 +1,14 @@
-//! The head's control socket, asked over HTTP.
+//! The head, asked over HTTP: on its own machine by the control socket, from elsewhere over TLS with what
+//! `bramble login` keeps.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bramble_model::api::{NodeStatus, PowerAction, Problem, Status};
+use bramble_model::api::{
+    Audit, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Role, Status, TokenStatus, UserChange,
+    UserStatus,
+};
 use bramble_model::names::Name;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -12,36 +16,73 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
+
+use crate::cli::Place;
+use crate::heads::{self, Known};
+use crate::workspace;
 
 /// Switching a node may take its driver a while.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Nobody answers at the control socket.
+/// Nobody answers.
 #[derive(Debug)]
-pub struct NoHead(PathBuf);
+pub struct NoHead(String);
 
 impl std::fmt::Display for NoHead {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "no head answers at {}: start one with `bramble serve`, or a lab with `bramble lab up`",
-            self.0.display()
+            "no head answers at {}: start one with `bramble serve`, or a lab with `bramble lab up`; or reach one elsewhere with `bramble login`",
+            self.0
         )
     }
 }
 
 impl std::error::Error for NoHead {}
 
-/// The head of one repository.
+/// Bytes to and from the head.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Where a head is, and what it is shown.
 #[derive(Clone)]
-pub struct Client {
-    socket: PathBuf,
+enum Way {
+    /// Its control socket.
+    Socket(PathBuf),
+    Tls(Box<Known>),
 }
 
+/// The head of one repository.
+#[derive(Clone)]
+pub struct Client(Way);
+
 impl Client {
-    pub fn new(state: &Path) -> Self {
-        Client { socket: state.join("head.sock") }
+    /// The head of this repository: by its control socket where that is here; else the one that
+    /// `BRAMBLE_HEAD` names; else the only one that `bramble login` knows.
+    pub fn of(place: &Place) -> Result<Self> {
+        let socket = workspace::state(place).join("head.sock");
+        if let Some(wish) = std::env::var("BRAMBLE_HEAD").ok().filter(|wish| !wish.is_empty()) {
+            return Ok(Client(Way::Tls(Box::new(heads::find(&wish)?))));
+        }
+        if !socket.exists()
+            && let Some(known) = heads::only()?
+        {
+            return Ok(Client(Way::Tls(Box::new(known))));
+        }
+        Ok(Client(Way::Socket(socket)))
+    }
+
+    /// The head with this control socket's folder.
+    pub fn local(state: &std::path::Path) -> Self {
+        Client(Way::Socket(state.join("head.sock")))
+    }
+
+    /// A head elsewhere.
+    pub fn remote(known: Known) -> Self {
+        Client(Way::Tls(Box::new(known)))
     }
 
     pub async fn status(&self) -> Result<Status> {
@@ -80,48 +121,136 @@ impl Client {
         self.ask(Method::POST, &format!("/v1/nodes/{node}/approve"), Some(&body)).await
     }
 
+    pub async fn revoke(&self, node: &Name) -> Result<()> {
+        self.ask(Method::POST, &format!("/v1/nodes/{node}/revoke"), None::<&()>).await
+    }
+
     pub async fn reinstall(&self, node: &Name) -> Result<()> {
         self.ask(Method::POST, &format!("/v1/nodes/{node}/reinstall"), None::<&()>).await
     }
 
-    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<T> {
-        match tokio::time::timeout(LIMIT, self.exchange(method, path, body)).await {
-            Ok(answer) => answer,
-            Err(_) => bail!("the head does not answer within {} s", LIMIT.as_secs()),
-        }
+    pub async fn log_in(&self, login: &Login) -> Result<LoggedIn> {
+        self.ask(Method::POST, "/v1/login", Some(login)).await
     }
 
-    async fn exchange<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&impl Serialize>,
-    ) -> Result<T> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|_| NoHead(self.socket.clone()))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|_| NoHead(self.socket.clone()))?;
-        let connection = tokio::spawn(connection);
+    pub async fn log_out(&self) -> Result<()> {
+        self.exchange(Method::POST, "/logout", Bytes::new()).await.map(drop)
+    }
+
+    pub async fn me(&self) -> Result<Me> {
+        self.ask(Method::GET, "/v1/me", None::<&()>).await
+    }
+
+    pub async fn users(&self) -> Result<Vec<UserStatus>> {
+        self.ask(Method::GET, "/v1/users", None::<&()>).await
+    }
+
+    pub async fn change_user(&self, name: &str, change: &UserChange) -> Result<()> {
+        self.ask(Method::PUT, &format!("/v1/users/{}", in_path(name)), Some(change)).await
+    }
+
+    pub async fn remove_user(&self, name: &str) -> Result<()> {
+        self.ask(Method::DELETE, &format!("/v1/users/{}", in_path(name)), None::<&()>).await
+    }
+
+    pub async fn tokens(&self) -> Result<Vec<TokenStatus>> {
+        self.ask(Method::GET, "/v1/tokens", None::<&()>).await
+    }
+
+    pub async fn add_token(&self, name: &str, role: Role, days: Option<u32>) -> Result<String> {
+        let new = NewToken { name: name.to_owned(), role, days };
+        self.ask(Method::POST, "/v1/tokens", Some(&new)).await
+    }
+
+    pub async fn remove_token(&self, name: &str) -> Result<()> {
+        self.ask(Method::DELETE, &format!("/v1/tokens/{}", in_path(name)), None::<&()>).await
+    }
+
+    pub async fn audit(&self, last: usize) -> Result<Vec<Audit>> {
+        self.ask(Method::GET, &format!("/v1/audit?last={last}"), None::<&()>).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<T> {
         let bytes = body.map(serde_json::to_vec).transpose().context("cannot write the question")?.unwrap_or_default();
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "head")
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(bytes)))
-            .context("cannot write the question")?;
-        let answer = sender.send_request(request).await.map_err(|_| NoHead(self.socket.clone()))?;
-        let status = answer.status();
-        let bytes = answer.into_body().collect().await.context("the head's answer broke off")?.to_bytes();
-        connection.abort();
-        if !status.is_success() {
-            match serde_json::from_slice::<Problem>(&bytes) {
-                Ok(Problem { error, help: Some(help) }) => bail!("{error}\n  help: {help}"),
-                Ok(Problem { error, help: None }) => bail!("{error}"),
-                Err(_) => bail!("the head answers {status}: {}", String::from_utf8_lossy(&bytes)),
-            }
-        }
+        let bytes = match tokio::time::timeout(LIMIT, self.exchange(method, path, bytes.into())).await {
+            Ok(answer) => answer?,
+            Err(_) => bail!("the head does not answer within {} s", LIMIT.as_secs()),
+        };
         let bytes = if bytes.is_empty() { Bytes::from_static(b"null") } else { bytes };
         serde_json::from_slice(&bytes).context("the head's answer is malformed: is it of another version?")
     }
+
+    fn no_head(&self) -> NoHead {
+        NoHead(match &self.0 {
+            Way::Socket(path) => path.display().to_string(),
+            Way::Tls(known) => known.url.clone(),
+        })
+    }
+
+    /// What every request to this head carries.
+    pub fn credentials(&self) -> Option<String> {
+        match &self.0 {
+            Way::Tls(known) if !known.token.is_empty() => Some(format!("Bearer {}", known.token)),
+            _ => None,
+        }
+    }
+
+    /// Opens a connection to the head.
+    pub async fn connect(&self) -> Result<Box<dyn Stream>> {
+        match &self.0 {
+            Way::Socket(path) => {
+                let stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
+                    std::io::ErrorKind::PermissionDenied => anyhow::anyhow!(
+                        "{}: only the user who started the head may use it; others `bramble login`",
+                        path.display()
+                    ),
+                    _ => self.no_head().into(),
+                })?;
+                Ok(Box::new(stream))
+            }
+            Way::Tls(known) => heads::connect(known).await.map_err(|error| {
+                let unreachable = error.downcast_ref::<std::io::Error>().is_some_and(|error| error.get_ref().is_none());
+                if unreachable { self.no_head().into() } else { error }
+            }),
+        }
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes> {
+        let stream = self.connect().await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|_| self.no_head())?;
+        let connection = tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "head")
+            .header("content-type", "application/json");
+        if let Some(credentials) = self.credentials() {
+            request = request.header("authorization", credentials);
+        }
+        let request = request.body(Full::new(body)).context("cannot write the question")?;
+        let answer = sender.send_request(request).await.map_err(|_| self.no_head())?;
+        let status = answer.status();
+        let bytes = answer.into_body().collect().await.context("the head's answer broke off")?.to_bytes();
+        connection.abort();
+        if status.is_success() || status.is_redirection() {
+            return Ok(bytes);
+        }
+        Err(problem(status, &bytes))
+    }
+}
+
+/// What the head says of a request that failed.
+pub fn problem(status: hyper::StatusCode, body: &[u8]) -> anyhow::Error {
+    match serde_json::from_slice::<Problem>(body) {
+        Ok(Problem { error, help: Some(help) }) => anyhow::anyhow!("{error}\n  help: {help}"),
+        Ok(Problem { error, help: None }) => anyhow::anyhow!("{error}"),
+        Err(_) => anyhow::anyhow!("the head answers {status}: {}", String::from_utf8_lossy(body)),
+    }
+}
+
+/// A name as a segment of a path: what is not plain is percent-encoded (RFC 3986, section 2.1).
+fn in_path(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
+    name.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

@@ -5,6 +5,7 @@
 
 mod cli;
 mod client;
+mod heads;
 mod screen;
 mod verbs;
 mod workspace;

@@ -13,7 +13,7 @@ use bramble_model::agent::{
 use bramble_model::names::{Digest, Name};
 use bramble_model::repository::EnginePart;
 use bramble_model::timeline::{Millis, What};
-use bramble_plan::admission::{Enrolment, State, Verdict};
+use bramble_plan::admission::{Enrolment, Verdict};
 use bramble_system::now;
 use futures_util::{SinkExt, StreamExt};
 use sha2::{Digest as _, Sha256};
@@ -27,7 +27,7 @@ use tokio_util::codec::{Framed, LinesCodec};
 use tokio_util::sync::CancellationToken;
 
 use crate::timeline::Track;
-use crate::{Error, Head, service};
+use crate::{Error, Head, ca, service};
 
 /// An agent speaks every ten seconds; silence for three times as long means that it is gone.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -50,8 +50,17 @@ pub(crate) struct Agents {
 
 struct Session {
     number: u64,
-    work: mpsc::Sender<(Work, oneshot::Sender<Answer>)>,
+    say: mpsc::Sender<Say>,
     last_heard: Millis,
+}
+
+/// What the head has to say to an agent.
+enum Say {
+    Ask(Work, oneshot::Sender<Answer>),
+    /// The repository says something else of the node.
+    Document(NodeDocument),
+    /// The last word: why it is no longer served.
+    Goodbye(String),
 }
 
 impl Agents {
@@ -66,17 +75,35 @@ impl Agents {
     /// Asks an agent and waits for its answer; an agent that goes away or takes too long fails.
     pub(crate) async fn ask(&self, node: &Name, work: Work, limit: Duration) -> Answer {
         let failed = |error: &str| Answer::Failed { error: error.to_owned() };
-        let Some(queue) = self.sessions().get(node).map(|session| session.work.clone()) else {
+        let Some(queue) = self.sessions().get(node).map(|session| session.say.clone()) else {
             return failed("its agent is not connected");
         };
         let (answer, answered) = oneshot::channel();
-        if queue.send((work, answer)).await.is_err() {
+        if queue.send(Say::Ask(work, answer)).await.is_err() {
             return failed("its agent has gone away");
         }
         match timeout(limit, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => failed("its agent went away before it answered"),
             Err(_) => failed(&format!("its agent did not answer within {} s", limit.as_secs())),
+        }
+    }
+
+    /// Tells every agent its document as it is now. One whose queue is full is stuck, and is told when it
+    /// comes back.
+    pub(crate) fn tell_documents(&self, document: impl Fn(&Name) -> Option<NodeDocument>) {
+        for (node, session) in self.sessions().iter() {
+            if let Some(document) = document(node) {
+                let _ = session.say.try_send(Say::Document(document));
+            }
+        }
+    }
+
+    /// Ends a node's connection.
+    pub(crate) fn hang_up(&self, node: &Name) {
+        if let Some(session) = self.sessions().remove(node) {
+            // Where the queue is full, the connection ends with its sender.
+            let _ = session.say.try_send(Say::Goodbye("its certificate was revoked".into()));
         }
     }
 }
@@ -88,7 +115,7 @@ pub(crate) async fn listen(
     stop: CancellationToken,
 ) -> Result<impl Future<Output = Result<(), Error>> + use<>, Error> {
     let tls = TlsAcceptor::from(Arc::new(head.authority.tls()?));
-    let port = head.cluster.network.agent_port;
+    let port = head.network.agent_port;
     let name = format!("agents (port {port})");
     let listener = TcpListener::bind((address, port)).await.map_err(service(&name))?;
     Ok(async move {
@@ -104,7 +131,7 @@ pub(crate) async fn listen(
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            if connections.len() >= head.cluster.nodes.len() * 2 + STRANGERS {
+            if connections.len() >= head.cluster().nodes.len() * 2 + STRANGERS {
                 continue;
             }
             let (head, tls) = (Arc::clone(&head), tls.clone());
@@ -137,8 +164,8 @@ async fn greet(head: Arc<Head>, tls: TlsAcceptor, stream: TcpStream, from: Socke
     let mut lines = Framed::new(stream, LinesCodec::new_with_max_length(LONGEST_LINE));
     match certificate {
         Some(der) => {
-            let node = common_name(&der).ok_or_else(|| io::Error::other("its certificate has no name"))?;
-            serve(head, node, lines).await
+            let (node, key) = whose(&der).ok_or_else(|| io::Error::other("its certificate has no name"))?;
+            serve(head, node, key, lines).await
         }
         None => {
             let request: EnrolRequest = receive(&mut lines, HANDSHAKE).await?;
@@ -150,9 +177,11 @@ async fn greet(head: Arc<Head>, tls: TlsAcceptor, stream: TcpStream, from: Socke
     }
 }
 
-fn common_name(der: &[u8]) -> Option<Name> {
+/// The node that a certificate is for, and its key's fingerprint.
+fn whose(der: &[u8]) -> Option<(Name, String)> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    certificate.subject().iter_common_name().next()?.as_str().ok()?.parse().ok()
+    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?.parse().ok()?;
+    Some((name, ca::fingerprint_of(&certificate.tbs_certificate.subject_pki)))
 }
 
 impl Head {
@@ -165,15 +194,18 @@ impl Head {
             tracing::error!(%error, node = %request.node, "an enrolment failed");
             "the head has an error of its own; see its log".to_owned()
         };
-        let fingerprint = crate::ca::fingerprint(&request.csr).map_err(|_| "the certificate request is malformed")?;
+        let fingerprint = ca::fingerprint(&request.csr).map_err(|_| "the certificate request is malformed")?;
         let enrolment = Enrolment {
             boot: request.boot.clone(),
             nonce: Digest(Sha256::digest(request.nonce.as_bytes()).into()),
             fingerprint: fingerprint.clone(),
             last_heard: self.agents.last_heard(&request.node),
         };
-        let verdict =
-            self.store.change_admission(&request.node, |record| record.enrol(&enrolment)).map_err(internal)?;
+        let admission = self.cluster().admission;
+        let verdict = self
+            .store
+            .change_admission(&request.node, |record| record.enrol(&enrolment, admission))
+            .map_err(internal)?;
         match verdict {
             Verdict::Admit => {}
             Verdict::Refuse(reason) => {
@@ -181,9 +213,9 @@ impl Head {
                 return Err(reason);
             }
             Verdict::AskOperator(reason) => {
-                let reason = format!("{reason}; its key is {fingerprint}");
-                self.timeline.add(Some(&request.node), What::Refused { reason: reason.clone() });
-                return Err(reason);
+                self.timeline
+                    .add(Some(&request.node), What::Waits { fingerprint: fingerprint.clone(), reason: reason.clone() });
+                return Err(format!("{reason}; its key is {fingerprint}"));
             }
         }
         let (certificate, renew_at) = self.authority.sign(&request.node, &request.csr).map_err(internal)?;
@@ -191,40 +223,45 @@ impl Head {
         Ok(Enrolled { certificate, renew_at, document })
     }
 
-    fn document(&self, node: &Name) -> Option<NodeDocument> {
-        let declared = self.cluster.nodes.get(node)?;
+    pub(crate) fn document(&self, node: &Name) -> Option<NodeDocument> {
+        let cluster = self.cluster();
+        let declared = cluster.nodes.get(node)?;
         Some(NodeDocument {
             hostname: node.clone(),
-            domain: self.cluster.domain.clone(),
+            domain: cluster.domain.clone(),
             role: declared.role.clone(),
             part: declared.part,
-            ssh_keys: self.cluster.ssh_keys.clone(),
-            time_servers: self.cluster.time_servers.clone(),
+            ssh_keys: cluster.ssh_keys.clone(),
+            time_servers: cluster.time_servers.clone(),
         })
     }
 }
 
 /// The conversation with an admitted agent.
-async fn serve(head: Arc<Head>, node: Name, mut lines: Lines) -> io::Result<()> {
+async fn serve(head: Arc<Head>, node: Name, key: String, mut lines: Lines) -> io::Result<()> {
     let hello: FromAgent = receive(&mut lines, HANDSHAKE).await?;
     let FromAgent::Hello { boot, version, facts } = hello else { return Err(io::Error::other("it did not say hello")) };
-    let document = head.document(&node).ok_or_else(|| io::Error::other("it is not in the repository"))?;
     let record = head.store.admission(&node).map_err(io::Error::other)?;
-    match &record.state {
-        State::Admitted(admitted) if admitted.id == boot => {}
-        // A later boot was handed out; while that one is not admitted, this machine is still the
-        // node, and its being heard is what keeps a second one out.
-        State::Served(_) if record.known => {}
-        _ => return Err(io::Error::other("its boot is not the admitted one")),
-    }
+    let document = match (head.document(&node), record.holds(&boot, &key)) {
+        (Some(document), Ok(())) => document,
+        (document, verdict) => {
+            let reason = if document.is_none() {
+                "this node is not in the repository"
+            } else {
+                verdict.err().unwrap_or_default()
+            };
+            send(&mut lines, &ToAgent::Refused { reason: reason.into() }).await?;
+            return Err(io::Error::other(reason));
+        }
+    };
     let number = head.agents.numbers.fetch_add(1, Ordering::Relaxed);
-    let (work, mut queue) = mpsc::channel(32);
-    head.agents.sessions().insert(node.clone(), Session { number, work, last_heard: now() });
+    let (say, mut queue) = mpsc::channel(32);
+    head.agents.sessions().insert(node.clone(), Session { number, say, last_heard: now() });
     head.timeline.add(Some(&node), What::Connected);
     head.timeline.learn(&node, |track| track.facts = Some(facts));
     tracing::info!(%node, version, "agent connected");
     send(&mut lines, &ToAgent::Document(document)).await?;
-    let ended = converse(&head, &node, &mut lines, &mut queue, number).await;
+    let ended = converse(&head, &node, &key, &mut lines, &mut queue, number).await;
     let was_current = {
         let mut sessions = head.agents.sessions();
         let current = sessions.get(&node).is_some_and(|session| session.number == number);
@@ -245,8 +282,9 @@ async fn serve(head: Arc<Head>, node: Name, mut lines: Lines) -> io::Result<()> 
 async fn converse(
     head: &Head,
     node: &Name,
+    key: &str,
     lines: &mut Lines,
-    queue: &mut mpsc::Receiver<(Work, oneshot::Sender<Answer>)>,
+    queue: &mut mpsc::Receiver<Say>,
     session: u64,
 ) -> io::Result<()> {
     let mut open: BTreeMap<u64, oneshot::Sender<Answer>> = BTreeMap::new();
@@ -256,10 +294,19 @@ async fn converse(
             message = receive::<FromAgent>(lines, SILENCE) => message?,
             asked = queue.recv() => {
                 // The queue closes when a newer connection of the same node has taken over.
-                let Some((work, answer)) = asked else { return Ok(()) };
-                number += 1;
-                open.insert(number, answer);
-                send(lines, &ToAgent::Ask { number, work }).await?;
+                match asked {
+                    None => return Ok(()),
+                    Some(Say::Ask(work, answer)) => {
+                        number += 1;
+                        open.insert(number, answer);
+                        send(lines, &ToAgent::Ask { number, work }).await?;
+                    }
+                    Some(Say::Document(document)) => send(lines, &ToAgent::Document(document)).await?,
+                    Some(Say::Goodbye(reason)) => {
+                        send(lines, &ToAgent::Refused { reason: reason.clone() }).await?;
+                        return Err(io::Error::other(reason));
+                    }
+                }
                 continue;
             }
         };
@@ -275,8 +322,12 @@ async fn converse(
                 }
             }
             FromAgent::Renew { csr } => {
-                let (certificate, renew_at) = head.authority.sign(node, &csr).map_err(io::Error::other)?;
                 let document = head.document(node).ok_or_else(|| io::Error::other("it is not in the repository"))?;
+                // The key that was admitted, and no other: a new one enrols with a boot of its own.
+                if ca::fingerprint(&csr).map_err(io::Error::other)? != key {
+                    return Err(io::Error::other("it asks for a certificate for another key"));
+                }
+                let (certificate, renew_at) = head.authority.sign(node, &csr).map_err(io::Error::other)?;
                 send(lines, &ToAgent::Renewed(Box::new(Enrolled { certificate, renew_at, document }))).await?;
             }
             FromAgent::Hello { .. } => return Err(io::Error::other("it said hello twice")),
@@ -289,10 +340,10 @@ impl Head {
     fn tls_failed(&self, from: SocketAddr, error: &io::Error) {
         let said = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
         let SocketAddr::V4(from) = from else { return };
-        let Some((node, _)) = self.wire.mac(*from.ip()).and_then(|mac| self.cluster.node_of(mac)) else { return };
+        let Some(node) = self.wire.mac(*from.ip()).and_then(|mac| self.node_of(mac)) else { return };
         let what = What::TlsFailed { reason: error.to_string() };
-        if said && !self.timeline.has_just_told(node, &what, SAME_FAILURE) {
-            self.timeline.add(Some(node), what);
+        if said && !self.timeline.has_just_told(&node, &what, SAME_FAILURE) {
+            self.timeline.add(Some(&node), what);
         }
     }
 
@@ -304,7 +355,7 @@ impl Head {
         if before.as_ref() == Some(&engine) {
             return;
         }
-        let part = self.cluster.nodes.get(node).map_or(EnginePart::None, |node| node.part);
+        let part = self.declared(node).map_or(EnginePart::None, |node| node.part);
         let what = match &engine {
             EngineState::None if part == EnginePart::None => What::Ready,
             EngineState::Member { reachable: true, .. } => What::Ready,

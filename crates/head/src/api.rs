@@ -1,47 +1,63 @@
-//! The HTTP API: what booting machines and readers get on the wire, and what only the head's own
-//! machine may do, over a Unix socket.
+//! The HTTP API: which routes there are, and through which door each is reached.
 
-use std::path::Path as FilePath;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
-use axum::routing::{get, post};
+use axum::extract::{DefaultBodyLimit, Form, Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::from_fn_with_state;
+use axum::response::sse::{self, Sse};
+use axum::response::{IntoResponse, Redirect};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
+use bramble_model::agent::SignedTime;
 use bramble_model::api::{Events, Explanation, NodeStatus, PowerAction, Problem, Status, Waiting, WorkloadStatus};
 use bramble_model::boot_set::Architecture;
 use bramble_model::names::Name;
-use bramble_model::timeline::What;
+use bramble_model::timeline::{Event, What};
 use bramble_plan::explain::{Evidence, explain};
 use bramble_system::now;
+use futures_util::Stream;
 use serde::Deserialize;
-use tokio::net::UnixListener;
-use tokio_util::sync::CancellationToken;
 
+use crate::access::{self, login};
 use crate::timeline::Track;
-use crate::{Error, Head, boot_http, foreign, grub, http, page, service};
+use crate::{Error, Head, boot_http, foreign, grub, page};
 
 /// The API's own description, OpenAPI 3.1.
 const OPENAPI: &str = include_str!("../../../docs/openapi.json");
+/// The longest body of a request, in bytes.
+const LONGEST_BODY: usize = 64 << 10;
 /// Events in one answer.
 const MOST: usize = 2000;
 /// How long a question for newer events waits for one, before it is answered with none.
 const LONGEST_WAIT: Duration = Duration::from_secs(25);
 
-/// What anyone on the wire may read.
-fn reading() -> Router<Arc<Head>> {
+type Routes = Router<Arc<Head>>;
+
+/// What those may read who may look.
+fn reading(head: &Arc<Head>) -> Routes {
     Router::new()
         .route("/", get(page::overview))
         .route("/nodes/{node}", get(page::node))
         .route("/v1/status", get(status))
         .route("/v1/events", get(events))
+        .route("/v1/stream", get(stream))
+        .route("/v1/me", get(login::me))
+        .route_layer(from_fn_with_state(Arc::clone(head), access::may_look))
+}
+
+/// What anyone may read.
+fn open() -> Routes {
+    Router::new()
         .route("/v1/openapi.json", get(openapi))
+        .route("/v1/ca.pem", get(ca))
+        .route("/v1/time/{challenge}", get(time))
 }
 
 /// What booting machines need.
-fn booting() -> Router<Arc<Head>> {
+fn booting() -> Routes {
     Router::new()
         .route("/v1/boots/{boot}/report", post(boot_http::report))
         .route("/v1/boot/{mac}", get(foreign::pixiecore))
@@ -56,46 +72,61 @@ fn booting() -> Router<Arc<Head>> {
         .route("/boot/done/{boot}", get(foreign::done).post(foreign::done))
 }
 
-/// What changes something.
-fn changing() -> Router<Arc<Head>> {
+/// What changes something: for operators, and in the audit log.
+fn changing(head: &Arc<Head>) -> Routes {
     Router::new()
         .route("/v1/nodes/{node}/power", post(power))
         .route("/v1/nodes/{node}/approve", post(approve))
+        .route("/v1/nodes/{node}/revoke", post(revoke))
         .route("/v1/nodes/{node}/reinstall", post(reinstall))
+        .route("/nodes/{node}/approve", post(approve_on_page))
+        .route("/v1/users/{name}", put(login::put_user).delete(login::remove_user))
+        .route("/v1/tokens", post(login::add_token))
+        .route("/v1/tokens/{name}", delete(login::remove_token))
+        .route_layer(from_fn_with_state(Arc::clone(head), access::may_change))
 }
 
-/// What is served on the nodes' wires.
-pub(crate) fn public(head: Arc<Head>) -> Router {
-    reading().merge(booting()).with_state(head)
+/// What operators may read, and viewers may not.
+fn overseeing(head: &Arc<Head>) -> Routes {
+    Router::new()
+        .route("/v1/users", get(login::users))
+        .route("/v1/tokens", get(login::tokens))
+        .route("/v1/audit", get(login::audit))
+        .route_layer(from_fn_with_state(Arc::clone(head), access::may_oversee))
 }
 
-/// Serves everything on a Unix socket that only its owner may open.
-pub(crate) fn control(
-    head: Arc<Head>,
-    path: &FilePath,
-    stop: CancellationToken,
-) -> Result<impl Future<Output = Result<(), Error>> + use<>, Error> {
-    use std::os::unix::fs::PermissionsExt;
-    let name = format!("control socket {}", path.display());
-    // The store's lock has been taken by now, so a socket that lies there is a dead head's.
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(service(&name)(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(service(&name))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(service(&name))?;
-    let serving = axum::serve(listener, reading().merge(changing()).with_state(head));
-    let path = path.to_owned();
-    Ok(async move {
-        let ending = stop.clone().cancelled_owned();
-        let served = tokio::select! {
-            served = serving.with_graceful_shutdown(ending) => served.map_err(service(&name)),
-            () = http::ended(&stop) => Ok(()),
-        };
-        // The next head makes its own.
-        let _ = std::fs::remove_file(path);
-        served
-    })
+/// Logging in and out.
+fn entering() -> Routes {
+    Router::new()
+        .route("/login", get(login::form).post(login::enter))
+        .route("/logout", post(login::leave))
+        .route("/v1/login", post(login::api))
+}
+
+/// Finds out who asks before any route is looked at, and closes what is common to all.
+fn whole(head: Arc<Head>, routes: Routes) -> Router {
+    routes
+        .layer(from_fn_with_state(Arc::clone(&head), access::identify))
+        .layer(DefaultBodyLimit::max(LONGEST_BODY))
+        .with_state(head)
+}
+
+/// What is served on the nodes' wires, in plain HTTP.
+pub(crate) fn on_the_wire(head: Arc<Head>) -> Router {
+    let routes = reading(&head).merge(open()).merge(booting());
+    whole(head, routes)
+}
+
+/// What is served to people and programs over TLS.
+pub(crate) fn over_tls(head: Arc<Head>) -> Router {
+    let routes = reading(&head).merge(open()).merge(overseeing(&head)).merge(changing(&head)).merge(entering());
+    whole(head, routes)
+}
+
+/// What the command line is served on the head's own machine.
+pub(crate) fn on_the_socket(head: Arc<Head>) -> Router {
+    let routes = reading(&head).merge(open()).merge(overseeing(&head)).merge(changing(&head));
+    whole(head, routes)
 }
 
 impl Head {
@@ -112,7 +143,7 @@ impl Head {
         explain(&Evidence {
             now: now(),
             has_set,
-            dhcp: &self.cluster.network.dhcp,
+            dhcp: &self.network.dhcp,
             macs: &node.macs,
             phase: track.phase,
             since: track.since,
@@ -131,7 +162,8 @@ impl Head {
         let set = Architecture::ALL.into_iter().find_map(|architecture| self.shelf.current(architecture).ok());
         let has_set = set.is_some();
         let waiting = self.waiting.list();
-        let nodes = self.cluster.nodes.iter().map(|(name, node)| {
+        let cluster = self.cluster();
+        let nodes = cluster.nodes.iter().map(|(name, node)| {
             let track = self.timeline.track(name);
             let record = self.store.admission(name).unwrap_or_default();
             let why = self.why(name, node, &track, &waiting, has_set);
@@ -146,6 +178,7 @@ impl Head {
                 percent: track.percent,
                 last: track.last,
                 failure: track.failure,
+                pending: track.pending,
                 connected: track.connected,
                 set: record.boot().map(|boot| boot.set.to_string()),
                 facts: track.facts,
@@ -155,7 +188,7 @@ impl Head {
         });
         let generations = self.generations();
         let view = self.observed.latest();
-        let workloads = self.cluster.workloads.keys().map(|name| {
+        let workloads = cluster.workloads.keys().map(|name| {
             let own = view.services.iter().filter(|service| service.workload.as_deref() == Some(name.as_str()));
             let services: Vec<_> = own.cloned().collect();
             let wanted = generations.get(name).and_then(Option::as_ref);
@@ -167,13 +200,15 @@ impl Head {
             }
         });
         Status {
-            cluster: self.cluster.name.clone(),
+            cluster: cluster.name.clone(),
+            ca: self.authority.fingerprint().to_owned(),
             at: now(),
             set: set.map(|set| set.digest.to_string()),
             head_resident: resident(),
             nodes: nodes.collect(),
             workloads: workloads.collect(),
             seen: self.strangers.all(),
+            problem: self.repository.problem(),
             waiting: waiting.clone(),
         }
     }
@@ -211,22 +246,70 @@ async fn events(State(head): State<Arc<Head>>, Query(After { after, wait }): Que
     Json(Events { events, next })
 }
 
+/// `GET /v1/stream?after=N`: events as they happen (server-sent events, WHATWG HTML section 9.2); each has
+/// its number as `id`, so that a browser that comes back goes on where it was.
+async fn stream(
+    State(head): State<Arc<Head>>,
+    Query(After { after, .. }): Query<After>,
+    headers: HeaderMap,
+) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    let newest = head.timeline.newest();
+    let none: Vec<Event> = Vec::new();
+    let start = (last.unwrap_or(after), newest, none.into_iter(), head);
+    let events = futures_util::stream::unfold(start, async |(mut after, mut newest, mut page, head)| {
+        loop {
+            if let Some(event) = page.next() {
+                let told = sse::Event::default().id(event.number.to_string());
+                let told = told.json_data(&event).expect("events are plain data");
+                after = event.number;
+                return Some((Ok(told), (after, newest, page, head)));
+            }
+            // The head ends: so does the stream.
+            newest.wait_for(|newest| *newest > after).await.ok()?;
+            page = head.timeline.after(after, MOST).into_iter();
+        }
+    });
+    Sse::new(events).keep_alive(sse::KeepAlive::default())
+}
+
+/// `GET /v1/ca.pem`: the head's CA, to be compared by its fingerprint before it is trusted.
+async fn ca(State(head): State<Arc<Head>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/x-pem-file")], head.authority.pem().to_owned())
+}
+
 async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
-type Refusal = (StatusCode, Json<Problem>);
+pub(crate) type Refusal = (StatusCode, Json<Problem>);
 
-fn refuse(status: StatusCode, error: impl Into<String>, help: Option<&str>) -> Refusal {
+pub(crate) fn refuse(status: StatusCode, error: impl Into<String>, help: Option<&str>) -> Refusal {
     (status, Json(Problem { error: error.into(), help: help.map(str::to_owned) }))
 }
 
 impl Head {
     fn named(&self, node: &str) -> Result<Name, Refusal> {
-        let known = node.parse::<Name>().ok().filter(|name| self.cluster.nodes.contains_key(name));
-        let names: Vec<&str> = self.cluster.nodes.keys().map(Name::as_str).collect();
+        let cluster = self.cluster();
+        let known = node.parse::<Name>().ok().filter(|name| cluster.nodes.contains_key(name));
+        let names: Vec<&str> = cluster.nodes.keys().map(Name::as_str).collect();
         let help = format!("nodes of this cluster: {}", names.join(", "));
         known.ok_or_else(|| refuse(StatusCode::NOT_FOUND, format!("there is no node `{node}`"), Some(&help)))
+    }
+}
+
+impl Head {
+    fn approve(&self, node: &str, fingerprint: &str) -> Result<(), Refusal> {
+        let node = self.named(node)?;
+        let fingerprint = fingerprint.trim().to_ascii_lowercase();
+        if fingerprint.len() != 32 || !fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let help = "32 hexadecimal digits, as the machine's console shows them";
+            return Err(refuse(StatusCode::BAD_REQUEST, format!("`{fingerprint}` is no key"), Some(help)));
+        }
+        let approved = self.store.change_admission(&node, |record| record.approve(fingerprint.clone()));
+        approved.map_err(|error: Error| refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string(), None))?;
+        self.timeline.add(Some(&node), What::Note { text: format!("an operator approved key {fingerprint}") });
+        Ok(())
     }
 }
 
@@ -237,7 +320,8 @@ async fn power(
     Json(action): Json<PowerAction>,
 ) -> Result<StatusCode, Refusal> {
     let node = head.named(&node)?;
-    let driver = &head.power[&node];
+    let gone = || refuse(StatusCode::NOT_FOUND, format!("`{node}` has just left the repository"), None);
+    let driver = head.driver(&node).ok_or_else(gone)?;
     let failed = |error: bramble_power::Error| refuse(StatusCode::BAD_GATEWAY, bramble_system::sentence(&error), None);
     if matches!(action, PowerAction::Off | PowerAction::Cycle) {
         driver.set(&node, false).await.map_err(failed)?;
@@ -255,7 +339,7 @@ async fn power(
 /// A foreign node is to be given its profile again.
 async fn reinstall(State(head): State<Arc<Head>>, Path(node): Path<String>) -> Result<StatusCode, Refusal> {
     let node = head.named(&node)?;
-    if head.cluster.nodes[&node].boot.is_none() {
+    if head.declared(&node).is_none_or(|node| node.boot.is_none()) {
         let help = "it boots bramble's own system anew at each start";
         return Err(refuse(StatusCode::CONFLICT, format!("`{node}` has no `boot` in bramble.toml"), Some(help)));
     }
@@ -276,11 +360,39 @@ async fn approve(
     Path(node): Path<String>,
     Json(approval): Json<Approval>,
 ) -> Result<StatusCode, Refusal> {
-    let node = head.named(&node)?;
-    let approved = head.store.change_admission(&node, |record| record.approve(approval.fingerprint.clone()));
-    approved.map_err(|error: Error| refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string(), None))?;
-    head.timeline.add(Some(&node), What::Note { text: format!("an operator approved key {}", approval.fingerprint) });
+    head.approve(&node, &approval.fingerprint)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The same, by the status page's button.
+async fn approve_on_page(
+    State(head): State<Arc<Head>>,
+    Path(node): Path<String>,
+    Form(approval): Form<Approval>,
+) -> Result<Redirect, Refusal> {
+    head.approve(&node, &approval.fingerprint)?;
+    Ok(Redirect::to("/"))
+}
+
+/// Ends what a node was given: it is let in again as one that was never here.
+async fn revoke(State(head): State<Arc<Head>>, Path(node): Path<String>) -> Result<StatusCode, Refusal> {
+    let node = head.named(&node)?;
+    let revoked = head.revoke(&node);
+    revoked.map_err(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string(), None))?;
+    head.timeline.add(Some(&node), What::Note { text: "an operator revoked its certificate".into() });
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /v1/time/CHALLENGE`: the head's time, signed, for a node whose clock is too far off for TLS.
+async fn time(State(head): State<Arc<Head>>, Path(challenge): Path<String>) -> Result<Json<SignedTime>, Refusal> {
+    if !SignedTime::is_challenge(&challenge) {
+        let help = "32 hexadecimal digits, never used before";
+        return Err(refuse(StatusCode::BAD_REQUEST, "not a challenge", Some(help)));
+    }
+    let at = now();
+    let signature = head.authority.sign_time(&challenge, at);
+    let signature = signature.map_err(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string(), None))?;
+    Ok(Json(SignedTime { at, signature }))
 }
 
 #[cfg(test)]
@@ -298,6 +410,7 @@ mod tests {
             routes.filter(|route| !route.contains(')')).map(|route| format!("/{route}")).collect();
         described.sort_unstable();
         routed.sort_unstable();
+        routed.dedup();
         assert_eq!(described, routed);
     }
 }

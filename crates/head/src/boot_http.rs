@@ -4,11 +4,11 @@ use std::io::SeekFrom;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
+use axum::{Extension, Json};
 use bramble_image::BootSet;
 use bramble_model::names::{BootId, Digest, Mac, Name};
 use bramble_model::timeline::What;
@@ -45,12 +45,12 @@ pub(crate) struct Loader {
 /// `GET /boot/script/MAC`: a new boot for the node with this card.
 pub(crate) async fn script(
     State(head): State<Arc<Head>>,
-    ConnectInfo(ends): ConnectInfo<Ends>,
+    Extension(ends): Extension<Ends>,
     Path(mac): Path<String>,
     Query(loader): Query<Loader>,
 ) -> Response<Body> {
     let Ok(mac) = mac.parse::<Mac>() else { return text(StatusCode::BAD_REQUEST, "not a MAC address\n") };
-    if head.cluster.node_of(mac).is_none() {
+    if head.node_of(mac).is_none() {
         head.saw_unknown(mac, "iPXE".into(), None);
         return text(StatusCode::NOT_FOUND, "this machine is not in the repository\n");
     }
@@ -76,7 +76,7 @@ pub(crate) fn hex(bytes: [u8; 16]) -> String {
 impl Head {
     /// The script of a new boot; or the reason why there is none.
     fn script(&self, mac: Mac, architecture: Cpu, http: SocketAddrV4) -> Result<String, String> {
-        let (node, _) = self.cluster.node_of(mac).ok_or("this machine is not in the repository")?;
+        let node = &self.node_of(mac).ok_or("this machine is not in the repository")?;
         Ok(match self.answer(node, mac, http)? {
             Some(Answer::Kernel(Handed { kernel, initrds, cmdline })) => ipxe::start(node, &kernel, &cmdline, &initrds),
             Some(Answer::Efi(url)) => ipxe::chain_script(node, &url),
@@ -121,7 +121,7 @@ impl Head {
         let arguments = Arguments {
             node,
             http,
-            agent_port: self.cluster.network.agent_port,
+            agent_port: self.network.agent_port,
             boot: &boot,
             nonce: &nonce,
             set: &set.digest,
@@ -211,7 +211,7 @@ pub(crate) async fn send_file(path: &std::path::Path, headers: &HeaderMap) -> Re
 /// asks for what lies beside it with a second slash.
 pub(crate) async fn loader(
     State(head): State<Arc<Head>>,
-    ConnectInfo(ends): ConnectInfo<Ends>,
+    Extension(ends): Extension<Ends>,
     method: Method,
     Path(name): Path<String>,
 ) -> Response<Body> {
@@ -227,8 +227,8 @@ pub(crate) async fn loader(
     if method == Method::GET
         && let Some((_, node)) = head.node_at(*ends.peer.ip())
     {
-        head.loader_sent(node, name);
-        head.timeline.add(Some(node), What::HttpSent { file: name.to_owned(), bytes });
+        head.loader_sent(&node, name);
+        head.timeline.add(Some(&node), What::HttpSent { file: name.to_owned(), bytes });
     }
     ([(header::CONTENT_TYPE, "application/efi".to_owned()), (header::CONTENT_LENGTH, bytes.to_string())], body)
         .into_response()
@@ -279,7 +279,7 @@ impl Head {
 
     /// The node whose present boot this is.
     fn node_of_boot(&self, boot: &str) -> Option<bramble_model::names::Name> {
-        self.cluster
+        self.cluster()
             .nodes
             .keys()
             .find(|node| {

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use bramble_model::agent::SignedTime;
 use bramble_model::names::{Digest, Name};
 use bramble_system::files;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose,
+    Issuer, KeyPair, KeyUsagePurpose, SigningKey,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -33,10 +34,14 @@ const SKEW: Duration = Duration::minutes(10);
 /// The CA and what it signs.
 pub struct Authority {
     pem: String,
+    /// SHA-256 of the certificate, in hex.
+    fingerprint: String,
     inner: Arc<Inner>,
 }
 
 struct Inner {
+    /// Names and addresses of the head beside [`HEAD`].
+    names: Vec<String>,
     issuer: Issuer<'static, KeyPair>,
     server: Mutex<Option<(Arc<CertifiedKey>, OffsetDateTime)>>,
 }
@@ -81,7 +86,25 @@ impl Authority {
         let pem = fs::read_to_string(&certificate_path).map_err(file("cannot read the CA", &certificate_path))?;
         let key = fs::read_to_string(&key_path).map_err(file("cannot read the CA's key", &key_path))?;
         let issuer = Issuer::from_ca_cert_pem(&pem, KeyPair::from_pem(&key).map_err(failed)?).map_err(failed)?;
-        Ok(Authority { pem, inner: Arc::new(Inner { issuer, server: Mutex::new(None) }) })
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(failed)?;
+        let fingerprint = Digest(Sha256::digest(&der).into()).to_string();
+        Ok(Authority {
+            pem,
+            fingerprint,
+            inner: Arc::new(Inner { names: Vec::new(), issuer, server: Mutex::new(None) }),
+        })
+    }
+
+    /// As what people know the head: names and addresses in its own certificate.
+    #[must_use]
+    pub(crate) fn known_as(self, names: Vec<String>) -> Self {
+        let Inner { issuer, .. } = Arc::into_inner(self.inner).expect("nobody has it yet");
+        Authority { inner: Arc::new(Inner { names, issuer, server: Mutex::new(None) }), ..self }
+    }
+
+    /// SHA-256 of the CA's certificate, in hex.
+    pub(crate) fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// The CA's own certificate: what images carry.
@@ -105,6 +128,25 @@ impl Authority {
         let certificate = request.signed_by(&self.inner.issuer).map_err(failed)?;
         let renew = u64::try_from((now + RENEW).unix_timestamp()).unwrap_or(0) * 1000;
         Ok((certificate.pem(), renew))
+    }
+
+    /// Signs the time for a node's challenge.
+    pub(crate) fn sign_time(&self, challenge: &str, at: u64) -> Result<String, Error> {
+        let signed = self.inner.issuer.key().sign(SignedTime::message(challenge, at).as_bytes()).map_err(failed)?;
+        Ok(signed.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// TLS for people and programs, who say who they are in HTTP.
+    pub(crate) fn tls_for_people(&self) -> Result<ServerConfig, Error> {
+        self.inner.server_certificate()?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(failed)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&self.inner) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
     }
 
     /// TLS for the agents: a certificate is asked for, and its absence is allowed, for enrolment.
@@ -135,8 +177,12 @@ pub(crate) fn fingerprint(csr: &str) -> Result<String, Error> {
             x509_parser::error::X509Error,
         >>::from_der(&pem.contents)
         .map_err(failed)?;
-    let key = Sha256::digest(request.certification_request_info.subject_pki.raw);
-    Ok(Digest(key.into()).to_string()[..32].to_owned())
+    Ok(fingerprint_of(&request.certification_request_info.subject_pki))
+}
+
+/// SHA-256 of a public key, its first 16 bytes in hex.
+pub(crate) fn fingerprint_of(key: &x509_parser::x509::SubjectPublicKeyInfo<'_>) -> String {
+    Digest(Sha256::digest(key.raw).into()).to_string()[..32].to_owned()
 }
 
 impl Inner {
@@ -150,7 +196,7 @@ impl Inner {
             return Ok(Arc::clone(key));
         }
         let key = KeyPair::generate().map_err(failed)?;
-        let mut params = CertificateParams::new(vec![HEAD.to_owned()]).map_err(failed)?;
+        let mut params = CertificateParams::new([&[HEAD.to_owned()], &self.names[..]].concat()).map_err(failed)?;
         params.distinguished_name.push(DnType::CommonName, HEAD);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.not_before = now - SKEW;

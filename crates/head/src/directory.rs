@@ -107,10 +107,10 @@ impl Book {
     fn pi_file(&self, from: Ipv4Addr, path: &str) -> Option<Content> {
         let by_prefix = || {
             let mac = pi::prefix(path)?.replace('-', ":").parse::<Mac>().ok()?;
-            self.0.cluster.node_of(mac).map(|(name, _)| (mac, name))
+            self.0.node_of(mac).map(|name| (mac, name))
         };
         let (mac, node) = self.0.node_at(from).or_else(by_prefix)?;
-        if self.0.cluster.nodes.get(node)?.boot.is_some() {
+        if self.0.declared(&node)?.boot.is_some() {
             return None;
         }
         match pi::file(path)? {
@@ -123,7 +123,7 @@ impl Book {
                 let own = self.0.addresses(from, mac);
                 let http = self.0.http_beside(from);
                 self.0.wire.made(mac, || {
-                    let words = self.0.new_boot(node, mac, Cpu::Arm64, http, |arguments, _| arguments.render(&own));
+                    let words = self.0.new_boot(&node, mac, Cpu::Arm64, http, |arguments, _| arguments.render(&own));
                     Some(words.ok()? + "\n")
                 })
             }
@@ -138,13 +138,13 @@ impl Book {
 
 impl Head {
     /// The node that has this address: by what was heard on the wire, by its lease, or by its fixed one.
-    pub(crate) fn node_at(&self, address: Ipv4Addr) -> Option<(Mac, &Name)> {
-        let cluster = &self.cluster;
+    pub(crate) fn node_at(&self, address: Ipv4Addr) -> Option<(Mac, Name)> {
+        let cluster = self.cluster();
         if let Some(mac) = self.wire.mac(address).or_else(|| neighbour(address)) {
-            return cluster.node_of(mac).map(|(name, _)| (mac, name));
+            return cluster.node_of(mac).map(|(name, _)| (mac, name.clone()));
         }
         let fixed = cluster.nodes.iter().find(|(_, node)| node.address == Some(address));
-        fixed.and_then(|(name, node)| Some((*node.macs.first()?, name)))
+        fixed.and_then(|(name, node)| Some((*node.macs.first()?, name.clone())))
     }
 
     /// What a machine knows of its network, for firmware that cannot say it to a kernel itself.
@@ -189,7 +189,8 @@ impl Directory for Book {
         let (mac, at) = (client.mac, now());
         let before = self.0.wire.asks(mac, at);
         self.0.wire.forget_made(mac);
-        let Some((name, node)) = self.0.cluster.node_of(mac) else {
+        let cluster = self.0.cluster();
+        let Some((name, node)) = cluster.node_of(mac) else {
             self.0.saw_unknown(mac, firmware, client.uuid.clone());
             return None;
         };
@@ -199,7 +200,7 @@ impl Directory for Book {
             self.tell_once(name, What::HeardLate { seconds: client.seconds });
         }
         let efi = node.boot.as_ref().filter(|profile| {
-            self.0.cluster.boots.get(*profile).is_some_and(|profile| matches!(profile.starts, Starts::Efi(_)))
+            cluster.boots.get(*profile).is_some_and(|profile| matches!(profile.starts, Starts::Efi(_)))
         });
         let boot = match efi {
             Some(profile) if self.0.give(name) == Some(Give::Profile) => Boot::File(foreign::efi_path(profile)),
@@ -227,7 +228,7 @@ impl Directory for Book {
             }
             _ => {}
         }
-        let Some((node, _)) = self.0.cluster.node_of(mac) else { return };
+        let Some(node) = self.0.node_of(mac) else { return };
         let what = match sight {
             Sight::Offered { file } => What::Offered { file },
             Sight::Chose { server } => What::Chose { server },
@@ -237,14 +238,14 @@ impl Directory for Book {
             Sight::AskedBootServer { .. } => What::AskedBootServer,
             // So does one that runs and forgot the head's address for a moment.
             Sight::LookedForHead { .. }
-                if self.0.timeline.look(node, |track| track.phase > Phase::Loader) == Some(true) =>
+                if self.0.timeline.look(&node, |track| track.phase > Phase::Loader) == Some(true) =>
             {
                 return;
             }
             Sight::LookedForHead { address } => What::LookedForHead { address },
             Sight::NoLoader { firmware } => What::NoLoader { firmware: firmware.to_string() },
         };
-        self.tell_once(node, what);
+        self.tell_once(&node, what);
     }
 
     fn file(&self, from: Ipv4Addr, path: &str) -> Option<Content> {
@@ -253,18 +254,19 @@ impl Directory for Book {
             return Some(loader);
         }
         if let Some(profile) = foreign::profile_of_efi(path) {
-            let profile = head.cluster.boots.get(&profile)?;
+            let cluster = head.cluster();
+            let profile = cluster.boots.get(&profile)?;
             let Starts::Efi(path) = &profile.starts else { return None };
             return content(path);
         }
         if let Some(mac) = uboot::card(path) {
-            let (node, _) = head.cluster.node_of(mac)?;
+            let node = head.node_of(mac)?;
             head.wire.learn(from, mac);
             let http = head.http_beside(from);
             return head.wire.made(mac, || {
                 let own = Addresses::uboot(mac);
                 let menu =
-                    head.new_boot(node, mac, Cpu::Arm64, http, |arguments, _| uboot::menu(&arguments.render(&own)));
+                    head.new_boot(&node, mac, Cpu::Arm64, http, |arguments, _| uboot::menu(&arguments.render(&own)));
                 menu.ok()
             });
         }
@@ -280,6 +282,7 @@ impl Directory for Book {
 
     fn read(&self, from: Ipv4Addr, path: &str, end: End) {
         let node = self.0.node_at(from).map(|(_, node)| node);
+        let node = node.as_ref();
         let file = path.to_owned();
         let what = match end {
             End::Sent { bytes } => {

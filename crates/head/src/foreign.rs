@@ -4,13 +4,13 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Path as UrlPath, Query, State};
+use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::{Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
+use axum::{Extension, Json};
 use bramble_model::names::{BootId, Mac, Name};
-use bramble_model::repository::{Profile, Source, Starts};
+use bramble_model::repository::{Node, Profile, Source, Starts};
 use bramble_model::timeline::What;
 use bramble_netboot::ipxe;
 use bramble_plan::hand_off::{Give, Record};
@@ -46,16 +46,18 @@ pub(crate) enum Answer {
 }
 
 impl Head {
-    fn profile(&self, node: &Name) -> Option<(&Name, &Profile)> {
-        let name = self.cluster.nodes.get(node)?.boot.as_ref()?;
-        Some((name, self.cluster.boots.get(name)?))
+    fn profile(&self, node: &Name) -> Option<(Name, Profile)> {
+        let cluster = self.cluster();
+        let name = cluster.nodes.get(node)?.boot.clone()?;
+        let profile = cluster.boots.get(&name)?.clone();
+        Some((name, profile))
     }
 
     /// What the node would be given now; `None` where it runs bramble's own system.
     pub(crate) fn give(&self, node: &Name) -> Option<Give> {
         let (name, profile) = self.profile(node)?;
         let mut record = self.store.hand_off(node).unwrap_or_default();
-        Some(record.give(name, profile.hand_off))
+        Some(record.give(&name, profile.hand_off))
     }
 
     /// Decides and notes what this boot is given.
@@ -66,7 +68,7 @@ impl Head {
         let Some((name, profile)) = self.profile(node) else { return Ok(None) };
         let boot = BootId(hex(rand::random::<[u8; 16]>()));
         let give = self.store.change_hand_off(node, |record| {
-            let give = record.give(name, profile.hand_off);
+            let give = record.give(&name, profile.hand_off);
             if give == Give::Profile {
                 record.boot = Some(boot.clone());
             }
@@ -78,14 +80,15 @@ impl Head {
         }
         self.timeline.add(Some(node), What::ScriptServed { boot: boot.clone(), set: name.to_string() });
         Ok(Some(match &profile.starts {
-            Starts::Efi(_) => Answer::Efi(format!("http://{http}/boot/{}?boot={boot}", efi_path(name))),
+            Starts::Efi(_) => Answer::Efi(format!("http://{http}/boot/{}?boot={boot}", efi_path(&name))),
             Starts::Kernel { kernel, initrds, cmdline } => {
                 let url = |source: &Source, file: &str| match source {
                     Source::Url(url) => url.clone(),
                     Source::File(_) => format!("http://{http}/boot/profile/{name}/{file}?boot={boot}"),
                 };
                 let urls = initrds.iter().enumerate();
-                let variables = self.variables(node, mac, http, &boot);
+                let declared = self.declared(node).ok_or("it has just left the repository")?;
+                let variables = self.variables(node, &declared, mac, http, &boot);
                 Answer::Kernel(Handed {
                     kernel: url(kernel, "kernel"),
                     initrds: urls.map(|(index, source)| url(source, &format!("initrd{index}"))).collect(),
@@ -101,16 +104,23 @@ impl Head {
         if let Err(error) = self.store.change_hand_off(node, Record::handed) {
             tracing::error!(%error, %node, "a hand-off could not be stored");
         }
-        self.timeline.add(Some(node), What::HandedOff { profile: name.clone() });
+        self.timeline.add(Some(node), What::HandedOff { profile: name });
     }
 
     /// What templates know.
-    fn variables(&self, node: &Name, mac: Mac, http: std::net::SocketAddrV4, boot: &BootId) -> Variables {
-        let declared = &self.cluster.nodes[node];
+    fn variables(
+        &self,
+        node: &Name,
+        declared: &Node,
+        mac: Mac,
+        http: std::net::SocketAddrV4,
+        boot: &BootId,
+    ) -> Variables {
+        let cluster = self.cluster();
         let profile = declared.boot.as_ref().map(Name::to_string).unwrap_or_default();
         Variables {
             node: node.to_string(),
-            domain: self.cluster.domain.clone(),
+            domain: cluster.domain.clone(),
             role: declared.role.to_string(),
             mac: mac.to_string(),
             address: declared.address.map(|address| address.to_string()).unwrap_or_default(),
@@ -118,7 +128,7 @@ impl Head {
             url: format!("http://{http}/boot/seed/{boot}/"),
             files: format!("http://{http}/boot/profile/{profile}/files/"),
             done: format!("http://{http}/boot/done/{boot}"),
-            ssh_keys: self.cluster.ssh_keys.clone(),
+            ssh_keys: cluster.ssh_keys.clone(),
             instance: boot.to_string(),
             profile,
         }
@@ -126,7 +136,8 @@ impl Head {
 
     /// The foreign node whose latest boot this is.
     fn foreign_of_boot(&self, boot: &str) -> Option<Name> {
-        let foreign = self.cluster.nodes.iter().filter(|(_, node)| node.boot.is_some());
+        let cluster = self.cluster();
+        let foreign = cluster.nodes.iter().filter(|(_, node)| node.boot.is_some());
         foreign
             .map(|(name, _)| name)
             .find(|name| {
@@ -188,7 +199,8 @@ pub(crate) async fn boot_file(
     method: Method,
     headers: axum::http::HeaderMap,
 ) -> Response<Body> {
-    let Some(found) = profile.parse::<Name>().ok().and_then(|name| head.cluster.boots.get(&name)) else {
+    let cluster = head.cluster();
+    let Some(found) = profile.parse::<Name>().ok().and_then(|name| cluster.boots.get(&name)) else {
         return missing();
     };
     let (path, last) = match &found.starts {
@@ -220,7 +232,8 @@ pub(crate) async fn static_file(
     UrlPath((profile, path)): UrlPath<(String, String)>,
     headers: axum::http::HeaderMap,
 ) -> Response<Body> {
-    let profile = profile.parse::<Name>().ok().and_then(|name| head.cluster.boots.get(&name));
+    let cluster = head.cluster();
+    let profile = profile.parse::<Name>().ok().and_then(|name| cluster.boots.get(&name));
     match profile.and_then(|profile| below(profile.files.as_deref()?, &path)) {
         Some(path) => send_file(&path, &headers).await,
         None => missing(),
@@ -231,13 +244,13 @@ pub(crate) async fn static_file(
 /// `meta-data`, which is made where the folder has none.
 pub(crate) async fn seed(
     State(head): State<Arc<Head>>,
-    ConnectInfo(ends): ConnectInfo<Ends>,
+    Extension(ends): Extension<Ends>,
     UrlPath((boot, path)): UrlPath<(String, String)>,
 ) -> Response<Body> {
     let Some(node) = head.foreign_of_boot(&boot) else { return missing() };
     let Some((name, profile)) = head.profile(&node) else { return missing() };
-    let mac = head.cluster.nodes[&node].macs[0];
-    let variables = head.variables(&node, mac, ends.http(&head), &BootId(boot));
+    let Some(declared) = head.declared(&node) else { return missing() };
+    let variables = head.variables(&node, &declared, declared.macs[0], ends.http(&head), &BootId(boot));
     let source = match profile.templates.as_deref().and_then(|folder| below(folder, &path)) {
         Some(found) => std::fs::read_to_string(found).map_err(|error| error.to_string()),
         None if path == "meta-data" => Ok("instance-id: {{ instance }}\nlocal-hostname: {{ node }}\n".into()),
@@ -278,21 +291,21 @@ struct PixieBoot {
 /// the machine alone.
 pub(crate) async fn pixiecore(
     State(head): State<Arc<Head>>,
-    ConnectInfo(ends): ConnectInfo<Ends>,
+    Extension(ends): Extension<Ends>,
     UrlPath(mac): UrlPath<String>,
 ) -> Response<Body> {
     let Ok(mac) = mac.parse::<Mac>() else { return text(StatusCode::BAD_REQUEST, "not a MAC address\n") };
-    let Some((node, _)) = head.cluster.node_of(mac) else {
+    let Some(node) = head.node_of(mac) else {
         head.saw_unknown(mac, "a machine that asks by Pixiecore".into(), None);
         return text(StatusCode::NOT_FOUND, "this machine is not in the repository\n");
     };
     let http = ends.http(&head);
-    let answered = match head.answer(node, mac, http) {
+    let answered = match head.answer(&node, mac, http) {
         Ok(Some(Answer::Kernel(handed))) => Ok(handed),
         Ok(Some(Answer::Efi(_))) => Err("Pixiecore cannot start a UEFI program\n".to_owned()),
         Ok(Some(Answer::Disk)) => Err("it boots its disk\n".to_owned()),
         Ok(None) => {
-            let made = head.new_boot(node, mac, bramble_netboot::Cpu::Amd64, http, |arguments, set| {
+            let made = head.new_boot(&node, mac, bramble_netboot::Cpu::Amd64, http, |arguments, set| {
                 let [kernel, initrd] = arguments.files(&set.manifest.kernel.sha256, &set.manifest.initrd.sha256);
                 Handed { kernel, initrds: vec![initrd], cmdline: arguments.render(&ipxe::Addresses::ipxe()) }
             });

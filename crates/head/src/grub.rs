@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{Path, State};
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use bramble_model::names::{Mac, Name};
@@ -32,7 +33,7 @@ impl Head {
 
     /// The chain that this node's firmware is to be given now.
     pub(crate) fn chain(&self, node: &Name) -> Chain {
-        let declared = self.cluster.nodes.get(node).and_then(|node| node.secure_boot);
+        let declared = self.declared(node).and_then(|node| node.secure_boot);
         self.with_learned(node, |learned| learned.give(declared))
     }
 
@@ -63,13 +64,13 @@ impl Head {
             grub::Asked::Configuration => return Some(Content::Memory(grub::CONFIGURATION.as_bytes().into())),
             grub::Asked::Menu(cpu, mac) => (cpu, mac),
         };
-        let Some((node, _)) = self.cluster.node_of(mac) else {
+        let Some(node) = self.node_of(mac) else {
             self.saw_unknown(mac, "GRUB".into(), None);
             return None;
         };
         self.wire.learn(from, mac);
-        self.loader_runs(node);
-        let menu = || Some(self.menu(node, mac, cpu, from).unwrap_or_else(|reason| grub::wait_menu(&reason)));
+        self.loader_runs(&node);
+        let menu = || Some(self.menu(&node, mac, cpu, from).unwrap_or_else(|reason| grub::wait_menu(&reason)));
         self.wire.made(mac, menu)
     }
 
@@ -94,7 +95,7 @@ impl Head {
 /// `GET /grub/PATH`: what GRUB asks for that came over HTTP.
 pub(crate) async fn file(
     State(head): State<Arc<Head>>,
-    ConnectInfo(ends): ConnectInfo<Ends>,
+    Extension(ends): Extension<Ends>,
     Path(path): Path<String>,
 ) -> Response<Body> {
     let from = *ends.peer.ip();

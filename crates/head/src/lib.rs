@@ -9,6 +9,7 @@
 //! ```
 //! All state that has to survive is in the [`store`]; everything else can be read anew.
 
+mod access;
 mod agents;
 mod api;
 mod boot_http;
@@ -16,11 +17,13 @@ pub mod ca;
 mod directory;
 mod files;
 mod foreign;
+mod gate;
 mod grub;
 mod http;
 mod interface;
 mod page;
 mod reconcile;
+mod repository;
 mod store;
 mod strangers;
 mod timeline;
@@ -29,11 +32,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bramble_image::Shelf;
 use bramble_model::names::Name;
-use bramble_model::repository::{Cluster, Dhcp, PowerKind, Subnet};
+use bramble_model::repository::{Cluster, Dhcp, Network, PowerKind, Subnet};
 use bramble_netboot::dhcp::{Interface, Leases, Pool, Server};
 use bramble_netboot::{BootServer, Cpu, arp, ipxe, router, tftp};
 use bramble_power::Driver;
@@ -103,12 +106,15 @@ fn list(addresses: &[Ipv4Addr]) -> String {
 
 /// What every part of the head shares.
 struct Head {
-    cluster: Cluster,
+    repository: repository::Repository,
+    /// As it was when the head started: sockets are bound to it.
+    network: Network,
     shelf: Shelf,
     store: Arc<Store>,
     timeline: Arc<Timeline>,
     authority: Authority,
     agents: Agents,
+    people: access::people::People,
     /// Never empty; the first is the one that the agents dial.
     interfaces: Vec<Interface>,
     wire: directory::Wire,
@@ -116,7 +122,10 @@ struct Head {
     strangers: strangers::Strangers,
     /// The loaders that TFTP and HTTP hand out.
     loaders: BTreeMap<String, Arc<[u8]>>,
-    power: BTreeMap<Name, Driver>,
+    /// The lab's control socket, where the nodes are virtual machines.
+    lab: Option<PathBuf>,
+    /// `None` where the home router does all of DHCP.
+    dhcp: Option<Arc<Mutex<Server>>>,
     /// What the reconcile loop waits for.
     waiting: reconcile::Waits,
     /// The last view of the engine.
@@ -125,7 +134,7 @@ struct Head {
 
 impl Head {
     fn http(&self) -> SocketAddrV4 {
-        self.cluster.network.http(self.interfaces[0].address)
+        self.network.http(self.interfaces[0].address)
     }
 
     /// The interface whose wire has this address; the first for one that is behind a relay.
@@ -135,7 +144,7 @@ impl Head {
 
     /// The HTTP service, as a machine with this address reaches it.
     fn http_beside(&self, address: Ipv4Addr) -> SocketAddrV4 {
-        self.cluster.network.http(self.interface_beside(address).address)
+        self.network.http(self.interface_beside(address).address)
     }
 
     /// The loader of this name: of this machine, or of the boot set that it is for.
@@ -149,9 +158,23 @@ impl Head {
         directory::content(&self.shelf.file(&set.manifest.firmware(name)?.sha256))
     }
 
+    /// What switches this node.
+    fn driver(&self, node: &Name) -> Option<Driver> {
+        let declared = self.declared(node)?;
+        Some(match (&self.lab, declared.power) {
+            (Some(socket), _) => Driver::Lab { socket: socket.clone() },
+            (None, PowerKind::Hand) => Driver::Hand,
+            (None, PowerKind::WakeOnLan) => Driver::WakeOnLan {
+                cards: declared.macs,
+                from: self.interfaces[0].address,
+                broadcast: Ipv4Addr::BROADCAST,
+            },
+        })
+    }
+
     /// The subnets of full DHCP.
     fn subnets(&self) -> &[Subnet] {
-        match &self.cluster.network.dhcp {
+        match &self.network.dhcp {
             Dhcp::Full(subnets) => subnets,
             Dhcp::Proxy | Dhcp::Router => &[],
         }
@@ -172,9 +195,11 @@ pub fn http_address(cluster: &Cluster) -> Result<SocketAddrV4, Error> {
 /// When a part cannot start, or ends.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Error> {
     let Settings { cluster, state, shelf, lab } = settings;
-    let authority = Authority::open(&state.join("keys"))?;
     let interfaces =
         cluster.network.interfaces.iter().map(|name| interface::find(name)).collect::<Result<Vec<_>, _>>()?;
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), format!("head.{}", cluster.domain)];
+    names.extend(interfaces.iter().map(|interface| interface.address.to_string()));
+    let authority = Authority::open(&state.join("keys"))?.known_as(names);
     if let Dhcp::Full(_) = cluster.network.dhcp {
         for interface in &interfaces {
             let others = bramble_netboot::dhcp::probe::other_servers(interface).await;
@@ -187,27 +212,31 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Erro
     }
     let store = Arc::new(Store::open(&state.join("head.redb"))?);
     let timeline = Arc::new(Timeline::open(Arc::clone(&store), &cluster)?);
-    let power = drivers(&cluster, &interfaces[0], lab);
+    let dhcp = dhcp_server(&cluster, &interfaces, &store)?.map(|server| Arc::new(Mutex::new(server)));
     let strangers = strangers::Strangers::open(&store)?;
     let head = Arc::new(Head {
-        cluster,
+        network: cluster.network.clone(),
+        repository: repository::Repository::new(cluster),
         shelf,
         store,
         timeline,
         authority,
         agents: Agents::default(),
+        people: access::people::People::new(),
         interfaces,
         wire: directory::Wire::default(),
         chains: grub::Chains::default(),
         strangers,
         loaders: loaders()?,
-        power,
+        lab,
+        dhcp,
         waiting: reconcile::Waits::default(),
         observed: reconcile::View::default(),
     });
+    head.settle()?;
     let mut parts = JoinSet::new();
     start(&head, &state, &stop, &mut parts).await?;
-    tracing::info!(address = %head.http(), cluster = %head.cluster.name, "the head is up");
+    tracing::info!(address = %head.http(), cluster = %head.cluster().name, "the head is up");
     let mut result = Ok(());
     while let Some(ended) = parts.join_next().await {
         match ended {
@@ -238,11 +267,11 @@ async fn start(
     parts: &mut Parts,
 ) -> Result<(), Error> {
     let directory: Arc<directory::Book> = Arc::new(directory::Book(Arc::clone(head)));
-    if let Some(server) = dhcp_server(head)? {
+    if let Some(server) = head.dhcp.clone() {
         let wires = head
             .interfaces
             .iter()
-            .map(|interface| (interface.clone(), BootServer { http: head.cluster.network.http(interface.address) }));
+            .map(|interface| (interface.clone(), BootServer { http: head.network.http(interface.address) }));
         let (wires, book, end) = (wires.collect(), Arc::clone(&directory), stop.clone());
         parts.spawn(async move {
             let store: Arc<dyn bramble_netboot::dhcp::LeaseStore> = Arc::clone(&book) as _;
@@ -253,7 +282,7 @@ async fn start(
     for interface in head.interfaces.clone() {
         let (book, end, address) = (Arc::clone(&directory), stop.clone(), interface.address);
         parts.spawn(async move { tftp::run(address, book, end).await.map_err(service("TFTP (port 69)")) });
-        if head.cluster.network.no_ipv6_router {
+        if head.network.no_ipv6_router {
             let (wire, end, timeline) = (interface.clone(), stop.clone(), Arc::clone(&head.timeline));
             parts.spawn(async move {
                 let found =
@@ -268,12 +297,14 @@ async fn start(
         let (book, end) = (Arc::clone(&directory), stop.clone());
         parts.spawn(async move { arp::run(&interface, book, end).await.map_err(service("listening to ARP")) });
     }
+    parts.spawn(keep(repository::follow(Arc::clone(head), stop.clone())));
     parts.spawn(keep(strangers::Strangers::keep(Arc::clone(head), stop.clone())));
     for interface in &head.interfaces {
         parts.spawn(http::serve(Arc::clone(head), interface.address, stop.clone()).await?);
+        parts.spawn(http::serve_tls(Arc::clone(head), interface.address, stop.clone()).await?);
         parts.spawn(agents::listen(Arc::clone(head), interface.address, stop.clone()).await?);
     }
-    parts.spawn(api::control(Arc::clone(head), &state.join("head.sock"), stop.clone())?);
+    parts.spawn(http::control(Arc::clone(head), &state.join("head.sock"), stop.clone())?);
     parts.spawn(keep(reconcile::run(Arc::clone(head), stop.clone())));
     parts.spawn(keep(Arc::clone(&head.timeline).keep(stop.clone())));
     Ok(())
@@ -286,26 +317,22 @@ async fn keep(part: impl Future<Output = ()>) -> Result<(), Error> {
 }
 
 /// The DHCP server of this cluster; `None` where the home router does all of it.
-fn dhcp_server(head: &Head) -> Result<Option<Server>, Error> {
-    if head.cluster.network.dhcp == Dhcp::Router {
-        return Ok(None);
-    }
-    let stored = if head.subnets().is_empty() { Vec::new() } else { head.store.leases()? };
-    let fixed: BTreeMap<_, _> = head
-        .cluster
-        .nodes
-        .values()
-        .flat_map(|node| node.macs.iter().filter_map(|mac| Some((*mac, node.address?))))
-        .collect();
+fn dhcp_server(cluster: &Cluster, interfaces: &[Interface], store: &Store) -> Result<Option<Server>, Error> {
+    let subnets = match &cluster.network.dhcp {
+        Dhcp::Router => return Ok(None),
+        Dhcp::Proxy => &[][..],
+        Dhcp::Full(subnets) => subnets,
+    };
+    let stored = if subnets.is_empty() { Vec::new() } else { store.leases()? };
     let pool = |subnet: &Subnet| {
-        let fixed = fixed.iter().filter(|(_, address)| subnet.contains(**address)).map(|(mac, at)| (*mac, *at));
-        let own = head.interfaces.iter().map(|interface| interface.address);
+        let own = interfaces.iter().map(|interface| interface.address);
         let stored = stored.iter().copied().filter(|lease| subnet.contains(lease.address));
-        let leases = Leases::new(subnet.pool, fixed.collect(), own.chain(subnet.router).collect(), stored);
+        // The nodes' fixed addresses come with the repository, now and whenever it changes.
+        let leases = Leases::new(subnet.pool, BTreeMap::new(), own.chain(subnet.router).collect(), stored);
         Pool { subnet: subnet.clone(), leases }
     };
-    let pools = head.subnets().iter().map(pool).collect();
-    Ok(Some(Server { domain: head.cluster.domain.clone(), pools }))
+    let pools = subnets.iter().map(pool).collect();
+    Ok(Some(Server { domain: cluster.domain.clone(), pools }))
 }
 
 /// The loaders of Debian's package `ipxe` on this machine. One for another processor than amd64 comes
@@ -323,15 +350,4 @@ fn loaders() -> Result<BTreeMap<String, Arc<[u8]>>, Error> {
         }
     }
     Ok(files)
-}
-
-fn drivers(cluster: &Cluster, interface: &Interface, lab: Option<PathBuf>) -> BTreeMap<Name, Driver> {
-    let driver = |node: &bramble_model::repository::Node| match (&lab, node.power) {
-        (Some(socket), _) => Driver::Lab { socket: socket.clone() },
-        (None, PowerKind::Hand) => Driver::Hand,
-        (None, PowerKind::WakeOnLan) => {
-            Driver::WakeOnLan { cards: node.macs.clone(), from: interface.address, broadcast: Ipv4Addr::BROADCAST }
-        }
-    };
-    cluster.nodes.iter().map(|(name, node)| (name.clone(), driver(node))).collect()
 }

@@ -3,22 +3,71 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
-use bramble_model::api::{NodeStatus, Status};
+use bramble_model::api::{NodeStatus, Role, Status};
+use bramble_model::repository::Cluster;
 use bramble_model::timeline::{Event, Millis, Phase};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::Head;
+use crate::access::{Actor, Door, Who};
 
 /// Events shown of one node.
 const EVENTS: usize = 200;
 
 const STYLE: &str = include_str!("page.css");
 
-pub(crate) async fn overview(State(head): State<Arc<Head>>) -> Html<String> {
-    Html(render_overview(&head.status()).into_string())
+pub(crate) async fn overview(
+    State(head): State<Arc<Head>>,
+    Extension(door): Extension<Door>,
+    Extension(who): Extension<Who>,
+) -> Html<String> {
+    let door = match (door, &who.0) {
+        (Door::Tls(_), Some(Actor { csrf: Some(csrf), name, role, .. })) => Reader::Known { name, role: *role, csrf },
+        (Door::Tls(_), _) => Reader::Anyone,
+        _ => Reader::Elsewhere,
+    };
+    Html(render_overview(&head.status(), &door).into_string())
+}
+
+/// Who reads the page.
+enum Reader<'a> {
+    /// Someone who logged in; `csrf` is what the page's forms bring along.
+    Known { name: &'a str, role: Role, csrf: &'a str },
+    /// Someone who may log in.
+    Anyone,
+    /// Someone who came where nobody can log in.
+    Elsewhere,
+}
+
+/// The page that asks for name and password.
+pub(crate) fn login(cluster: &Cluster, problem: Option<&str>) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "Log in · " (cluster.name) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                header { h1 { (cluster.name) } }
+                main {
+                    form.login method="post" action="/login" {
+                        @if let Some(problem) = problem { p.problem role="alert" { (problem) } }
+                        label { "Name" input name="user" autocomplete="username" autofocus required; }
+                        label { "Password" input name="password" type="password" autocomplete="current-password" required; }
+                        button { "Log in" }
+                    }
+                    @if cluster.access.oidc.is_some() { p { a href="/login/oidc" { "Log in with your organisation's account" } } }
+                }
+            }
+        }
+    }
 }
 
 pub(crate) async fn node(State(head): State<Arc<Head>>, Path(node): Path<String>) -> Response {
@@ -46,7 +95,7 @@ fn frame(title: &str, body: Markup) -> Markup {
     }
 }
 
-fn render_overview(status: &Status) -> Markup {
+fn render_overview(status: &Status, reader: &Reader<'_>) -> Markup {
     let ready = status.nodes.iter().filter(|node| node.phase == Phase::Ready && node.connected).count();
     frame(
         &format!("{} · {ready}/{} ready", status.cluster, status.nodes.len()),
@@ -55,6 +104,15 @@ fn render_overview(status: &Status) -> Markup {
                 h1 { (status.cluster) }
                 p { (ready) " of " (status.nodes.len()) " nodes ready · boot set "
                     @match &status.set { Some(set) => { code { (set[..12]) } }, None => { "not built yet" } } }
+                @match reader {
+                    Reader::Known { name, role, csrf } => form.who method="post" action="/logout" {
+                        (name) ", " (role.as_str()) " "
+                        input type="hidden" name="csrf" value=(csrf);
+                        button { "Log out" }
+                    },
+                    Reader::Anyone => p.who { a href="/login" { "Log in" } },
+                    Reader::Elsewhere => {},
+                }
             }
             main {
                 h2 { "Nodes" }
@@ -79,6 +137,26 @@ fn render_overview(status: &Status) -> Markup {
                                 }
                             }
                         } }
+                    }
+                }
+                @if let Some(problem) = &status.problem {
+                    h2 { "bramble.toml has errors" }
+                    p { (problem) br; span.quiet { "The head goes on with what it said before." } }
+                }
+                @if status.nodes.iter().any(|node| node.pending.is_some()) {
+                    h2 { "Waiting to be let in" }
+                    table {
+                        thead { tr { th { "Node" } th { "Its key, as its console shows it" } th { "To let it in" } } }
+                        tbody { @for node in &status.nodes { @if let Some(key) = &node.pending { tr {
+                            td { (node.name) } td { code { (key) } } td { @match reader {
+                                Reader::Known { role: Role::Operator, csrf, .. } => form method="post" action=(format!("/nodes/{}/approve", node.name)) {
+                                    input type="hidden" name="csrf" value=(csrf);
+                                    input type="hidden" name="fingerprint" value=(key);
+                                    button { "Let it in" }
+                                },
+                                _ => code { "bramble node approve " (node.name) " " (key) },
+                            } }
+                        } } } }
                     }
                 }
                 @if !status.waiting.is_empty() {
@@ -210,6 +288,7 @@ mod tests {
             percent: Some(60),
             last: Some("stage 1: root 60 %".into()),
             failure: failure.map(str::to_owned),
+            pending: None,
             connected: phase == Phase::Ready,
             set: None,
             facts: None,
@@ -225,6 +304,7 @@ mod tests {
         };
         Status {
             cluster: name("lab"),
+            ca: "ab".repeat(32),
             at: 100_000,
             set: Some("0123456789abcdef".into()),
             head_resident: 0,
@@ -238,13 +318,14 @@ mod tests {
                 last: 95_000,
                 times: 3,
             }],
+            problem: None,
             waiting: vec![Waiting { subject: "m1".into(), reason: "it is away".into(), since: 50_000, until: None }],
         }
     }
 
     #[test]
     fn the_overview() {
-        let text = render_overview(&status()).into_string().replace(STYLE, "");
+        let text = render_overview(&status(), &Reader::Elsewhere).into_string().replace(STYLE, "");
         assert!(!text.contains("<script>"), "what a node says is text, not markup");
         insta::assert_snapshot!(text.replace("><", ">\n<"));
     }

@@ -88,11 +88,12 @@ impl Head {
             }
             (name.clone(), bytes.ok().map(|bytes| generation(&bytes)))
         };
-        self.cluster.workloads.iter().map(read).collect()
+        self.cluster().workloads.iter().map(read).collect()
     }
 
     fn facts(&self) -> Facts {
-        let nodes = self.cluster.nodes.iter().map(|(name, node)| {
+        let cluster = self.cluster();
+        let nodes = cluster.nodes.iter().map(|(name, node)| {
             let track = self.timeline.track(name);
             let engine = track.health.filter(|_| track.connected).map(|health| health.engine);
             let address = track.facts.map(|facts| facts.address.to_string());
@@ -152,7 +153,8 @@ impl Head {
                 ask(through, Work::Forget { node_id: node_id.clone() }).await.map(drop)
             }
             Step::Deploy { through, workload, generation } => {
-                let path = &self.cluster.workloads[workload].path;
+                let cluster = self.cluster();
+                let path = &cluster.workloads.get(workload).ok_or("it has just left the repository")?.path;
                 let file =
                     tokio::fs::read_to_string(path).await.map_err(|error| format!("{}: {error}", path.display()))?;
                 let work = Work::Deploy { name: workload.clone(), generation: generation.clone(), file };
@@ -206,7 +208,7 @@ pub(crate) async fn run(head: Arc<Head>, stop: CancellationToken) {
             if busy.contains_key(&subject) || failed.get(&subject).is_some_and(|failure| failure.again > now()) {
                 continue;
             }
-            let node = subject.parse::<Name>().ok().filter(|name| head.cluster.nodes.contains_key(name));
+            let node = subject.parse::<Name>().ok().filter(|name| head.cluster().nodes.contains_key(name));
             let text = if node.is_some() { sentence.clone() } else { format!("{subject} {sentence}") };
             head.timeline.add(node.as_ref(), What::Note { text });
             busy.insert(subject, sentence);

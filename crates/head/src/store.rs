@@ -1,10 +1,11 @@
 //! What survives: one embedded database in one file, each entry JSON under its key.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use bramble_model::api::Seen;
+use bramble_model::api::{Audit, Seen};
 use bramble_model::names::{Mac, Name};
-use bramble_model::timeline::Event;
+use bramble_model::timeline::{Event, Millis};
 use bramble_netboot::dhcp::Lease;
 use bramble_plan::admission::Record;
 use bramble_plan::chain::Chain;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Error;
+use crate::access::people::{Session, Token, User};
 
 type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 
@@ -25,12 +27,25 @@ const ADMISSIONS: Table = TableDefinition::new("admissions");
 const HAND_OFFS: Table = TableDefinition::new("hand-offs");
 /// Which loaders run on a node.
 const CHAINS: Table = TableDefinition::new("chains");
+/// What is kept of each node, under its name.
+const OF_NODES: [Table; 3] = [ADMISSIONS, HAND_OFFS, CHAINS];
 /// MAC → a machine that is not in the repository.
 const SEEN: Table = TableDefinition::new("seen");
+/// Name → a person with a password.
+const USERS: Table = TableDefinition::new("users");
+/// SHA-256 of its secret → a session.
+const SESSIONS: Table = TableDefinition::new("sessions");
+/// SHA-256 of its secret → a program's token.
+const TOKENS: Table = TableDefinition::new("tokens");
 /// Single values by name.
 const FACTS: Table = TableDefinition::new("facts");
 /// Event number → event.
 const EVENTS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("events");
+
+/// Number → what someone did.
+const AUDIT: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("audit");
+/// Entries of the audit log that are kept.
+const AUDITED: u64 = 50_000;
 
 /// The engine's cluster that the nodes belong to.
 const CLUSTER: &str = "cluster";
@@ -56,10 +71,11 @@ impl Store {
             Database::builder().set_cache_size(4 << 20).create(path).map_err(|error| failed(error.into()))?;
         let store = Store { database, path: path.to_owned() };
         store.write(|transaction| {
-            for table in [LEASES, ADMISSIONS, HAND_OFFS, CHAINS, SEEN, FACTS] {
+            for table in [LEASES, ADMISSIONS, HAND_OFFS, CHAINS, SEEN, FACTS, USERS, SESSIONS, TOKENS] {
                 transaction.open_table(table)?;
             }
             transaction.open_table(EVENTS)?;
+            transaction.open_table(AUDIT)?;
             Ok(())
         })?;
         Ok(store)
@@ -113,12 +129,16 @@ impl Store {
     }
 
     fn one<T: DeserializeOwned + Default>(&self, table: Table, key: &str) -> Result<T, Error> {
+        Ok(self.find(table, key)?.unwrap_or_default())
+    }
+
+    fn find<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>, Error> {
         let read = || {
             let table = self.database.begin_read()?.open_table(table)?;
             let kept = table.get(key)?;
             Ok::<_, redb::Error>(kept.and_then(|bytes| serde_json::from_slice(bytes.value()).ok()))
         };
-        Ok(read().map_err(|error| self.failed(error))?.unwrap_or_default())
+        read().map_err(|error| self.failed(error))
     }
 
     /// Reads, changes and writes a record in one transaction, so that two who change the same one
@@ -148,6 +168,26 @@ impl Store {
 
     pub(crate) fn change_admission<T>(&self, node: &Name, change: impl FnOnce(&mut Record) -> T) -> Result<T, Error> {
         self.change(ADMISSIONS, node.as_str(), change)
+    }
+
+    /// Nodes that something is kept of.
+    pub(crate) fn known_nodes(&self) -> Result<BTreeSet<Name>, Error> {
+        let mut known = BTreeSet::new();
+        for table in OF_NODES {
+            let names = self.all::<serde::de::IgnoredAny>(table)?.into_iter();
+            known.extend(names.filter_map(|(name, _)| name.parse::<Name>().ok()));
+        }
+        Ok(known)
+    }
+
+    /// Forgets all that is kept of a node.
+    pub(crate) fn forget(&self, node: &Name) -> Result<(), Error> {
+        self.write(|transaction| {
+            for table in OF_NODES {
+                transaction.open_table(table)?.remove(node.as_str())?;
+            }
+            Ok(())
+        })
     }
 
     pub(crate) fn hand_off(&self, node: &Name) -> Result<hand_off::Record, Error> {
@@ -188,6 +228,131 @@ impl Store {
         })
     }
 
+    pub(crate) fn user(&self, name: &str) -> Result<Option<User>, Error> {
+        self.find(USERS, name)
+    }
+
+    pub(crate) fn users(&self) -> Result<Vec<(String, User)>, Error> {
+        self.all(USERS)
+    }
+
+    /// Keeps a user, and ends the user's sessions where that is asked for.
+    pub(crate) fn put_user(&self, name: &str, user: &User, end_sessions: bool) -> Result<(), Error> {
+        let bytes = serde_json::to_vec(user).expect("stored types are plain data");
+        self.write(|transaction| {
+            transaction.open_table(USERS)?.insert(name, bytes.as_slice())?;
+            if end_sessions { end_sessions_of(transaction, name) } else { Ok(()) }
+        })
+    }
+
+    /// Removes a user with all sessions; `false` where there was none.
+    pub(crate) fn remove_user(&self, name: &str) -> Result<bool, Error> {
+        let mut was_there = false;
+        self.write(|transaction| {
+            was_there = transaction.open_table(USERS)?.remove(name)?.is_some();
+            end_sessions_of(transaction, name)
+        })?;
+        Ok(was_there)
+    }
+
+    pub(crate) fn session(&self, key: &str) -> Result<Option<Session>, Error> {
+        self.find(SESSIONS, key)
+    }
+
+    /// Keeps a session. Those whose time is over go, and the oldest of more than `most`.
+    pub(crate) fn put_session(&self, key: &str, session: &Session, now: Millis, most: usize) -> Result<(), Error> {
+        let bytes = serde_json::to_vec(session).expect("stored types are plain data");
+        self.write(|transaction| {
+            let mut table = transaction.open_table(SESSIONS)?;
+            let mut known: Vec<(Millis, String)> = Vec::new();
+            for entry in table.iter()? {
+                let (key, value) = entry?;
+                let until = serde_json::from_slice::<Session>(value.value()).map_or(0, |session| session.until);
+                known.push((until, key.value().to_owned()));
+            }
+            known.sort_unstable();
+            let over = known.partition_point(|(until, _)| *until <= now).max((known.len() + 1).saturating_sub(most));
+            for (_, old) in &known[..over] {
+                table.remove(old.as_str())?;
+            }
+            table.insert(key, bytes.as_slice())?;
+            Ok(())
+        })
+    }
+
+    pub(crate) fn remove_session(&self, key: &str) -> Result<(), Error> {
+        self.write(|transaction| {
+            transaction.open_table(SESSIONS)?.remove(key)?;
+            Ok(())
+        })
+    }
+
+    pub(crate) fn token(&self, key: &str) -> Result<Option<Token>, Error> {
+        self.find(TOKENS, key)
+    }
+
+    pub(crate) fn tokens(&self) -> Result<Vec<Token>, Error> {
+        Ok(self.all(TOKENS)?.into_iter().map(|(_, token)| token).collect())
+    }
+
+    pub(crate) fn put_token(&self, key: &str, token: &Token) -> Result<(), Error> {
+        self.put(TOKENS, &[(key.to_owned(), token)])
+    }
+
+    /// Removes the token of this name; `false` where there was none.
+    pub(crate) fn remove_token(&self, name: &str) -> Result<bool, Error> {
+        let found = self.all::<Token>(TOKENS)?.into_iter().find(|(_, token)| token.name == name);
+        let Some((key, _)) = found else { return Ok(false) };
+        self.write(|transaction| {
+            transaction.open_table(TOKENS)?.remove(key.as_str())?;
+            Ok(())
+        })?;
+        Ok(true)
+    }
+
+    /// Adds an entry to the audit log and gives its number. On disk when this returns.
+    pub(crate) fn add_audit(&self, mut entry: Audit) -> Result<u64, Error> {
+        let mut number = 0;
+        self.write(|transaction| {
+            let mut table = transaction.open_table(AUDIT)?;
+            number = table.last()?.map_or(0, |(last, _)| last.value()) + 1;
+            entry.number = number;
+            let bytes = serde_json::to_vec(&entry).expect("stored types are plain data");
+            table.insert(number, bytes.as_slice())?;
+            table.retain_in(..number.saturating_sub(AUDITED), |_, _| false)?;
+            Ok(())
+        })?;
+        Ok(number)
+    }
+
+    /// Writes how it went.
+    pub(crate) fn end_audit(&self, number: u64, result: &str) -> Result<(), Error> {
+        self.write(|transaction| {
+            let mut table = transaction.open_table(AUDIT)?;
+            let entry = table.get(number)?.and_then(|bytes| serde_json::from_slice::<Audit>(bytes.value()).ok());
+            if let Some(mut entry) = entry {
+                result.clone_into(&mut entry.result);
+                let bytes = serde_json::to_vec(&entry).expect("stored types are plain data");
+                table.insert(number, bytes.as_slice())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The latest entries of the audit log, oldest first.
+    pub(crate) fn audited(&self, most: usize) -> Result<Vec<Audit>, Error> {
+        let read = || {
+            let table = self.database.begin_read()?.open_table(AUDIT)?;
+            let mut found = Vec::new();
+            for entry in table.iter()?.rev().take(most) {
+                found.extend(serde_json::from_slice(entry?.1.value()));
+            }
+            found.reverse();
+            Ok::<_, redb::Error>(found)
+        };
+        read().map_err(|error| self.failed(error))
+    }
+
     pub(crate) fn cluster(&self) -> Result<Option<String>, Error> {
         Ok(self.all(FACTS)?.into_iter().find(|(name, _)| name == CLUSTER).map(|(_, value)| value))
     }
@@ -220,6 +385,14 @@ impl Store {
             Ok(())
         })
     }
+}
+
+fn end_sessions_of(transaction: &redb::WriteTransaction, user: &str) -> Result<(), redb::Error> {
+    let is_theirs = |bytes: &[u8]| {
+        serde_json::from_slice::<Session>(bytes).is_ok_and(|session| session.user == user && session.role.is_none())
+    };
+    transaction.open_table(SESSIONS)?.retain(|_, bytes| !is_theirs(bytes))?;
+    Ok(())
 }
 
 #[cfg(test)]

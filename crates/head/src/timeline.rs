@@ -47,6 +47,8 @@ pub(crate) struct Track {
     pub(crate) percent: Option<u8>,
     pub(crate) last: Option<String>,
     pub(crate) failure: Option<String>,
+    /// The key that waits for an operator.
+    pub(crate) pending: Option<String>,
     pub(crate) connected: bool,
     pub(crate) facts: Option<Facts>,
     pub(crate) health: Option<Health>,
@@ -64,6 +66,7 @@ impl Default for Track {
             percent: None,
             last: None,
             failure: None,
+            pending: None,
             connected: false,
             facts: None,
             health: None,
@@ -89,10 +92,14 @@ impl Track {
             What::Connected => self.connected = true,
             What::Disconnected { .. } | What::PowerOff => self.connected = false,
             What::Stage1 { percent, .. } => self.percent = *percent,
+            What::Waits { fingerprint, .. } => self.pending = Some(fingerprint.clone()),
+            What::Admitted { .. } | What::Refused { .. } => self.pending = None,
             _ => {}
         }
         match what {
-            What::Failed { reason, .. } | What::Refused { reason } => self.failure = Some(reason.clone()),
+            What::Failed { reason, .. } | What::Refused { reason } | What::Waits { reason, .. } => {
+                self.failure = Some(reason.clone())
+            }
             _ if what.phase().is_some() => self.failure = None,
             _ => {}
         }
@@ -139,6 +146,21 @@ impl Timeline {
         }
         let newest = inner.events.back().map_or(0, |event| event.number);
         Ok(Timeline { store, inner: Mutex::new(inner), newest: watch::Sender::new(newest) })
+    }
+
+    /// Keeps what is known of these nodes, and of no others. Gives those that are new.
+    pub(crate) fn keep_only<'a>(&self, nodes: impl Iterator<Item = &'a Name>) -> Vec<Name> {
+        let mut inner = self.inner();
+        let mut old = std::mem::take(&mut inner.nodes);
+        let mut new = Vec::new();
+        for name in nodes {
+            let track = old.remove(name).unwrap_or_else(|| {
+                new.push(name.clone());
+                Track::default()
+            });
+            inner.nodes.insert(name.clone(), track);
+        }
+        new
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

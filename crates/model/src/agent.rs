@@ -43,6 +43,29 @@ pub struct Enrolled {
     pub document: NodeDocument,
 }
 
+/// The head's time, for a node whose clock is too far off to check a certificate: `GET /v1/time/CHALLENGE`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedTime {
+    /// Milliseconds since the epoch.
+    pub at: u64,
+    /// ECDSA P-256 over SHA-256 by the CA's key, in ASN.1, of [`SignedTime::message`]; in hex.
+    pub signature: String,
+}
+
+impl SignedTime {
+    /// Whether this is one: 32 hexadecimal digits in lower case. The node draws it anew each time, so that
+    /// nobody can answer with what was said before.
+    pub fn is_challenge(text: &str) -> bool {
+        text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    }
+
+    /// What is signed. No certificate begins like this (they begin with 0x30), so a signature on one cannot
+    /// be had in this way.
+    pub fn message(challenge: &str, at: u64) -> String {
+        format!("bramble: the time for {challenge} is {at}")
+    }
+}
+
 /// From the agent to the head.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
@@ -71,8 +94,15 @@ pub enum FromAgent {
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum ToAgent {
     Document(NodeDocument),
-    Ask { number: u64, work: Work },
+    Ask {
+        number: u64,
+        work: Work,
+    },
     Renewed(Box<Enrolled>),
+    /// The node is not served, or not any more; the connection ends.
+    Refused {
+        reason: String,
+    },
 }
 
 /// What the machine is.

@@ -10,6 +10,8 @@ use crate::timeline::{Event, Millis, Phase};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
     pub cluster: Name,
+    /// SHA-256 of the head's CA, in hex: what `bramble login` compares.
+    pub ca: String,
     pub at: Millis,
     /// The boot set that nodes are given, by digest; `None` before one is built.
     pub set: Option<String>,
@@ -19,6 +21,8 @@ pub struct Status {
     pub workloads: Vec<WorkloadStatus>,
     /// Machines that asked to boot and are not in the repository.
     pub seen: Vec<Seen>,
+    /// What is wrong with `bramble.toml`, where the head goes on with what it said before.
+    pub problem: Option<String>,
     /// What the head is waiting for, as sentences.
     pub waiting: Vec<Waiting>,
 }
@@ -38,6 +42,8 @@ pub struct NodeStatus {
     pub last: Option<String>,
     /// The reason it does not go on, if it said one.
     pub failure: Option<String>,
+    /// The key that waits for an operator, by fingerprint.
+    pub pending: Option<String>,
     pub connected: bool,
     pub set: Option<String>,
     pub facts: Option<Facts>,
@@ -128,6 +134,107 @@ pub enum PowerAction {
     Off,
     /// Off, and on again.
     Cycle,
+}
+
+/// What a person or a program may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Look.
+    Viewer,
+    /// Look and change.
+    Operator,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Viewer => "viewer",
+            Role::Operator => "operator",
+        }
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "viewer" => Ok(Role::Viewer),
+            "operator" => Ok(Role::Operator),
+            _ => Err("expected viewer or operator".into()),
+        }
+    }
+}
+
+/// `POST /v1/login`.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Login {
+    pub user: String,
+    pub password: String,
+}
+
+/// The answer to [`Login`]: a token for the header `Authorization: Bearer TOKEN`.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct LoggedIn {
+    pub token: String,
+    pub user: String,
+    pub role: Role,
+    pub until: Millis,
+}
+
+/// Who asks, as the head sees it. `GET /v1/me`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Me {
+    pub name: String,
+    pub role: Role,
+}
+
+/// `PUT /v1/users/NAME`. Of a user who is known, what is absent stays.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct UserChange {
+    pub password: Option<String>,
+    pub role: Option<Role>,
+}
+
+/// A person who may log in with a password.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserStatus {
+    pub name: String,
+    pub role: Role,
+    pub since: Millis,
+}
+
+/// `POST /v1/tokens`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NewToken {
+    pub name: String,
+    pub role: Role,
+    /// Days that it is good for; `None` until it is removed.
+    pub days: Option<u32>,
+}
+
+/// A token of a program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenStatus {
+    pub name: String,
+    pub role: Role,
+    pub since: Millis,
+    pub until: Option<Millis>,
+}
+
+/// One change that someone made, or tried to. `GET /v1/audit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    pub number: u64,
+    pub at: Millis,
+    /// `ann`, `token ci`, or `root on the head`.
+    pub who: String,
+    /// The address it came from, or `local`.
+    pub from: String,
+    pub what: String,
+    /// `begun` until it is known; one that stays so was cut off by the end of the head.
+    pub result: String,
 }
 
 /// Any failure of the API: what was wrong, and what to do.

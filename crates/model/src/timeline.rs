@@ -184,6 +184,11 @@ pub enum What {
     Refused {
         reason: String,
     },
+    /// An agent asks to be let in, and waits for an operator who knows its key.
+    Waits {
+        fingerprint: String,
+        reason: String,
+    },
     /// An agent's TLS handshake failed.
     TlsFailed {
         reason: String,
@@ -233,6 +238,7 @@ impl What {
             | What::Failed { .. }
             | What::Admitted { .. }
             | What::Refused { .. }
+            | What::Waits { .. }
             | What::Disconnected { .. }
             | What::Note { .. } => return None,
         })
@@ -275,6 +281,7 @@ impl What {
             }
             What::Admitted { fingerprint } => format!("admitted with key {fingerprint}"),
             What::Refused { reason } => format!("refused: {reason}"),
+            What::Waits { fingerprint, reason } => format!("waits to be let in with key {fingerprint}: {reason}"),
             What::Connected => "agent connected".into(),
             What::Disconnected { reason } => format!("agent disconnected: {reason}"),
             What::Engine { state } => format!("engine: {state}"),

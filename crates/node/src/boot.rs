@@ -17,6 +17,8 @@ pub struct Boot {
     pub nonce: String,
     pub set: String,
     pub head: IpAddr,
+    /// Where boot files and the signed time are.
+    pub http_port: u16,
     pub agent_port: u16,
     pub address: IpAddr,
 }

@@ -131,6 +131,11 @@ async fn converse(
                         let _ = answers.send((number, answer)).await;
                     });
                 }
+                ToAgent::Refused { reason } => {
+                    // What it holds no longer counts: it asks to be let in like any other.
+                    identity.forget();
+                    return Err(Error::Refused(reason));
+                }
                 ToAgent::Renewed(enrolled) => {
                     identity.keep(*enrolled);
                     return Err(Error::Ended("the certificate was renewed".into()));

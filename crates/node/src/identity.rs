@@ -22,6 +22,8 @@ const KEY: &str = "/var/lib/bramble/agent.key";
 pub(crate) struct Identity {
     key: KeyPair,
     roots: Arc<RootCertStore>,
+    /// The CA's public key, an uncompressed point of P-256.
+    ca_key: Vec<u8>,
     name: String,
     enrolled: Mutex<Option<Enrolled>>,
 }
@@ -49,8 +51,13 @@ impl Identity {
         };
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_file(CA).map_err(|error| Error::Trust(error.to_string()))?;
+        let ca_key = {
+            let (_, parsed) =
+                x509_parser::parse_x509_certificate(&ca).map_err(|error| Error::Trust(error.to_string()))?;
+            parsed.public_key().subject_public_key.data.to_vec()
+        };
         roots.add(ca).map_err(|error| Error::Trust(error.to_string()))?;
-        Ok(Identity { key, roots: Arc::new(roots), name: boot.node.to_string(), enrolled: Mutex::new(None) })
+        Ok(Identity { key, roots: Arc::new(roots), ca_key, name: boot.node.to_string(), enrolled: Mutex::new(None) })
     }
 
     /// A certificate request for the node's name (PKCS#10, PEM).
@@ -62,6 +69,14 @@ impl Identity {
 
     pub(crate) fn keep(&self, enrolled: Enrolled) {
         *self.enrolled.lock().expect("no panic while held") = Some(enrolled);
+    }
+
+    pub(crate) fn ca_key(&self) -> &[u8] {
+        &self.ca_key
+    }
+
+    pub(crate) fn forget(&self) {
+        *self.enrolled.lock().expect("no panic while held") = None;
     }
 
     pub(crate) fn enrolled(&self) -> Option<Enrolled> {

@@ -6,6 +6,7 @@
 //! ```
 
 mod boot;
+mod clock;
 mod connection;
 mod document;
 mod engine;
@@ -33,6 +34,8 @@ pub enum Error {
     Trust(String),
     #[error("cannot reach the head at {head}")]
     Reach { head: String, source: std::io::Error },
+    #[error("this machine's clock is too far off: {0}")]
+    Clock(String),
     #[error("the connection to the head ended: {0}")]
     Ended(String),
     #[error("the head refuses this node: {0}")]
@@ -55,6 +58,19 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
             Ok(never) => match never {},
             Err(error) => error,
         };
+        if clock::is_the_cause(&error) {
+            match clock::set(&boot, identity.ca_key()).await {
+                // Where it was right, the cause is another one: no hurry then.
+                Ok(-60..=60) => {}
+                Ok(seconds) => {
+                    health::say_on_console(&format!(
+                        "the clock was off by {seconds} s and was set by the head's signed time"
+                    ));
+                    continue;
+                }
+                Err(error) => tracing::warn!(error = bramble_system::sentence(&error), "the clock was not set"),
+            }
+        }
         let sentence = bramble_system::sentence(&error);
         tracing::warn!(error = sentence, "no connection to the head");
         if matches!(error, Error::Refused(_)) {

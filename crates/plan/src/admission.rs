@@ -11,10 +11,12 @@
 //! A nonce is good for one enrolment. A boot is *expected* when the head switched the node on,
 //! when an operator said so, or when a node that was here before comes back after its connection
 //! was lost (a power cut, a reboot). Anything else waits for an operator, who sees the key's
-//! fingerprint. A MAC address alone admits nobody: while the admitted machine is alive, a second
+//! fingerprint. That is [`Admission::Expected`]; with [`Admission::Approve`] only a key that an operator
+//! approved is let in, and with [`Admission::Open`] every boot that was handed out. A MAC address alone admits nobody: while the admitted machine is alive, a second
 //! one with its address is refused.
 
 use bramble_model::names::{BootId, Digest};
+use bramble_model::repository::Admission;
 use bramble_model::timeline::Millis;
 use serde::{Deserialize, Serialize};
 
@@ -106,8 +108,25 @@ impl Record {
         self.approved = None;
     }
 
+    /// Whether a certificate for this key still counts, on a connection of this boot.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn holds(&self, boot: &BootId, fingerprint: &str) -> Result<(), &'static str> {
+        if self.fingerprint.as_deref() != Some(fingerprint) {
+            return Err("its certificate was revoked");
+        }
+        match &self.state {
+            State::Admitted(admitted) if admitted.id == *boot => Ok(()),
+            // A later boot was handed out; while that one is not admitted, this machine is still the
+            // node, and its being heard is what keeps a second one out.
+            State::Served(_) if self.known => Ok(()),
+            _ => Err("its boot is not the admitted one"),
+        }
+    }
+
     /// An agent asks to be let in. Admission changes the record; the caller stores it first.
-    pub fn enrol(&mut self, enrolment: &Enrolment) -> Verdict {
+    pub fn enrol(&mut self, enrolment: &Enrolment, admission: Admission) -> Verdict {
         let boot = match &self.state {
             State::Idle => return Verdict::Refuse("this node was not given a boot".into()),
             State::Admitted(boot) if boot.id == enrolment.boot => {
@@ -131,9 +150,21 @@ impl Record {
         if enrolment.last_heard.is_some_and(|heard| heard > boot.at) {
             return Verdict::Refuse("the admitted machine is still alive: another one uses its MAC address".into());
         }
-        let approved = self.approved.as_deref() == Some(enrolment.fingerprint.as_str());
-        if !boot.expected && !approved {
-            return Verdict::AskOperator("nobody switched this node on: `bramble node approve` lets it in".into());
+        let is = |key: &Option<String>| key.as_deref() == Some(enrolment.fingerprint.as_str());
+        match admission {
+            _ if is(&self.approved) => {}
+            Admission::Open => {}
+            Admission::Expected if boot.expected => {}
+            Admission::Expected => {
+                return Verdict::AskOperator("nobody switched this node on: `bramble node approve` lets it in".into());
+            }
+            // A key that was approved once, and lies on the node's data partition.
+            Admission::Approve if is(&self.fingerprint) => {}
+            Admission::Approve => {
+                return Verdict::AskOperator(
+                    "an operator has to approve its key: `bramble node approve` lets it in".into(),
+                );
+            }
         }
         self.state = State::Admitted(boot);
         self.known = true;
@@ -166,20 +197,26 @@ mod tests {
         let mut record = Record::default();
         record.expect(0);
         record.serve(id(1), digest(1), digest(9), 10);
-        assert_eq!(record.enrol(&enrolment(1, 1, 1)), Verdict::Admit);
-        assert_eq!(record.enrol(&enrolment(1, 1, 1)), Verdict::Admit, "the answer was lost");
-        assert!(matches!(record.enrol(&enrolment(1, 1, 2)), Verdict::Refuse(_)), "another key, same nonce");
+        assert_eq!(record.enrol(&enrolment(1, 1, 1), Admission::Expected), Verdict::Admit);
+        assert_eq!(record.enrol(&enrolment(1, 1, 1), Admission::Expected), Verdict::Admit, "the answer was lost");
+        assert!(
+            matches!(record.enrol(&enrolment(1, 1, 2), Admission::Expected), Verdict::Refuse(_)),
+            "another key, same nonce"
+        );
     }
 
     #[test]
     fn a_stranger_to_the_head_waits_for_an_operator() {
         let mut record = Record::default();
         record.serve(id(1), digest(1), digest(9), 10);
-        assert!(matches!(record.enrol(&enrolment(1, 1, 1)), Verdict::AskOperator(_)));
+        assert!(matches!(record.enrol(&enrolment(1, 1, 1), Admission::Expected), Verdict::AskOperator(_)));
         record.approve("key-2".into());
-        assert!(matches!(record.enrol(&enrolment(1, 1, 1)), Verdict::AskOperator(_)), "another key was approved");
+        assert!(
+            matches!(record.enrol(&enrolment(1, 1, 1), Admission::Expected), Verdict::AskOperator(_)),
+            "another key was approved"
+        );
         record.approve("key-1".into());
-        assert_eq!(record.enrol(&enrolment(1, 1, 1)), Verdict::Admit);
+        assert_eq!(record.enrol(&enrolment(1, 1, 1), Admission::Expected), Verdict::Admit);
     }
 
     #[test]
@@ -187,7 +224,7 @@ mod tests {
         let mut record = Record { known: true, ..Record::default() };
         record.serve(id(2), digest(2), digest(9), 1000);
         let enrolment = Enrolment { last_heard: Some(900), ..enrolment(2, 2, 5) };
-        assert_eq!(record.enrol(&enrolment), Verdict::Admit);
+        assert_eq!(record.enrol(&enrolment, Admission::Expected), Verdict::Admit);
     }
 
     #[test]
@@ -195,7 +232,7 @@ mod tests {
         let mut record = Record { known: true, ..Record::default() };
         record.serve(id(2), digest(2), digest(9), 1000);
         let enrolment = Enrolment { last_heard: Some(1500), ..enrolment(2, 2, 5) };
-        assert!(matches!(record.enrol(&enrolment), Verdict::Refuse(_)));
+        assert!(matches!(record.enrol(&enrolment, Admission::Expected), Verdict::Refuse(_)));
     }
 
     #[test]
@@ -203,7 +240,44 @@ mod tests {
         let mut record = Record::default();
         record.expect(0);
         record.serve(id(1), digest(1), digest(9), EXPECTED_FOR + 1);
-        assert!(matches!(record.enrol(&enrolment(1, 1, 1)), Verdict::AskOperator(_)));
+        assert!(matches!(record.enrol(&enrolment(1, 1, 1), Admission::Expected), Verdict::AskOperator(_)));
+    }
+
+    #[test]
+    fn where_keys_are_approved_being_switched_on_is_not_enough() {
+        let mut record = Record::default();
+        record.expect(0);
+        record.serve(id(1), digest(1), digest(9), 10);
+        assert!(matches!(record.enrol(&enrolment(1, 1, 1), Admission::Approve), Verdict::AskOperator(_)));
+        record.approve("key-1".into());
+        assert_eq!(record.enrol(&enrolment(1, 1, 1), Admission::Approve), Verdict::Admit);
+        record.serve(id(2), digest(2), digest(9), 20);
+        assert!(matches!(record.enrol(&enrolment(2, 2, 2), Admission::Approve), Verdict::AskOperator(_)), "a new key");
+        assert_eq!(record.enrol(&enrolment(2, 2, 1), Admission::Approve), Verdict::Admit, "the key that was approved");
+    }
+
+    #[test]
+    fn an_open_head_lets_every_boot_in_once() {
+        let mut record = Record::default();
+        record.serve(id(1), digest(1), digest(9), 10);
+        assert!(matches!(record.enrol(&enrolment(1, 2, 1), Admission::Open), Verdict::Refuse(_)), "a wrong nonce");
+        assert_eq!(record.enrol(&enrolment(1, 1, 1), Admission::Open), Verdict::Admit);
+        assert!(matches!(record.enrol(&enrolment(1, 1, 2), Admission::Open), Verdict::Refuse(_)), "another key");
+    }
+
+    #[test]
+    fn a_certificate_counts_for_the_key_that_was_admitted_last() {
+        let mut record = Record::default();
+        assert!(record.holds(&id(1), "key-1").is_err(), "it was never admitted, or was revoked");
+        record.expect(0);
+        record.serve(id(1), digest(1), digest(9), 10);
+        assert_eq!(record.enrol(&enrolment(1, 1, 1), Admission::Expected), Verdict::Admit);
+        assert_eq!(record.holds(&id(1), "key-1"), Ok(()));
+        assert!(record.holds(&id(1), "key-2").is_err());
+        record.serve(id(2), digest(2), digest(9), 20);
+        assert_eq!(record.holds(&id(1), "key-1"), Ok(()), "nobody has taken its place yet");
+        assert_eq!(record.enrol(&enrolment(2, 2, 2), Admission::Expected), Verdict::Admit);
+        assert!(record.holds(&id(1), "key-1").is_err(), "someone has");
     }
 
     #[derive(Debug, Clone)]
@@ -245,7 +319,7 @@ mod tests {
                         let boot = served.wrapping_sub(boot);
                         let nonce = served.wrapping_sub(nonce);
                         let enrolment = enrolment(boot, nonce, key);
-                        if record.enrol(&enrolment) == Verdict::Admit {
+                        if record.enrol(&enrolment, Admission::Expected) == Verdict::Admit {
                             prop_assert!(someone_said_so);
                             prop_assert_eq!((boot, nonce), (served, served));
                             if let Some((before, by)) = &admitted && *before == enrolment.boot {

@@ -494,21 +494,19 @@ impl Evidence<'_> {
     }
 
     fn refused(&self) -> Option<Cause> {
-        let refused = self.last_of(|what| matches!(what, What::Refused { .. } | What::Admitted { .. }))?;
-        let What::Refused { reason } = refused else { return None };
-        Some(if reason.contains("bramble node approve") {
-            cause(
+        match self.last_of(|what| matches!(what, What::Refused { .. } | What::Waits { .. } | What::Admitted { .. }))? {
+            What::Waits { fingerprint, reason } => Some(cause(
                 "admission-pending",
-                format!("it waits to be let in: {reason}"),
-                "compare the fingerprint on its console, then `bramble node approve NODE FINGERPRINT`",
-            )
-        } else {
-            cause(
+                format!("it waits to be let in with key {fingerprint}: {reason}"),
+                "compare the key with the one on its console, then `bramble node approve NODE KEY`",
+            )),
+            What::Refused { reason } => Some(cause(
                 "admission-refused",
                 format!("it is not let in: {reason}"),
                 "is there a second machine with its MAC address?",
-            )
-        })
+            )),
+            _ => None,
+        }
     }
 
     fn engine(&self) -> Cause {

@@ -92,6 +92,7 @@ fn hand_over(arguments: &Arguments, interface: &str) -> Result<(), Error> {
         "nonce": arguments.nonce,
         "set": arguments.set,
         "head": arguments.head.ip().to_string(),
+        "http_port": arguments.head.port(),
         "agent_port": arguments.agent_port,
         "address": arguments.address.to_string(),
         "interface": interface,

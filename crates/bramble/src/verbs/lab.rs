@@ -53,7 +53,7 @@ async fn run(
     limit: Duration,
     json: bool,
 ) -> Result<Exit> {
-    let client = Client::new(&workspace.state);
+    let client = Client::local(&workspace.state);
     head_is_up(&client, lab).await?;
     let places = Places::new(&workspace.state);
     if let Reply::Machines { accelerator, .. } = ask(&places.socket(), &Request::List).await?

@@ -5,6 +5,7 @@ mod image;
 mod init;
 mod lab;
 mod node;
+mod people;
 mod plan;
 mod power;
 mod router_recipe;
@@ -17,7 +18,7 @@ use std::io::Write as _;
 
 use anyhow::{Context, Result};
 
-use crate::cli::{Arguments, Exit, ImageVerb, LabVerb, NodeVerb, Verb};
+use crate::cli::{Arguments, Exit, ImageVerb, LabVerb, NodeVerb, TokenVerb, UserVerb, Verb};
 use crate::screen;
 use crate::workspace::STAGE1;
 
@@ -55,6 +56,7 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
             NodeVerb::Ls(place) => wait(status::nodes(&place, json)),
             NodeVerb::Show { node, place } => wait(node::show(&node, &place.into(), json)),
             NodeVerb::Reinstall { node, place } => wait(node::reinstall(&node, &place.into())),
+            NodeVerb::Revoke { node, place } => wait(node::revoke(&node, &place.into())),
             NodeVerb::Approve { node, fingerprint, place } => wait(node::approve(&node, &fingerprint, &place.into())),
         },
         Verb::Why { machine, place } => wait(why::run(&machine, &place.into(), json)),
@@ -68,6 +70,21 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
             LabVerb::Power { action, node, place } => wait(lab::power(action, &node, &place.into())),
             LabVerb::Inside { place, forward } => lab::inside(&place, &forward),
         },
+        Verb::Login { head, user, token, ca } => wait(people::login(&head, user, token, ca)),
+        Verb::Logout { head } => wait(people::logout(head)),
+        Verb::User(verb) => match verb {
+            UserVerb::Ls(place) => wait(people::users(&place, json)),
+            UserVerb::Set { name, role, password, place } => {
+                wait(people::put_user(&name, role, password, &place.into()))
+            }
+            UserVerb::Rm { name, place } => wait(people::remove_user(&name, &place.into())),
+        },
+        Verb::Token(verb) => match verb {
+            TokenVerb::Ls(place) => wait(people::tokens(&place, json)),
+            TokenVerb::Add { name, role, days, place } => wait(people::add_token(&name, role, days, &place.into())),
+            TokenVerb::Rm { name, place } => wait(people::remove_token(&name, &place.into())),
+        },
+        Verb::Audit { last, place } => wait(people::audit(last, &place.into(), json)),
         Verb::Agent => agent(),
         Verb::Stage1 => {
             std::io::stdout().write_all(STAGE1)?;

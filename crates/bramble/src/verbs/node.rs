@@ -1,4 +1,4 @@
-//! `bramble node show` and `bramble node approve`
+//! `bramble node show`, `approve`, `revoke` and `reinstall`
 
 use std::time::Duration;
 
@@ -8,13 +8,12 @@ use bramble_model::names::Name;
 use crate::cli::{Exit, Place};
 use crate::client::Client;
 use crate::screen::{self, ago, seconds};
-use crate::workspace;
 
 /// Events shown.
 const EVENTS: usize = 40;
 
 pub async fn show(node: &Name, place: &Place, json: bool) -> Result<Exit> {
-    let client = Client::new(&workspace::state(place));
+    let client = Client::of(place)?;
     let (status, found) = client.node(node).await?;
     let mut events = client.all_events().await?;
     events.retain(|event| event.node.as_ref() == Some(node));
@@ -46,13 +45,21 @@ pub async fn show(node: &Name, place: &Place, json: bool) -> Result<Exit> {
 }
 
 pub async fn approve(node: &Name, fingerprint: &str, place: &Place) -> Result<Exit> {
-    Client::new(&workspace::state(place)).approve(node, fingerprint).await?;
+    Client::of(place)?.approve(node, fingerprint).await?;
     println!("{node} is let in when it asks again with key {fingerprint}");
     Ok(Exit::Done)
 }
 
+pub async fn revoke(node: &Name, place: &Place) -> Result<Exit> {
+    Client::of(place)?.revoke(node).await?;
+    println!(
+        "{node} is no longer let in: `bramble power cycle {node}` has it enrol anew, or remove it from bramble.toml"
+    );
+    Ok(Exit::Done)
+}
+
 pub async fn reinstall(node: &Name, place: &Place) -> Result<Exit> {
-    Client::new(&workspace::state(place)).reinstall(node).await?;
+    Client::of(place)?.reinstall(node).await?;
     println!("{node} installs itself at its next boot: `bramble power cycle {node}`, or switch it on");
     Ok(Exit::Done)
 }

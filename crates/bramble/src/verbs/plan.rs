@@ -21,7 +21,7 @@ pub async fn run(place: &Place, json: bool) -> Result<Exit> {
         workloads.push((name.clone(), bramble_head::generation(&bytes)));
     }
     let declared = Declared { nodes: workspace.cluster.nodes.keys().cloned().collect(), workloads, set, set_is_stale };
-    let status = match Client::new(&workspace.state).status().await {
+    let status = match Client::local(&workspace.state).status().await {
         Ok(status) => Some(status),
         Err(error) if error.is::<NoHead>() => None,
         Err(error) => return Err(error),

@@ -6,7 +6,6 @@ use bramble_model::names::Name;
 
 use crate::cli::{Exit, Place, Switch};
 use crate::client::Client;
-use crate::workspace;
 
 pub async fn run(action: Switch, node: &Name, place: &Place) -> Result<Exit> {
     let action = match action {
@@ -14,6 +13,6 @@ pub async fn run(action: Switch, node: &Name, place: &Place) -> Result<Exit> {
         Switch::Off => PowerAction::Off,
         Switch::Cycle => PowerAction::Cycle,
     };
-    Client::new(&workspace::state(place)).power(node, action).await?;
+    Client::of(place)?.power(node, action).await?;
     Ok(Exit::Done)
 }

@@ -8,10 +8,9 @@ use bramble_model::api::Status;
 use crate::cli::{Exit, Place};
 use crate::client::Client;
 use crate::screen::{self, ago};
-use crate::workspace;
 
 pub async fn run(place: &Place, json: bool) -> Result<Exit> {
-    let status = Client::new(&workspace::state(place)).status().await?;
+    let status = Client::of(place)?.status().await?;
     if json {
         screen::json(&status)?;
     } else {
@@ -21,7 +20,7 @@ pub async fn run(place: &Place, json: bool) -> Result<Exit> {
 }
 
 pub async fn nodes(place: &Place, json: bool) -> Result<Exit> {
-    let status = Client::new(&workspace::state(place)).status().await?;
+    let status = Client::of(place)?.status().await?;
     if json {
         screen::json(&status.nodes)?;
     } else {
@@ -49,7 +48,7 @@ fn node_table(status: &Status) -> String {
 
 fn render(status: &Status) -> String {
     let set = status.set.as_deref().map_or("not built yet", |set| &set[..12]);
-    let mut text = format!("{}, boot set {set}\n\n{}", status.cluster, node_table(status));
+    let mut text = format!("{}, boot set {set}\nCA {}\n\n{}", status.cluster, status.ca, node_table(status));
     let services: Vec<_> = status
         .workloads
         .iter()
@@ -83,6 +82,12 @@ fn render(status: &Status) -> String {
     if !seen.is_empty() {
         text +=
             &format!("\nSeen, not in the repository:\n{}", screen::table(&["MAC", "FIRMWARE", "UUID", "LAST"], &seen));
+    }
+    if let Some(problem) = &status.problem {
+        text += &format!("\nbramble.toml has errors; the head goes on with what it said before:\n  {problem}\n");
+    }
+    for (node, key) in status.nodes.iter().filter_map(|node| Some((node, node.pending.as_ref()?))) {
+        text += &format!("\n{} waits to be let in: bramble node approve {} {key}\n", node.name, node.name);
     }
     for waiting in &status.waiting {
         text +=

@@ -9,13 +9,12 @@ use bramble_model::timeline::Phase;
 use crate::cli::{Exit, Place};
 use crate::client::Client;
 use crate::screen::{self, Progress};
-use crate::workspace;
 
 /// How often the screen is renewed.
 const LOOK: Duration = Duration::from_millis(400);
 
 pub async fn run(place: &Place, limit: u64, json: bool) -> Result<Exit> {
-    let client = Client::new(&workspace::state(place));
+    let client = Client::of(place)?;
     switch_on(&client).await?;
     let status = follow(&client, Duration::from_secs(limit), json).await?;
     if json {

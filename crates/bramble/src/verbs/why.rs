@@ -6,11 +6,11 @@ use bramble_model::names::Mac;
 
 use crate::cli::{Exit, Place};
 use crate::client::Client;
-use crate::{screen, workspace};
+use crate::screen;
 
 /// `machine` is a node's name or a MAC address.
 pub async fn run(machine: &str, place: &Place, json: bool) -> Result<Exit> {
-    let client = Client::new(&workspace::state(place));
+    let client = Client::of(place)?;
     let status = client.status().await?;
     let mac = machine.parse::<Mac>().ok();
     let node = status.nodes.iter().find(|node| match mac {

@@ -37,6 +37,8 @@ pub struct Cluster {
     /// Systems that are not bramble's own.
     pub boots: BTreeMap<Name, Profile>,
     pub engine: EngineKind,
+    pub admission: Admission,
+    pub access: Access,
     pub nodes: BTreeMap<Name, Node>,
     pub workloads: BTreeMap<Name, Workload>,
     pub lab: Lab,
@@ -52,6 +54,8 @@ pub struct Network {
     pub dhcp: Dhcp,
     /// TCP port of boot files, status page and API.
     pub http_port: u16,
+    /// TCP port of the status page and the API with logins, over TLS.
+    pub https_port: u16,
     /// TCP port of the agents' connection.
     pub agent_port: u16,
     /// Answer IPv6 router solicitations with "no router here" (lifetime 0), so that iPXE does not
@@ -137,6 +141,40 @@ pub struct Image {
 #[serde(rename_all = "kebab-case")]
 pub enum EngineKind {
     Swarm,
+}
+
+/// Who may look at the cluster, and change it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// Anyone may look.
+    pub public: bool,
+    pub oidc: Option<Oidc>,
+}
+
+/// A login of another service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oidc {
+    pub issuer: String,
+    pub client_id: String,
+    /// Absolute.
+    pub client_secret_file: Option<PathBuf>,
+    /// Absolute.
+    pub ca: Option<PathBuf>,
+    /// The head as browsers write it.
+    pub url: Option<String>,
+    pub operators: Vec<String>,
+    pub viewers: Vec<String>,
+}
+
+/// Whose agents are let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Of boots that someone caused: the head switched the node on, an operator said so, or it was here before.
+    Expected,
+    /// Those whose key an operator has approved.
+    Approve,
+    /// Of every boot that was handed out.
+    Open,
 }
 
 /// What a role does in the engine.

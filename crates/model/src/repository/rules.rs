@@ -9,6 +9,7 @@ use std::str::FromStr;
 use super::problem::{Problem, Problems};
 use super::*;
 
+mod access;
 mod boots;
 mod network;
 
@@ -25,6 +26,13 @@ pub(super) fn hold(root: &Path, written: &written::Repository, source: problem::
     let network = rules.network(&written.network);
     let image = rules.image(&written.image);
     let boots = rules.boots(&written.boot);
+    let access = rules.access(&written.access);
+    let admission = rules.word(
+        &["cluster", "admission"],
+        written.cluster.admission.as_deref(),
+        "admission",
+        &[("expected", Admission::Expected), ("approve", Admission::Approve), ("open", Admission::Open)],
+    );
     let engine = rules.engine(written.engine.kind.as_deref());
     let roles = rules.roles(&written.roles);
     let nodes = rules.nodes(&written.nodes, &roles, &network, &written.boot);
@@ -51,6 +59,8 @@ pub(super) fn hold(root: &Path, written: &written::Repository, source: problem::
         image,
         boots,
         engine,
+        admission,
+        access,
         nodes,
         workloads,
         lab,

@@ -14,6 +14,9 @@ use serde::Deserialize;
 pub struct Repository {
     pub cluster: ClusterSection,
     pub network: NetworkSection,
+    /// Who may look at the cluster, and change it.
+    #[serde(default)]
+    pub access: AccessSection,
     #[serde(default)]
     pub image: ImageSection,
     /// Systems that are not bramble's own, for nodes that name one with `boot`.
@@ -44,9 +47,47 @@ pub struct ClusterSection {
     /// Public SSH keys that may log in to every node as root.
     #[serde(default)]
     pub ssh_keys: Vec<String>,
+    /// Whose agents are let in. "expected" (default): of boots that the head or an operator caused, and of
+    /// nodes that come back. "approve": those whose key an operator has compared and approved. "open": of
+    /// every node of this file that boots; for labs.
+    pub admission: Option<String>,
     /// NTP servers. Default: those of the distribution.
     #[serde(default)]
     pub time_servers: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccessSection {
+    /// Whether anyone who reaches the head may look, and not touch. Default: false.
+    #[serde(default)]
+    pub public: bool,
+    /// A login of another service, beside the users of `bramble user`.
+    pub oidc: Option<OidcSection>,
+}
+
+/// OpenID Connect.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OidcSection {
+    /// The provider's URL, such as "https://id.home.arpa".
+    pub issuer: String,
+    /// What the provider calls this head.
+    pub client_id: String,
+    /// File with the client's secret, beside this file or absolute; keep it out of git. Without one, the
+    /// client is public.
+    pub client_secret_file: Option<String>,
+    /// File with the provider's CA (PEM), where its certificate is not of a public one.
+    pub ca: Option<String>,
+    /// The head's address as browsers write it, such as "https://head.home.arpa:7444". Default: by the
+    /// address that the browser used.
+    pub url: Option<String>,
+    /// Who may change things: verified mail addresses, or "group:NAME" of the claim `groups`.
+    #[serde(default)]
+    pub operators: Vec<String>,
+    /// Who may look; "*" is everyone whom the provider knows.
+    #[serde(default)]
+    pub viewers: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -76,6 +117,8 @@ pub struct NetworkSection {
     pub subnets: BTreeMap<String, SubnetSection>,
     /// TCP port for boot files, status page and API. Default: 7080.
     pub http_port: Option<u16>,
+    /// TCP port of the status page and the API with logins, over TLS. Default: 7444.
+    pub https_port: Option<u16>,
     /// TCP port for the agents. Default: 7443.
     pub agent_port: Option<u16>,
     /// Tell booting machines at once that there is no IPv6 router, which saves iPXE a wait of

@@ -27,7 +27,9 @@ pub struct Leases {
     last: Ipv4Addr,
     /// Every card of a node leads to its fixed address.
     fixed: BTreeMap<Mac, Ipv4Addr>,
-    /// Addresses that are not lent: fixed ones, the head's own, the router's.
+    /// The head's own addresses and the router's.
+    taken: Vec<Ipv4Addr>,
+    /// Addresses that are not lent: fixed ones, and those that are taken.
     reserved: BTreeSet<Ipv4Addr>,
     by_address: BTreeMap<Ipv4Addr, Lease>,
     /// The address that a machine had last.
@@ -46,22 +48,29 @@ impl Leases {
         taken: Vec<Ipv4Addr>,
         stored: impl IntoIterator<Item = Lease>,
     ) -> Self {
-        let reserved = fixed.values().copied().chain(taken).collect();
         let mut leases = Leases {
             first,
             last,
-            fixed,
-            reserved,
+            fixed: BTreeMap::new(),
+            taken,
+            reserved: BTreeSet::new(),
             by_address: BTreeMap::new(),
             by_mac: HashMap::new(),
             by_end: BTreeSet::new(),
             unused: first,
         };
+        leases.fix(fixed);
         let mut stored: Vec<Lease> = stored.into_iter().collect();
         // Of a machine's several leases, the longest counts.
         stored.sort_by_key(|lease| lease.until);
         stored.into_iter().for_each(|lease| leases.put(lease));
         leases
+    }
+
+    /// Replaces the fixed addresses. Whoever holds a lease on one of them keeps it until it ends.
+    pub(super) fn fix(&mut self, fixed: BTreeMap<Mac, Ipv4Addr>) {
+        self.reserved = fixed.values().chain(&self.taken).copied().collect();
+        self.fixed = fixed;
     }
 
     fn put(&mut self, lease: Lease) {

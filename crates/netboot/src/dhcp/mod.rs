@@ -17,6 +17,7 @@ pub mod probe;
 mod raw;
 mod serve;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -114,6 +115,14 @@ struct Question<'a> {
 }
 
 impl Server {
+    /// Replaces the fixed addresses of nodes: each goes to the pool of its subnet.
+    pub fn fix(&mut self, fixed: &BTreeMap<Mac, Ipv4Addr>) {
+        for pool in &mut self.pools {
+            let own = fixed.iter().filter(|(_, address)| pool.subnet.contains(**address));
+            pool.leases.fix(own.map(|(mac, address)| (*mac, *address)).collect());
+        }
+    }
+
     /// Takes one message that came in on `link`. `now` is in seconds since the epoch.
     pub fn handle(
         &mut self,

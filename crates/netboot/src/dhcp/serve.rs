@@ -128,7 +128,7 @@ struct Unstored {
 
 /// What the readers share.
 struct Shared {
-    server: Mutex<Server>,
+    server: Arc<Mutex<Server>>,
     directory: Arc<dyn Directory>,
     stop: CancellationToken,
 }
@@ -138,14 +138,14 @@ struct Shared {
 /// # Errors
 /// When a port cannot be had.
 pub async fn run(
-    server: Server,
+    server: Arc<Mutex<Server>>,
     interfaces: Vec<(Interface, BootServer)>,
     directory: Arc<dyn Directory>,
     store: Arc<dyn LeaseStore>,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let (queue, unstored) = sync_channel(QUEUE);
-    let shared = Arc::new(Shared { server: Mutex::new(server), directory, stop });
+    let shared = Arc::new(Shared { server, directory, stop });
     let mut threads = JoinSet::new();
     for (interface, boot) in interfaces {
         let open = Arc::new(Open {

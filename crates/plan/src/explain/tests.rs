@@ -273,7 +273,7 @@ fn a_clock_that_is_too_far_off() {
 #[test]
 fn an_admission_that_waits_for_an_operator() {
     let reason = "nobody switched this node on: `bramble node approve` lets it in".into();
-    Case::new(Phase::System, vec![(10, What::Refused { reason })]).is("admission-pending");
+    Case::new(Phase::System, vec![(10, What::Waits { fingerprint: "9f86".into(), reason })]).is("admission-pending");
     let reason = "the nonce of this boot has been used".into();
     Case::new(Phase::System, vec![(10, What::Refused { reason })]).is("admission-refused");
 }

@@ -33,15 +33,23 @@ impl Rules<'_> {
             Mode::Proxy => self.without_addresses(network, "proxy", Dhcp::Proxy),
             Mode::Router => self.without_addresses(network, "router", Dhcp::Router),
         };
-        let (http_port, agent_port) = (network.http_port.unwrap_or(7080), network.agent_port.unwrap_or(7443));
-        if http_port == agent_port {
-            self.wrong(&["network", "agent_port"], format!("port {agent_port} is already the `http_port`"));
+        let ports = [
+            ("http_port", network.http_port.unwrap_or(7080)),
+            ("agent_port", network.agent_port.unwrap_or(7443)),
+            ("https_port", network.https_port.unwrap_or(7444)),
+        ];
+        for (index, (key, port)) in ports.iter().enumerate() {
+            if let Some((other, _)) = ports[..index].iter().find(|(_, taken)| taken == port) {
+                self.wrong(&["network", key], format!("port {port} is already the `{other}`"));
+            }
         }
+        let [(_, http_port), (_, agent_port), (_, https_port)] = ports;
         Some(Network {
             interfaces: interfaces.to_vec(),
             dhcp,
             http_port,
             agent_port,
+            https_port,
             no_ipv6_router: network.no_ipv6_router.unwrap_or(false),
         })
     }

@@ -1,0 +1,204 @@
+//! `bramble login`, `logout`, `user`, `token` and `audit`
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bramble_model::api::{Login, Role, UserChange};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+
+use crate::cli::{Exit, Place};
+use crate::client::{Client, problem};
+use crate::heads::{self, Known};
+use crate::screen::{self, ago};
+
+/// Reads a secret: without echo from a terminal, else the first line of the standard input.
+fn secret(question: &str) -> Result<String> {
+    if std::io::stdin().is_terminal() {
+        return rpassword::prompt_password(question).context("cannot read from the terminal");
+    }
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).context("cannot read the standard input")?;
+    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+/// The CA of whoever answers there.
+async fn ask_ca(url: &str) -> Result<String> {
+    let stream = heads::connect_to_anyone(url).await.with_context(|| format!("cannot reach {url}"))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let request = Request::get("/v1/ca.pem").header("host", "head").body(Empty::<Bytes>::new())?;
+    let answer = sender.send_request(request).await.with_context(|| format!("{url} does not answer"))?;
+    let status = answer.status();
+    let body = answer.into_body().collect().await?.to_bytes();
+    connection.abort();
+    if !status.is_success() {
+        return Err(problem(status, &body));
+    }
+    String::from_utf8(body.to_vec()).context("the head's CA is malformed")
+}
+
+/// Logs in at a head elsewhere.
+pub async fn login(address: &str, user: Option<String>, token: bool, fingerprint: Option<String>) -> Result<Exit> {
+    let url = heads::url(address)?;
+    let ca = match heads::find(&url) {
+        Ok(known) => known.ca,
+        Err(_) => ask_ca(&url).await?,
+    };
+    let is = heads::fingerprint(&ca)?;
+    match fingerprint {
+        Some(wanted) => {
+            let wanted: String = wanted.chars().filter(char::is_ascii_hexdigit).collect::<String>().to_lowercase();
+            if wanted != is {
+                bail!("the head at {url} has CA {is}, and not {wanted}: it is another one, or someone is in between");
+            }
+        }
+        None if heads::find(&url).is_ok() => {}
+        None if std::io::stdin().is_terminal() => {
+            print!("The head at {url} has CA {is}.\nThe same as `bramble status` shows on the head? [yes/no] ");
+            std::io::stdout().flush()?;
+            let mut answer = String::new();
+            std::io::stdin().lock().read_line(&mut answer)?;
+            if answer.trim() != "yes" {
+                bail!("not logged in");
+            }
+        }
+        None => bail!(
+            "the head at {url} is not known yet: give its CA's fingerprint with --ca (`bramble status` on the head shows it)"
+        ),
+    }
+    let mut known = Known { url: url.clone(), ca, user: String::new(), token: String::new(), until: None };
+    if token {
+        known.token = secret("Token: ")?;
+        let me = Client::remote(known.clone()).me().await?;
+        known.user = me.name;
+    } else {
+        let user = match user {
+            Some(user) => user,
+            None => {
+                print!("Name: ");
+                std::io::stdout().flush()?;
+                let mut line = String::new();
+                std::io::stdin().lock().read_line(&mut line)?;
+                line.trim().to_owned()
+            }
+        };
+        let password = secret("Password: ")?;
+        let logged_in = Client::remote(known.clone()).log_in(&Login { user, password }).await?;
+        known.user = logged_in.user;
+        known.token = logged_in.token;
+        known.until = Some(logged_in.until);
+    }
+    println!("logged in at {url} as {}", known.user);
+    heads::keep(known)?;
+    Ok(Exit::Done)
+}
+
+/// Ends the session and forgets it.
+pub async fn logout(address: Option<String>) -> Result<Exit> {
+    let url = match address {
+        Some(address) => heads::url(&address)?,
+        None => heads::only()?.context("nobody is logged in")?.url,
+    };
+    let Some(known) = heads::forget(&url)? else { bail!("nobody is logged in at {url}") };
+    // A token of a program stays good until it is removed; a session ends here.
+    if known.until.is_some()
+        && let Err(error) = Client::remote(known).log_out().await
+    {
+        eprintln!("the head could not be told, and the session ends by itself: {error}");
+    }
+    println!("logged out at {url}");
+    Ok(Exit::Done)
+}
+
+/// Makes a user, or changes one.
+pub async fn put_user(name: &str, role: Option<Role>, password: bool, place: &Place) -> Result<Exit> {
+    let client = Client::of(place)?;
+    let known = client.users().await?.iter().any(|user| user.name == name);
+    let password = if password || !known {
+        let first = secret(&format!("Password for {name}: "))?;
+        if std::io::stdin().is_terminal() && secret("Again: ")? != first {
+            bail!("the two passwords differ");
+        }
+        Some(first)
+    } else {
+        None
+    };
+    client.change_user(name, &UserChange { password, role }).await?;
+    println!("{name} {}", if known { "is changed" } else { "may log in" });
+    Ok(Exit::Done)
+}
+
+pub async fn remove_user(name: &str, place: &Place) -> Result<Exit> {
+    Client::of(place)?.remove_user(name).await?;
+    println!("{name} is removed, and logged out everywhere");
+    Ok(Exit::Done)
+}
+
+fn since(at: u64) -> String {
+    ago(Duration::from_millis(bramble_system::now().saturating_sub(at)))
+}
+
+pub async fn users(place: &Place, json: bool) -> Result<Exit> {
+    let users = Client::of(place)?.users().await?;
+    if json {
+        screen::json(&users)?;
+        return Ok(Exit::Done);
+    }
+    let rows: Vec<_> =
+        users.iter().map(|user| vec![user.name.clone(), user.role.as_str().into(), since(user.since)]).collect();
+    print!("{}", screen::table(&["USER", "ROLE", "SINCE"], &rows));
+    Ok(Exit::Done)
+}
+
+pub async fn add_token(name: &str, role: Role, days: Option<u32>, place: &Place) -> Result<Exit> {
+    let token = Client::of(place)?.add_token(name, role, days).await?;
+    eprintln!("this is shown once:");
+    println!("{token}");
+    Ok(Exit::Done)
+}
+
+pub async fn remove_token(name: &str, place: &Place) -> Result<Exit> {
+    Client::of(place)?.remove_token(name).await?;
+    println!("{name} is good for nothing any more");
+    Ok(Exit::Done)
+}
+
+pub async fn tokens(place: &Place, json: bool) -> Result<Exit> {
+    let tokens = Client::of(place)?.tokens().await?;
+    if json {
+        screen::json(&tokens)?;
+        return Ok(Exit::Done);
+    }
+    let now = bramble_system::now();
+    let until = |until: Option<u64>| match until {
+        None => "it is removed".into(),
+        Some(until) if until <= now => "over".into(),
+        Some(until) => format!("{} days", (until - now).div_ceil(24 * 3600 * 1000)),
+    };
+    let rows: Vec<_> = tokens
+        .iter()
+        .map(|token| vec![token.name.clone(), token.role.as_str().into(), since(token.since), until(token.until)])
+        .collect();
+    print!("{}", screen::table(&["TOKEN", "ROLE", "SINCE", "GOOD FOR"], &rows));
+    Ok(Exit::Done)
+}
+
+pub async fn audit(last: usize, place: &Place, json: bool) -> Result<Exit> {
+    let entries = Client::of(place)?.audit(last).await?;
+    if json {
+        screen::json(&entries)?;
+        return Ok(Exit::Done);
+    }
+    let rows: Vec<_> = entries
+        .iter()
+        .map(|entry| {
+            vec![since(entry.at), entry.who.clone(), entry.from.clone(), entry.what.clone(), entry.result.clone()]
+        })
+        .collect();
+    print!("{}", screen::table(&["WHEN", "WHO", "FROM", "WHAT", "RESULT"], &rows));
+    Ok(Exit::Done)
+}

@@ -1,0 +1,61 @@
+//! The rules of `[access]`.
+
+use super::*;
+
+impl Rules<'_> {
+    pub(super) fn access(&mut self, access: &written::AccessSection) -> Access {
+        Access { public: access.public, oidc: access.oidc.as_ref().and_then(|oidc| self.oidc(oidc)) }
+    }
+
+    fn oidc(&mut self, oidc: &written::OidcSection) -> Option<Oidc> {
+        let key = |last: &'static str| ["access", "oidc", last];
+        let before = self.problems.len();
+        let issuer = oidc.issuer.trim_end_matches('/').to_owned();
+        // Without TLS only to this machine itself (as RFC 8252, section 8.3, has it for loopback addresses).
+        let loopback = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
+        if !issuer.starts_with("https://") && !loopback.iter().any(|start| issuer.starts_with(start)) {
+            self.wrong(&key("issuer"), format!("`{issuer}`: expected a URL that begins with https://"));
+        }
+        if oidc.client_id.is_empty() {
+            self.wrong(&key("client_id"), "is empty").help =
+                Some("the provider shows it where this head was registered".into());
+        }
+        if oidc.operators.is_empty() && oidc.viewers.is_empty() {
+            self.wrong(&key("operators"), "nobody could log in").help =
+                Some("name mail addresses or \"group:NAME\" in `operators` or `viewers`".into());
+        }
+        for (list, entries) in [("operators", &oidc.operators), ("viewers", &oidc.viewers)] {
+            for (index, entry) in entries.iter().enumerate() {
+                let everyone = entry == "*" && list == "viewers";
+                let group = entry.strip_prefix("group:").is_some_and(|name| !name.is_empty());
+                let mail = entry.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty());
+                if !everyone && !group && !mail {
+                    let index = index.to_string();
+                    self.wrong(
+                        &["access", "oidc", list, &index],
+                        format!("`{entry}`: expected a mail address or \"group:NAME\""),
+                    );
+                }
+            }
+        }
+        let mut file = |last: &'static str, path: &Option<String>| {
+            // Secrets lie where the person wants them: beside the repository, or in /etc.
+            let path = self.root.join(path.as_deref()?);
+            if !path.is_file() {
+                self.wrong(&key(last), format!("`{}` is no file", path.display()));
+            }
+            Some(path)
+        };
+        let client_secret_file = file("client_secret_file", &oidc.client_secret_file);
+        let ca = file("ca", &oidc.ca);
+        (self.problems.len() == before).then(|| Oidc {
+            issuer,
+            client_id: oidc.client_id.clone(),
+            client_secret_file,
+            ca,
+            url: oidc.url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
+            operators: oidc.operators.clone(),
+            viewers: oidc.viewers.clone(),
+        })
+    }
+}

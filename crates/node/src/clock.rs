@@ -1,0 +1,107 @@
+//! A clock that is too far off for TLS: the head's signed time sets it.
+//!
+//! Many boards have no clock that runs without power, and a dead battery says 1970 or 2001. The answer is
+//! signed with the CA's key over a challenge of this moment: whoever else is on the wire can neither make one
+//! up nor say again what was said before.
+
+use std::time::{Duration, Instant};
+
+use bramble_model::agent::SignedTime;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use ring::rand::{SecureRandom, SystemRandom};
+use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use rustix::time::{ClockId, Timespec, clock_settime};
+use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::{Boot, Error};
+
+/// An answer that takes longer says nothing about now.
+const LIMIT: Duration = Duration::from_secs(10);
+const LONGEST: usize = 4096;
+
+/// Whether the connection failed because of a time.
+pub(crate) fn is_the_cause(error: &Error) -> bool {
+    let Error::Reach { source, .. } = error else { return false };
+    let tls = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(
+        tls,
+        Some(rustls::Error::InvalidCertificate(
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }
+        ))
+    )
+}
+
+/// Sets the clock by the head's signed time; `key` is the CA's public key, an uncompressed point. Gives by
+/// how many seconds it was off.
+pub(crate) async fn set(boot: &Boot, key: &[u8]) -> Result<i64, Error> {
+    let clock = |reason: String| Error::Clock(reason);
+    let mut random = [0; 16];
+    SystemRandom::new().fill(&mut random).map_err(|_| clock("this machine gives no random numbers".into()))?;
+    let challenge: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let start = Instant::now();
+    let asked = timeout(LIMIT, ask(boot, &challenge)).await;
+    let answer = asked.map_err(|_| clock("the head does not say the time".into()))?.map_err(clock)?;
+    if !is_signed(&answer, &challenge, key) {
+        return Err(clock("the time was not signed by this image's head".into()));
+    }
+    let now = answer.at + u64::try_from(start.elapsed().as_millis() / 2).unwrap_or(0);
+    let off = now.cast_signed() / 1000 - bramble_system::now().cast_signed() / 1000;
+    let time = Timespec { tv_sec: now.cast_signed() / 1000, tv_nsec: (now % 1000).cast_signed() * 1_000_000 };
+    clock_settime(ClockId::Realtime, time).map_err(|error| clock(format!("it cannot be set: {error}")))?;
+    Ok(off)
+}
+
+fn is_signed(answer: &SignedTime, challenge: &str, key: &[u8]) -> bool {
+    let hex = |at: usize| u8::from_str_radix(answer.signature.get(at..at + 2)?, 16).ok();
+    let signature: Option<Vec<u8>> = (0..answer.signature.len()).step_by(2).map(hex).collect();
+    let message = SignedTime::message(challenge, answer.at);
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key);
+    signature.is_some_and(|signature| key.verify(message.as_bytes(), &signature).is_ok())
+}
+
+async fn ask(boot: &Boot, challenge: &str) -> Result<SignedTime, String> {
+    let words = |error: &dyn std::fmt::Display| format!("the head's answer: {error}");
+    let stream = TcpStream::connect((boot.head, boot.http_port)).await.map_err(|error| words(&error))?;
+    let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = shaken.map_err(|error| words(&error))?;
+    tokio::spawn(connection);
+    let request = Request::get(format!("/v1/time/{challenge}"))
+        .header("host", boot.head.to_string())
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| words(&error))?;
+    let answer = sender.send_request(request).await.map_err(|error| words(&error))?;
+    let body = Limited::new(answer.into_body(), LONGEST).collect().await.map_err(|error| words(&error))?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| words(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{KeyPair, PublicKeyData, SigningKey};
+
+    fn signed(key: &KeyPair, challenge: &str, at: u64) -> SignedTime {
+        let signature = key.sign(SignedTime::message(challenge, at).as_bytes()).expect("signed");
+        SignedTime { at, signature: signature.iter().map(|byte| format!("{byte:02x}")).collect() }
+    }
+
+    #[test]
+    fn only_the_head_says_the_time_and_only_once() {
+        let (head, other) = (KeyPair::generate().expect("a key"), KeyPair::generate().expect("a key"));
+        let answer = signed(&head, "c1", 1_700_000_000_000);
+        assert!(is_signed(&answer, "c1", head.der_bytes()));
+        assert!(!is_signed(&answer, "c2", head.der_bytes()), "an answer to an earlier challenge");
+        assert!(!is_signed(&answer, "c1", other.der_bytes()), "another head's");
+        assert!(
+            !is_signed(&SignedTime { at: answer.at + 1, ..answer.clone() }, "c1", head.der_bytes()),
+            "a changed one"
+        );
+        for torn in ["", "0", "zz", "30é"] {
+            assert!(!is_signed(&SignedTime { signature: torn.into(), ..answer.clone() }, "c1", head.der_bytes()));
+        }
+    }
+}
