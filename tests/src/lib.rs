@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub mod agents;
 pub mod machines;
 mod proxy;
 

@@ -55,6 +55,17 @@ impl From<FlagPlace> for Place {
     }
 }
 
+/// Which nodes.
+#[derive(Args, Clone)]
+pub struct Where {
+    /// A set of nodes: w1, w[1-3], w*, role:worker, all, !w2.
+    #[arg(long, short)]
+    pub nodes: Option<String>,
+    /// All nodes of this role.
+    #[arg(long, short)]
+    pub role: Option<String>,
+}
+
 #[derive(Subcommand)]
 pub enum Verb {
     /// Write a commented starting repository.
@@ -119,6 +130,84 @@ pub enum Verb {
         /// Address of the head. Default: that of `network.interface` on this machine.
         #[arg(long)]
         head: Option<std::net::Ipv4Addr>,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+    /// Run a command on nodes, side by side.
+    #[command(
+        after_help = "Examples:\n  bramble exec -n all -- uptime\n  bramble exec -n 'w[1-3],!w2' -- df -h /var\n  bramble exec -r worker -- docker ps -q\n  bramble exec -n w1 -i -- sh < script.sh\n\nSets of nodes: w1 · w[1-3,7] · w* · role:worker · all · !w2, with commas between.\nOf one node, output and exit code are the command's own; of several, 0 where all succeeded, and else 1."
+    )]
+    Exec {
+        #[command(flatten)]
+        at: Where,
+        /// Send the standard input along.
+        #[arg(long, short)]
+        input: bool,
+        #[command(flatten)]
+        place: FlagPlace,
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Open a shell on a node.
+    #[command(after_help = "Example:\n  bramble shell w1")]
+    Shell {
+        node: Name,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+    /// Show the journals of nodes.
+    #[command(
+        after_help = "Examples:\n  bramble logs -n w1\n  bramble logs -f -r manager docker.service\n  bramble logs -n all --lines 5 bramble-agent.service"
+    )]
+    Logs {
+        #[command(flatten)]
+        at: Where,
+        /// Go on as more is written.
+        #[arg(long, short)]
+        follow: bool,
+        /// How many of the latest lines.
+        #[arg(long, default_value_t = 100)]
+        lines: u32,
+        /// A unit of systemd. Default: everything.
+        unit: Option<String>,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+    /// Copy a file or folder to nodes, or from them.
+    #[command(
+        after_help = "Examples:\n  bramble cp site.conf w1:/etc/site.conf\n  bramble cp certs/ 'role:worker:/etc/ssl/'\n  bramble cp w1:/var/log/boot.log .\n  bramble cp all:/etc/hostname names/   # a folder for each node"
+    )]
+    Cp {
+        from: String,
+        to: String,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+    /// Show how busy the nodes are.
+    #[command(after_help = "Examples:\n  bramble top\n  bramble top -r worker --once")]
+    Top {
+        /// Nodes of this role only.
+        #[arg(long, short)]
+        role: Option<String>,
+        /// Once, and end.
+        #[arg(long)]
+        once: bool,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+    /// Reboot nodes, from the inside.
+    #[command(after_help = "Example:\n  bramble reboot 'role:worker'")]
+    Reboot {
+        /// A set of nodes, as of `bramble exec`.
+        nodes: String,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+    /// Switch nodes off, from the inside.
+    #[command(after_help = "Example:\n  bramble halt w3")]
+    Halt {
+        /// A set of nodes, as of `bramble exec`.
+        nodes: String,
         #[command(flatten)]
         place: FlagPlace,
     },
@@ -394,11 +483,13 @@ fn forward(text: &str) -> Result<(String, RawFd), String> {
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    Done = 0,
-    Failed = 1,
-    Repository = 3,
-    NoHead = 4,
-    Interrupted = 130,
+    Done,
+    Failed,
+    Repository,
+    NoHead,
+    Interrupted,
+    /// As what ran on nodes did.
+    Node(u8),
 }
 
 impl Exit {
@@ -418,7 +509,14 @@ impl Exit {
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(exit as u8)
+        ExitCode::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Repository => 3,
+            Exit::NoHead => 4,
+            Exit::Interrupted => 130,
+            Exit::Node(code) => code,
+        })
     }
 }
 

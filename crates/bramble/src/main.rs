@@ -5,6 +5,7 @@
 
 mod cli;
 mod client;
+mod hands;
 mod heads;
 mod screen;
 mod verbs;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bramble_model::agent::{
     Answer, EngineState, EnrolRequest, Enrolled, FromAgent, Health, LONGEST_LINE, NodeDocument, ToAgent, Work,
 };
+use bramble_model::hands::{FromProcess, Start, ToProcess};
 use bramble_model::names::{Digest, Name};
 use bramble_model::repository::EnginePart;
 use bramble_model::timeline::{Millis, What};
@@ -34,6 +35,9 @@ const SILENCE: Duration = Duration::from_secs(30);
 const HANDSHAKE: Duration = Duration::from_secs(20);
 /// An agent whose handshake fails tries again and again: within so many milliseconds it is one event.
 const SAME_FAILURE: Millis = 60_000;
+/// What a process may have said and nobody has taken. Its window is full before, unless it prints letter by
+/// letter to someone who does not read.
+const PROCESS_QUEUE: usize = 4096;
 /// Connections that have not said who they are.
 const STRANGERS: usize = 256;
 
@@ -57,6 +61,9 @@ struct Session {
 /// What the head has to say to an agent.
 enum Say {
     Ask(Work, oneshot::Sender<Answer>),
+    /// Start a process; what it says goes to the queue.
+    Start(u64, Start, mpsc::Sender<FromProcess>),
+    Process(u64, ToProcess),
     /// The repository says something else of the node.
     Document(NodeDocument),
     /// The last word: why it is no longer served.
@@ -87,6 +94,27 @@ impl Agents {
             Ok(Err(_)) => failed("its agent went away before it answered"),
             Err(_) => failed(&format!("its agent did not answer within {} s", limit.as_secs())),
         }
+    }
+
+    /// Starts a process on a node: its number there, and what it will say. Ends with the connection.
+    pub(crate) async fn start(&self, node: &Name, start: Start) -> Option<(u64, mpsc::Receiver<FromProcess>)> {
+        let session = self.sessions().get(node).map(|session| session.say.clone())?;
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let (tell, told) = mpsc::channel(PROCESS_QUEUE);
+        session.send(Say::Start(number, start, tell)).await.ok()?;
+        Some((number, told))
+    }
+
+    /// Tells a process something; one that is gone hears nothing.
+    pub(crate) async fn tell(&self, node: &Name, number: u64, order: ToProcess) {
+        let session = self.sessions().get(node).map(|session| session.say.clone());
+        if let Some(session) = session {
+            let _ = session.send(Say::Process(number, order)).await;
+        }
+    }
+
+    pub(crate) fn is_connected(&self, node: &Name) -> bool {
+        self.sessions().contains_key(node)
     }
 
     /// Tells every agent its document as it is now. One whose queue is full is stuck, and is told when it
@@ -288,6 +316,7 @@ async fn converse(
     session: u64,
 ) -> io::Result<()> {
     let mut open: BTreeMap<u64, oneshot::Sender<Answer>> = BTreeMap::new();
+    let mut processes: BTreeMap<u64, mpsc::Sender<FromProcess>> = BTreeMap::new();
     let mut number = 0;
     loop {
         let message = tokio::select! {
@@ -301,6 +330,11 @@ async fn converse(
                         open.insert(number, answer);
                         send(lines, &ToAgent::Ask { number, work }).await?;
                     }
+                    Some(Say::Start(number, start, tell)) => {
+                        processes.insert(number, tell);
+                        send(lines, &ToAgent::Start { number, start }).await?;
+                    }
+                    Some(Say::Process(number, tell)) => send(lines, &ToAgent::Process { number, tell }).await?,
                     Some(Say::Document(document)) => send(lines, &ToAgent::Document(document)).await?,
                     Some(Say::Goodbye(reason)) => {
                         send(lines, &ToAgent::Refused { reason: reason.clone() }).await?;
@@ -319,6 +353,16 @@ async fn converse(
                 if let Some(asker) = open.remove(&number) {
                     // Whoever asked may have stopped waiting.
                     let _ = asker.send(answer);
+                }
+            }
+            FromAgent::Process { number, tell } => {
+                let ends = matches!(tell, FromProcess::Ended { .. });
+                // Whoever asked may have gone, and is not waited for: what is on its way fits the queue.
+                let passed = processes.get(&number).is_some_and(|asker| asker.try_send(tell).is_ok());
+                if ends {
+                    processes.remove(&number);
+                } else if !passed && processes.remove(&number).is_some() {
+                    send(lines, &ToAgent::Process { number, tell: ToProcess::Stop }).await?;
                 }
             }
             FromAgent::Renew { csr } => {

@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 use crate::access::{self, login};
 use crate::timeline::Track;
-use crate::{Error, Head, boot_http, foreign, grub, page};
+use crate::{Error, Head, boot_http, foreign, grub, hands, page};
 
 /// The API's own description, OpenAPI 3.1.
 const OPENAPI: &str = include_str!("../../../docs/openapi.json");
@@ -84,6 +84,7 @@ fn changing(head: &Arc<Head>) -> Routes {
         .route("/v1/tokens", post(login::add_token))
         .route("/v1/tokens/{name}", delete(login::remove_token))
         .route_layer(from_fn_with_state(Arc::clone(head), access::may_change))
+        .route("/v1/hands", get(hands::upgrade))
 }
 
 /// What operators may read, and viewers may not.

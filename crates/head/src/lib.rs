@@ -19,6 +19,7 @@ mod files;
 mod foreign;
 mod gate;
 mod grub;
+mod hands;
 mod http;
 mod interface;
 mod page;

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::hands::{FromProcess, Start, ToProcess};
 use crate::names::{BootId, Name};
 use crate::repository::EnginePart;
 
@@ -87,6 +88,11 @@ pub enum FromAgent {
     Renew {
         csr: String,
     },
+    /// Of a process that the head had started.
+    Process {
+        number: u64,
+        tell: FromProcess,
+    },
 }
 
 /// From the head to the agent.
@@ -99,6 +105,15 @@ pub enum ToAgent {
         work: Work,
     },
     Renewed(Box<Enrolled>),
+    /// Start a process; its number is new.
+    Start {
+        number: u64,
+        start: Start,
+    },
+    Process {
+        number: u64,
+        tell: ToProcess,
+    },
     /// The node is not served, or not any more; the connection ends.
     Refused {
         reason: String,
@@ -120,10 +135,19 @@ pub struct Facts {
 }
 
 /// How the node is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Health {
     /// Seconds since its kernel started.
     pub uptime: u64,
+    /// Share of its processors that worked since the last report, in percent.
+    #[serde(default)]
+    pub busy: u8,
+    /// Processes that ran or waited for a processor, over the last minute.
+    #[serde(default)]
+    pub load: f32,
+    /// The hottest sensor, in degrees Celsius; `None` where there is none.
+    #[serde(default)]
+    pub temperature: Option<i16>,
     /// Bytes free for new work.
     pub memory_available: u64,
     /// Bytes free in `/var`, where the engine keeps its data.

@@ -5,6 +5,8 @@
 pub mod agent;
 pub mod api;
 pub mod boot_set;
+pub mod hands;
 pub mod names;
+pub mod node_set;
 pub mod repository;
 pub mod timeline;

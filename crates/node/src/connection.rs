@@ -19,6 +19,7 @@ use tokio_util::codec::{Framed, LinesCodec};
 
 use crate::engine::Engine;
 use crate::identity::Identity;
+use crate::process::Processes;
 use crate::{Boot, Error, document, health};
 
 /// The name in the head's certificate: agents reach it by address, and trust its name.
@@ -115,6 +116,9 @@ async fn converse(
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (answers, mut done) = mpsc::channel::<(u64, Answer)>(16);
     let mut renewal = until_renewal(identity);
+    let mut processes = Processes::default();
+    let mut meter = health::Meter::default();
+    let (tell, mut told) = mpsc::channel(16);
     loop {
         tokio::select! {
             message = receive::<ToAgent>(&mut lines) => match message? {
@@ -131,6 +135,8 @@ async fn converse(
                         let _ = answers.send((number, answer)).await;
                     });
                 }
+                ToAgent::Start { number, start } => processes.start(number, start, tell.clone()),
+                ToAgent::Process { number, tell } => processes.tell(number, tell),
                 ToAgent::Refused { reason } => {
                     // What it holds no longer counts: it asks to be let in like any other.
                     identity.forget();
@@ -143,17 +149,18 @@ async fn converse(
             },
             Some((number, answer)) = done.recv() => {
                 // First what the work has changed, then that it is done.
-                let health = health::health(engine_state.borrow_and_update().clone());
+                let health = meter.health(engine_state.borrow_and_update().clone());
                 send(&mut lines, &FromAgent::Health(health)).await?;
                 send(&mut lines, &FromAgent::Answer { number, answer }).await?;
             }
+            Some((number, tell)) = told.recv() => send(&mut lines, &FromAgent::Process { number, tell }).await?,
             changed = engine_state.changed() => {
                 changed.map_err(|_| Error::Ended("the engine's driver ended".into()))?;
-                let health = health::health(engine_state.borrow_and_update().clone());
+                let health = meter.health(engine_state.borrow_and_update().clone());
                 send(&mut lines, &FromAgent::Health(health)).await?;
             }
             _ = beat.tick() => {
-                let health = health::health(engine_state.borrow().clone());
+                let health = meter.health(engine_state.borrow().clone());
                 send(&mut lines, &FromAgent::Health(health)).await?;
             }
             () = tokio::time::sleep(renewal) => {

@@ -19,10 +19,53 @@ pub(crate) fn facts(boot: &Boot) -> Facts {
     }
 }
 
-pub(crate) fn health(engine: EngineState) -> Health {
+/// What is measured from one report to the next.
+#[derive(Default)]
+pub(crate) struct Meter {
+    /// Clock ticks of all processors since the start: working, and in all.
+    ticks: (u64, u64),
+}
+
+impl Meter {
+    /// Share of the processors that worked since the last question, in percent.
+    fn busy(&mut self) -> u8 {
+        let ticks = ticks(&fs::read_to_string("/proc/stat").unwrap_or_default());
+        let (working, all) = (ticks.0.saturating_sub(self.ticks.0), ticks.1.saturating_sub(self.ticks.1));
+        self.ticks = ticks;
+        u8::try_from((working * 100).checked_div(all).unwrap_or(0)).unwrap_or(100)
+    }
+
+    pub(crate) fn health(&mut self, engine: EngineState) -> Health {
+        let busy = self.busy();
+        health(engine, busy)
+    }
+}
+
+/// Working and all ticks in `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal.
+fn ticks(stat: &str) -> (u64, u64) {
+    let line = stat.lines().next().unwrap_or_default();
+    let ticks: Vec<u64> = line.split_whitespace().skip(1).take(8).filter_map(|word| word.parse().ok()).collect();
+    let all = ticks.iter().sum();
+    let idle: u64 = ticks.iter().skip(3).take(2).sum();
+    (all - idle, all)
+}
+
+/// The hottest sensor in degrees (`/sys/class/thermal`, in thousandths).
+fn temperature() -> Option<i16> {
+    let zones = fs::read_dir("/sys/class/thermal").ok()?.flatten();
+    let read = |path: std::path::PathBuf| fs::read_to_string(path.join("temp")).ok()?.trim().parse::<i32>().ok();
+    let hottest = zones.filter_map(|zone| read(zone.path())).max()?;
+    i16::try_from(hottest / 1000).ok()
+}
+
+fn health(engine: EngineState, busy: u8) -> Health {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
     Health {
         uptime: uptime.split(['.', ' ']).next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0),
+        busy,
+        load: load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
+        temperature: temperature(),
         memory_available: kibibytes("/proc/meminfo", "MemAvailable:") * 1024,
         disk_available: rustix::fs::statvfs("/var").map_or(0, |space| space.f_bavail * space.f_frsize),
         killed_for_memory: killed_for_memory(),
@@ -47,5 +90,16 @@ pub(crate) fn say_on_console(text: &str) {
     if let Ok(mut console) = fs::OpenOptions::new().write(true).open("/dev/console") {
         // A console that is away hears nothing; the journal has it too.
         let _ = writeln!(console, "bramble: {text}\r");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn working_ticks_are_those_that_are_not_idle() {
+        assert_eq!(ticks("cpu  10 1 5 80 4 0 0 0 0 0\ncpu0 1 1 1 1\n"), (16, 100));
+        assert_eq!(ticks(""), (0, 0));
     }
 }

@@ -12,6 +12,7 @@ mod document;
 mod engine;
 mod health;
 mod identity;
+mod process;
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! The verbs, a file each.
 
 mod check;
+mod hands;
 mod image;
 mod init;
 mod lab;
@@ -11,14 +12,16 @@ mod power;
 mod router_recipe;
 mod serve;
 mod status;
+mod top;
 mod up;
 mod why;
 
 use std::io::Write as _;
 
 use anyhow::{Context, Result};
+use bramble_model::hands::Errand;
 
-use crate::cli::{Arguments, Exit, ImageVerb, LabVerb, NodeVerb, TokenVerb, UserVerb, Verb};
+use crate::cli::{Arguments, Exit, ImageVerb, LabVerb, NodeVerb, TokenVerb, UserVerb, Verb, Where};
 use crate::screen;
 use crate::workspace::STAGE1;
 
@@ -84,6 +87,19 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
             TokenVerb::Add { name, role, days, place } => wait(people::add_token(&name, role, days, &place.into())),
             TokenVerb::Rm { name, place } => wait(people::remove_token(&name, &place.into())),
         },
+        Verb::Exec { at: Where { nodes, role }, input, place, command } => {
+            let nodes = hands::set(nodes, role, None)?;
+            wait(hands::exec(&nodes, command, input, &place.into(), json))
+        }
+        Verb::Shell { node, place } => wait(hands::shell(&node, &place.into())),
+        Verb::Logs { at: Where { nodes, role }, follow, lines, unit, place } => {
+            let nodes = hands::set(nodes, role, Some("all"))?;
+            wait(hands::logs(&nodes, unit, follow, lines, &place.into()))
+        }
+        Verb::Cp { from, to, place } => wait(hands::copy(&from, &to, &place.into())),
+        Verb::Reboot { nodes, place } => wait(hands::send_down(&nodes, Errand::Reboot, &place.into())),
+        Verb::Halt { nodes, place } => wait(hands::send_down(&nodes, Errand::Halt, &place.into())),
+        Verb::Top { role, once, place } => wait(top::run(role, &place.into(), once, json)),
         Verb::Audit { last, place } => wait(people::audit(last, &place.into(), json)),
         Verb::Agent => agent(),
         Verb::Stage1 => {

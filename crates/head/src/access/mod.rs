@@ -219,6 +219,16 @@ fn brings(headers: &HeaderMap, body: &Bytes, csrf: &str) -> bool {
     in_header || form && fields.into_iter().any(|word| same(word, csrf.as_bytes()))
 }
 
+/// Whether a browser sends this from the head's own page: its origin (RFC 6454, section 7) is the host that it
+/// asks.
+pub(crate) fn same_origin(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    match (text(header::ORIGIN), text(header::HOST)) {
+        (Some(origin), Some(host)) => origin.strip_prefix("https://") == Some(host),
+        _ => false,
+    }
+}
+
 /// Whether two secrets are equal, in a time that does not tell where they differ.
 pub(crate) fn same(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0

@@ -1,7 +1,7 @@
 //! Users, sessions and tokens. Passwords are kept as argon2id, sessions and tokens as SHA-256 of what was
 //! given out: nothing in the store lets anyone in.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
@@ -116,13 +116,12 @@ pub(crate) struct People {
     /// A hash takes 19 MiB and a while: one at a time, and a boot does not wait for it.
     hashing: Semaphore,
     /// Compared with where there is no such user, so that the time does not tell.
-    nobody: String,
+    nobody: OnceLock<String>,
 }
 
 impl People {
     pub(crate) fn new() -> Self {
-        let nobody = hash(&secret()).expect("a hash of random digits");
-        People { limits: Mutex::default(), hashing: Semaphore::new(1), nobody }
+        People { limits: Mutex::default(), hashing: Semaphore::new(1), nobody: OnceLock::new() }
     }
 
     fn limits(&self) -> std::sync::MutexGuard<'_, Limits> {
@@ -144,7 +143,10 @@ impl People {
         self.limits().may_try(from, name, now).map_err(Refused::TooOften)?;
         let user = store.user(name)?;
         let known = user.is_some();
-        let hash = user.map_or_else(|| self.nobody.clone(), |user| user.hash);
+        let hash = user.map_or_else(
+            || self.nobody.get_or_init(|| hash(&secret()).expect("a hash of random digits")).clone(),
+            |user| user.hash,
+        );
         let password = password.get(..LONGEST).unwrap_or(password).to_owned();
         let right = tokio::task::spawn_blocking(move || {
             PasswordHash::new(&hash)

@@ -1,0 +1,85 @@
+//! `bramble top`
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use anyhow::Result;
+use bramble_model::agent::EngineState;
+use bramble_model::api::Status;
+use bramble_model::node_set::Wrong;
+
+use crate::cli::{Exit, Place};
+use crate::client::Client;
+use crate::screen;
+use crate::verbs::interrupted;
+
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Shows how busy the nodes are, the busiest first; on a terminal until Ctrl-C.
+pub async fn run(role: Option<String>, place: &Place, once: bool, json: bool) -> Result<Exit> {
+    let client = Client::of(place)?;
+    let goes_on = std::io::stdout().is_terminal() && !once && !json;
+    loop {
+        let mut status = client.status().await?;
+        if let Some(role) = &role {
+            status.nodes.retain(|node| node.role.as_str() == role);
+            if status.nodes.is_empty() {
+                return Err(Wrong::NoRole { role: role.clone(), like: None }.into());
+            }
+        }
+        if json {
+            screen::json(&status.nodes)?;
+            return Ok(Exit::Done);
+        }
+        if goes_on {
+            // Home, and clear what is below (ECMA-48, CUP and ED).
+            print!("\x1b[H\x1b[J");
+        }
+        print!("{}", render(&status));
+        if !goes_on {
+            return Ok(Exit::Done);
+        }
+        tokio::select! {
+            stopped = interrupted() => {
+                stopped?;
+                return Ok(Exit::Done);
+            }
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+fn render(status: &Status) -> String {
+    let mut nodes: Vec<_> = status.nodes.iter().collect();
+    let busy = |node: &&bramble_model::api::NodeStatus| node.health.as_ref().map_or(0, |health| health.busy);
+    nodes.sort_by_key(|node| std::cmp::Reverse(busy(node)));
+    let rows: Vec<Vec<String>> = nodes
+        .into_iter()
+        .map(|node| {
+            let name = node.name.to_string();
+            let Some(health) = node.health.as_ref().filter(|_| node.connected) else {
+                return vec![name, screen::state(node)];
+            };
+            let memory = node.facts.as_ref().map_or(0, |facts| facts.memory);
+            let used = memory.saturating_sub(health.memory_available);
+            let engine = match &health.engine {
+                EngineState::None => "–",
+                EngineState::Starting { .. } => "starting",
+                EngineState::Alone => "alone",
+                EngineState::Member { manager: true, .. } => "manager",
+                EngineState::Member { .. } => "worker",
+            };
+            vec![
+                name,
+                screen::state(node),
+                format!("{} %", health.busy),
+                format!("{:.2}", health.load),
+                format!("{} of {} MiB", used >> 20, memory >> 20),
+                format!("{} MiB", health.disk_available >> 20),
+                health.temperature.map_or_else(|| "–".into(), |degrees| format!("{degrees} °C")),
+                engine.to_owned(),
+            ]
+        })
+        .collect();
+    screen::table(&["NODE", "STATE", "CPU", "LOAD", "MEMORY", "FREE IN /VAR", "HEAT", "ENGINE"], &rows)
+}

@@ -1,0 +1,302 @@
+//! Simulated agents: real boots, real enrolment, real mutual TLS, and no machine behind. They follow the
+//! head's protocol (`bramble_model::agent`), and can be told to break it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bramble_model::agent::{EngineState, EnrolRequest, Enrolled, Facts, FromAgent, Health, LONGEST_LINE, ToAgent};
+use bramble_model::hands::{Channel, Data, End, FromProcess, ToProcess};
+use bramble_model::names::BootId;
+use futures_util::{SinkExt, StreamExt};
+use rcgen::{CertificateParams, DnType, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::codec::{Framed, LinesCodec};
+
+/// A head, as agents reach it.
+#[derive(Clone)]
+pub struct Head {
+    pub address: Ipv4Addr,
+    roots: Arc<RootCertStore>,
+}
+
+/// What a boot was given.
+#[derive(Debug, Clone)]
+pub struct Boot {
+    pub id: String,
+    pub nonce: String,
+}
+
+/// An agent of one node.
+pub struct Agent {
+    pub head: Head,
+    pub name: String,
+    pub boot: Boot,
+    pub key: KeyPair,
+    pub enrolled: Option<Enrolled>,
+    /// The address that it connects from; any where it is unspecified.
+    pub from: Ipv4Addr,
+}
+
+/// An open connection.
+pub struct Session {
+    pub lines: Framed<TlsStream<TcpStream>, LinesCodec>,
+}
+
+impl Head {
+    /// The head at this address, whose CA lies in this folder of state.
+    pub fn new(address: Ipv4Addr, state: &Path) -> Self {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_file(state.join("keys/ca.pem")).expect("the head's CA");
+        roots.add(ca).expect("a CA");
+        Head { address, roots: Arc::new(roots) }
+    }
+
+    /// One request over plain HTTP; gives status and body.
+    pub async fn http(&self, request: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect((self.address, 7080)).await.expect("the head listens");
+        exchange(&mut stream, request).await
+    }
+
+    /// One request over TLS, as a person's program makes it.
+    pub async fn https(&self, request: &str) -> (u16, String) {
+        let tls = builder().with_root_certificates(Arc::clone(&self.roots)).with_no_client_auth();
+        let stream = TcpStream::connect((self.address, 7444)).await.expect("the head listens");
+        let name = ServerName::try_from("head.bramble").expect("a name");
+        let mut stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.expect("a head with that CA");
+        exchange(&mut stream, request).await
+    }
+
+    /// Asks for a boot as iPXE does.
+    pub async fn boot(&self, mac: &str) -> Result<Boot, String> {
+        let request = format!("GET /boot/script/{mac} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        let (_, script) = self.http(&request).await;
+        let word = |name: &str| {
+            let at = script.find(name)? + name.len();
+            Some(script[at..].split_whitespace().next()?.to_owned())
+        };
+        match (word("bramble.boot="), word("bramble.nonce=")) {
+            (Some(id), Some(nonce)) => Ok(Boot { id, nonce }),
+            _ => Err(script),
+        }
+    }
+
+    async fn open(&self, from: Ipv4Addr, tls: ClientConfig) -> std::io::Result<Session> {
+        let socket = TcpSocket::new_v4()?;
+        if !from.is_unspecified() {
+            socket.bind(SocketAddr::from((from, 0)))?;
+        }
+        let stream = socket.connect(SocketAddr::from((self.address, 7443))).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from("head.bramble").expect("a name");
+        let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
+        Ok(Session { lines: Framed::new(stream, LinesCodec::new_with_max_length(LONGEST_LINE)) })
+    }
+}
+
+/// Sends a request and reads the answer to its end.
+async fn exchange<S: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut S, request: &str) -> (u16, String) {
+    // A head that has heard enough closes, and what it said lies there.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+    (status, body)
+}
+
+fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]).expect("TLS 1.3")
+}
+
+impl Agent {
+    /// An agent with a key of its own, for a boot that was handed out.
+    pub fn new(head: &Head, name: &str, boot: Boot) -> Self {
+        Agent {
+            head: head.clone(),
+            name: name.to_owned(),
+            boot,
+            key: KeyPair::generate().expect("a key"),
+            enrolled: None,
+            from: Ipv4Addr::UNSPECIFIED,
+        }
+    }
+
+    /// A request for a certificate (PKCS#10, PEM).
+    pub fn request(&self) -> String {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, self.name.as_str());
+        params.serialize_request(&self.key).and_then(|request| request.pem()).expect("a request")
+    }
+
+    /// Asks to be let in.
+    ///
+    /// # Errors
+    /// What the head says against it.
+    pub async fn enrol(&mut self) -> Result<(), String> {
+        let tls = builder().with_root_certificates(Arc::clone(&self.head.roots)).with_no_client_auth();
+        let mut session = self.head.open(self.from, tls).await.map_err(|error| error.to_string())?;
+        let (node, boot) = (self.name.parse().expect("a name"), BootId(self.boot.id.clone()));
+        let request = EnrolRequest { node, boot, nonce: self.boot.nonce.clone(), csr: self.request() };
+        session
+            .say_json(&serde_json::to_string(&request).expect("plain data"))
+            .await
+            .map_err(|error| error.to_string())?;
+        let line = session.lines.next().await.ok_or("it closed the connection")?.map_err(|error| error.to_string())?;
+        let value: Value = serde_json::from_str(&line).expect("JSON");
+        match value.get("refused") {
+            Some(refused) => Err(refused.as_str().unwrap_or_default().to_owned()),
+            None => {
+                self.enrolled = Some(serde_json::from_value(value).expect("an answer"));
+                Ok(())
+            }
+        }
+    }
+
+    /// Connects with its certificate.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    pub async fn connect(&self) -> std::io::Result<Session> {
+        let pem = &self.enrolled.as_ref().expect("it was let in").certificate;
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+        let key = PrivateKeyDer::try_from(self.key.serialize_der()).expect("a key");
+        let tls = builder().with_root_certificates(Arc::clone(&self.head.roots));
+        let tls = tls.with_client_auth_cert(vec![certificate], key).expect("it fits");
+        self.head.open(self.from, tls).await
+    }
+
+    pub fn hello(&self) -> FromAgent {
+        let facts = Facts {
+            kernel: "6.12.0-simulated".into(),
+            architecture: "x86_64".into(),
+            cpus: 4,
+            memory: 8 << 30,
+            set: "simulated".into(),
+            address: IpAddr::V4(self.head.address),
+        };
+        FromAgent::Hello { boot: BootId(self.boot.id.clone()), version: "0.1.0".into(), facts }
+    }
+
+    /// Boots, enrols, connects, and is told its document.
+    ///
+    /// # Errors
+    /// What kept it from that.
+    pub async fn up(head: &Head, name: &str, mac: &str) -> Result<(Self, Session), String> {
+        let mut agent = Agent::new(head, name, head.boot(mac).await?);
+        agent.enrol().await?;
+        let session = agent.settle().await?;
+        Ok((agent, session))
+    }
+
+    /// Connects, says hello, and is told its document.
+    ///
+    /// # Errors
+    /// Why it was not.
+    pub async fn settle(&self) -> Result<Session, String> {
+        let mut session = self.connect().await.map_err(|error| error.to_string())?;
+        session.say(&self.hello()).await.map_err(|error| error.to_string())?;
+        match session.hear().await {
+            Some(ToAgent::Document(_)) => Ok(session),
+            Some(ToAgent::Refused { reason }) => Err(reason),
+            other => Err(format!("no document: {other:?}")),
+        }
+    }
+}
+
+/// How such a node is.
+pub fn health(busy: u8) -> FromAgent {
+    FromAgent::Health(Health {
+        uptime: 60,
+        busy,
+        load: 0.5,
+        temperature: Some(45),
+        memory_available: 6 << 30,
+        disk_available: 100 << 30,
+        killed_for_memory: 0,
+        agent_resident: 10 << 20,
+        engine: EngineState::None,
+    })
+}
+
+impl Session {
+    /// # Errors
+    /// When the connection has ended.
+    pub async fn say(&mut self, message: &FromAgent) -> std::io::Result<()> {
+        self.say_json(&serde_json::to_string(message).expect("plain data")).await
+    }
+
+    /// # Errors
+    /// When the connection has ended.
+    pub async fn say_json(&mut self, text: &str) -> std::io::Result<()> {
+        self.lines.send(text).await.map_err(std::io::Error::other)
+    }
+
+    /// The head's next message; `None` at the end.
+    pub async fn hear(&mut self) -> Option<ToAgent> {
+        let line = tokio::time::timeout(Duration::from_secs(30), self.lines.next()).await.ok()??.ok()?;
+        Some(serde_json::from_str(&line).expect("a message of the head"))
+    }
+
+    /// Whether the head has ended the connection: with a word, or without one.
+    pub async fn is_ended(&mut self) -> bool {
+        loop {
+            match self.hear().await {
+                None => return true,
+                Some(ToAgent::Refused { .. }) => return self.hear().await.is_none(),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Is a node that answers every command with its own name, and says how it is, for ever.
+    pub async fn live(mut self, name: &str, beat: Duration) {
+        let mut beat = tokio::time::interval(beat);
+        let mut busy = 0;
+        loop {
+            tokio::select! {
+                _ = beat.tick() => {
+                    busy = (busy + 1) % 100;
+                    if self.say(&health(busy)).await.is_err() {
+                        return;
+                    }
+                }
+                line = self.lines.next() => {
+                    let Some(Ok(line)) = line else { return };
+                    let Ok(ToAgent::Start { number, start }) = serde_json::from_str::<ToAgent>(&line) else { continue };
+                    if start.argv.first().is_some_and(|program| program == "sleep") {
+                        continue;
+                    }
+                    let text = format!("{name}: {}\n", start.argv.join(" "));
+                    let output = FromProcess::Output { channel: Channel::Out, data: Data(text.into_bytes()) };
+                    let end = FromProcess::Ended { end: End::Exited { code: i32::from(start.argv == ["false"]) } };
+                    for tell in [output, end] {
+                        if self.say(&FromAgent::Process { number, tell }).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until the head stops a process.
+    pub async fn is_stopped(&mut self) -> bool {
+        while let Some(message) = self.hear().await {
+            if matches!(message, ToAgent::Process { tell: ToProcess::Stop, .. }) {
+                return true;
+            }
+        }
+        false
+    }
+}
