@@ -21,6 +21,11 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::codec::{Framed, LinesCodec};
 
+/// A runtime for them.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
 /// A head, as agents reach it.
 #[derive(Clone)]
 pub struct Head {
@@ -63,11 +68,23 @@ impl Head {
     /// One request over plain HTTP; gives status and body.
     pub async fn http(&self, request: &str) -> (u16, String) {
         let mut stream = TcpStream::connect((self.address, 7080)).await.expect("the head listens");
-        exchange(&mut stream, request).await
+        let (status, _, body) = exchange(&mut stream, request).await;
+        (status, body)
     }
 
-    /// One request over TLS, as a person's program makes it.
+    /// One request over TLS, as a person's program makes it; gives status and body.
     pub async fn https(&self, request: &str) -> (u16, String) {
+        let (status, _, body) = self.ask(request).await;
+        (status, body)
+    }
+
+    /// As [`Head::https`]; gives status and headers.
+    pub async fn https_headers(&self, request: &str) -> (u16, String) {
+        let (status, headers, _) = self.ask(request).await;
+        (status, headers)
+    }
+
+    async fn ask(&self, request: &str) -> (u16, String, String) {
         let tls = builder().with_root_certificates(Arc::clone(&self.roots)).with_no_client_auth();
         let stream = TcpStream::connect((self.address, 7444)).await.expect("the head listens");
         let name = ServerName::try_from("head.bramble").expect("a name");
@@ -103,15 +120,15 @@ impl Head {
 }
 
 /// Sends a request and reads the answer to its end.
-async fn exchange<S: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut S, request: &str) -> (u16, String) {
+async fn exchange<S: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut S, request: &str) -> (u16, String, String) {
     // A head that has heard enough closes, and what it said lies there.
     let _ = stream.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let status = answer.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
-    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
-    (status, body)
+    let (headers, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    (status, headers.to_owned(), body.to_owned())
 }
 
 fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {

@@ -226,6 +226,15 @@ impl Drop for Lab {
     }
 }
 
+/// Waits until a condition holds.
+pub fn wait(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
+        sleep(Duration::from_millis(50));
+    }
+}
+
 /// Processes of this machine and their words.
 fn processes() -> Vec<(u32, Vec<String>)> {
     let entries = fs::read_dir("/proc").expect("proc").flatten();

@@ -13,7 +13,7 @@ use bramble_model::agent::{
 use bramble_model::hands::{FromProcess, Start, ToProcess};
 use bramble_model::names::{Digest, Name};
 use bramble_model::repository::EnginePart;
-use bramble_model::timeline::{Millis, What};
+use bramble_model::timeline::{Millis, Phase, What};
 use bramble_plan::admission::{Enrolment, Verdict};
 use bramble_system::now;
 use futures_util::{SinkExt, StreamExt};
@@ -27,6 +27,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::codec::{Framed, LinesCodec};
 use tokio_util::sync::CancellationToken;
 
+use crate::gate::{Gate, Pass};
 use crate::timeline::Track;
 use crate::{Error, Head, ca, service};
 
@@ -38,8 +39,9 @@ const SAME_FAILURE: Millis = 60_000;
 /// What a process may have said and nobody has taken. Its window is full before, unless it prints letter by
 /// letter to someone who does not read.
 const PROCESS_QUEUE: usize = 4096;
-/// Connections that have not said who they are.
-const STRANGERS: usize = 256;
+/// Connections that have not said who they are, in all and from one address. A node has one.
+const STRANGERS: usize = 4096;
+const STRANGERS_OF_ONE: usize = 16;
 
 type Lines = Framed<TlsStream<TcpStream>, LinesCodec>;
 
@@ -146,6 +148,7 @@ pub(crate) async fn listen(
     let port = head.network.agent_port;
     let name = format!("agents (port {port})");
     let listener = TcpListener::bind((address, port)).await.map_err(service(&name))?;
+    let gate = Gate::new(STRANGERS, STRANGERS_OF_ONE);
     Ok(async move {
         let mut connections = JoinSet::new();
         loop {
@@ -159,12 +162,10 @@ pub(crate) async fn listen(
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            if connections.len() >= head.cluster().nodes.len() * 2 + STRANGERS {
-                continue;
-            }
+            let Some(pass) = gate.enter(from.ip()) else { continue };
             let (head, tls) = (Arc::clone(&head), tls.clone());
             connections.spawn(async move {
-                if let Err(error) = greet(head, tls, stream, from).await {
+                if let Err(error) = greet(head, tls, stream, from, pass).await {
                     tracing::debug!(%from, %error, "a connection ended");
                 }
             });
@@ -184,7 +185,7 @@ async fn receive<T: serde::de::DeserializeOwned>(lines: &mut Lines, limit: Durat
 }
 
 /// With a certificate it is an agent; without one it may enrol, and nothing else.
-async fn greet(head: Arc<Head>, tls: TlsAcceptor, stream: TcpStream, from: SocketAddr) -> io::Result<()> {
+async fn greet(head: Arc<Head>, tls: TlsAcceptor, stream: TcpStream, from: SocketAddr, pass: Pass) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let shaken = timeout(HANDSHAKE, tls.accept(stream)).await.map_err(|_| io::Error::other("no handshake"))?;
     let stream = shaken.inspect_err(|error| head.tls_failed(from, error))?;
@@ -193,7 +194,7 @@ async fn greet(head: Arc<Head>, tls: TlsAcceptor, stream: TcpStream, from: Socke
     match certificate {
         Some(der) => {
             let (node, key) = whose(&der).ok_or_else(|| io::Error::other("its certificate has no name"))?;
-            serve(head, node, key, lines).await
+            serve(head, node, key, lines, pass).await
         }
         None => {
             let request: EnrolRequest = receive(&mut lines, HANDSHAKE).await?;
@@ -241,8 +242,11 @@ impl Head {
                 return Err(reason);
             }
             Verdict::AskOperator(reason) => {
-                self.timeline
-                    .add(Some(&request.node), What::Waits { fingerprint: fingerprint.clone(), reason: reason.clone() });
+                let what = What::Waits { fingerprint: fingerprint.clone(), reason: reason.clone() };
+                // It asks again and again.
+                if !self.timeline.has_just_told(&request.node, &what, SAME_FAILURE) {
+                    self.timeline.add(Some(&request.node), what);
+                }
                 return Err(format!("{reason}; its key is {fingerprint}"));
             }
         }
@@ -266,7 +270,7 @@ impl Head {
 }
 
 /// The conversation with an admitted agent.
-async fn serve(head: Arc<Head>, node: Name, key: String, mut lines: Lines) -> io::Result<()> {
+async fn serve(head: Arc<Head>, node: Name, key: String, mut lines: Lines, pass: Pass) -> io::Result<()> {
     let hello: FromAgent = receive(&mut lines, HANDSHAKE).await?;
     let FromAgent::Hello { boot, version, facts } = hello else { return Err(io::Error::other("it did not say hello")) };
     let record = head.store.admission(&node).map_err(io::Error::other)?;
@@ -282,6 +286,8 @@ async fn serve(head: Arc<Head>, node: Name, key: String, mut lines: Lines) -> io
             return Err(io::Error::other(reason));
         }
     };
+    // It is no stranger any more.
+    drop(pass);
     let number = head.agents.numbers.fetch_add(1, Ordering::Relaxed);
     let (say, mut queue) = mpsc::channel(32);
     head.agents.sessions().insert(node.clone(), Session { number, say, last_heard: now() });
@@ -392,8 +398,12 @@ impl Head {
     }
 
     fn heard(&self, node: &Name, health: Health) {
-        let engine_of = |track: &Track| track.health.as_ref().map(|health| health.engine.clone());
-        let before = self.timeline.look(node, engine_of).flatten();
+        // Where someone asked for a boot in its name, what it does is told anew.
+        let told = |track: &Track| {
+            let engine = track.health.as_ref().map(|health| health.engine.clone());
+            engine.filter(|_| track.phase >= Phase::Engine)
+        };
+        let before = self.timeline.look(node, told).flatten();
         let engine = health.engine.clone();
         self.timeline.learn(node, |track| track.health = Some(health));
         if before.as_ref() == Some(&engine) {

@@ -114,7 +114,11 @@ impl Track {
             _ => false,
         };
         if begins_anew {
-            *self = Track { last: self.last.take(), ..Track::default() };
+            // What its agent says counts for as long as the agent is connected: anyone can ask in its name.
+            let alive = self.connected.then(|| (self.facts.take(), self.health.take()));
+            let connected = alive.is_some();
+            let (facts, health) = alive.unwrap_or_default();
+            *self = Track { last: self.last.take(), connected, facts, health, ..Track::default() };
         }
         // Within one boot the way leads forward. An engine that lost its place leads back to it.
         let back = matches!(what, What::Engine { .. }) && self.phase == Phase::Ready;
@@ -315,6 +319,8 @@ mod tests {
             track.happens(at as Millis, what);
         }
         assert_eq!((track.phase, track.times[0]), (Phase::Kernel, (Phase::Firmware, 11)));
+        assert!(track.connected, "someone asks in its name; its connection tells when it has ended");
+        track.happens(99, &What::Disconnected { reason: "silent".into() });
         assert!(!track.connected);
     }
 

@@ -216,7 +216,7 @@ impl What {
             What::Fetching { file, .. } if file == "kernel" => Phase::Kernel,
             What::Stage1 { step, .. } if step == "switch-root" => Phase::System,
             What::Stage1 { .. } => Phase::Root,
-            What::Connected => Phase::Agent,
+            What::Connected | What::Waits { .. } => Phase::Agent,
             What::Engine { .. } => Phase::Engine,
             What::Ready => Phase::Ready,
             What::HandedOff { .. } => Phase::Kernel,
@@ -238,7 +238,6 @@ impl What {
             | What::Failed { .. }
             | What::Admitted { .. }
             | What::Refused { .. }
-            | What::Waits { .. }
             | What::Disconnected { .. }
             | What::Note { .. } => return None,
         })

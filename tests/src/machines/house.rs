@@ -67,12 +67,17 @@ impl House {
     /// Starts one. `machines` is the part of `bramble.toml` that declares nodes and what they boot;
     /// `dhcp` its word for `network.dhcp`.
     pub fn start(dhcp: &str, router: Router, machines: &str, files: &[(&str, &[u8])]) -> Self {
-        Self::start_on((24, "10.77.0.100-10.77.0.240", ""), dhcp, router, machines, files)
+        Self::start_on((24, "10.77.0.100-10.77.0.240", ""), "", dhcp, router, machines, files)
+    }
+
+    /// Starts one in proxy mode without a router; `cluster` is what its `[cluster]` says beside the name.
+    pub fn start_as(cluster: &str, machines: &str) -> Self {
+        Self::start_on((16, "10.77.1.0-10.77.250.0", ""), cluster, "proxy", Router::None, machines, &[])
     }
 
     /// As [`House::start`], with room for thousands of machines.
     pub fn start_wide(dhcp: &str, router: Router, machines: &str, files: &[(&str, &[u8])]) -> Self {
-        Self::start_on((16, "10.77.1.0-10.77.250.0", ""), dhcp, router, machines, files)
+        Self::start_on((16, "10.77.1.0-10.77.250.0", ""), "", dhcp, router, machines, files)
     }
 
     /// As [`House::start`] in full DHCP, with two more subnets: 10.79.0.0/24 on VLAN 7 of another cable of
@@ -106,13 +111,15 @@ impl House {
         let attic = bridge("attic", "machines2");
         let subnets = "[network.subnets.second]\nsubnet = \"10.79.0.0/24\"\npool = \"10.79.0.100-10.79.0.199\"\n\n\
                        [network.subnets.attic]\nsubnet = \"10.78.0.0/24\"\npool = \"10.78.0.100-10.78.0.199\"\nrouter = \"10.78.0.1\"\n";
-        let mut house = Self::start_on((24, "10.77.0.100-10.77.0.240", subnets), "full", Router::None, machines, &[]);
+        let mut house =
+            Self::start_on((24, "10.77.0.100-10.77.0.240", subnets), "", "full", Router::None, machines, &[]);
         house.router = Some(start_relay(house.path()));
         (house, second, attic)
     }
 
     fn start_on(
         (prefix, pool, subnets): (u8, &str, &str),
+        cluster: &str,
         dhcp: &str,
         router: Router,
         machines: &str,
@@ -128,7 +135,7 @@ impl House {
         let full = format!("subnet = \"10.77.0.0/{prefix}\"\npool = \"{pool}\"\nrouter = \"{ROUTER}\"\n");
         let interfaces = if subnets.is_empty() { "\"eth0\"" } else { "[\"eth0\", \"eth1.7\"]" };
         let text = format!(
-            "[cluster]\nname = \"house\"\n\n[network]\ninterface = {interfaces}\ndhcp = \"{dhcp}\"\n{}\n{subnets}\n\
+            "[cluster]\nname = \"house\"\n{cluster}\n\n[network]\ninterface = {interfaces}\ndhcp = \"{dhcp}\"\n{}\n{subnets}\n\
              [roles.worker]\nengine = \"worker\"\n\n[roles.other]\nengine = \"none\"\n\n{machines}",
             if dhcp == "full" { full.as_str() } else { "" }
         );
@@ -145,6 +152,14 @@ impl House {
         let house = House { wire, folder, head, router };
         house.wait_for_head();
         house
+    }
+
+    /// Kills the head as the kernel would when memory runs out, and starts it again.
+    pub fn kill_head(&mut self) {
+        self.head.kill().expect("the head is killed");
+        self.head.wait().expect("the head has ended");
+        self.head = start_head(self.folder.path());
+        self.wait_for_head();
     }
 
     /// A router comes to the wire.
@@ -189,6 +204,31 @@ impl House {
         let output = Command::new(program("bramble")).args(words).current_dir(self.path()).output();
         let output = output.expect("bramble starts");
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs `bramble` here with this input; gives exit code, output and errors. Its logins are the house's own.
+    pub fn bramble(&self, words: &[&str], input: &str) -> (i32, String, String) {
+        let mut child = Command::new(program("bramble"))
+            .args(words)
+            .current_dir(self.path())
+            .env("XDG_CONFIG_HOME", self.path().join("config"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("bramble starts");
+        // One that reads nothing may have ended before.
+        let _ = std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), input.as_bytes());
+        let output = child.wait_with_output().expect("it ends");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    }
+
+    /// As [`House::bramble`]; it must succeed. Gives what it printed.
+    pub fn must(&self, words: &[&str], input: &str) -> String {
+        let (code, out, err) = self.bramble(words, input);
+        assert_eq!(code, 0, "bramble {words:?}: {err}");
+        out
     }
 
     pub fn status(&self) -> Option<Value> {

@@ -59,6 +59,11 @@ impl Wire {
         wire
     }
 
+    /// Sends a frame that no machine of its own sends.
+    pub fn send(&self, frame: &[u8]) {
+        (&*self.tap).write_all(frame).expect("the device takes it");
+    }
+
     /// Plugs a machine in. What the wire does to its packets depends on `seed` alone.
     pub fn plug(&self, mac: Mac, trouble: Trouble, seed: u64) -> Plug {
         let (sender, frames) = channel();

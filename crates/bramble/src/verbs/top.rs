@@ -58,7 +58,7 @@ fn render(status: &Status) -> String {
         .map(|node| {
             let name = node.name.to_string();
             let Some(health) = node.health.as_ref().filter(|_| node.connected) else {
-                return vec![name, screen::state(node)];
+                return [vec![name, screen::state(node)], vec![String::new(); 6]].concat();
             };
             let memory = node.facts.as_ref().map_or(0, |facts| facts.memory);
             let used = memory.saturating_sub(health.memory_available);
