@@ -117,7 +117,7 @@ fn a_machine_without_a_login_is_in_good_hands() {
     lab.wait("m1 has gone", 120, |status| node(status, "m1")["connected"] == false);
     let audit = lab.repository.must(&["audit"]);
     for what in [
-        "exec hostname on m1",
+        "exec sh -c hostname on m1",
         "cp note to /run/other on m1",
         "shell on m1",
         "reboot on m1",
@@ -126,4 +126,40 @@ fn a_machine_without_a_login_is_in_good_hands() {
     ] {
         assert!(audit.contains(what), "{what}: {audit}");
     }
+
+    // To another repository the board is a new one, with something on its disk.
+    let disk = lab.repository.state().join("lab/machines/m1/disk.raw").display().to_string();
+    let formatted = Command::new("/usr/sbin/mkfs.ext4").args(["-q", "-F", "-L", "photos", &disk]).status();
+    assert!(formatted.expect("mkfs starts").success());
+    lab.repository.edit(|text| text.replace("52:54:00:00:00:01", "52:54:00:00:00:77"));
+    lab.wait("the head reads its repository again", 60, |status| node(status, "m1")["macs"][0] == "52:54:00:00:00:77");
+    let mut adopting = Command::new(program("bramble"))
+        .args(["adopt", "52:54:00:00:00:01", "--name", "m2", "--write"])
+        .current_dir(lab.repository.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("bramble starts");
+    let asked = std::io::BufRead::lines(std::io::BufReader::new(adopting.stderr.take().expect("a pipe"))).next();
+    assert!(asked.is_some_and(|line| line.is_ok_and(|line| line.contains("switch 52:54:00:00:00:01 on"))));
+    lab.repository.must(&["lab", "power", "on", "m1"]);
+    let output = adopting.wait_with_output().expect("it ends");
+    let stanza = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{stanza}");
+    for word in
+        ["QEMU", "CARRIES DATA: ext4 \"photos\"", "52:54:00:00:00:01 virtio_net", "[nodes.m2]", "role = \"manager\""]
+    {
+        assert!(stanza.contains(word), "{word}: {stanza}");
+    }
+    assert!(fs::read_to_string(lab.repository.path().join("bramble.toml")).expect("readable").ends_with(&stanza));
+    // It switches itself off, and boots as what it is now.
+    lab.wait("m2 is a node", 60, |status| !node(status, "m2").is_null());
+    let off = || lab.repository.must(&["lab", "ls"]).contains("off");
+    bramble_tests::wait("the machine is off", off);
+    lab.repository.must(&["lab", "power", "on", "m1"]);
+    let status = lab.wait("it asks to be let in", 240, |status| node(status, "m2")["pending"].is_string());
+    let key = node(&status, "m2")["pending"].as_str().expect("a key").to_owned();
+    assert!(lab.repository.must(&["lab", "console", "m1"]).contains(&key), "its console shows the same key");
+    lab.repository.must(&["node", "approve", "m2", &key]);
+    lab.wait("it is let in", 120, |status| node(status, "m2")["connected"] == true);
 }

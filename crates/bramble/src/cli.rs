@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bramble_model::api::Role;
-use bramble_model::names::Name;
+use bramble_model::names::{Mac, Name};
 use bramble_model::repository::Problems;
 use bramble_netboot::recipe::Router;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -110,6 +110,31 @@ pub enum Verb {
     /// Show one node, or let it in.
     #[command(subcommand)]
     Node(NodeVerb),
+    /// Have an unknown machine say what it is, and write its part of bramble.toml.
+    #[command(
+        after_help = "Examples:\n  bramble status                            # lists machines that asked to boot\n  bramble adopt 52:54:00:12:34:56\n  bramble adopt 52:54:00:12:34:56 --name w3 --role worker --write\n\nThe machine boots once over the network, changes nothing on its disks, and switches itself off."
+    )]
+    Adopt {
+        /// The network card that it boots from.
+        mac: Mac,
+        /// Default: the next name of its role.
+        #[arg(long)]
+        name: Option<Name>,
+        /// Default: the role of most nodes.
+        #[arg(long)]
+        role: Option<Name>,
+        /// Add it to bramble.toml, instead of printing it.
+        #[arg(long)]
+        write: bool,
+        /// Ask it again, though it has said what it is.
+        #[arg(long)]
+        again: bool,
+        /// Seconds to wait for it.
+        #[arg(long, default_value_t = 1500)]
+        limit: u64,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
     /// Name the cause of a machine that does not come up, and what to do.
     #[command(after_help = "Examples:\n  bramble why w1\n  bramble why 52:54:00:00:00:02")]
     Why {

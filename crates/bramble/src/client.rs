@@ -9,7 +9,8 @@ use bramble_model::api::{
     Audit, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Role, Status, TokenStatus, UserChange,
     UserStatus,
 };
-use bramble_model::names::Name;
+use bramble_model::inventory::Adoption;
+use bramble_model::names::{Mac, Name};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request};
@@ -123,6 +124,14 @@ impl Client {
 
     pub async fn revoke(&self, node: &Name) -> Result<()> {
         self.ask(Method::POST, &format!("/v1/nodes/{node}/revoke"), None::<&()>).await
+    }
+
+    pub async fn adopt(&self, mac: Mac) -> Result<()> {
+        self.ask(Method::POST, &format!("/v1/seen/{mac}/adopt"), None::<&()>).await
+    }
+
+    pub async fn inventory(&self, mac: Mac) -> Result<Adoption> {
+        self.ask(Method::GET, &format!("/v1/seen/{mac}/inventory"), None::<&()>).await
     }
 
     pub async fn reinstall(&self, node: &Name) -> Result<()> {

@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 use crate::access::{self, login};
 use crate::timeline::Track;
-use crate::{Error, Head, boot_http, foreign, grub, hands, page};
+use crate::{Error, Head, adopt, boot_http, foreign, grub, hands, page};
 
 /// The API's own description, OpenAPI 3.1.
 const OPENAPI: &str = include_str!("../../../docs/openapi.json");
@@ -44,6 +44,7 @@ fn reading(head: &Arc<Head>) -> Routes {
         .route("/v1/status", get(status))
         .route("/v1/events", get(events))
         .route("/v1/stream", get(stream))
+        .route("/v1/seen/{mac}/inventory", get(adopt::inventory))
         .route("/v1/me", get(login::me))
         .route_layer(from_fn_with_state(Arc::clone(head), access::may_look))
 }
@@ -60,6 +61,7 @@ fn open() -> Routes {
 fn booting() -> Routes {
     Router::new()
         .route("/v1/boots/{boot}/report", post(boot_http::report))
+        .route("/v1/boots/{boot}/inventory", post(adopt::report))
         .route("/v1/boot/{mac}", get(foreign::pixiecore))
         .route("/boot/script/{mac}", get(boot_http::script))
         .route("/boot/sets/{set}/{file}", get(boot_http::set_file))
@@ -80,6 +82,7 @@ fn changing(head: &Arc<Head>) -> Routes {
         .route("/v1/nodes/{node}/revoke", post(revoke))
         .route("/v1/nodes/{node}/reinstall", post(reinstall))
         .route("/nodes/{node}/approve", post(approve_on_page))
+        .route("/v1/seen/{mac}/adopt", post(adopt::adopt))
         .route("/v1/users/{name}", put(login::put_user).delete(login::remove_user))
         .route("/v1/tokens", post(login::add_token))
         .route("/v1/tokens/{name}", delete(login::remove_token))

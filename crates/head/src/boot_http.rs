@@ -27,6 +27,8 @@ use crate::files::Served;
 use crate::foreign::{Answer, Handed};
 use crate::http::Ends;
 
+/// Kernel arguments of a machine that only says what it is: no engine, and nobody who logs in.
+const INVENTORY: &str = " bramble.inventory=1 systemd.mask=docker.service systemd.mask=containerd.service";
 /// Bytes read from disk at a time.
 const CHUNK: usize = 256 << 10;
 /// The longest reason that a node can give, in bytes.
@@ -115,6 +117,10 @@ impl Head {
         let stored = self.store.change_admission(node, |record| record.serve(boot.clone(), digest, set.digest, now()));
         stored.map_err(|error| error.to_string())?;
         tracing::debug!(%node, %mac, "a new boot");
+        let mut cmdline = set.manifest.cmdline.clone();
+        if self.begins_inventory(node) {
+            cmdline += INVENTORY;
+        }
         self.timeline.add(Some(node), What::ScriptServed { boot: boot.clone(), set: set.digest.short() });
         // A boot that was handed out is in the timeline, too, should the head be killed now.
         self.timeline.flush();
@@ -125,7 +131,7 @@ impl Head {
             boot: &boot,
             nonce: &nonce,
             set: &set.digest,
-            cmdline: &set.manifest.cmdline,
+            cmdline: &cmdline,
         };
         Ok(tell(arguments, &set))
     }
@@ -282,6 +288,7 @@ impl Head {
         self.cluster()
             .nodes
             .keys()
+            .chain(&self.adopted_names())
             .find(|node| {
                 let record = self.store.admission(node).unwrap_or_default();
                 record.boot().is_some_and(|present| present.id.0 == boot)

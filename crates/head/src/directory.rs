@@ -141,7 +141,7 @@ impl Head {
     pub(crate) fn node_at(&self, address: Ipv4Addr) -> Option<(Mac, Name)> {
         let cluster = self.cluster();
         if let Some(mac) = self.wire.mac(address).or_else(|| neighbour(address)) {
-            return cluster.node_of(mac).map(|(name, _)| (mac, name.clone()));
+            return self.node_of(mac).map(|name| (mac, name));
         }
         let fixed = cluster.nodes.iter().find(|(_, node)| node.address == Some(address));
         fixed.and_then(|(name, node)| Some((*node.macs.first()?, name.clone())))
@@ -190,29 +190,30 @@ impl Directory for Book {
         let before = self.0.wire.asks(mac, at);
         self.0.wire.forget_made(mac);
         let cluster = self.0.cluster();
-        let Some((name, node)) = cluster.node_of(mac) else {
+        let found = self.0.node_of(mac).and_then(|name| Some((self.0.declared(&name)?, name)));
+        let Some((node, name)) = found else {
             self.0.saw_unknown(mac, firmware, client.uuid.clone());
             return None;
         };
-        self.tell_once(name, What::Asked { mac, firmware });
+        self.tell_once(&name, What::Asked { mac, firmware });
         let unheard = before.is_none_or(|before| before + u64::from(client.seconds) * 1000 < at);
         if client.seconds >= UNHEARD && unheard {
-            self.tell_once(name, What::HeardLate { seconds: client.seconds });
+            self.tell_once(&name, What::HeardLate { seconds: client.seconds });
         }
         let efi = node.boot.as_ref().filter(|profile| {
             cluster.boots.get(*profile).is_some_and(|profile| matches!(profile.starts, Starts::Efi(_)))
         });
         let boot = match efi {
-            Some(profile) if self.0.give(name) == Some(Give::Profile) => Boot::File(foreign::efi_path(profile)),
+            Some(profile) if self.0.give(&name) == Some(Give::Profile) => Boot::File(foreign::efi_path(profile)),
             _ => match client.firmware {
-                Some(Firmware::Uefi(_) | Firmware::UefiHttp(_)) if self.0.chain(name) == Chain::Signed => Boot::Signed,
+                Some(Firmware::Uefi(_) | Firmware::UefiHttp(_)) if self.0.chain(&name) == Chain::Signed => Boot::Signed,
                 _ => Boot::Loader,
             },
         };
         if let Some(Firmware::Ipxe(_)) = client.firmware {
-            self.0.loader_runs(name);
+            self.0.loader_runs(&name);
         }
-        Some(Known { node: name.clone(), boot })
+        Some(Known { node: name, boot })
     }
 
     fn has_loader(&self, name: &str) -> bool {

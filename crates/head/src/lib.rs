@@ -10,6 +10,7 @@
 //! All state that has to survive is in the [`store`]; everything else can be read anew.
 
 mod access;
+mod adopt;
 mod agents;
 mod api;
 mod boot_http;
@@ -28,6 +29,7 @@ mod repository;
 mod store;
 mod strangers;
 mod timeline;
+mod vendor;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -121,6 +123,7 @@ struct Head {
     wire: directory::Wire,
     chains: grub::Chains,
     strangers: strangers::Strangers,
+    adoptions: adopt::Adoptions,
     /// The loaders that TFTP and HTTP hand out.
     loaders: BTreeMap<String, Arc<[u8]>>,
     /// The lab's control socket, where the nodes are virtual machines.
@@ -215,6 +218,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Erro
     let timeline = Arc::new(Timeline::open(Arc::clone(&store), &cluster)?);
     let dhcp = dhcp_server(&cluster, &interfaces, &store)?.map(|server| Arc::new(Mutex::new(server)));
     let strangers = strangers::Strangers::open(&store)?;
+    let adoptions = adopt::Adoptions::open(&store)?;
     let head = Arc::new(Head {
         network: cluster.network.clone(),
         repository: repository::Repository::new(cluster),
@@ -228,6 +232,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Erro
         wire: directory::Wire::default(),
         chains: grub::Chains::default(),
         strangers,
+        adoptions,
         loaders: loaders()?,
         lab,
         dhcp,

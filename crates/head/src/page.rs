@@ -169,9 +169,10 @@ fn render_overview(status: &Status, reader: &Reader<'_>) -> Markup {
                 @if !status.seen.is_empty() {
                     h2 { "Seen, not in the repository" }
                     table {
-                        thead { tr { th { "MAC" } th { "Firmware" } th { "UUID" } th { "Times" } th { "Last" } } }
+                        thead { tr { th { "MAC" } th { "Vendor" } th { "Firmware" } th { "UUID" } th { "Times" } th { "Last" } } }
                         tbody { @for seen in &status.seen { tr {
                             td { code { (seen.mac) } }
+                            td { (seen.vendor.as_deref().unwrap_or_default()) }
                             td { (seen.firmware) }
                             td { @if let Some(uuid) = &seen.uuid { code { (uuid) } } }
                             td { (seen.times) }
@@ -312,6 +313,7 @@ mod tests {
             workloads: Vec::new(),
             seen: vec![Seen {
                 mac: Mac([2, 0, 0, 0, 0, 1]),
+                vendor: Some("QEMU virtual machine".into()),
                 firmware: "BIOS PXE".into(),
                 uuid: None,
                 first: 1,

@@ -61,14 +61,15 @@ impl Head {
         self.repository.cluster()
     }
 
-    /// The node with this card.
+    /// The node with this card; or the machine that boots once to be adopted.
     pub(crate) fn node_of(&self, mac: Mac) -> Option<Name> {
-        self.cluster().node_of(mac).map(|(name, _)| name.clone())
+        let node = self.cluster().node_of(mac).map(|(name, _)| name.clone());
+        node.or_else(|| self.adopted(mac))
     }
 
-    /// What the repository says of a node.
+    /// What the repository says of a node, or what holds for a machine that is to be adopted.
     pub(crate) fn declared(&self, node: &Name) -> Option<Node> {
-        self.cluster().nodes.get(node).cloned()
+        self.cluster().nodes.get(node).cloned().or_else(|| self.adopted_node(node))
     }
 
     /// Fixed addresses by card, for DHCP.
@@ -110,7 +111,9 @@ impl Head {
     /// When the store cannot be written.
     pub(crate) fn settle(&self) -> Result<(), Error> {
         let cluster = self.cluster();
-        for gone in self.store.known_nodes()?.into_iter().filter(|name| !cluster.nodes.contains_key(name)) {
+        let adopted = self.adopted_names();
+        let stays = |name: &Name| cluster.nodes.contains_key(name) || adopted.contains(name);
+        for gone in self.store.known_nodes()?.into_iter().filter(|name| !stays(name)) {
             self.revoke(&gone)?;
             self.timeline.note(&format!("{gone} is no longer in the repository: its certificate has ended"));
         }

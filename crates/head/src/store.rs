@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use bramble_model::api::{Audit, Seen};
+use bramble_model::inventory::Adoption;
 use bramble_model::names::{Mac, Name};
 use bramble_model::timeline::{Event, Millis};
 use bramble_netboot::dhcp::Lease;
@@ -31,6 +32,8 @@ const CHAINS: Table = TableDefinition::new("chains");
 const OF_NODES: [Table; 3] = [ADMISSIONS, HAND_OFFS, CHAINS];
 /// MAC → a machine that is not in the repository.
 const SEEN: Table = TableDefinition::new("seen");
+/// MAC → how far a machine's adoption is.
+const ADOPTIONS: Table = TableDefinition::new("adoptions");
 /// Name → a person with a password.
 const USERS: Table = TableDefinition::new("users");
 /// SHA-256 of its secret → a session.
@@ -71,7 +74,7 @@ impl Store {
             Database::builder().set_cache_size(4 << 20).create(path).map_err(|error| failed(error.into()))?;
         let store = Store { database, path: path.to_owned() };
         store.write(|transaction| {
-            for table in [LEASES, ADMISSIONS, HAND_OFFS, CHAINS, SEEN, FACTS, USERS, SESSIONS, TOKENS] {
+            for table in [LEASES, ADMISSIONS, HAND_OFFS, CHAINS, SEEN, ADOPTIONS, FACTS, USERS, SESSIONS, TOKENS] {
                 transaction.open_table(table)?;
             }
             transaction.open_table(EVENTS)?;
@@ -226,6 +229,15 @@ impl Store {
             }
             Ok(())
         })
+    }
+
+    pub(crate) fn adoptions(&self) -> Result<Vec<(Mac, Adoption)>, Error> {
+        let all = self.all(ADOPTIONS)?.into_iter();
+        Ok(all.filter_map(|(mac, adoption)| Some((mac.parse().ok()?, adoption))).collect())
+    }
+
+    pub(crate) fn put_adoption(&self, mac: Mac, adoption: &Adoption) -> Result<(), Error> {
+        self.put(ADOPTIONS, &[(mac.to_string(), adoption)])
     }
 
     pub(crate) fn user(&self, name: &str) -> Result<Option<User>, Error> {

@@ -12,7 +12,7 @@ use bramble_system::now;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::Store;
-use crate::{Error, Head};
+use crate::{Error, Head, vendor};
 
 /// A machine repeats itself: within this many milliseconds it is one event.
 const SAME: Millis = 4000;
@@ -46,14 +46,16 @@ impl Strangers {
         let known = inner.seen.get(&mac);
         let recent = known.is_some_and(|seen| seen.last + SAME > at);
         let (first, times) = known.map_or((at, 0), |seen| (seen.first, seen.times));
-        if known.is_none() && inner.seen.len() >= MOST {
+        let vendor = known.and_then(|seen| seen.vendor.clone());
+        let is_known = known.is_some();
+        if !is_known && inner.seen.len() >= MOST {
             let oldest = inner.seen.values().min_by_key(|seen| seen.last).map(|seen| seen.mac);
             if let Some(oldest) = oldest {
                 inner.seen.remove(&oldest);
                 inner.changed.insert(oldest, false);
             }
         }
-        let seen = Seen { mac, firmware: firmware.to_owned(), uuid, first, last: at, times: times + 1 };
+        let seen = Seen { mac, vendor, firmware: firmware.to_owned(), uuid, first, last: at, times: times + 1 };
         inner.seen.insert(mac, seen);
         inner.changed.insert(mac, true);
         if at / 60_000 != inner.told.0 {
@@ -70,8 +72,28 @@ impl Strangers {
         self.0.lock().expect("no panic while held").seen.values().cloned().collect()
     }
 
+    /// Looks up who made the cards that are new, all at once and beside the wire's own work.
+    fn name_vendors(&self) {
+        let new: Vec<Mac> = {
+            let inner = self.0.lock().expect("no panic while held");
+            inner.seen.values().filter(|seen| seen.vendor.is_none()).map(|seen| seen.mac).collect()
+        };
+        if new.is_empty() {
+            return;
+        }
+        let vendors = vendor::of_all(&new);
+        let mut inner = self.0.lock().expect("no panic while held");
+        for (mac, vendor) in new.into_iter().zip(vendors) {
+            if let Some(seen) = inner.seen.get_mut(&mac) {
+                seen.vendor = Some(vendor);
+                inner.changed.insert(mac, true);
+            }
+        }
+    }
+
     /// Writes what has changed.
     pub(crate) fn flush(&self, store: &Store) {
+        self.name_vendors();
         let (put, gone) = {
             let mut inner = self.0.lock().expect("no panic while held");
             let changed = std::mem::take(&mut inner.changed);

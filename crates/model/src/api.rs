@@ -89,6 +89,9 @@ pub struct WorkloadStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     pub mac: Mac,
+    /// Who made its network card, where that is known.
+    #[serde(default)]
+    pub vendor: Option<String>,
     pub firmware: String,
     /// Machine UUID (option 97), where it sent one.
     pub uuid: Option<String>,
@@ -103,7 +106,10 @@ impl Seen {
         Explanation {
             name: "not-in-the-repository".into(),
             cause: format!("{} at {} asked to boot, and the repository does not have it", self.firmware, self.mac),
-            advice: Some(format!("add a node with `mac = \"{}\"` to bramble.toml", self.mac)),
+            advice: Some(format!(
+                "`bramble adopt {}` has it say what it is, and writes its part of bramble.toml",
+                self.mac
+            )),
             seconds: now.saturating_sub(self.last) / 1000,
         }
     }

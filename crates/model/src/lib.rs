@@ -6,6 +6,7 @@ pub mod agent;
 pub mod api;
 pub mod boot_set;
 pub mod hands;
+pub mod inventory;
 pub mod names;
 pub mod node_set;
 pub mod repository;

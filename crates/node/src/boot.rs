@@ -21,6 +21,9 @@ pub struct Boot {
     pub http_port: u16,
     pub agent_port: u16,
     pub address: IpAddr,
+    /// The machine is no node: it is to say what it is, and no more.
+    #[serde(default)]
+    pub inventory: bool,
 }
 
 impl Boot {

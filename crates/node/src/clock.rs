@@ -4,25 +4,15 @@
 //! signed with the CA's key over a challenge of this moment: whoever else is on the wire can neither make one
 //! up nor say again what was said before.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bramble_model::agent::SignedTime;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::Request;
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustix::time::{ClockId, Timespec, clock_settime};
 use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
-use crate::{Boot, Error};
-
-/// An answer that takes longer says nothing about now.
-const LIMIT: Duration = Duration::from_secs(10);
-const LONGEST: usize = 4096;
+use crate::{Boot, Error, http};
 
 /// Whether the connection failed because of a time.
 pub(crate) fn is_the_cause(error: &Error) -> bool {
@@ -44,8 +34,9 @@ pub(crate) async fn set(boot: &Boot, key: &[u8]) -> Result<i64, Error> {
     SystemRandom::new().fill(&mut random).map_err(|_| clock("this machine gives no random numbers".into()))?;
     let challenge: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let start = Instant::now();
-    let asked = timeout(LIMIT, ask(boot, &challenge)).await;
-    let answer = asked.map_err(|_| clock("the head does not say the time".into()))?.map_err(clock)?;
+    let answer = http::get(boot, &format!("/v1/time/{challenge}")).await.map_err(clock)?;
+    let answer: SignedTime =
+        serde_json::from_slice(&answer).map_err(|_| clock("the head's answer is malformed".into()))?;
     if !is_signed(&answer, &challenge, key) {
         return Err(clock("the time was not signed by this image's head".into()));
     }
@@ -62,21 +53,6 @@ fn is_signed(answer: &SignedTime, challenge: &str, key: &[u8]) -> bool {
     let message = SignedTime::message(challenge, answer.at);
     let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key);
     signature.is_some_and(|signature| key.verify(message.as_bytes(), &signature).is_ok())
-}
-
-async fn ask(boot: &Boot, challenge: &str) -> Result<SignedTime, String> {
-    let words = |error: &dyn std::fmt::Display| format!("the head's answer: {error}");
-    let stream = TcpStream::connect((boot.head, boot.http_port)).await.map_err(|error| words(&error))?;
-    let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = shaken.map_err(|error| words(&error))?;
-    tokio::spawn(connection);
-    let request = Request::get(format!("/v1/time/{challenge}"))
-        .header("host", boot.head.to_string())
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| words(&error))?;
-    let answer = sender.send_request(request).await.map_err(|error| words(&error))?;
-    let body = Limited::new(answer.into_body(), LONGEST).collect().await.map_err(|error| words(&error))?;
-    serde_json::from_slice(&body.to_bytes()).map_err(|error| words(&error))
 }
 
 #[cfg(test)]

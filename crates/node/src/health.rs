@@ -13,10 +13,15 @@ pub(crate) fn facts(boot: &Boot) -> Facts {
         kernel: system.release().to_string_lossy().into_owned(),
         architecture: system.machine().to_string_lossy().into_owned(),
         cpus: std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
-        memory: kibibytes("/proc/meminfo", "MemTotal:") * 1024,
+        memory: memory(),
         set: boot.set.clone(),
         address: boot.address,
     }
+}
+
+/// Bytes of memory.
+pub(crate) fn memory() -> u64 {
+    kibibytes("/proc/meminfo", "MemTotal:") * 1024
 }
 
 /// What is measured from one report to the next.
@@ -51,7 +56,7 @@ fn ticks(stat: &str) -> (u64, u64) {
 }
 
 /// The hottest sensor in degrees (`/sys/class/thermal`, in thousandths).
-fn temperature() -> Option<i16> {
+pub(crate) fn temperature() -> Option<i16> {
     let zones = fs::read_dir("/sys/class/thermal").ok()?.flatten();
     let read = |path: std::path::PathBuf| fs::read_to_string(path.join("temp")).ok()?.trim().parse::<i32>().ok();
     let hottest = zones.filter_map(|zone| read(zone.path())).max()?;

@@ -11,7 +11,9 @@ mod connection;
 mod document;
 mod engine;
 mod health;
+mod http;
 mod identity;
+mod inventory;
 mod process;
 
 use std::time::Duration;
@@ -49,6 +51,9 @@ pub enum Error {
 /// Only what waiting cannot mend: an image without what the agent needs.
 pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
     let boot = Boot::read()?;
+    if boot.inventory {
+        return inventory::run(&boot).await;
+    }
     let identity = identity::Identity::open(&boot)?;
     let (state, engine_state) = watch::channel(EngineState::None);
     let (part, wanted_part) = watch::channel(None);

@@ -28,6 +28,8 @@ pub struct Arguments {
     pub prefix: u8,
     /// `bramble.gateway=ADDRESS`, absent or empty where there is none.
     pub gateway: Option<Ipv4Addr>,
+    /// `bramble.inventory=1`: the machine is no node, and says once what it is.
+    pub inventory: bool,
     /// `bramble.dns=ADDRESS`, absent or empty where there is none.
     pub dns: Option<Ipv4Addr>,
 }
@@ -56,6 +58,7 @@ impl Arguments {
             mac: mac(word("BOOTIF")?)?,
             address: address.parse().doing("bramble.ip is no address")?,
             prefix: u32::from(mask).leading_ones() as u8,
+            inventory: words.get("bramble.inventory") == Some(&"1"),
             gateway: optional("bramble.gateway"),
             dns: optional("bramble.dns"),
         })

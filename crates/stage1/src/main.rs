@@ -81,7 +81,8 @@ fn boot(reporter: &mut Reporter) -> Result<(), Error> {
     let interface = network::up(&arguments, &mut drivers)?;
     reporter.connect(&arguments);
     reporter.step("network", None);
-    let data = layers::data_partition(&mut drivers);
+    // Nothing is mounted of a machine that is not a node.
+    let data = if arguments.inventory { None } else { layers::data_partition(&mut drivers) };
     let manifest = manifest::fetch(&arguments, data.as_deref())?;
     let paths = layers::gather(&arguments, &manifest, data.as_deref(), reporter)?;
     reporter.step("mount", None);

@@ -96,6 +96,7 @@ fn hand_over(arguments: &Arguments, interface: &str) -> Result<(), Error> {
         "agent_port": arguments.agent_port,
         "address": arguments.address.to_string(),
         "interface": interface,
+        "inventory": arguments.inventory,
     });
     let path = "/run/bramble/boot.json";
     fs::write(path, boot.to_string()).doing("cannot write what the agent needs")?;

@@ -232,14 +232,14 @@ impl Raw {
             .context("the standard input is no terminal: `bramble exec` runs a command without one")?;
         let mut raw = before.clone();
         raw.make_raw();
-        tcsetattr(std::io::stdin(), OptionalActions::Flush, &raw).context("cannot change the terminal")?;
+        tcsetattr(std::io::stdin(), OptionalActions::Now, &raw).context("cannot change the terminal")?;
         Ok(Raw(before))
     }
 }
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &self.0);
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The verbs, a file each.
 
+mod adopt;
 mod check;
 mod hands;
 mod image;
@@ -87,6 +88,9 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
             TokenVerb::Add { name, role, days, place } => wait(people::add_token(&name, role, days, &place.into())),
             TokenVerb::Rm { name, place } => wait(people::remove_token(&name, &place.into())),
         },
+        Verb::Adopt { mac, name, role, write, again, limit, place } => {
+            wait(adopt::run(mac, adopt::Wishes { name, role, write, again, limit }, &place.into(), json))
+        }
         Verb::Exec { at: Where { nodes, role }, input, place, command } => {
             let nodes = hands::set(nodes, role, None)?;
             wait(hands::exec(&nodes, command, input, &place.into(), json))

@@ -73,6 +73,7 @@ fn render(status: &Status) -> String {
         .map(|seen| {
             vec![
                 seen.mac.to_string(),
+                seen.vendor.clone().unwrap_or_default(),
                 seen.firmware.clone(),
                 seen.uuid.clone().unwrap_or_default(),
                 since(status, seen.last),
@@ -80,8 +81,10 @@ fn render(status: &Status) -> String {
         })
         .collect();
     if !seen.is_empty() {
-        text +=
-            &format!("\nSeen, not in the repository:\n{}", screen::table(&["MAC", "FIRMWARE", "UUID", "LAST"], &seen));
+        text += &format!(
+            "\nSeen, not in the repository:\n{}",
+            screen::table(&["MAC", "VENDOR", "FIRMWARE", "UUID", "LAST"], &seen)
+        );
     }
     if let Some(problem) = &status.problem {
         text += &format!("\nbramble.toml has errors; the head goes on with what it said before:\n  {problem}\n");

@@ -105,6 +105,9 @@ fn full() -> Dhcp {
 
 fn health() -> Health {
     Health {
+        busy: 0,
+        load: 0.0,
+        temperature: None,
         uptime: 100,
         memory_available: 1 << 30,
         disk_available: 8 << 30,
