@@ -67,35 +67,50 @@ impl Head {
 
     /// One request over plain HTTP; gives status and body.
     pub async fn http(&self, request: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect((self.address, 7080)).await.expect("the head listens");
+        self.try_http(request).await.expect("the head listens")
+    }
+
+    async fn try_http(&self, request: &str) -> std::io::Result<(u16, String)> {
+        let mut stream = TcpStream::connect((self.address, 7080)).await?;
         let (status, _, body) = exchange(&mut stream, request).await;
-        (status, body)
+        Ok((status, body))
     }
 
     /// One request over TLS, as a person's program makes it; gives status and body.
     pub async fn https(&self, request: &str) -> (u16, String) {
-        let (status, _, body) = self.ask(request).await;
-        (status, body)
+        self.try_https(request).await.expect("the head listens")
+    }
+
+    /// As [`Head::https`], of a head that may end.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn try_https(&self, request: &str) -> std::io::Result<(u16, String)> {
+        let (status, _, body) = self.ask(request).await?;
+        Ok((status, body))
     }
 
     /// As [`Head::https`]; gives status and headers.
     pub async fn https_headers(&self, request: &str) -> (u16, String) {
-        let (status, headers, _) = self.ask(request).await;
+        let (status, headers, _) = self.ask(request).await.expect("the head listens");
         (status, headers)
     }
 
-    async fn ask(&self, request: &str) -> (u16, String, String) {
+    async fn ask(&self, request: &str) -> std::io::Result<(u16, String, String)> {
         let tls = builder().with_root_certificates(Arc::clone(&self.roots)).with_no_client_auth();
-        let stream = TcpStream::connect((self.address, 7444)).await.expect("the head listens");
+        let stream = TcpStream::connect((self.address, 7444)).await?;
         let name = ServerName::try_from("head.bramble").expect("a name");
-        let mut stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.expect("a head with that CA");
-        exchange(&mut stream, request).await
+        let mut stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
+        Ok(exchange(&mut stream, request).await)
     }
 
     /// Asks for a boot as iPXE does.
+    ///
+    /// # Errors
+    /// What it said instead, or that it said nothing.
     pub async fn boot(&self, mac: &str) -> Result<Boot, String> {
         let request = format!("GET /boot/script/{mac} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-        let (_, script) = self.http(&request).await;
+        let (_, script) = self.try_http(&request).await.map_err(|error| error.to_string())?;
         let word = |name: &str| {
             let at = script.find(name)? + name.len();
             Some(script[at..].split_whitespace().next()?.to_owned())

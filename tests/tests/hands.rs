@@ -127,6 +127,9 @@ fn a_machine_without_a_login_is_in_good_hands() {
         assert!(audit.contains(what), "{what}: {audit}");
     }
 
+    let off = |lab: &Lab| lab.repository.must(&["lab", "ls"]).contains(" off ");
+    bramble_tests::wait("the machine is off", || off(&lab));
+
     // To another repository the board is a new one, with something on its disk.
     let disk = lab.repository.state().join("lab/machines/m1/disk.raw").display().to_string();
     let formatted = Command::new("/usr/sbin/mkfs.ext4").args(["-q", "-F", "-L", "photos", &disk]).status();
@@ -140,7 +143,8 @@ fn a_machine_without_a_login_is_in_good_hands() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("bramble starts");
-    let asked = std::io::BufRead::lines(std::io::BufReader::new(adopting.stderr.take().expect("a pipe"))).next();
+    let mut errors = std::io::BufReader::new(adopting.stderr.take().expect("a pipe"));
+    let asked = std::io::BufRead::lines(&mut errors).next();
     assert!(asked.is_some_and(|line| line.is_ok_and(|line| line.contains("switch 52:54:00:00:00:01 on"))));
     lab.repository.must(&["lab", "power", "on", "m1"]);
     let output = adopting.wait_with_output().expect("it ends");
@@ -154,12 +158,12 @@ fn a_machine_without_a_login_is_in_good_hands() {
     assert!(fs::read_to_string(lab.repository.path().join("bramble.toml")).expect("readable").ends_with(&stanza));
     // It switches itself off, and boots as what it is now.
     lab.wait("m2 is a node", 60, |status| !node(status, "m2").is_null());
-    let off = || lab.repository.must(&["lab", "ls"]).contains("off");
-    bramble_tests::wait("the machine is off", off);
+    bramble_tests::wait("the machine is off", || off(&lab));
     lab.repository.must(&["lab", "power", "on", "m1"]);
     let status = lab.wait("it asks to be let in", 240, |status| node(status, "m2")["pending"].is_string());
     let key = node(&status, "m2")["pending"].as_str().expect("a key").to_owned();
-    assert!(lab.repository.must(&["lab", "console", "m1"]).contains(&key), "its console shows the same key");
+    let console = || lab.repository.must(&["lab", "console", "m1"]);
+    bramble_tests::wait("its console shows the same key", || console().contains(&key));
     lab.repository.must(&["node", "approve", "m2", &key]);
     lab.wait("it is let in", 120, |status| node(status, "m2")["connected"] == true);
 }

@@ -113,7 +113,7 @@ fn a_revoked_certificate_ends_at_once() {
         // An error in the file changes nothing.
         let (_, mut session) = Agent::up(&head, "w3", "52:54:00:00:00:13").await.expect("let in");
         edit(&house, |text| text + "\n[nodes.w1]\n");
-        wait("the error is told", || house.status().is_some_and(|status| status["problem"].is_string()));
+        wait("the error is told", || house.status().is_some_and(|status| status["problems"][0].is_string()));
         session.say(&health(1)).await.expect("connected");
         assert!(connected(&house, "w3"));
     });

@@ -284,6 +284,26 @@ pub enum Verb {
         #[command(flatten)]
         place: FlagPlace,
     },
+    /// Back up the head's store and keys, while it runs.
+    #[command(
+        after_help = "Examples:\n  bramble backup\n  bramble backup -o /media/usb/home.bramble-backup\n\nThe file holds the cluster's keys: keep it as you keep those. Boot sets are not in it: `bramble image build` makes\nthem again. `[backup]` in bramble.toml has the head do this by itself."
+    )]
+    Backup {
+        /// Default: CLUSTER-SECONDS.bramble-backup
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
+    /// Put a backup into place on a new machine; nodes go on without being let in again.
+    #[command(
+        after_help = "Example:\n  git clone … home && cd home\n  bramble restore /media/usb/home.bramble-backup\n  bramble image build\n  sudo bramble serve\n\nThe new machine takes the old one's address: that is where the nodes look for their head."
+    )]
+    Restore {
+        backup: PathBuf,
+        #[command(flatten)]
+        place: FlagPlace,
+    },
     /// Run the agent of a node (started by the image).
     #[command(hide = true)]
     Agent,

@@ -179,6 +179,11 @@ impl Client {
         self.ask(Method::GET, &format!("/v1/audit?last={last}"), None::<&()>).await
     }
 
+    /// A backup of the head's state, as it is now.
+    pub async fn backup(&self) -> Result<Bytes> {
+        self.exchange(Method::POST, "/v1/backup", Bytes::new()).await
+    }
+
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<T> {
         let bytes = body.map(serde_json::to_vec).transpose().context("cannot write the question")?.unwrap_or_default();
         let bytes = match tokio::time::timeout(LIMIT, self.exchange(method, path, bytes.into())).await {

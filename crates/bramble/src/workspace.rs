@@ -35,12 +35,7 @@ impl Workspace {
             screen::warnings(&cluster.warnings);
         }
         let state = state(place);
-        if !state.exists() {
-            fs::create_dir_all(&state).with_context(|| format!("cannot make {}", state.display()))?;
-            // Keys lie here: the folder keeps itself out of git.
-            fs::write(state.join(".gitignore"), "*\n")
-                .with_context(|| format!("cannot write to {}", state.display()))?;
-        }
+        make_state(&state)?;
         Ok(Workspace { cluster, state })
     }
 
@@ -123,6 +118,16 @@ fn programs(architecture: Architecture) -> Result<(PathBuf, Cow<'static, [u8]>)>
     }
     let stage1 = tell("stage1")?.stdout;
     Ok((foreign, stage1.into()))
+}
+
+/// Makes the folder of the state, where there is none.
+pub fn make_state(state: &Path) -> Result<()> {
+    if !state.exists() {
+        fs::create_dir_all(state).with_context(|| format!("cannot make {}", state.display()))?;
+        // Keys lie here: the folder keeps itself out of git.
+        fs::write(state.join(".gitignore"), "*\n").with_context(|| format!("cannot write to {}", state.display()))?;
+    }
+    Ok(())
 }
 
 /// Where the state of a repository lies.

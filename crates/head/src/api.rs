@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 use crate::access::{self, login};
 use crate::timeline::Track;
-use crate::{Error, Head, adopt, boot_http, foreign, grub, hands, page};
+use crate::{Error, Head, adopt, backup, boot_http, foreign, grub, hands, page};
 
 /// The API's own description, OpenAPI 3.1.
 const OPENAPI: &str = include_str!("../../../docs/openapi.json");
@@ -83,6 +83,7 @@ fn changing(head: &Arc<Head>) -> Routes {
         .route("/v1/nodes/{node}/reinstall", post(reinstall))
         .route("/nodes/{node}/approve", post(approve_on_page))
         .route("/v1/seen/{mac}/adopt", post(adopt::adopt))
+        .route("/v1/backup", post(backup::make))
         .route("/v1/users/{name}", put(login::put_user).delete(login::remove_user))
         .route("/v1/tokens", post(login::add_token))
         .route("/v1/tokens/{name}", delete(login::remove_token))
@@ -212,7 +213,7 @@ impl Head {
             nodes: nodes.collect(),
             workloads: workloads.collect(),
             seen: self.strangers.all(),
-            problem: self.repository.problem(),
+            problems: self.repository.problem().into_iter().chain(self.store.trouble()).collect(),
             waiting: waiting.clone(),
         }
     }

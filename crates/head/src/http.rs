@@ -172,13 +172,25 @@ pub(crate) fn control(
 ) -> Result<impl Future<Output = Part> + use<>, Error> {
     use std::os::unix::fs::PermissionsExt;
     let name = format!("control socket {}", path.display());
-    // The store's lock has been taken by now, so a socket that lies there is a dead head's.
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(service(&name)(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(service(&name))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(service(&name))?;
+    let open = || {
+        // The store's lock has been taken by now, so a socket that lies there is a dead head's.
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    };
+    let listener = match open() {
+        Ok(listener) => Some(listener),
+        // Boots go on on such a disk, and people reach the head over TLS.
+        Err(error) if matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull) => {
+            tracing::error!(%error, "there is no control socket: use `bramble login`");
+            None
+        }
+        Err(error) => return Err(service(&name)(error)),
+    };
     let routes = api::on_the_socket(head);
     let gate = Gate::new(MOST, MOST);
     let path = path.to_owned();
@@ -192,8 +204,14 @@ pub(crate) fn control(
                 converse(stream, Door::Socket { user }, routes).await;
             })
         };
+        let accepting = async {
+            match &listener {
+                Some(listener) => match accept(|| listener.accept(), handle).await {},
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            never = accept(|| listener.accept(), handle) => match never {},
+            () = accepting => {}
             () = ended(&stop) => {}
         }
         // The next head makes its own.

@@ -13,6 +13,7 @@ mod access;
 mod adopt;
 mod agents;
 mod api;
+pub mod backup;
 mod boot_http;
 pub mod ca;
 mod directory;
@@ -109,6 +110,8 @@ fn list(addresses: &[Ipv4Addr]) -> String {
 
 /// What every part of the head shares.
 struct Head {
+    /// Where the store, the CA and the control socket are.
+    state: PathBuf,
     repository: repository::Repository,
     /// As it was when the head started: sockets are bound to it.
     network: Network,
@@ -220,6 +223,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Erro
     let strangers = strangers::Strangers::open(&store)?;
     let adoptions = adopt::Adoptions::open(&store)?;
     let head = Arc::new(Head {
+        state: state.clone(),
         network: cluster.network.clone(),
         repository: repository::Repository::new(cluster),
         shelf,
@@ -258,6 +262,9 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Erro
     head.strangers.flush(&head.store);
     result
 }
+
+/// How often a disk that takes no writes is tried again.
+const DISK: std::time::Duration = std::time::Duration::from_secs(3);
 
 type Parts = JoinSet<Result<(), Error>>;
 
@@ -304,6 +311,8 @@ async fn start(
         parts.spawn(async move { arp::run(&interface, book, end).await.map_err(service("listening to ARP")) });
     }
     parts.spawn(keep(repository::follow(Arc::clone(head), stop.clone())));
+    parts.spawn(keep(backup::keep(Arc::clone(head), stop.clone())));
+    parts.spawn(keep(watch_disk(Arc::clone(head), stop.clone())));
     parts.spawn(keep(strangers::Strangers::keep(Arc::clone(head), stop.clone())));
     for interface in &head.interfaces {
         parts.spawn(http::serve(Arc::clone(head), interface.address, stop.clone()).await?);
@@ -314,6 +323,27 @@ async fn start(
     parts.spawn(keep(reconcile::run(Arc::clone(head), stop.clone())));
     parts.spawn(keep(Arc::clone(&head.timeline).keep(stop.clone())));
     Ok(())
+}
+
+/// Says when the store has left its disk, and brings it back as soon as that takes writes again.
+async fn watch_disk(head: Arc<Head>, stop: CancellationToken) {
+    let mut told = false;
+    while !stop.is_cancelled() {
+        let looking = Arc::clone(&head);
+        let mended = tokio::task::spawn_blocking(move || looking.store.mend());
+        if mended.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
+            head.timeline.note("the head's disk takes writes again: nothing was lost");
+        }
+        let trouble = head.store.trouble();
+        if let Some(trouble) = trouble.as_ref().filter(|_| !told) {
+            head.timeline.note(trouble);
+        }
+        told = trouble.is_some();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(DISK) => {}
+        }
+    }
 }
 
 /// A part that cannot fail.

@@ -139,10 +139,7 @@ fn render_overview(status: &Status, reader: &Reader<'_>) -> Markup {
                         } }
                     }
                 }
-                @if let Some(problem) = &status.problem {
-                    h2 { "bramble.toml has errors" }
-                    p { (problem) br; span.quiet { "The head goes on with what it said before." } }
-                }
+                @for problem in &status.problems { p.problem role="alert" { (problem) } }
                 @if status.nodes.iter().any(|node| node.pending.is_some()) {
                     h2 { "Waiting to be let in" }
                     table {
@@ -320,7 +317,7 @@ mod tests {
                 last: 95_000,
                 times: 3,
             }],
-            problem: None,
+            problems: vec!["the disk is full".into()],
             waiting: vec![Waiting { subject: "m1".into(), reason: "it is away".into(), since: 50_000, until: None }],
         }
     }

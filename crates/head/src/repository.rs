@@ -87,7 +87,9 @@ impl Head {
             Err(problems) => {
                 let first = problems.0.first().map(ToString::to_string).unwrap_or_default();
                 self.timeline.note(&format!("bramble.toml has errors, and stays as it was before: {first}"));
-                *self.repository.problem.write().expect("no panic while held") = Some(first);
+                let problem =
+                    format!("bramble.toml has errors, and the head goes on with what it said before: {first}");
+                *self.repository.problem.write().expect("no panic while held") = Some(problem);
                 return;
             }
         };

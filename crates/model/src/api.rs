@@ -21,8 +21,8 @@ pub struct Status {
     pub workloads: Vec<WorkloadStatus>,
     /// Machines that asked to boot and are not in the repository.
     pub seen: Vec<Seen>,
-    /// What is wrong with `bramble.toml`, where the head goes on with what it said before.
-    pub problem: Option<String>,
+    /// What is wrong with the head itself: errors in `bramble.toml`, a disk that takes no writes.
+    pub problems: Vec<String>,
     /// What the head is waiting for, as sentences.
     pub waiting: Vec<Waiting>,
 }

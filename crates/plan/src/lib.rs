@@ -2,6 +2,7 @@
 //! time. No I/O, no clock, no randomness.
 
 pub mod admission;
+pub mod backups;
 pub mod chain;
 pub mod changes;
 pub mod explain;

@@ -156,10 +156,37 @@ impl House {
 
     /// Kills the head as the kernel would when memory runs out, and starts it again.
     pub fn kill_head(&mut self) {
+        self.stop_head();
+        self.start_head();
+    }
+
+    /// Kills the head.
+    pub fn stop_head(&mut self) {
         self.head.kill().expect("the head is killed");
         self.head.wait().expect("the head has ended");
+    }
+
+    /// Starts the head after [`House::stop_head`].
+    pub fn start_head(&mut self) {
         self.head = start_head(self.folder.path());
         self.wait_for_head();
+    }
+
+    /// As [`House::start_head`], where it cannot make its control socket.
+    pub fn start_head_without_socket(&mut self) {
+        self.head = start_head(self.folder.path());
+    }
+
+    /// Gives the head's state a file system of its own, of so many MiB.
+    pub fn move_state_to_a_disk(&mut self, size: u32) {
+        self.stop_head();
+        let (state, old) = (self.path().join(".bramble"), self.path().join("old-state"));
+        fs::rename(&state, &old).expect("moved");
+        fs::create_dir(&state).expect("a folder");
+        mount(&["-t", "tmpfs", "-o", &format!("size={size}m"), "tmpfs", &state.display().to_string()]);
+        let copied = Command::new("cp").args(["-a", "-T"]).args([&old, &state]).status().expect("cp starts");
+        assert!(copied.success(), "the state is copied");
+        self.start_head();
     }
 
     /// A router comes to the wire.
@@ -304,6 +331,12 @@ fn start_head(folder: &Path) -> Child {
         .stderr(log)
         .spawn()
         .expect("the head starts")
+}
+
+/// Runs `mount`, which must succeed, in this mount namespace.
+pub fn mount(words: &[&str]) {
+    let output = Command::new("mount").args(words).output().expect("mount starts");
+    assert!(output.status.success(), "mount {words:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Runs `ip`, which must succeed.

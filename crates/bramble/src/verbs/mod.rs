@@ -1,6 +1,7 @@
 //! The verbs, a file each.
 
 mod adopt;
+mod backup;
 mod check;
 mod hands;
 mod image;
@@ -105,6 +106,8 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
         Verb::Halt { nodes, place } => wait(hands::send_down(&nodes, Errand::Halt, &place.into())),
         Verb::Top { role, once, place } => wait(top::run(role, &place.into(), once, json)),
         Verb::Audit { last, place } => wait(people::audit(last, &place.into(), json)),
+        Verb::Backup { output, place } => wait(backup::make(output, &place.into())),
+        Verb::Restore { backup, place } => backup::restore(&backup, &place.into()),
         Verb::Agent => agent(),
         Verb::Stage1 => {
             std::io::stdout().write_all(STAGE1)?;

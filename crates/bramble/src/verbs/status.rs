@@ -86,8 +86,8 @@ fn render(status: &Status) -> String {
             screen::table(&["MAC", "VENDOR", "FIRMWARE", "UUID", "LAST"], &seen)
         );
     }
-    if let Some(problem) = &status.problem {
-        text += &format!("\nbramble.toml has errors; the head goes on with what it said before:\n  {problem}\n");
+    for problem in &status.problems {
+        text += &format!("\nPROBLEM: {problem}\n");
     }
     for (node, key) in status.nodes.iter().filter_map(|node| Some((node, node.pending.as_ref()?))) {
         text += &format!("\n{} waits to be let in: bramble node approve {} {key}\n", node.name, node.name);

@@ -181,6 +181,16 @@ pub(crate) async fn may_change(State(head): State<Arc<Head>>, request: Request, 
     } else {
         None
     };
+    // A change that would be gone with the head is not made. Switching a node is over when it is done.
+    let lasts = !parts.uri.path().ends_with("/power") && !parts.uri.path().ends_with("/backup");
+    let refused = refused.or_else(|| {
+        let trouble = head.store.trouble().filter(|_| lasts)?;
+        Some(refuse(
+            StatusCode::INSUFFICIENT_STORAGE,
+            trouble,
+            Some("make room on it, or replace it; the head goes back to it by itself"),
+        ))
+    });
     let begun = head.audit(&actor, &what, if refused.is_some() { "refused" } else { "begun" });
     if let Some(refused) = refused {
         return refused.into_response();

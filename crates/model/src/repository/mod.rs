@@ -39,6 +39,7 @@ pub struct Cluster {
     pub engine: EngineKind,
     pub admission: Admission,
     pub access: Access,
+    pub backup: Option<Backup>,
     pub nodes: BTreeMap<Name, Node>,
     pub workloads: BTreeMap<Name, Workload>,
     pub lab: Lab,
@@ -141,6 +142,16 @@ pub struct Image {
 #[serde(rename_all = "kebab-case")]
 pub enum EngineKind {
     Swarm,
+}
+
+/// When the head's state is backed up, and where to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// Absolute.
+    pub folder: PathBuf,
+    pub every_hours: u32,
+    pub keep: usize,
+    pub days: u32,
 }
 
 /// Who may look at the cluster, and change it.

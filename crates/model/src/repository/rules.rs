@@ -27,6 +27,7 @@ pub(super) fn hold(root: &Path, written: &written::Repository, source: problem::
     let image = rules.image(&written.image);
     let boots = rules.boots(&written.boot);
     let access = rules.access(&written.access);
+    let backup = written.backup.as_ref().and_then(|backup| rules.backup(backup));
     let admission = rules.word(
         &["cluster", "admission"],
         written.cluster.admission.as_deref(),
@@ -61,6 +62,7 @@ pub(super) fn hold(root: &Path, written: &written::Repository, source: problem::
         engine,
         admission,
         access,
+        backup,
         nodes,
         workloads,
         lab,

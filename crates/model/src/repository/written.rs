@@ -17,6 +17,8 @@ pub struct Repository {
     /// Who may look at the cluster, and change it.
     #[serde(default)]
     pub access: AccessSection,
+    /// Where the head's state is backed up by itself.
+    pub backup: Option<BackupSection>,
     #[serde(default)]
     pub image: ImageSection,
     /// Systems that are not bramble's own, for nodes that name one with `boot`.
@@ -64,6 +66,21 @@ pub struct AccessSection {
     pub public: bool,
     /// A login of another service, beside the users of `bramble user`.
     pub oidc: Option<OidcSection>,
+}
+
+/// Backups of the head's store and keys. `bramble restore` reads them.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackupSection {
+    /// A folder on another disk, best on another machine; absolute, or beside this file. It will hold the
+    /// cluster's keys.
+    pub folder: String,
+    /// Hours between two backups. Default: 24.
+    pub every_hours: Option<u32>,
+    /// How many are kept. Default: 14.
+    pub keep: Option<usize>,
+    /// Days after which one is removed. Default: 90.
+    pub days: Option<u32>,
 }
 
 /// OpenID Connect.

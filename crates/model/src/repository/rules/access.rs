@@ -1,10 +1,28 @@
-//! The rules of `[access]`.
+//! The rules of `[access]` and `[backup]`.
 
 use super::*;
 
 impl Rules<'_> {
     pub(super) fn access(&mut self, access: &written::AccessSection) -> Access {
         Access { public: access.public, oidc: access.oidc.as_ref().and_then(|oidc| self.oidc(oidc)) }
+    }
+
+    pub(super) fn backup(&mut self, backup: &written::BackupSection) -> Option<Backup> {
+        if backup.folder.is_empty() {
+            self.wrong(&["backup", "folder"], "is empty").help = Some("name a folder on another disk".into());
+            return None;
+        }
+        for (key, value) in [("every_hours", backup.every_hours), ("days", backup.days)] {
+            if value == Some(0) {
+                self.wrong(&["backup", key], "has to be 1 at least");
+            }
+        }
+        Some(Backup {
+            folder: self.root.join(&backup.folder),
+            every_hours: backup.every_hours.unwrap_or(24),
+            keep: backup.keep.unwrap_or(14),
+            days: backup.days.unwrap_or(90),
+        })
     }
 
     fn oidc(&mut self, oidc: &written::OidcSection) -> Option<Oidc> {

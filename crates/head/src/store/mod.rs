@@ -1,7 +1,9 @@
 //! What survives: one embedded database in one file, each entry JSON under its key.
 
+mod backing;
+
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bramble_model::api::{Audit, Seen};
 use bramble_model::inventory::Adoption;
@@ -11,14 +13,17 @@ use bramble_netboot::dhcp::Lease;
 use bramble_plan::admission::Record;
 use bramble_plan::chain::Chain;
 use bramble_plan::hand_off;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{ReadableTable, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Error;
 use crate::access::people::{Session, Token, User};
 
+use backing::Backing;
+
 type Table = TableDefinition<'static, &'static str, &'static [u8]>;
+type Numbered = TableDefinition<'static, u64, &'static [u8]>;
 
 /// Address → lease.
 const LEASES: Table = TableDefinition::new("leases");
@@ -43,10 +48,13 @@ const TOKENS: Table = TableDefinition::new("tokens");
 /// Single values by name.
 const FACTS: Table = TableDefinition::new("facts");
 /// Event number → event.
-const EVENTS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("events");
+const EVENTS: Numbered = TableDefinition::new("events");
 
 /// Number → what someone did.
-const AUDIT: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("audit");
+const AUDIT: Numbered = TableDefinition::new("audit");
+/// All of them.
+const TABLES: [Table; 10] = [LEASES, ADMISSIONS, HAND_OFFS, CHAINS, SEEN, ADOPTIONS, FACTS, USERS, SESSIONS, TOKENS];
+const NUMBERED: [Numbered; 2] = [EVENTS, AUDIT];
 /// Entries of the audit log that are kept.
 const AUDITED: u64 = 50_000;
 
@@ -55,8 +63,7 @@ const CLUSTER: &str = "cluster";
 
 /// The store.
 pub(crate) struct Store {
-    database: Database,
-    path: PathBuf,
+    backing: Backing,
 }
 
 impl Store {
@@ -68,35 +75,26 @@ impl Store {
                 source,
             })?;
         }
-        let failed = |error: redb::Error| Error::Store { path: path.to_owned(), source: Box::new(error) };
-        // A small cache: a cluster's store is a few megabytes, and the head has 40 to live in.
-        let database =
-            Database::builder().set_cache_size(4 << 20).create(path).map_err(|error| failed(error.into()))?;
-        let store = Store { database, path: path.to_owned() };
-        store.write(|transaction| {
-            for table in [LEASES, ADMISSIONS, HAND_OFFS, CHAINS, SEEN, ADOPTIONS, FACTS, USERS, SESSIONS, TOKENS] {
-                transaction.open_table(table)?;
-            }
-            transaction.open_table(EVENTS)?;
-            transaction.open_table(AUDIT)?;
-            Ok(())
-        })?;
-        Ok(store)
+        Ok(Store { backing: Backing::open(path)? })
     }
 
-    fn failed(&self, error: impl Into<redb::Error>) -> Error {
-        Error::Store { path: self.path.clone(), source: Box::new(error.into()) }
+    /// Why what is written now would not survive the head's end; `None` where all is well.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.backing.trouble()
     }
 
-    /// One transaction, on disk when this returns.
-    fn write(&self, change: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>) -> Result<(), Error> {
-        let transaction = self.database.begin_write().map_err(|error| self.failed(error))?;
-        change(&transaction).map_err(|error| self.failed(error))?;
-        transaction.commit().map_err(|error| self.failed(error))
+    /// Goes back to the disk, where it takes writes again; `true` when it did.
+    pub(crate) fn mend(&self) -> bool {
+        self.backing.mend()
+    }
+
+    /// Everything, as it is at this moment, as the bytes of a store's file.
+    pub(crate) fn copy(&self) -> Result<Vec<u8>, Error> {
+        self.backing.copy()
     }
 
     fn put(&self, table: Table, entries: &[(String, impl Serialize)]) -> Result<(), Error> {
-        self.write(|transaction| {
+        self.backing.write(|transaction| {
             let mut table = transaction.open_table(table)?;
             for (key, value) in entries {
                 let bytes = serde_json::to_vec(value).expect("stored types are plain data");
@@ -107,8 +105,8 @@ impl Store {
     }
 
     fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>, Error> {
-        let read = || {
-            let table = self.database.begin_read()?.open_table(table)?;
+        self.backing.read(|transaction| {
+            let table = transaction.open_table(table)?;
             let mut found = Vec::new();
             for entry in table.iter()? {
                 let (key, value) = entry?;
@@ -117,9 +115,8 @@ impl Store {
                     found.push((key.value().to_owned(), value));
                 }
             }
-            Ok::<_, redb::Error>(found)
-        };
-        read().map_err(|error| self.failed(error))
+            Ok(found)
+        })
     }
 
     pub(crate) fn leases(&self) -> Result<Vec<Lease>, Error> {
@@ -136,24 +133,23 @@ impl Store {
     }
 
     fn find<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>, Error> {
-        let read = || {
-            let table = self.database.begin_read()?.open_table(table)?;
+        self.backing.read(|transaction| {
+            let table = transaction.open_table(table)?;
             let kept = table.get(key)?;
-            Ok::<_, redb::Error>(kept.and_then(|bytes| serde_json::from_slice(bytes.value()).ok()))
-        };
-        read().map_err(|error| self.failed(error))
+            Ok(kept.and_then(|bytes| serde_json::from_slice(bytes.value()).ok()))
+        })
     }
 
-    /// Reads, changes and writes a record in one transaction, so that two who change the same one
+    /// Reads, changes and writes a record in one transaction (a second time in memory, should the disk fail), so that two who change the same one
     /// do so one after the other. On disk when this returns.
     fn change<R: DeserializeOwned + Serialize + Default, T>(
         &self,
         table: Table,
         key: &str,
-        change: impl FnOnce(&mut R) -> T,
+        mut change: impl FnMut(&mut R) -> T,
     ) -> Result<T, Error> {
         let mut result = None;
-        self.write(|transaction| {
+        self.backing.write(|transaction| {
             let mut table = transaction.open_table(table)?;
             let kept = table.get(key)?.and_then(|bytes| serde_json::from_slice(bytes.value()).ok());
             let mut record: R = kept.unwrap_or_default();
@@ -169,7 +165,7 @@ impl Store {
         self.one(ADMISSIONS, node.as_str())
     }
 
-    pub(crate) fn change_admission<T>(&self, node: &Name, change: impl FnOnce(&mut Record) -> T) -> Result<T, Error> {
+    pub(crate) fn change_admission<T>(&self, node: &Name, change: impl FnMut(&mut Record) -> T) -> Result<T, Error> {
         self.change(ADMISSIONS, node.as_str(), change)
     }
 
@@ -185,7 +181,7 @@ impl Store {
 
     /// Forgets all that is kept of a node.
     pub(crate) fn forget(&self, node: &Name) -> Result<(), Error> {
-        self.write(|transaction| {
+        self.backing.write(|transaction| {
             for table in OF_NODES {
                 transaction.open_table(table)?.remove(node.as_str())?;
             }
@@ -200,7 +196,7 @@ impl Store {
     pub(crate) fn change_hand_off<T>(
         &self,
         node: &Name,
-        change: impl FnOnce(&mut hand_off::Record) -> T,
+        change: impl FnMut(&mut hand_off::Record) -> T,
     ) -> Result<T, Error> {
         self.change(HAND_OFFS, node.as_str(), change)
     }
@@ -218,7 +214,7 @@ impl Store {
     }
 
     pub(crate) fn put_seen(&self, seen: &[Seen], gone: &[Mac]) -> Result<(), Error> {
-        self.write(|transaction| {
+        self.backing.write(|transaction| {
             let mut table = transaction.open_table(SEEN)?;
             for seen in seen {
                 let bytes = serde_json::to_vec(seen).expect("stored types are plain data");
@@ -251,7 +247,7 @@ impl Store {
     /// Keeps a user, and ends the user's sessions where that is asked for.
     pub(crate) fn put_user(&self, name: &str, user: &User, end_sessions: bool) -> Result<(), Error> {
         let bytes = serde_json::to_vec(user).expect("stored types are plain data");
-        self.write(|transaction| {
+        self.backing.write(|transaction| {
             transaction.open_table(USERS)?.insert(name, bytes.as_slice())?;
             if end_sessions { end_sessions_of(transaction, name) } else { Ok(()) }
         })
@@ -260,7 +256,7 @@ impl Store {
     /// Removes a user with all sessions; `false` where there was none.
     pub(crate) fn remove_user(&self, name: &str) -> Result<bool, Error> {
         let mut was_there = false;
-        self.write(|transaction| {
+        self.backing.write(|transaction| {
             was_there = transaction.open_table(USERS)?.remove(name)?.is_some();
             end_sessions_of(transaction, name)
         })?;
@@ -274,7 +270,7 @@ impl Store {
     /// Keeps a session. Those whose time is over go, and the oldest of more than `most`.
     pub(crate) fn put_session(&self, key: &str, session: &Session, now: Millis, most: usize) -> Result<(), Error> {
         let bytes = serde_json::to_vec(session).expect("stored types are plain data");
-        self.write(|transaction| {
+        self.backing.write(|transaction| {
             let mut table = transaction.open_table(SESSIONS)?;
             let mut known: Vec<(Millis, String)> = Vec::new();
             for entry in table.iter()? {
@@ -293,7 +289,7 @@ impl Store {
     }
 
     pub(crate) fn remove_session(&self, key: &str) -> Result<(), Error> {
-        self.write(|transaction| {
+        self.backing.write(|transaction| {
             transaction.open_table(SESSIONS)?.remove(key)?;
             Ok(())
         })
@@ -315,7 +311,7 @@ impl Store {
     pub(crate) fn remove_token(&self, name: &str) -> Result<bool, Error> {
         let found = self.all::<Token>(TOKENS)?.into_iter().find(|(_, token)| token.name == name);
         let Some((key, _)) = found else { return Ok(false) };
-        self.write(|transaction| {
+        self.backing.write(|transaction| {
             transaction.open_table(TOKENS)?.remove(key.as_str())?;
             Ok(())
         })?;
@@ -325,7 +321,7 @@ impl Store {
     /// Adds an entry to the audit log and gives its number. On disk when this returns.
     pub(crate) fn add_audit(&self, mut entry: Audit) -> Result<u64, Error> {
         let mut number = 0;
-        self.write(|transaction| {
+        self.backing.write(|transaction| {
             let mut table = transaction.open_table(AUDIT)?;
             number = table.last()?.map_or(0, |(last, _)| last.value()) + 1;
             entry.number = number;
@@ -339,7 +335,7 @@ impl Store {
 
     /// Writes how it went.
     pub(crate) fn end_audit(&self, number: u64, result: &str) -> Result<(), Error> {
-        self.write(|transaction| {
+        self.backing.write(|transaction| {
             let mut table = transaction.open_table(AUDIT)?;
             let entry = table.get(number)?.and_then(|bytes| serde_json::from_slice::<Audit>(bytes.value()).ok());
             if let Some(mut entry) = entry {
@@ -353,16 +349,15 @@ impl Store {
 
     /// The latest entries of the audit log, oldest first.
     pub(crate) fn audited(&self, most: usize) -> Result<Vec<Audit>, Error> {
-        let read = || {
-            let table = self.database.begin_read()?.open_table(AUDIT)?;
+        self.backing.read(|transaction| {
+            let table = transaction.open_table(AUDIT)?;
             let mut found = Vec::new();
             for entry in table.iter()?.rev().take(most) {
                 found.extend(serde_json::from_slice(entry?.1.value()));
             }
             found.reverse();
-            Ok::<_, redb::Error>(found)
-        };
-        read().map_err(|error| self.failed(error))
+            Ok(found)
+        })
     }
 
     pub(crate) fn cluster(&self) -> Result<Option<String>, Error> {
@@ -374,20 +369,19 @@ impl Store {
     }
 
     pub(crate) fn events(&self) -> Result<Vec<Event>, Error> {
-        let read = || {
-            let table = self.database.begin_read()?.open_table(EVENTS)?;
+        self.backing.read(|transaction| {
+            let table = transaction.open_table(EVENTS)?;
             let mut found = Vec::new();
             for entry in table.iter()? {
                 found.extend(serde_json::from_slice(entry?.1.value()));
             }
-            Ok::<_, redb::Error>(found)
-        };
-        read().map_err(|error| self.failed(error))
+            Ok(found)
+        })
     }
 
     /// Adds events and drops all before number `first`.
     pub(crate) fn put_events(&self, events: &[Event], first: u64) -> Result<(), Error> {
-        self.write(|transaction| {
+        self.backing.write(|transaction| {
             let mut table = transaction.open_table(EVENTS)?;
             for event in events {
                 let bytes = serde_json::to_vec(event).expect("events are plain data");

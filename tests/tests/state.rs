@@ -1,0 +1,314 @@
+//! What the head knows, through everything that ends heads and disks: kills at any moment, full and read-only
+//! disks, and a new machine with a backup.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bramble_model::names::Mac;
+use bramble_tests::agents::{Agent, Head, health, runtime};
+use bramble_tests::machines::house::{HEAD, House, Router, inside, mount};
+use bramble_tests::wait;
+use serde_json::Value;
+
+const NODES: usize = 8;
+
+fn nodes() -> String {
+    (1..=NODES).map(|number| format!("[nodes.w{number}]\nmac = \"{}\"\nrole = \"other\"\n\n", mac(number))).collect()
+}
+
+fn mac(number: usize) -> String {
+    format!("52:54:00:02:00:{number:02x}")
+}
+
+fn connect(house: &House) -> Head {
+    Head::new(HEAD.parse().expect("an address"), &house.path().join(".bramble"))
+}
+
+/// What the head said yes to.
+#[derive(Default)]
+struct Acknowledged {
+    users: BTreeMap<String, &'static str>,
+    /// The last agent of each node that was let in.
+    agents: BTreeMap<String, Agent>,
+    /// Boots that were handed out.
+    boots: Vec<(String, String)>,
+}
+
+/// Enrolments and changes without end, until the head is killed.
+async fn load(head: Head, operator: String, round: usize, told: Arc<Mutex<Acknowledged>>, stop: Arc<AtomicBool>) {
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let name = format!("w{}", number % NODES + 1);
+        // Whatever is answered after the head's end is no answer.
+        let Ok(boot) = head.boot(&mac(number % NODES + 1)).await else { return };
+        told.lock().expect("no panic").boots.push((name.clone(), boot.id.clone()));
+        let mut agent = Agent::new(&head, &name, boot);
+        if agent.enrol().await.is_ok() {
+            if let Ok(mut session) = agent.settle().await {
+                let _ = session.say(&health(1)).await;
+            }
+            told.lock().expect("no panic").agents.insert(name, agent);
+        }
+        let user = format!("user-{round}-{}", number % 20);
+        let role = if number % 2 == 0 { "viewer" } else { "operator" };
+        let password = if number < 20 { ",\"password\":\"correct horse\"" } else { "" };
+        let body = format!("{{\"role\":\"{role}\"{password}}}");
+        let request = format!(
+            "PUT /v1/users/{user} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nAuthorization: Bearer {operator}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        match head.try_https(&request).await {
+            Ok((204, _)) => {
+                told.lock().expect("no panic").users.insert(user, role);
+            }
+            _ => {
+                // It may have been made, and may not: what it is cannot be said any more.
+                told.lock().expect("no panic").users.remove(&user);
+            }
+        }
+    }
+}
+
+/// So many kills at random moments; after each, all that was acknowledged is there.
+fn kills(rounds: usize) {
+    let mut house = House::start_as("admission = \"open\"", &nodes());
+    let operator = house.must(&["token", "add", "load", "--role", "operator"], "").trim().to_owned();
+    let runtime = runtime();
+    let told = Arc::new(Mutex::new(Acknowledged::default()));
+    let mut dice: u64 = 0x9e37_79b9_7f4a_7c15;
+    for round in 0..rounds {
+        let stop = Arc::new(AtomicBool::new(false));
+        let loading =
+            runtime.spawn(load(connect(&house), operator.clone(), round, Arc::clone(&told), Arc::clone(&stop)));
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        std::thread::sleep(Duration::from_millis(20 + dice % 400));
+        house.kill_head();
+        stop.store(true, Ordering::Relaxed);
+        runtime.block_on(loading).expect("no panic");
+        let told = told.lock().expect("no panic");
+        let users: Vec<Value> = serde_json::from_str(&house.must(&["user", "ls", "--json"], "")).expect("JSON");
+        for (name, role) in &told.users {
+            let found = users.iter().find(|user| user["name"] == name.as_str());
+            assert!(found.is_some_and(|user| user["role"] == *role), "round {round}: {name} is {role}, not {found:?}");
+        }
+        let head = connect(&house);
+        runtime.block_on(async {
+            for (name, agent) in &told.agents {
+                // A later boot that was handed out takes nobody's place before its agent is let in.
+                agent.settle().await.unwrap_or_else(|error| panic!("round {round}: {name} was let in: {error}"));
+            }
+            let (_, _) = head.http("GET /v1/openapi.json HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
+        });
+        if round % 10 == 9 {
+            for name in 1..=NODES {
+                let events = house.events(&format!("w{name}"));
+                let has = |boot: &str| events.iter().any(|event| event["what"]["boot"] == boot);
+                let own = told.boots.iter().filter(|(node, _)| *node == format!("w{name}"));
+                let lost: Vec<_> = own.filter(|(_, boot)| !has(boot)).collect();
+                assert!(lost.is_empty(), "round {round}: boots that were handed out are not in the timeline: {lost:?}");
+            }
+        }
+        let audit: Vec<Value> =
+            serde_json::from_str(&house.must(&["audit", "--last", "100000", "--json"], "")).expect("JSON");
+        for name in told.users.keys() {
+            let path = format!("PUT /v1/users/{name}");
+            assert!(
+                audit.iter().any(|entry| entry["what"] == path.as_str()),
+                "round {round}: {path} is in the audit log"
+            );
+        }
+    }
+    let told = told.lock().expect("no panic");
+    eprintln!("      {rounds} kills, {} boots, {} users", told.boots.len(), told.users.len());
+    assert!(told.boots.len() > rounds && told.users.len() > rounds, "there was load");
+}
+
+#[test]
+fn nothing_that_was_acknowledged_is_lost_when_the_head_is_killed() {
+    if inside("nothing_that_was_acknowledged_is_lost_when_the_head_is_killed") {
+        kills(20);
+    }
+}
+
+/// The long run of the same.
+#[test]
+#[ignore = "takes minutes: ./dev soak"]
+fn two_hundred_kills() {
+    if inside("two_hundred_kills") {
+        kills(200);
+    }
+}
+
+/// Leases, too: an address that was given is the machine's own after a kill.
+#[test]
+fn leases_outlive_a_kill() {
+    if !inside("leases_outlive_a_kill") {
+        return;
+    }
+    use bramble_tests::machines::firmware::power_on;
+    use bramble_tests::machines::persona::Persona;
+    use bramble_tests::machines::wire::Trouble;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("personas");
+    let (personas, loaders) = (Persona::all(&folder), Persona::all(&folder.join("loaders")));
+    let chosen: Vec<_> = personas.iter().filter(|(name, _)| name.starts_with("uefi-arm64")).collect();
+    assert!(!chosen.is_empty());
+    let machines: String = chosen
+        .iter()
+        .map(|(name, persona)| format!("[nodes.{name}]\nmac = \"{}\"\nrole = \"other\"\n\n", persona.mac(name)))
+        .collect();
+    let mut house = House::start("full", Router::None, &machines, &[]);
+    let mut addresses: BTreeMap<Mac, String> = BTreeMap::new();
+    for round in 0..3 {
+        for (name, persona) in &chosen {
+            let before = house.events(name).len();
+            power_on(&house.wire, name, persona, &loaders, Trouble::default(), round);
+            let events = house.events(name);
+            let leased =
+                events[before..].iter().find(|event| event["what"]["kind"] == "leased").expect("it has a lease");
+            let address = leased["what"]["address"].as_str().expect("an address").to_owned();
+            let first = addresses.entry(persona.mac(name)).or_insert_with(|| address.clone());
+            assert_eq!(*first, address, "{name} in round {round}");
+        }
+        let mut all: Vec<_> = addresses.values().collect();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), chosen.len(), "nobody has another's address");
+        house.kill_head();
+    }
+}
+
+/// Fills what is left of a file system.
+fn fill(folder: &Path) {
+    use std::io::Write;
+    let mut file = fs::File::create(folder.join("full")).expect("a file");
+    for piece in [1 << 16, 1 << 12, 1] {
+        while file.write_all(&vec![b'x'; piece]).is_ok() {}
+    }
+}
+
+#[test]
+fn a_full_or_read_only_disk_stops_no_boot() {
+    if !inside("a_full_or_read_only_disk_stops_no_boot") {
+        return;
+    }
+    let mut house = House::start_as("admission = \"open\"", &nodes());
+    let state = house.path().join(".bramble");
+    house.move_state_to_a_disk(24);
+    let head = connect(&house);
+    let runtime = runtime();
+    let problem = |house: &House| {
+        let status = house.status().expect("the head answers");
+        status["problems"][0].as_str().unwrap_or_default().to_owned()
+    };
+    let (old, _) = runtime.block_on(Agent::up(&head, "w1", &mac(1))).expect("let in");
+    house.must(&["user", "set", "ann"], "correct horse\n");
+    let operator = house.must(&["token", "add", "tests", "--role", "operator"], "").trim().to_owned();
+
+    // Full, while it runs.
+    fill(&state);
+    // Boots are handed out, agents let in, and those that were there stay.
+    let (new, _) = runtime.block_on(Agent::up(&head, "w2", &mac(2))).expect("let in on a full disk");
+    runtime.block_on(old.settle()).expect("a node that was there is served");
+    // The store's file has some room in itself; boots fill it.
+    wait("the head says what is wrong", || {
+        let again = runtime.block_on(Agent::up(&head, "w4", &mac(4)));
+        again.map(drop).expect("let in on a full disk");
+        problem(&house).contains("takes no writes")
+    });
+    assert!(house.events("w2").iter().any(|event| event["what"]["kind"] == "admitted"));
+    // What could not last is not promised.
+    let (code, _, err) = house.bramble(&["user", "set", "eve"], "correct horse\n");
+    assert!(code == 1 && err.contains("takes no writes"), "{err}");
+    assert!(house.must(&["user", "ls"], "").contains("ann"));
+    // A backup is what one wants now.
+    house.must(&["backup", "-o", "now.bramble-backup"], "");
+    fs::remove_file(state.join("full")).expect("removed");
+    wait("the head is on its disk again", || problem(&house).is_empty());
+    house.kill_head();
+    runtime.block_on(new.settle()).expect("what was let in meanwhile is known after a kill");
+    house.must(&["user", "set", "after"], "correct horse\n");
+
+    // Read-only, from its start: as a card that is worn out. There is no place for a control socket.
+    house.stop_head();
+    mount(&["-o", "remount,ro", &state.display().to_string()]);
+    house.start_head_without_socket();
+    let ask = |path: &str| {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {operator}\r\nConnection: close\r\n\r\n");
+        runtime.block_on(head.try_https(&request)).map_or((0, String::new()), |answer| answer)
+    };
+    wait("the head says what is wrong", || ask("/v1/status").1.contains("takes no writes"));
+    runtime.block_on(old.settle()).expect("a node that was there is served");
+    runtime.block_on(Agent::up(&head, "w3", &mac(3))).expect("let in on a read-only disk");
+    assert!(ask("/v1/users").1.contains("after"), "what the disk has is known");
+    mount(&["-o", "remount,rw", &state.display().to_string()]);
+    wait("the head is on its disk again", || ask("/v1/status").1.contains("\"problems\":[]"));
+    house.kill_head();
+    assert!(house.must(&["user", "ls"], "").contains("after"));
+    assert!(house.events("w3").iter().any(|event| event["what"]["kind"] == "admitted"));
+}
+
+#[test]
+fn a_new_machine_goes_on_with_a_backup() {
+    if !inside("a_new_machine_goes_on_with_a_backup") {
+        return;
+    }
+    let machines = format!("[backup]\nfolder = \"backups\"\nkeep = 2\n\n{}", nodes());
+    let mut house = House::start_as("", &machines);
+    let head = connect(&house);
+    let runtime = runtime();
+    let mut agents = Vec::new();
+    runtime.block_on(async {
+        for number in 1..=3 {
+            let mut agent = Agent::new(&head, &format!("w{number}"), head.boot(&mac(number)).await.expect("a boot"));
+            let _ = agent.enrol().await;
+            let status = house.status().expect("the head answers");
+            let key = bramble_tests::node(&status, &agent.name)["pending"].as_str().expect("a key").to_owned();
+            house.must(&["node", "approve", &agent.name, &key], "");
+            agent.enrol().await.expect("approved");
+            agents.push(agent);
+        }
+    });
+    house.must(&["user", "set", "ann", "--role", "operator"], "correct horse\n");
+    // By the timer, and by hand while everything runs.
+    let made = || fs::read_dir(house.path().join("backups")).map(|entries| entries.count()).unwrap_or(0);
+    wait("the head has made a backup by itself", || made() == 1);
+    let backup = house.path().join("now.bramble-backup");
+    house.must(&["backup", "-o", &backup.display().to_string()], "");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&backup).expect("there").permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let (code, _, err) = house.bramble(&["restore", "now.bramble-backup"], "");
+    assert!(code == 1 && err.contains("a head runs here"), "{err}");
+
+    // The old machine is gone. Its boot sets are built anew; here they are copied.
+    house.stop_head();
+    let state = house.path().join(".bramble");
+    let (code, _, err) = house.bramble(&["restore", "now.bramble-backup"], "");
+    assert!(code == 1 && err.contains("not written over"), "{err}");
+    fs::rename(&state, house.path().join("old")).expect("moved");
+    let mut torn = fs::read(&backup).expect("readable");
+    let middle = torn.len() / 2;
+    torn[middle] ^= 0x40;
+    fs::write(house.path().join("torn.bramble-backup"), torn).expect("written");
+    let (code, _, err) = house.bramble(&["restore", "torn.bramble-backup"], "");
+    assert!(code == 1 && err.contains("torn.bramble-backup"), "{err}");
+    assert!(!state.join("head.redb").exists() && !state.join("keys").exists(), "nothing of a torn backup is written");
+    house.must(&["restore", "now.bramble-backup"], "");
+    fs::rename(house.path().join("old/image"), state.join("image")).expect("moved");
+    house.start_head();
+    runtime.block_on(async {
+        for agent in &agents {
+            agent.settle().await.expect("it goes on with the certificate that it has");
+        }
+    });
+    assert!(house.must(&["user", "ls"], "").contains("ann"));
+    assert!(house.must(&["audit"], "").contains("PUT /v1/users/ann"));
+}
