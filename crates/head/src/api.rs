@@ -16,6 +16,7 @@ use bramble_model::api::{Events, Explanation, NodeStatus, PowerAction, Problem, 
 use bramble_model::boot_set::Architecture;
 use bramble_model::names::Name;
 use bramble_model::timeline::{Event, What};
+use bramble_plan::admission::Record;
 use bramble_plan::explain::{Evidence, explain};
 use bramble_system::now;
 use futures_util::Stream;
@@ -140,11 +141,10 @@ impl Head {
         &self,
         name: &Name,
         node: &bramble_model::repository::Node,
-        track: &Track,
+        track: &mut Track,
         waiting: &[Waiting],
         has_set: bool,
     ) -> Explanation {
-        let events: Vec<_> = track.recent.iter().cloned().collect();
         explain(&Evidence {
             now: now(),
             has_set,
@@ -158,7 +158,7 @@ impl Head {
             health: track.health.as_ref(),
             waiting: waiting.iter().find(|waiting| waiting.subject == name.as_str()),
             foreign: node.boot.is_some(),
-            events: &events,
+            events: track.recent.make_contiguous(),
             last: track.last.as_deref(),
         })
     }
@@ -168,10 +168,10 @@ impl Head {
         let has_set = set.is_some();
         let waiting = self.waiting.list();
         let cluster = self.cluster();
-        let nodes = cluster.nodes.iter().map(|(name, node)| {
-            let track = self.timeline.track(name);
-            let record = self.store.admission(name).unwrap_or_default();
-            let why = self.why(name, node, &track, &waiting, has_set);
+        // One look at the store for all of them.
+        let records = self.store.admissions().unwrap_or_default();
+        let status = |name: &Name, node: &bramble_model::repository::Node, track: &mut Track| {
+            let why = self.why(name, node, track, &waiting, has_set);
             NodeStatus {
                 boot: node.boot.clone(),
                 why,
@@ -181,16 +181,18 @@ impl Head {
                 phase: track.phase,
                 since: track.since,
                 percent: track.percent,
-                last: track.last,
-                failure: track.failure,
-                pending: track.pending,
+                last: track.last.clone(),
+                failure: track.failure.clone(),
+                pending: track.pending.clone(),
                 connected: track.connected,
-                set: record.boot().map(|boot| boot.set.to_string()),
-                facts: track.facts,
-                health: track.health,
-                times: track.times,
+                set: records.get(name).and_then(Record::boot).map(|boot| boot.set.to_string()),
+                facts: track.facts.clone(),
+                health: track.health.clone(),
+                times: track.times.clone(),
             }
-        });
+        };
+        let known = |(name, node): (&Name, _)| self.timeline.study(name, |track| status(name, node, track));
+        let nodes = cluster.nodes.iter().map(known);
         let generations = self.generations();
         let view = self.observed.latest();
         let workloads = cluster.workloads.keys().map(|name| {

@@ -94,10 +94,11 @@ impl Head {
     fn facts(&self) -> Facts {
         let cluster = self.cluster();
         let nodes = cluster.nodes.iter().map(|(name, node)| {
-            let track = self.timeline.track(name);
-            let engine = track.health.filter(|_| track.connected).map(|health| health.engine);
-            let address = track.facts.map(|facts| facts.address.to_string());
-            (name.clone(), Node { part: node.part, engine, address })
+            self.timeline.study(name, |track| {
+                let engine = track.health.as_ref().filter(|_| track.connected).map(|health| health.engine.clone());
+                let address = track.facts.as_ref().map(|facts| facts.address.to_string());
+                (name.clone(), Node { part: node.part, engine, address })
+            })
         });
         let remembered = self.store.cluster().unwrap_or_else(|error| {
             tracing::error!(%error, "the store cannot be read");

@@ -195,8 +195,12 @@ impl Timeline {
         self.add(None, What::Note { text: text.to_owned() });
     }
 
-    pub(crate) fn track(&self, node: &Name) -> Track {
-        self.inner().nodes.get(node).cloned().unwrap_or_default()
+    /// What is known of a node, where it stands; of one that is not known, nothing.
+    pub(crate) fn study<T>(&self, node: &Name, read: impl FnOnce(&mut Track) -> T) -> T {
+        match self.inner().nodes.get_mut(node) {
+            Some(track) => read(track),
+            None => read(&mut Track::default()),
+        }
     }
 
     /// One thing that is known of a node, without a copy of the rest.

@@ -2,7 +2,7 @@
 
 mod backing;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use bramble_model::api::{Audit, Seen};
@@ -163,6 +163,12 @@ impl Store {
 
     pub(crate) fn admission(&self, node: &Name) -> Result<Record, Error> {
         self.one(ADMISSIONS, node.as_str())
+    }
+
+    /// Of all nodes, in one look.
+    pub(crate) fn admissions(&self) -> Result<BTreeMap<Name, Record>, Error> {
+        let all = self.all(ADMISSIONS)?.into_iter();
+        Ok(all.filter_map(|(name, record)| Some((name.parse().ok()?, record))).collect())
     }
 
     pub(crate) fn change_admission<T>(&self, node: &Name, change: impl FnMut(&mut Record) -> T) -> Result<T, Error> {
