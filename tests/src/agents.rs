@@ -134,6 +134,13 @@ impl Head {
     }
 }
 
+/// Asks someone else over plain HTTP; gives the answer's headers.
+pub async fn get(address: (&str, u16), target: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("someone listens");
+    let request = format!("GET {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", address.0);
+    exchange(&mut stream, &request).await.1
+}
+
 /// Sends a request and reads the answer to its end.
 async fn exchange<S: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut S, request: &str) -> (u16, String, String) {
     // A head that has heard enough closes, and what it said lies there.

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 pub mod agents;
 pub mod machines;
+pub mod provider;
 mod proxy;
 
 pub use proxy::Proxy;

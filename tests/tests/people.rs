@@ -270,3 +270,89 @@ fn an_errand_ends_with_the_person() {
     assert!(runtime.block_on(session.is_stopped()), "the head tells the agent");
     wait("the audit log says so", || house.must(&["audit"], "").contains("broken off"));
 }
+
+/// A browser's way through a login by another service; gives the head's last answer and its session's cookie.
+async fn log_in_elsewhere(head: &Head, meddle: impl Fn(String) -> String) -> (u16, Option<String>) {
+    let value = |headers: &str, name: &str| {
+        let line = headers.lines().find(|line| line.to_ascii_lowercase().starts_with(name))?;
+        line.split_once(": ").map(|(_, value)| value.to_owned())
+    };
+    let (status, headers) = head.https_headers(&request("GET", "/login/oidc", "", "")).await;
+    if status != 303 {
+        return (status, None);
+    }
+    let cookie = value(&headers, "set-cookie").expect("a cookie");
+    for word in ["__Host-bramble-oidc=", "HttpOnly", "Secure", "SameSite=Lax"] {
+        assert!(cookie.contains(word), "{cookie}");
+    }
+    let cookie = cookie.split(';').next().expect("a value").to_owned();
+    let provider = value(&headers, "location").expect("an address");
+    let target = provider.strip_prefix("http://127.0.0.1:9000").expect("the provider");
+    let back = bramble_tests::agents::get(("127.0.0.1", 9000), target).await;
+    let back = value(&back, "location").unwrap_or_else(|| panic!("the provider refuses: {back}"));
+    let target = back.strip_prefix(&format!("https://{HEAD}:7444")).expect("the head").to_owned();
+    let (status, headers) =
+        head.https_headers(&request("GET", &meddle(target), &format!("Cookie: {cookie}\r\n"), "")).await;
+    let session = value(&headers, "set-cookie").map(|cookie| cookie.split(';').next().expect("a value").to_owned());
+    (status, session)
+}
+
+#[test]
+fn an_account_of_another_service_logs_in() {
+    use bramble_tests::provider::{CLIENT, Lie, Provider, SECRET};
+    if !inside("an_account_of_another_service_logs_in") {
+        return;
+    }
+    let access = format!(
+        "[access.oidc]\nissuer = \"http://127.0.0.1:9000\"\nclient_id = \"{CLIENT}\"\nclient_secret_file = \"oidc.secret\"\n\
+         operators = [\"ann@example.org\", \"group:admins\"]\nviewers = [\"bob@example.org\"]\n"
+    );
+    let house = House::start_with_files(
+        "admission = \"open\"",
+        &format!("{access}\n{}", nodes(1)),
+        &[("oidc.secret", SECRET.as_bytes())],
+    );
+    let head = Head::new(HEAD.parse().expect("an address"), &house.path().join(".bramble"));
+    runtime().block_on(async {
+        assert_eq!(log_in_elsewhere(&head, |target| target).await.0, 502, "the provider is away");
+        let provider = Provider::start(9000).await;
+        let (status, session) = log_in_elsewhere(&head, |target| target).await;
+        let session = session.expect("a session");
+        assert_eq!(status, 303);
+        let cookie = format!("Cookie: {session}\r\n");
+        let (status, me) = head.https(&request("GET", "/v1/me", &cookie, "")).await;
+        assert_eq!((status, me.as_str()), (200, r#"{"name":"ann@example.org","role":"operator"}"#));
+        let who = |person: Value| {
+            provider.is(person);
+            log_in_elsewhere(&head, |target| target)
+        };
+        assert_eq!(
+            who(serde_json::json!({ "sub": "1", "email": "bob@example.org", "email_verified": true })).await.0,
+            303
+        );
+        assert_eq!(
+            who(serde_json::json!({ "sub": "2", "email": "ann@example.org", "email_verified": false })).await.0,
+            403
+        );
+        assert_eq!(who(serde_json::json!({ "sub": "3", "groups": ["admins"] })).await.0, 303);
+        assert_eq!(who(serde_json::json!({ "sub": "4" })).await.0, 403);
+        // What is not right is not let in.
+        provider.is(serde_json::json!({ "sub": "3", "groups": ["admins"] }));
+        for lie in [Lie::Nonce, Lie::Audience, Lie::Issuer, Lie::Expired, Lie::Signature, Lie::Unsigned, Lie::Confused]
+        {
+            provider.lie(lie);
+            assert_eq!(log_in_elsewhere(&head, |target| target).await, (502, None), "{lie:?}");
+        }
+        provider.lie(Lie::None);
+        let other =
+            |target: String| target.split("&state=").next().expect("a code").to_owned() + "&state=" + &"0".repeat(64);
+        assert_eq!(log_in_elsewhere(&head, other).await, (502, None), "another browser's login");
+        assert_eq!(log_in_elsewhere(&head, |target| target.replace("code=code", "code=c0de")).await, (502, None));
+        assert_eq!(log_in_elsewhere(&head, |target| target).await.0, 303, "and after all of that, it works");
+    });
+    let audit = house.must(&["audit", "--last", "500"], "");
+    assert!(
+        audit.contains("log in by http://127.0.0.1:9000") && audit.contains("neither operator nor viewer"),
+        "{audit}"
+    );
+}

@@ -22,7 +22,7 @@ use bramble_system::now;
 use futures_util::Stream;
 use serde::Deserialize;
 
-use crate::access::{self, login};
+use crate::access::{self, login, oidc};
 use crate::timeline::Track;
 use crate::{Error, Head, adopt, backup, boot_http, foreign, grub, hands, page};
 
@@ -105,6 +105,8 @@ fn overseeing(head: &Arc<Head>) -> Routes {
 fn entering() -> Routes {
     Router::new()
         .route("/login", get(login::form).post(login::enter))
+        .route("/login/oidc", get(oidc::begin))
+        .route("/login/oidc/callback", get(oidc::callback))
         .route("/logout", post(login::leave))
         .route("/v1/login", post(login::api))
 }

@@ -121,6 +121,7 @@ struct Head {
     authority: Authority,
     agents: Agents,
     people: access::people::People,
+    flows: access::oidc::Flows,
     /// Never empty; the first is the one that the agents dial.
     interfaces: Vec<Interface>,
     wire: directory::Wire,
@@ -232,6 +233,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Erro
         authority,
         agents: Agents::default(),
         people: access::people::People::new(),
+        flows: access::oidc::Flows::default(),
         interfaces,
         wire: directory::Wire::default(),
         chains: grub::Chains::default(),

@@ -72,7 +72,12 @@ impl House {
 
     /// Starts one in proxy mode without a router; `cluster` is what its `[cluster]` says beside the name.
     pub fn start_as(cluster: &str, machines: &str) -> Self {
-        Self::start_on((16, "10.77.1.0-10.77.250.0", ""), cluster, "proxy", Router::None, machines, &[])
+        Self::start_with_files(cluster, machines, &[])
+    }
+
+    /// As [`House::start_as`], with files in its repository.
+    pub fn start_with_files(cluster: &str, machines: &str, files: &[(&str, &[u8])]) -> Self {
+        Self::start_on((16, "10.77.1.0-10.77.250.0", ""), cluster, "proxy", Router::None, machines, files)
     }
 
     /// As [`House::start`], with room for thousands of machines.

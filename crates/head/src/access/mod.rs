@@ -10,6 +10,7 @@
 pub(crate) mod audit;
 pub(crate) mod limits;
 pub(crate) mod login;
+pub(crate) mod oidc;
 pub(crate) mod people;
 
 use std::net::SocketAddr;

@@ -83,7 +83,7 @@ pub(crate) fn kept(secret: &str) -> String {
 }
 
 /// 256 random bits in hex.
-fn secret() -> String {
+pub(super) fn secret() -> String {
     hex(rand::random::<[u8; 16]>()) + &hex(rand::random::<[u8; 16]>())
 }
 
