@@ -29,7 +29,7 @@ fn prefix(mac: Mac) -> String {
     format!("{:02X}-{:02X}-{:02X}", mac.0[0], mac.0[1], mac.0[2])
 }
 
-/// `28-6F-B9   (hex)		Nokia Shanghai Bell Co., Ltd.`
+/// `28-6F-B9   (hex)     Nokia Shanghai Bell Co., Ltd.`
 fn read(register: impl BufRead, macs: &[Mac]) -> BTreeMap<String, String> {
     let wanted: BTreeSet<String> = macs.iter().map(|mac| prefix(*mac)).collect();
     let lines = register.lines().map_while(Result::ok);
