@@ -26,6 +26,10 @@ use bramble_system::CommandError;
 pub use outside::{Lab, Plan};
 pub use supervisor::inside;
 
+/// What the forwards of the head's ports are called: its plain HTTP, and the one over TLS.
+pub const HEAD: &str = "head";
+pub const HEAD_TLS: &str = "head-tls";
+
 /// What the lab did not do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

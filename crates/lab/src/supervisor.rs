@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use crate::accelerator::Accelerator;
 use crate::machine::Machine;
 use crate::network::Wire;
-use crate::{Error, Places, control, forward};
+use crate::{Error, HEAD, HEAD_TLS, Places, control, forward};
 
 /// A head that ended is started again after this: as a service manager would.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -62,8 +62,10 @@ pub async fn inside(cluster: &Cluster, state: &Path, forwards: &[(String, RawFd)
         tasks.spawn(forward::run(listener, target.subscribe()));
         targets.insert(name.clone(), target);
     }
-    if let Some(head) = targets.get("head") {
-        head.send_replace(Some((wire.head, cluster.network.http_port).into()));
+    for (name, port) in [(HEAD, cluster.network.http_port), (HEAD_TLS, cluster.network.https_port)] {
+        if let Some(head) = targets.get(name) {
+            head.send_replace(Some((wire.head, port).into()));
+        }
     }
     let mut head = start_head(cluster, state, &places)?;
     let listener = UnixListener::bind(places.socket()).map_err(Error::io("cannot make the control socket"))?;

@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use bramble_lab::{Lab, Places, Plan};
+use bramble_lab::{HEAD, HEAD_TLS, Lab, Places, Plan};
 use bramble_model::api::PowerAction;
 use bramble_model::names::Name;
 use bramble_power::lab::{Reply, Request, ask};
@@ -20,12 +20,13 @@ use crate::verbs::{Interrupted, image, interrupted, log, runtime, up};
 use crate::workspace::{self, Workspace};
 
 /// A head may look for other DHCP servers for some seconds before it starts.
-const HEAD: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(60);
 
 pub fn up(place: &Place, check: bool, off: bool, limit: u64, json: bool) -> Result<Exit> {
     let workspace = Workspace::open(place)?;
     image::build_interruptibly(&workspace, false, json)?;
-    let mut forwards = vec![("head".to_owned(), workspace.cluster.network.http_port)];
+    let network = &workspace.cluster.network;
+    let mut forwards = vec![(HEAD.to_owned(), network.http_port), (HEAD_TLS.to_owned(), network.https_port)];
     forwards.extend(workspace.cluster.lab.check.iter().map(|check| (check.workload.to_string(), check.port)));
     let repository = place.repository.canonicalize().context("cannot find the repository")?;
     let state = workspace.state.canonicalize().context("cannot find the state folder")?;
@@ -60,8 +61,13 @@ async fn run(
         && !json
     {
         println!("lab: {} machines, {accelerator}", workspace.cluster.nodes.len());
-        let page = lab.forwards.iter().find(|(name, _)| name == "head");
-        println!("status page: http://{}/", page.map(|(_, address)| address.to_string()).unwrap_or_default());
+        let at = |name: &str| lab.forwards.iter().find(|(known, _)| known == name).map(|(_, address)| *address);
+        if let Some(address) = at(HEAD).filter(|_| workspace.cluster.access.public) {
+            println!("status page: http://{address}/");
+        }
+        if let Some(address) = at(HEAD_TLS) {
+            println!("to log in:   https://{address}/ (`bramble user set NAME --role operator` makes a user)");
+        }
     }
     if !off {
         // The machines are new and off, whatever the head remembers of an earlier lab's.
@@ -108,7 +114,7 @@ async fn head_is_up(client: &Client, lab: &mut Lab) -> Result<()> {
             Err(error) if !error.is::<NoHead>() => return Err(error),
             Err(_) => {}
         }
-        if lab.has_ended() || start.elapsed() > HEAD {
+        if lab.has_ended() || start.elapsed() > START {
             bail!("the lab's head does not come up\n{}", lab.log_end());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
