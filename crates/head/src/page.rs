@@ -115,6 +115,7 @@ fn render_overview(status: &Status, reader: &Reader<'_>) -> Markup {
                 }
             }
             main {
+                @for problem in &status.problems { p.problem role="alert" { (problem) } }
                 h2 { "Nodes" }
                 table {
                     thead { tr { th { "Node" } th { "Role" } th { "State" } th { "Boot" } th { "Last" } } }
@@ -139,7 +140,6 @@ fn render_overview(status: &Status, reader: &Reader<'_>) -> Markup {
                         } }
                     }
                 }
-                @for problem in &status.problems { p.problem role="alert" { (problem) } }
                 @if status.nodes.iter().any(|node| node.pending.is_some()) {
                     h2 { "Waiting to be let in" }
                     table {
@@ -165,6 +165,7 @@ fn render_overview(status: &Status, reader: &Reader<'_>) -> Markup {
                 }
                 @if !status.seen.is_empty() {
                     h2 { "Seen, not in the repository" }
+                    p.quiet { code { "bramble adopt MAC" } " has one say what it is, and writes its part of bramble.toml." }
                     table {
                         thead { tr { th { "MAC" } th { "Vendor" } th { "Firmware" } th { "UUID" } th { "Times" } th { "Last" } } }
                         tbody { @for seen in &status.seen { tr {

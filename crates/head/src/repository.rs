@@ -85,7 +85,8 @@ impl Head {
         let new = match found {
             Ok(new) => new,
             Err(problems) => {
-                let first = problems.0.first().map(ToString::to_string).unwrap_or_default();
+                let first =
+                    problems.0.first().map(|problem| format!("line {}, {problem}", problem.line)).unwrap_or_default();
                 self.timeline.note(&format!("bramble.toml has errors, and stays as it was before: {first}"));
                 let problem =
                     format!("bramble.toml has errors, and the head goes on with what it said before: {first}");

@@ -75,6 +75,11 @@ impl House {
         Self::start_with_files(cluster, machines, &[])
     }
 
+    /// As [`House::start_as`], with full DHCP.
+    pub fn start_full(cluster: &str, machines: &str) -> Self {
+        Self::start_on((16, "10.77.1.0-10.77.250.0", ""), cluster, "full", Router::None, machines, &[])
+    }
+
     /// As [`House::start_as`], with files in its repository.
     pub fn start_with_files(cluster: &str, machines: &str, files: &[(&str, &[u8])]) -> Self {
         Self::start_on((16, "10.77.1.0-10.77.250.0", ""), cluster, "proxy", Router::None, machines, files)
