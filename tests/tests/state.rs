@@ -53,6 +53,8 @@ async fn load(head: Head, operator: String, round: usize, told: Arc<Mutex<Acknow
         let Ok(boot) = head.boot(&mac(number % NODES + 1)).await else { return };
         told.lock().expect("no panic").boots.push((name.clone(), boot.id.clone()));
         let mut agent = Agent::new(&head, &name, boot);
+        // Should the answer be lost, it may have taken the place of the one before, and may not.
+        told.lock().expect("no panic").agents.remove(&name);
         if agent.enrol().await.is_ok() {
             if let Ok(mut session) = agent.settle().await {
                 let _ = session.say(&health(1)).await;

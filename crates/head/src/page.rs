@@ -15,6 +15,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use crate::Head;
 use crate::access::{Actor, Door, Who};
 
+/// Seconds after which a page with news renews itself.
+const RENEWED: Option<u32> = Some(3);
 /// Events shown of one node.
 const EVENTS: usize = 200;
 
@@ -45,29 +47,19 @@ enum Reader<'a> {
 
 /// The page that asks for name and password.
 pub(crate) fn login(cluster: &Cluster, problem: Option<&str>) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "Log in · " (cluster.name) }
-                style { (PreEscaped(STYLE)) }
+    let body = html! {
+        header { h1 { (cluster.name) } }
+        main {
+            form.login method="post" action="/login" {
+                @if let Some(problem) = problem { p.problem role="alert" { (problem) } }
+                label { "Name" input name="user" autocomplete="username" autofocus required; }
+                label { "Password" input name="password" type="password" autocomplete="current-password" required; }
+                button { "Log in" }
             }
-            body {
-                header { h1 { (cluster.name) } }
-                main {
-                    form.login method="post" action="/login" {
-                        @if let Some(problem) = problem { p.problem role="alert" { (problem) } }
-                        label { "Name" input name="user" autocomplete="username" autofocus required; }
-                        label { "Password" input name="password" type="password" autocomplete="current-password" required; }
-                        button { "Log in" }
-                    }
-                    @if cluster.access.oidc.is_some() { p { a href="/login/oidc" { "Log in with your organisation's account" } } }
-                }
-            }
+            @if cluster.access.oidc.is_some() { p { a href="/login/oidc" { "Log in with your organisation's account" } } }
         }
-    }
+    };
+    frame(&format!("Log in · {}", cluster.name), None, body)
 }
 
 pub(crate) async fn node(State(head): State<Arc<Head>>, Path(node): Path<String>) -> Response {
@@ -79,14 +71,15 @@ pub(crate) async fn node(State(head): State<Arc<Head>>, Path(node): Path<String>
     Html(render_node(&status, found, &events).into_string()).into_response()
 }
 
-fn frame(title: &str, body: Markup) -> Markup {
+/// A page; `renewed` is after how many seconds it renews itself.
+fn frame(title: &str, renewed: Option<u32>, body: Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                meta http-equiv="refresh" content="3";
+                @if let Some(seconds) = renewed { meta http-equiv="refresh" content=(seconds); }
                 title { (title) }
                 style { (PreEscaped(STYLE)) }
             }
@@ -99,6 +92,7 @@ fn render_overview(status: &Status, reader: &Reader<'_>) -> Markup {
     let ready = status.nodes.iter().filter(|node| node.phase == Phase::Ready && node.connected).count();
     frame(
         &format!("{} · {ready}/{} ready", status.cluster, status.nodes.len()),
+        RENEWED,
         html! {
             header {
                 h1 { (status.cluster) }
@@ -223,6 +217,7 @@ fn render_node(status: &Status, node: &NodeStatus, events: &[Event]) -> Markup {
     let why = &node.why;
     frame(
         &format!("{} · {}", node.name, node.phase.as_str()),
+        RENEWED,
         html! {
             header { h1 { a href="/" { (status.cluster) } " / " (node.name) } p { (node.role) " · " (node.phase.as_str()) " for " (why.seconds) " s" } }
             main {
