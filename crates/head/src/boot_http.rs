@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use bramble_image::BootSet;
-use bramble_model::names::{BootId, Digest, Mac, Name};
+use bramble_model::names::{BootId, BootTag, Digest, Mac, Name};
 use bramble_model::timeline::What;
 use bramble_netboot::Cpu;
 use bramble_netboot::ipxe::{self, Arguments, Script};
@@ -75,6 +75,11 @@ pub(crate) fn hex(bytes: [u8; 16]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What the timeline tells of a boot.
+pub(crate) fn tag(boot: &BootId) -> BootTag {
+    BootTag(Digest(Sha256::digest(boot.0.as_bytes()).into()).short())
+}
+
 impl Head {
     /// The script of a new boot; or the reason why there is none.
     fn script(&self, mac: Mac, architecture: Cpu, http: SocketAddrV4) -> Result<String, String> {
@@ -121,7 +126,7 @@ impl Head {
         if self.begins_inventory(node) {
             cmdline += INVENTORY;
         }
-        self.timeline.add(Some(node), What::ScriptServed { boot: boot.clone(), set: set.digest.short() });
+        self.timeline.add(Some(node), What::ScriptServed { boot: tag(&boot), set: set.digest.short() });
         // A boot that was handed out is in the timeline, too, should the head be killed now.
         self.timeline.flush();
         let arguments = Arguments {

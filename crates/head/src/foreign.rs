@@ -17,7 +17,7 @@ use bramble_plan::hand_off::{Give, Record};
 use minijinja::{Environment, UndefinedBehavior, context};
 use serde::{Deserialize, Serialize};
 
-use crate::boot_http::{hex, send_file, text};
+use crate::boot_http::{hex, send_file, tag, text};
 use crate::http::Ends;
 use crate::{Error, Head};
 
@@ -78,7 +78,7 @@ impl Head {
             self.timeline.add(Some(node), What::BootsDisk);
             return Ok(Some(Answer::Disk));
         }
-        self.timeline.add(Some(node), What::ScriptServed { boot: boot.clone(), set: name.to_string() });
+        self.timeline.add(Some(node), What::ScriptServed { boot: tag(&boot), set: name.to_string() });
         Ok(Some(match &profile.starts {
             Starts::Efi(_) => Answer::Efi(format!("http://{http}/boot/{}?boot={boot}", efi_path(&name))),
             Starts::Kernel { kernel, initrds, cmdline } => {

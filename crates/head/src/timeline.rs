@@ -281,7 +281,7 @@ impl Timeline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bramble_model::names::{BootId, Mac};
+    use bramble_model::names::{BootTag, Mac};
 
     impl Track {
         fn happens(&mut self, at: Millis, what: &What) {
@@ -296,7 +296,7 @@ mod tests {
             asked.clone(),
             What::TftpSent { file: "ipxe.efi".into(), bytes: 1 },
             asked,
-            What::ScriptServed { boot: BootId("b".into()), set: "s".into() },
+            What::ScriptServed { boot: BootTag("b".into()), set: "s".into() },
             What::Fetching { file: "kernel".into(), bytes: 1 },
             What::Stage1 { step: "root".into(), percent: Some(60) },
             What::Stage1 { step: "switch-root".into(), percent: None },

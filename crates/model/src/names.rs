@@ -138,6 +138,11 @@ impl FromStr for Digest {
 #[serde(transparent)]
 pub struct BootId(pub String);
 
+/// What anyone may know of a boot, who looks at the timeline: enough to tell it from others. Its id is a
+/// capability: whoever has it reports in the boot's name and reads the node's templates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootTag(pub String);
+
 impl fmt::Display for BootId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

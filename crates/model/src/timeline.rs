@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{BootId, Mac, Name};
+use crate::names::{BootTag, Mac, Name};
 
 /// Milliseconds since the Unix epoch.
 pub type Millis = u64;
@@ -146,7 +146,7 @@ pub enum What {
     },
     /// The node fetched the script of a new boot.
     ScriptServed {
-        boot: BootId,
+        boot: BootTag,
         set: String,
     },
     /// The node started to fetch this file of its boot set.

@@ -1,4 +1,4 @@
-use bramble_model::names::{BootId, Name};
+use bramble_model::names::{BootTag, Name};
 
 use super::*;
 
@@ -92,7 +92,7 @@ fn stopped(at: u64, of: u64, block: u32, agreed: bool) -> What {
 }
 
 fn script() -> What {
-    What::ScriptServed { boot: BootId("b".into()), set: "s".into() }
+    What::ScriptServed { boot: BootTag("b".into()), set: "s".into() }
 }
 
 fn fetching(file: &str) -> What {
