@@ -217,7 +217,10 @@ impl Head {
             nodes: nodes.collect(),
             workloads: workloads.collect(),
             seen: self.strangers.all(),
-            problems: self.repository.problem().into_iter().chain(self.store.trouble()).collect(),
+            problems: [self.repository.problem(), self.store.trouble(), self.timeline.clock_problem()]
+                .into_iter()
+                .flatten()
+                .collect(),
             waiting: waiting.clone(),
         }
     }

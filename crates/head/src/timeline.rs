@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::Error;
 use crate::store::Store;
 
+/// A day in milliseconds.
+const DAY: Millis = 24 * 3600 * 1000;
 /// Events that are kept.
 const KEPT: u64 = 20_000;
 /// Events of the present boot that are kept for each node.
@@ -29,6 +31,8 @@ pub(crate) struct Timeline {
     inner: Mutex<Inner>,
     /// The number of the newest event.
     newest: watch::Sender<u64>,
+    /// The latest time that was stored when the head started.
+    stored: Millis,
 }
 
 #[derive(Default)]
@@ -149,7 +153,8 @@ impl Timeline {
             track.connected = false;
         }
         let newest = inner.events.back().map_or(0, |event| event.number);
-        Ok(Timeline { store, inner: Mutex::new(inner), newest: watch::Sender::new(newest) })
+        let stored = inner.events.iter().map(|event| event.at).max().unwrap_or(0);
+        Ok(Timeline { store, inner: Mutex::new(inner), newest: watch::Sender::new(newest), stored })
     }
 
     /// Keeps what is known of these nodes, and of no others. Gives those that are new.
@@ -169,6 +174,15 @@ impl Timeline {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("no panic while held")
+    }
+
+    /// Says that the head's clock is behind what it wrote itself: a board without a clock of its own, before it
+    /// has asked for the time.
+    pub(crate) fn clock_problem(&self) -> Option<String> {
+        let days = self.stored.saturating_sub(now()) / DAY;
+        (days > 0).then(|| {
+            format!("the head's clock is {days} days behind its own records: set it, or certificates made now are good for nothing")
+        })
     }
 
     /// Adds an event.
@@ -335,6 +349,21 @@ mod tests {
             track.happens(at as Millis, what);
         }
         assert_eq!((track.phase, track.times[0]), (Phase::Kernel, (Phase::Loader, 11)));
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_is_told() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Arc::new(Store::open(&folder.path().join("head.redb")).expect("opens"));
+        let place = std::path::Path::new("/nowhere");
+        let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"eth0\"\n";
+        let cluster = Cluster::parse(place, &place.join("bramble.toml"), text).expect("valid");
+        let event = |at| Event { number: 1, at, node: None, what: What::Ready };
+        store.put_events(&[event(now())], 0).expect("stored");
+        assert_eq!(Timeline::open(Arc::clone(&store), &cluster).expect("opens").clock_problem(), None);
+        store.put_events(&[event(now() + 400 * DAY + DAY / 2)], 0).expect("stored");
+        let problem = Timeline::open(store, &cluster).expect("opens").clock_problem().expect("a problem");
+        assert!(problem.contains("400 days behind"), "{problem}");
     }
 
     #[test]

@@ -26,9 +26,9 @@ pub(crate) fn is_the_cause(error: &Error) -> bool {
     )
 }
 
-/// Sets the clock by the head's signed time; `key` is the CA's public key, an uncompressed point. Gives by
-/// how many seconds it was off.
-pub(crate) async fn set(boot: &Boot, key: &[u8]) -> Result<i64, Error> {
+/// Sets the clock by the head's signed time; `key` is the CA's public key, an uncompressed point, and `since` when
+/// the CA was made: a head that says an earlier time has lost its own. Gives by how many seconds it was off.
+pub(crate) async fn set(boot: &Boot, (key, since): (&[u8], i64)) -> Result<i64, Error> {
     let clock = |reason: String| Error::Clock(reason);
     let mut random = [0; 16];
     SystemRandom::new().fill(&mut random).map_err(|_| clock("this machine gives no random numbers".into()))?;
@@ -39,6 +39,9 @@ pub(crate) async fn set(boot: &Boot, key: &[u8]) -> Result<i64, Error> {
         serde_json::from_slice(&answer).map_err(|_| clock("the head's answer is malformed".into()))?;
     if !is_signed(&answer, &challenge, key) {
         return Err(clock("the time was not signed by this image's head".into()));
+    }
+    if answer.at.cast_signed() / 1000 < since {
+        return Err(clock("the head's own clock stands before its CA was made".into()));
     }
     let now = answer.at + u64::try_from(start.elapsed().as_millis() / 2).unwrap_or(0);
     let off = now.cast_signed() / 1000 - bramble_system::now().cast_signed() / 1000;

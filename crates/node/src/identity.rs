@@ -22,8 +22,8 @@ const KEY: &str = "/var/lib/bramble/agent.key";
 pub(crate) struct Identity {
     key: KeyPair,
     roots: Arc<RootCertStore>,
-    /// The CA's public key, an uncompressed point of P-256.
-    ca_key: Vec<u8>,
+    /// The CA's public key, an uncompressed point of P-256, and since when it is good, in seconds.
+    ca: (Vec<u8>, i64),
     name: String,
     enrolled: Mutex<Option<Enrolled>>,
 }
@@ -51,13 +51,19 @@ impl Identity {
         };
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_file(CA).map_err(|error| Error::Trust(error.to_string()))?;
-        let ca_key = {
+        let own_ca = {
             let (_, parsed) =
                 x509_parser::parse_x509_certificate(&ca).map_err(|error| Error::Trust(error.to_string()))?;
-            parsed.public_key().subject_public_key.data.to_vec()
+            (parsed.public_key().subject_public_key.data.to_vec(), parsed.validity().not_before.timestamp())
         };
         roots.add(ca).map_err(|error| Error::Trust(error.to_string()))?;
-        Ok(Identity { key, roots: Arc::new(roots), ca_key, name: boot.node.to_string(), enrolled: Mutex::new(None) })
+        Ok(Identity {
+            key,
+            roots: Arc::new(roots),
+            ca: own_ca,
+            name: boot.node.to_string(),
+            enrolled: Mutex::new(None),
+        })
     }
 
     /// A certificate request for the node's name (PKCS#10, PEM).
@@ -71,8 +77,9 @@ impl Identity {
         *self.enrolled.lock().expect("no panic while held") = Some(enrolled);
     }
 
-    pub(crate) fn ca_key(&self) -> &[u8] {
-        &self.ca_key
+    /// The CA's public key, and since when the CA is there, in seconds since the epoch.
+    pub(crate) fn ca(&self) -> (&[u8], i64) {
+        (&self.ca.0, self.ca.1)
     }
 
     pub(crate) fn forget(&self) {

@@ -65,7 +65,7 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
             Err(error) => error,
         };
         if clock::is_the_cause(&error) {
-            match clock::set(&boot, identity.ca_key()).await {
+            match clock::set(&boot, identity.ca()).await {
                 // Where it was right, the cause is another one: no hurry then.
                 Ok(-60..=60) => {}
                 Ok(seconds) => {
