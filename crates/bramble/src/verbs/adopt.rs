@@ -11,7 +11,7 @@ use bramble_system::files;
 use crate::cli::{Exit, Place};
 use crate::client::Client;
 use crate::screen;
-use crate::verbs::{Interrupted, interrupted};
+use crate::verbs::{Interrupted, Interrupts};
 
 /// How often the head is asked.
 const LOOK: Duration = Duration::from_secs(1);
@@ -62,6 +62,7 @@ pub async fn run(mac: Mac, wishes: Wishes, place: &Place, json: bool) -> Result<
 
 /// Has the machine say what it is.
 async fn ask(client: &Client, mac: Mac, limit: Duration) -> Result<Inventory> {
+    let mut stop = Interrupts::listen()?;
     client.adopt(mac).await?;
     eprintln!("switch {mac} on, and have it boot over the network: it says what it is, and switches itself off");
     let start = Instant::now();
@@ -80,10 +81,7 @@ async fn ask(client: &Client, mac: Mac, limit: Duration) -> Result<Inventory> {
             bail!("{mac} has not said what it is within {} s: `bramble why {mac}` may know more", limit.as_secs());
         }
         tokio::select! {
-            stopped = interrupted() => {
-                stopped?;
-                return Err(Interrupted.into());
-            }
+            () = stop.next() => return Err(Interrupted.into()),
             () = tokio::time::sleep(LOOK) => {}
         }
     }

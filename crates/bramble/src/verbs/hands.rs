@@ -15,7 +15,7 @@ use crate::cli::{Exit, Place};
 use crate::client::Client;
 use crate::hands::{Hands, exit_code, trouble};
 use crate::screen;
-use crate::verbs::{Interrupted, interrupted};
+use crate::verbs::{Interrupted, Interrupts};
 
 /// Pieces of input that wait to be sent.
 const QUEUE: usize = 4;
@@ -56,7 +56,11 @@ fn read_in_thread(mut from: impl std::io::Read + Send + 'static) -> mpsc::Receiv
 }
 
 /// Waits for the next thing that is told, and meanwhile sends what there is to send. `None` at the end.
-async fn step(hands: &mut Hands, input: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Result<Option<Told>> {
+async fn step(
+    hands: &mut Hands,
+    input: &mut Option<mpsc::Receiver<Vec<u8>>>,
+    stop: &mut Interrupts,
+) -> Result<Option<Told>> {
     loop {
         let has_room = hands.room() >= PIECE;
         let piece = async {
@@ -74,10 +78,7 @@ async fn step(hands: &mut Hands, input: &mut Option<mpsc::Receiver<Vec<u8>>>) ->
                     hands.tell(&ToProcess::EndOfInput).await?;
                 }
             },
-            stopped = interrupted() => {
-                stopped?;
-                return Err(Interrupted.into());
-            }
+            () = stop.next() => return Err(Interrupted.into()),
         }
     }
 }
@@ -85,13 +86,14 @@ async fn step(hands: &mut Hands, input: &mut Option<mpsc::Receiver<Vec<u8>>>) ->
 /// Runs a command on nodes: one line or one block for each, and a summary.
 pub async fn exec(nodes: &str, argv: Vec<String>, input: bool, place: &Place, json: bool) -> Result<Exit> {
     let client = Client::of(place)?;
+    let mut stop = Interrupts::listen()?;
     let mut hands = Hands::begin(&client, nodes, Errand::Exec { argv, input }).await?;
     let alone = hands.nodes.len() == 1 && !json;
     let width = hands.nodes.iter().map(|node| node.as_str().len()).max().unwrap_or(0);
     let mut input = input.then(|| read_in_thread(std::io::stdin()));
     let mut printed: BTreeMap<Name, Printed> = BTreeMap::new();
     let mut ends: BTreeMap<Name, End> = BTreeMap::new();
-    while let Some(told) = step(&mut hands, &mut input).await? {
+    while let Some(told) = step(&mut hands, &mut input, &mut stop).await? {
         match told {
             // Of one node, what it prints is what this prints.
             Told::Output { channel, data, .. } if alone => write(channel, &data.0)?,
@@ -170,13 +172,14 @@ fn summary(ends: &BTreeMap<Name, End>) -> String {
 /// Follows or shows the journals of nodes, each line with its node's name where there are several.
 pub async fn logs(nodes: &str, unit: Option<String>, follow: bool, lines: u32, place: &Place) -> Result<Exit> {
     let client = Client::of(place)?;
+    let mut stop = Interrupts::listen()?;
     let mut hands = Hands::begin(&client, nodes, Errand::Logs { unit, follow, lines }).await?;
     let alone = hands.nodes.len() == 1;
     let width = hands.nodes.iter().map(|node| node.as_str().len()).max().unwrap_or(0);
     let mut rests: BTreeMap<(Name, bool), Vec<u8>> = BTreeMap::new();
     let mut ends = BTreeMap::new();
     loop {
-        let told = match step(&mut hands, &mut None).await {
+        let told = match step(&mut hands, &mut None, &mut stop).await {
             // Whoever follows ends it so.
             Err(error) if follow && error.is::<Interrupted>() => return Ok(Exit::Done),
             told => told?,
@@ -208,9 +211,10 @@ pub async fn logs(nodes: &str, unit: Option<String>, follow: bool, lines: u32, p
 /// Reboots or halts nodes.
 pub async fn send_down(nodes: &str, errand: Errand, place: &Place) -> Result<Exit> {
     let done = if errand == Errand::Reboot { "reboots" } else { "halts" };
+    let mut stop = Interrupts::listen()?;
     let mut hands = Hands::begin(&Client::of(place)?, nodes, errand).await?;
     let mut ends = BTreeMap::new();
-    while let Some(told) = step(&mut hands, &mut None).await? {
+    while let Some(told) = step(&mut hands, &mut None, &mut stop).await? {
         match told {
             Told::Output { node, data, .. } => eprint!("{node}: {}", String::from_utf8_lossy(&data.0)),
             Told::Ended { node, end } => {
@@ -255,6 +259,7 @@ pub async fn shell(node: &Name, place: &Place) -> Result<Exit> {
     let client = Client::of(place)?;
     let term = std::env::var("TERM").unwrap_or_else(|_| "dumb".into());
     let terminal = std::io::stdin().is_terminal();
+    let mut stop = Interrupts::listen()?;
     let mut hands = Hands::begin(&client, node.as_str(), Errand::Shell { term, size: size() }).await?;
     // From a pipe, it is a shell that reads a script.
     let raw = terminal.then(Raw::set).transpose()?;
@@ -286,6 +291,8 @@ pub async fn shell(node: &Name, place: &Place) -> Result<Exit> {
                     hands.input(vec![4]).await?;
                 }
             },
+            // Not the key for it, which goes to the node: someone ends this program, and the terminal is put right.
+            () = stop.next() => return Err(Interrupted.into()),
             _ = resized.recv() => hands.tell(&ToProcess::Resize { size: size() }).await?,
         }
     }
@@ -331,6 +338,7 @@ async fn put(path: &Path, nodes: &str, target: &str, place: &Place) -> Result<Ex
     let name = full.file_name().context("cannot copy the root")?.to_owned();
     let name = name.to_str().context("its name is no text")?.to_owned();
     let errand = Errand::Place { path: target.to_owned(), name: name.clone() };
+    let mut stop = Interrupts::listen()?;
     let mut hands = Hands::begin(&Client::of(place)?, nodes, errand).await?;
     let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
     let packing = std::thread::spawn(move || {
@@ -345,7 +353,7 @@ async fn put(path: &Path, nodes: &str, target: &str, place: &Place) -> Result<Ex
     });
     let mut input = Some(read_in_thread(reader));
     let mut ends = BTreeMap::new();
-    while let Some(told) = step(&mut hands, &mut input).await? {
+    while let Some(told) = step(&mut hands, &mut input, &mut stop).await? {
         match told {
             Told::Output { node, data, .. } => eprint!("{node}: {}", String::from_utf8_lossy(&data.0)),
             Told::Ended { node, end } => {
@@ -366,6 +374,7 @@ async fn put(path: &Path, nodes: &str, target: &str, place: &Place) -> Result<Ex
 }
 
 async fn fetch(nodes: &str, path: &str, target: &Path, place: &Place) -> Result<Exit> {
+    let mut stop = Interrupts::listen()?;
     let mut hands = Hands::begin(&Client::of(place)?, nodes, Errand::Fetch { path: path.to_owned() }).await?;
     let several = hands.nodes.len() > 1;
     let mut unpacking = BTreeMap::new();
@@ -377,7 +386,7 @@ async fn fetch(nodes: &str, path: &str, target: &Path, place: &Place) -> Result<
         unpacking.insert(node.clone(), (Some(pieces), thread));
     }
     let mut ends = BTreeMap::new();
-    while let Some(told) = step(&mut hands, &mut None).await? {
+    while let Some(told) = step(&mut hands, &mut None, &mut stop).await? {
         match told {
             Told::Output { node, channel: Channel::Out, data } => {
                 if let Some((Some(pieces), _)) = unpacking.get(&node) {

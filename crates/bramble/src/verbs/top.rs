@@ -11,13 +11,14 @@ use bramble_model::node_set::Wrong;
 use crate::cli::{Exit, Place};
 use crate::client::Client;
 use crate::screen;
-use crate::verbs::interrupted;
+use crate::verbs::Interrupts;
 
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Shows how busy the nodes are, the busiest first; on a terminal until Ctrl-C.
 pub async fn run(role: Option<String>, place: &Place, once: bool, json: bool) -> Result<Exit> {
     let client = Client::of(place)?;
+    let mut stop = Interrupts::listen()?;
     let goes_on = std::io::stdout().is_terminal() && !once && !json;
     loop {
         let mut status = client.status().await?;
@@ -40,10 +41,7 @@ pub async fn run(role: Option<String>, place: &Place, once: bool, json: bool) ->
             return Ok(Exit::Done);
         }
         tokio::select! {
-            stopped = interrupted() => {
-                stopped?;
-                return Ok(Exit::Done);
-            }
+            () = stop.next() => return Ok(Exit::Done),
             () = tokio::time::sleep(LOOK) => {}
         }
     }
