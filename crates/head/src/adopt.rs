@@ -15,7 +15,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use bramble_model::inventory::{Adoption, Inventory};
-use bramble_model::names::{BootId, Mac, Name};
+use bramble_model::names::{Mac, Name};
 use bramble_model::repository::{Cluster, EnginePart, LabFirmware, LabMachine, Node, PowerKind};
 use bramble_model::timeline::{Millis, What};
 use bramble_plan::admission::EXPECTED_FOR;
@@ -172,11 +172,7 @@ pub(crate) async fn report(
     Path(boot): Path<String>,
     Json(inventory): Json<Inventory>,
 ) -> Result<StatusCode, Refusal> {
-    let of_this_boot = |name: &Name| {
-        let record = head.store.admission(name).unwrap_or_default();
-        record.boot().is_some_and(|present| present.id == BootId(boot.clone()))
-    };
-    let Some(mac) = head.adopted_names().iter().find(|name| of_this_boot(name)).and_then(mac_of) else {
+    let Some(mac) = head.node_of_boot(&boot).as_ref().and_then(mac_of) else {
         return Err(refuse(StatusCode::NOT_FOUND, "there is no such boot", None));
     };
     let first = inventory.lines().into_iter().next().unwrap_or_default();

@@ -288,8 +288,8 @@ impl Head {
         }
     }
 
-    /// The node whose present boot this is.
-    fn node_of_boot(&self, boot: &str) -> Option<bramble_model::names::Name> {
+    /// The node, or the machine that is to be adopted, whose present boot this is.
+    pub(crate) fn node_of_boot(&self, boot: &str) -> Option<Name> {
         self.cluster()
             .nodes
             .keys()

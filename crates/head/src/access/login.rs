@@ -26,11 +26,7 @@ pub(super) fn refused(error: &Refused) -> Refusal {
 impl Head {
     /// Checks a password and begins a session. Both outcomes are in the audit log.
     async fn log_in(&self, door: Door, login: &Login, life: u64) -> Result<(String, Session), Refused> {
-        let from = match door {
-            Door::Tls(peer) => peer.ip().to_string(),
-            Door::Wire(ends) => ends.peer.ip().to_string(),
-            Door::Socket { .. } => "local".into(),
-        };
+        let from = door.from();
         let checked = self.people.check(&self.store, &from, &login.user, &login.password, now()).await;
         // What was typed as a name may be a password: one that no user has is not written down.
         let known = self.store.user(&login.user)?.is_some();

@@ -46,6 +46,17 @@ pub(crate) enum Door {
     },
 }
 
+impl Door {
+    /// Where someone comes from: the address, or `local`.
+    fn from(self) -> String {
+        match self {
+            Door::Wire(ends) => ends.peer.ip().to_string(),
+            Door::Tls(peer) => peer.ip().to_string(),
+            Door::Socket { .. } => "local".into(),
+        }
+    }
+}
+
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Actor {
@@ -76,13 +87,13 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 impl Head {
     /// Who sends a request with these headers through this door.
     fn who(&self, door: Door, headers: &HeaderMap) -> Option<Actor> {
-        let from = match door {
+        let from = door.from();
+        match door {
             Door::Socket { user } => {
                 let name = if user == 0 { "root on the head".into() } else { format!("user {user} on the head") };
-                return Some(Actor { name, role: Role::Operator, from: "local".into(), csrf: None });
+                return Some(Actor { name, role: Role::Operator, from, csrf: None });
             }
-            Door::Tls(peer) => {
-                let from = peer.ip().to_string();
+            Door::Tls(_) => {
                 let found = match (bearer(headers), cookie(headers, COOKIE)) {
                     (Some(token), _) => self.people.of_token(&self.store, token, now()).map(|known| (known, false)),
                     (None, Some(session)) => {
@@ -94,10 +105,9 @@ impl Head {
                     let csrf = by_cookie.then_some(known.csrf);
                     return Some(Actor { name: known.name, role: known.role, from, csrf });
                 }
-                from
             }
-            Door::Wire(ends) => ends.peer.ip().to_string(),
-        };
+            Door::Wire(_) => {}
+        }
         let public = self.cluster().access.public;
         public.then(|| Actor { name: "anyone".into(), role: Role::Viewer, from, csrf: None })
     }

@@ -327,10 +327,7 @@ pub(crate) async fn callback(
         Err(reason) => return failed(&head, &reason),
     };
     let Some(oidc) = head.cluster().access.oidc.clone() else { return failed(&head, "bramble.toml names no provider") };
-    let from = match door {
-        Door::Tls(peer) => peer.ip().to_string(),
-        _ => "local".into(),
-    };
+    let from = door.from();
     let name = claims.mail().unwrap_or(&claims.sub).to_owned();
     let role = claims.role(&oidc);
     let actor = Actor { name: name.clone(), role: role.unwrap_or(Role::Viewer), from, csrf: None };
