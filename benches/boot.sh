@@ -23,12 +23,12 @@ cp -r examples/first-light "$one"
 rm -rf "$one/.bramble"
 awk 'BEGIN {RS=""; ORS="\n\n"} !/^\[nodes\.w/' examples/first-light/bramble.toml >"$one/bramble.toml"
 sed -i 's/replicas: 3/replicas: 1/' "$one/workloads/whoami.yaml"
-"$bin/bramble" image build "$one" >/dev/null
+"$bin/bramble" -C "$one" image build >/dev/null
 
 # The same root as one initramfs, for (b): Debian's own units, an address by DHCP, and a line on
 # the console when Docker is up.
-digest=$("$bin/bramble" image inspect -C "$one" --json | jq -r '.manifest.layers[] | select(.name == "root").sha256')
-kernel=$("$bin/bramble" image inspect -C "$one" --json | jq -r .manifest.kernel.sha256)
+digest=$("$bin/bramble" -C "$one" image inspect --json | jq -r '.manifest.layers[] | select(.name == "root").sha256')
+kernel=$("$bin/bramble" -C "$one" image inspect --json | jq -r .manifest.kernel.sha256)
 files=$one/.bramble/image/files
 mkdir -p "$work/www" "$work/tftp"
 unsquashfs -quiet -no-progress -no-xattrs -d "$work/root" "$files/$digest" >/dev/null
@@ -91,7 +91,7 @@ INNER
 echo "round  bramble: agent  Docker up  ready  | dnsmasq + iPXE + initramfs: Docker up   (seconds)"
 : >"$work/a"; : >"$work/b"
 for round in $(seq "$rounds"); do
-    "$bin/bramble" lab up "$one" --check --json --limit 600 >"$work/report.json"
+    "$bin/bramble" -C "$one" lab up --check --json --limit 600 >"$work/report.json"
     read -r agent docker ready < <(jq -r '[.milestones.agent, .milestones.engine, .milestones.ready] | map(. / 1000) | @tsv' "$work/report.json")
     peer=$(awk -v ms="$(peer_once)" 'BEGIN {print ms / 1000}')
     printf '%5s  %14s  %9s  %5s  | %s\n' "$round" "$agent" "$docker" "$ready" "$peer"
@@ -100,9 +100,9 @@ done
 jq -r '"\nphases of bramble, last round:", (.phases[] | "  \(.phase)  \(.median / 1000) s")' "$work/report.json"
 a=$(median <"$work/a"); b=$(median <"$work/b")
 echo; echo "three nodes:"
-"$bin/bramble" lab up examples/first-light --check --json --limit 900 >"$work/three.json"
+"$bin/bramble" -C examples/first-light lab up --check --json --limit 900 >"$work/three.json"
 jq -r '(.phases[] | "  \(.phase)  min \(.min / 1000)  median \(.median / 1000)  max \(.max / 1000) s")' "$work/three.json"
-set_json=$("$bin/bramble" image inspect -C examples/first-light --json)
+set_json=$("$bin/bramble" -C examples/first-light image inspect --json)
 echo
 mark boot-ratio "$(awk -v a="$a" -v b="$b" 'BEGIN {printf "%.2f", a / b}')" 0.6
 mark three-nodes-first-request-seconds "$(jq '.first_answer / 1000' "$work/three.json")" 60

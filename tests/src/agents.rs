@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bramble_model::agent::{EngineState, EnrolRequest, Enrolled, Facts, FromAgent, Health, LONGEST_LINE, ToAgent};
+use bramble_model::agent::{EnrolRequest, Enrolled, Facts, FromAgent, Health, LONGEST_LINE, ToAgent};
+use bramble_model::engine::{EngineKind, EngineState};
 use bramble_model::hands::{Channel, Data, End, FromProcess, ToProcess};
 use bramble_model::names::BootId;
 use futures_util::{SinkExt, StreamExt};
@@ -16,7 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::codec::{Framed, LinesCodec};
@@ -134,6 +135,13 @@ impl Head {
     }
 }
 
+/// One request over the head's control socket; gives status and body.
+pub async fn control(socket: &Path, request: &str) -> (u16, String) {
+    let mut stream = UnixStream::connect(socket).await.expect("the head listens");
+    let (status, _, body) = exchange(&mut stream, request).await;
+    (status, body)
+}
+
 /// Asks someone else over plain HTTP; gives the answer's headers.
 pub async fn get(address: (&str, u16), target: &str) -> String {
     let mut stream = TcpStream::connect(address).await.expect("someone listens");
@@ -224,7 +232,13 @@ impl Agent {
             set: "simulated".into(),
             address: IpAddr::V4(self.head.address),
         };
-        FromAgent::Hello { boot: BootId(self.boot.id.clone()), version: "0.1.0".into(), facts }
+        FromAgent::Hello {
+            boot: BootId(self.boot.id.clone()),
+            version: "0.1.0".into(),
+            facts,
+            protocol: bramble_model::agent::Versions::OWN,
+            capabilities: bramble_model::agent::Capability::OWN.to_vec(),
+        }
     }
 
     /// Boots, enrols, connects, and is told its document.
@@ -236,6 +250,27 @@ impl Agent {
         agent.enrol().await?;
         let session = agent.settle().await?;
         Ok((agent, session))
+    }
+
+    /// As [`Agent::up`], from this address, and again and again until it is let in.
+    pub async fn arrive(head: &Head, name: &str, mac: &str, from: Ipv4Addr) -> Session {
+        let boot = loop {
+            if let Ok(boot) = head.boot(mac).await {
+                break boot;
+            }
+        };
+        let mut agent = Agent::new(head, name, boot);
+        agent.from = from;
+        while let Err(error) = agent.enrol().await {
+            eprintln!("{name}: {error}; again");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        loop {
+            match agent.settle().await {
+                Ok(session) => return session,
+                Err(error) => eprintln!("{name}: {error}; again"),
+            }
+        }
     }
 
     /// Connects, says hello, and is told its document.
@@ -255,6 +290,11 @@ impl Agent {
 
 /// How such a node is.
 pub fn health(busy: u8) -> FromAgent {
+    health_with(busy, EngineState::None)
+}
+
+/// As [`health`], of a node whose engine is in this state.
+pub fn health_with(busy: u8, engine: EngineState) -> FromAgent {
     FromAgent::Health(Health {
         uptime: 60,
         busy,
@@ -264,7 +304,7 @@ pub fn health(busy: u8) -> FromAgent {
         disk_available: 100 << 30,
         killed_for_memory: 0,
         agent_resident: 10 << 20,
-        engine: EngineState::None,
+        engines: [(EngineKind::Swarm, engine)].into_iter().filter(|(_, state)| *state != EngineState::None).collect(),
     })
 }
 
@@ -281,10 +321,18 @@ impl Session {
         self.lines.send(text).await.map_err(std::io::Error::other)
     }
 
-    /// The head's next message; `None` at the end.
+    /// The head's next message but its beat; `None` at the end.
     pub async fn hear(&mut self) -> Option<ToAgent> {
-        let line = tokio::time::timeout(Duration::from_secs(30), self.lines.next()).await.ok()??.ok()?;
-        Some(serde_json::from_str(&line).expect("a message of the head"))
+        let message = async {
+            loop {
+                let line = self.lines.next().await?.ok()?;
+                match serde_json::from_str(&line).expect("a message of the head") {
+                    ToAgent::Beat => {}
+                    message => return Some(message),
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), message).await.ok()?
     }
 
     /// Whether the head has ended the connection: with a word, or without one.

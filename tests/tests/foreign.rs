@@ -124,6 +124,25 @@ fn pixiecore_is_answered_at_its_usual_path() {
     }
 }
 
+/// A snapshot that becomes current between kernel and initrd: its initrd is not the kernel's.
+#[test]
+fn a_boot_that_was_handed_out_gets_nothing_of_another_snapshot() {
+    if inside("a_boot_that_was_handed_out_gets_nothing_of_another_snapshot") {
+        let house = House::start("full", Router::None, &repository("once"), &FILES);
+        let answer = text(get(&house, &format!("http://10.77.0.1:7080/v1/boot/{MAC}")));
+        let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+        let (kernel, initrd) = (answer["kernel"].as_str().expect("one"), answer["initrd"][0].as_str().expect("one"));
+        std::fs::write(house.path().join("boot/initrd.gz"), "another initrd").expect("written");
+        house.must(&["apply", "--yes"], "");
+        assert_eq!(text(get(&house, kernel)), "a kernel", "it is the same in both");
+        assert!(matches!(get(&house, initrd), Fetched::Missing));
+        // What it asks for anew is of one snapshot again: it had no system yet.
+        let answer = text(get(&house, &format!("http://10.77.0.1:7080/v1/boot/{MAC}")));
+        let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+        assert_eq!(text(get(&house, answer["initrd"][0].as_str().expect("one"))), "another initrd");
+    }
+}
+
 /// GRUB compares header names letter by letter, and asks for a file's size before it fetches it; shim puts a
 /// second slash before the name of what lies beside it.
 #[test]

@@ -135,6 +135,7 @@ fn a_machine_without_a_login_is_in_good_hands() {
     let formatted = Command::new("/usr/sbin/mkfs.ext4").args(["-q", "-F", "-L", "photos", &disk]).status();
     assert!(formatted.expect("mkfs starts").success());
     lab.repository.edit(|text| text.replace("52:54:00:00:00:01", "52:54:00:00:00:77"));
+    lab.repository.must(&["apply", "--yes"]);
     lab.wait("the head reads its repository again", 60, |status| node(status, "m1")["macs"][0] == "52:54:00:00:00:77");
     let mut adopting = Command::new(program("bramble"))
         .args(["adopt", "52:54:00:00:00:01", "--name", "m2", "--write"])
@@ -156,6 +157,7 @@ fn a_machine_without_a_login_is_in_good_hands() {
         assert!(stanza.contains(word), "{word}: {stanza}");
     }
     assert!(fs::read_to_string(lab.repository.path().join("bramble.toml")).expect("readable").ends_with(&stanza));
+    lab.repository.must(&["apply", "--yes"]);
     // It switches itself off, and boots as what it is now.
     lab.wait("m2 is a node", 60, |status| !node(status, "m2").is_null());
     bramble_tests::wait("the machine is off", || off(&lab));

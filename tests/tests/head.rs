@@ -31,6 +31,12 @@ fn edit(house: &House, change: impl FnOnce(String) -> String) {
     std::fs::write(&path, change(text)).expect("writable");
 }
 
+/// Changes the repository, and has the head keep that true.
+fn edit_and_apply(house: &House, change: impl FnOnce(String) -> String) {
+    edit(house, change);
+    house.must(&["apply", "--yes"], "");
+}
+
 fn connected(house: &House, node: &str) -> bool {
     let status = house.status().expect("the head answers");
     bramble_tests::node(&status, node)["connected"] == true
@@ -70,8 +76,9 @@ fn nobody_takes_the_place_of_a_living_node() {
         let mut other = Agent::new(&head, "w2", boot);
         other.enrol().await.expect("let in");
         let mut as_another = other.connect().await.expect("TLS");
-        let FromAgent::Hello { version, facts, .. } = other.hello() else { unreachable!("it is one") };
-        let hello = FromAgent::Hello { boot: bramble_model::names::BootId(first.boot.id.clone()), version, facts };
+        let mut hello = other.hello();
+        let FromAgent::Hello { boot, .. } = &mut hello else { unreachable!("it is one") };
+        *boot = bramble_model::names::BootId(first.boot.id.clone());
         as_another.say(&hello).await.expect("sent");
         assert!(as_another.is_ended().await, "w2's certificate, and w1's boot: no document");
     });
@@ -102,9 +109,12 @@ fn a_revoked_certificate_ends_at_once() {
         // Gone from the repository, it is gone; back in it, it is as one that was never here.
         let (gone, mut session) = Agent::up(&head, "w2", W2).await.expect("let in");
         edit(&house, |text| text.replace("[nodes.w2]", "[nodes.w9]"));
-        assert!(session.is_ended().await, "removed from bramble.toml");
+        assert!(connected(&house, "w2"), "a file that someone edits changes nothing");
+        edit_and_apply(&house, |text| text);
+        assert!(session.is_ended().await, "removed from the repository");
         assert!(gone.settle().await.is_err());
-        edit(&house, |text| text.replace("[nodes.w9]", "[nodes.w2]"));
+        wait("it is let go", || house.must(&["history"], "").contains("w2 leaves"));
+        edit_and_apply(&house, |text| text.replace("[nodes.w9]", "[nodes.w2]"));
         wait("w2 is back in the repository", || {
             !house.status().is_none_or(|status| bramble_tests::node(&status, "w2").is_null())
         });
@@ -113,7 +123,8 @@ fn a_revoked_certificate_ends_at_once() {
         // An error in the file changes nothing.
         let (_, mut session) = Agent::up(&head, "w3", "52:54:00:00:00:13").await.expect("let in");
         edit(&house, |text| text + "\n[nodes.w1]\n");
-        wait("the error is told", || house.status().is_some_and(|status| status["problems"][0].is_string()));
+        let (code, _, error) = house.bramble(&["apply", "--yes"], "");
+        assert!(code == 3 && error.contains("nodes.w1"), "{code}: {error}");
         session.say(&health(1)).await.expect("connected");
         assert!(connected(&house, "w3"));
     });
@@ -183,7 +194,8 @@ fn no_path_leads_out_of_what_is_served() {
     let get = |path: &str| raw(7080, format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").as_bytes());
     assert!(get("/boot/profile/tool/files/plain").ends_with("plain"), "what is meant is served");
     let script = get("/boot/script/52:54:00:00:00:13");
-    let boot = script.split("boot=").nth(1).expect("a boot").split_whitespace().next().expect("an id").to_owned();
+    let boot = script.split("boot=").nth(1).expect("a boot");
+    let boot = boot.split(|c: char| c.is_whitespace() || c == '&').next().expect("an id").to_owned();
     assert!(get(&format!("/boot/seed/{boot}/user-data")).ends_with("hello"));
     let routes = [
         "/boot/files/".to_owned(),
@@ -392,4 +404,22 @@ fn bridge_mac() -> [u8; 6] {
     let links: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let mac: bramble_model::names::Mac = links[0]["address"].as_str().expect("an address").parse().expect("a MAC");
     mac.0
+}
+
+#[test]
+fn a_board_without_a_switch_is_expected_and_a_person_is_told() {
+    if !inside("a_board_without_a_switch_is_expected_and_a_person_is_told") {
+        return;
+    }
+    let (house, head) = house("expected");
+    let (code, out, err) = house.bramble(&["power", "on", "w1"], "");
+    assert_eq!((code, out.as_str()), (0, "w1: press its power button; its boot is expected for 30 min\n"), "{err}");
+    let (code, _, err) = house.bramble(&["power", "off", "w1"], "");
+    assert!(code == 1 && err.contains("switched by hand"), "{err}");
+    let events = house.events("w1");
+    assert!(events.iter().any(|event| event["what"]["text"] == "expected: press its button"), "{events:?}");
+    assert!(!events.iter().any(|event| event["what"]["kind"] == "power-on"), "nobody has switched it on: {events:?}");
+    assert_eq!(bramble_tests::node(&house.status().expect("a status"), "w1")["phase"], "off");
+    // The person does, and it is let in.
+    runtime().block_on(Agent::up(&head, "w1", W1)).map(drop).expect("its boot is expected");
 }

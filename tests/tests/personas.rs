@@ -6,9 +6,12 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use bramble_model::boot_set::Architecture;
+use bramble_tests::machines::fetch::{Fetched, tftp};
 use bramble_tests::machines::firmware::{Boot, Ended, power_on};
-use bramble_tests::machines::house::{House, Router, inside};
-use bramble_tests::machines::persona::{Persona, Way};
+use bramble_tests::machines::house::{House, Router, content, inside};
+use bramble_tests::machines::persona::{Persona, Tftp, Way};
+use bramble_tests::machines::stack::Stack;
 use bramble_tests::machines::wire::Trouble;
 
 /// Power cycles of each machine.
@@ -181,6 +184,47 @@ fn every_firmware_boots_beside_udhcpd() {
         let house = House::start("proxy", Router::Udhcpd, &nodes(&personas()), &[]);
         run(&house, Router::Udhcpd, 1, Trouble::default());
     }
+}
+
+/// The current set changes while a board that fetches by name is in the middle of its boot.
+#[test]
+fn a_boot_is_of_one_set_though_another_becomes_current() {
+    if !inside("a_boot_is_of_one_set_though_another_becomes_current") {
+        return;
+    }
+    let (pi, uboot) = ("52:54:00:22:22:01", "52:54:00:22:22:02");
+    let machines: String = [("pi", pi, "10.77.0.11"), ("uboot", uboot, "10.77.0.12")]
+        .map(|(name, mac, address)| {
+            format!("[nodes.{name}]\nmac = \"{mac}\"\nrole = \"worker\"\naddress = \"{address}\"\n\n")
+        })
+        .concat();
+    let house = House::start("full", Router::None, &machines, &[]);
+    let (old, new) = (content("the old kernel", 9000), content("the new kernel", 9000));
+    let read = |mac: &str, last: u8, path: &str| {
+        let mac = mac.parse().expect("a MAC");
+        let mut stack = Stack::new(house.wire.plug(mac, Trouble::default(), 3), 3);
+        stack.configure([10, 77, 0, last].into(), 24, None);
+        match tftp(&mut stack, [10, 77, 0, 1].into(), path, &Tftp::default()) {
+            Fetched::File(bytes) => bytes,
+            other => panic!("{path}: {other:?}"),
+        }
+    };
+    let set_of = |words: &[u8]| {
+        let words = String::from_utf8_lossy(words);
+        let set = words.split_whitespace().find_map(|word| word.strip_prefix("bramble.set="));
+        set.expect("a set").to_owned()
+    };
+    house.replace_kernel(Architecture::Arm64, &old);
+    read(pi, 11, "config.txt");
+    let menu = read(uboot, 12, "pxelinux.cfg/01-52-54-00-22-22-02");
+    house.replace_kernel(Architecture::Arm64, &new);
+    // The Pi had its first file, and U-Boot its menu, from the old one.
+    assert_eq!(set_of(&read(pi, 11, "cmdline.txt")), set_of(&menu));
+    assert!(read(pi, 11, "kernel.img") == old, "the Pi's kernel is of the set of its command line");
+    assert!(read(uboot, 12, "bramble/kernel") == old, "U-Boot's kernel is of the set of its menu");
+    // A machine that starts now gets the new one.
+    read(pi, 11, "config.txt");
+    assert!(read(pi, 11, "kernel.img") == new, "the next boot is of the new set");
 }
 
 /// 10 % loss, packets twice and out of order, on a port that opens after 50 s.

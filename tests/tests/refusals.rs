@@ -87,7 +87,7 @@ fn full_dhcp_does_not_start_beside_another_server() {
         beside dnsmasq --no-daemon --conf-file=/dev/null --port=0 --interface=other --bind-interfaces \
             --dhcp-range=10.77.0.50,10.77.0.60,1h --dhcp-leasefile=/dev/null &
         sleep 0.5
-        timeout 30 "$BRAMBLE" serve "$REPOSITORY"
+        timeout 30 "$BRAMBLE" -C "$REPOSITORY" serve
     "#;
     let output = on_a_wire(&repository, script);
     let told = String::from_utf8_lossy(&output.stderr);
@@ -104,7 +104,7 @@ fn a_phone_gets_no_answer_in_proxy_mode() {
     repository.beside_a_router("proxy");
     let script = r#"
         cd "$REPOSITORY"
-        "$BRAMBLE" serve . & head=$!
+        "$BRAMBLE" serve & head=$!
         until "$BRAMBLE" status >/dev/null 2>&1; do sleep 0.1; done
         beside ip link set other up
         beside nft 'add table netdev count'

@@ -231,6 +231,7 @@ fn a_full_or_read_only_disk_stops_no_boot() {
     let (old, _) = runtime.block_on(Agent::up(&head, "w1", &mac(1))).expect("let in");
     house.must(&["user", "set", "ann"], "correct horse\n");
     let operator = house.must(&["token", "add", "tests", "--role", "operator"], "").trim().to_owned();
+    house.must(&["token", "add", "backup"], "");
 
     // Full, while it runs.
     fill(&state);
@@ -247,6 +248,11 @@ fn a_full_or_read_only_disk_stops_no_boot() {
     // What could not last is not promised.
     let (code, _, err) = house.bramble(&["user", "set", "eve"], "correct horse\n");
     assert!(code == 1 && err.contains("takes no writes"), "{err}");
+    // By whatever name: neither is `power` a node's switch here, nor `backup` a backup.
+    for words in [&["user", "set", "power"][..], &["token", "rm", "backup"]] {
+        let (code, _, err) = house.bramble(words, "correct horse\n");
+        assert!(code == 1 && err.contains("takes no writes"), "{words:?}: {err}");
+    }
     assert!(house.must(&["user", "ls"], "").contains("ann"));
     // A backup is what one wants now.
     house.must(&["backup", "-o", "now.bramble-backup"], "");
@@ -331,4 +337,179 @@ fn a_new_machine_goes_on_with_a_backup() {
     });
     assert!(house.must(&["user", "ls"], "").contains("ann"));
     assert!(house.must(&["audit"], "").contains("PUT /v1/users/ann"));
+}
+
+/// Puts bytes where the head has a record.
+fn plant(state: &Path, table: &'static str, key: &str, bytes: &[u8]) {
+    use bramble_store::{Blocking, Table, Write};
+    let store = Blocking::open(&state.join("head.redb"), 1).expect("nobody uses it");
+    let write = Write::Put { table: Table::new(table), key: key.into(), bytes: bytes.to_vec() };
+    store.commit(&[], &[write]).expect("written");
+}
+
+#[test]
+fn one_record_that_cannot_be_read_stops_nobody_else() {
+    if !inside("one_record_that_cannot_be_read_stops_nobody_else") {
+        return;
+    }
+    let mut house = House::start_as("admission = \"open\"", &nodes());
+    let state = house.path().join(".bramble");
+    let head = connect(&house);
+    let runtime = runtime();
+    let (other, _) = runtime.block_on(Agent::up(&head, "w2", &mac(2))).expect("let in");
+    runtime.block_on(Agent::up(&head, "w1", &mac(1))).map(drop).expect("let in");
+    assert!(house.must(&["store", "repair"], "").contains("every record can be read"));
+    house.stop_head();
+    plant(&state, "admissions", "w1", b"9 {\"of\":\"the future\"}");
+    plant(&state, "seen", "52:54:00:00:00:77", b"1 {torn");
+    house.start_head();
+
+    let sentence = "the admission of w1 cannot be read: it is of form 9, and this bramble reads forms up to 1";
+    let problems = house.status().expect("the head answers")["problems"].to_string();
+    assert!(problems.contains(sentence) && problems.contains("`bramble store repair`"), "{problems}");
+    assert!(!problems.contains("sighting"), "what begins anew is set aside: {problems}");
+    runtime.block_on(async {
+        other.settle().await.expect("the others go on");
+        let mut lost = Agent::new(&head, "w1", head.boot(&mac(1)).await.expect("it boots"));
+        let refused = lost.enrol().await.expect_err("it is not let in");
+        assert!(refused.contains(sentence), "{refused}");
+    });
+    let (code, _, err) = house.bramble(&["node", "approve", "w1", &"a".repeat(32)], "");
+    assert!(code == 1 && err.contains(sentence), "{err}");
+    let (code, out, _) = house.bramble(&["store", "repair"], "");
+    assert!(code == 1 && out.contains(sentence) && out.contains("--yes"), "{out}");
+
+    // Through the head that runs.
+    let done = house.must(&["store", "repair", "--yes"], "");
+    assert!(done.contains("1 record set aside") && done.contains("set-aside/admissions-"), "{done}");
+    assert_eq!(house.status().expect("the head answers")["problems"].to_string(), "[]");
+    runtime.block_on(Agent::up(&head, "w1", &mac(1))).map(drop).expect("let in as one that was never here");
+
+    // And where none runs.
+    house.stop_head();
+    plant(&state, "users", "ann", b"");
+    let (code, out, _) = house.bramble(&["store", "repair"], "");
+    assert!(code == 1 && out.contains("the user ann cannot be read"), "{out}");
+    assert!(house.must(&["store", "repair", "--yes"], "").contains("set-aside/users-"));
+    assert_eq!(fs::read_dir(state.join("set-aside")).expect("a folder").count(), 3);
+    house.start_head();
+    assert_eq!(house.status().expect("the head answers")["problems"].to_string(), "[]");
+}
+
+/// The text of the house's `bramble.toml` with another interface.
+fn name_interface(house: &House, from: &str, to: &str) {
+    let path = house.path().join("bramble.toml");
+    let text = fs::read_to_string(&path).expect("readable");
+    let (from, to) = (format!("interface = \"{from}\""), format!("interface = \"{to}\""));
+    assert!(text.contains(&from), "{text}");
+    fs::write(path, text.replace(&from, &to)).expect("written");
+}
+
+#[test]
+fn a_wrong_interface_is_corrected_by_naming_the_right_one() {
+    if !inside("a_wrong_interface_is_corrected_by_naming_the_right_one") {
+        return;
+    }
+    let mut house = House::start_as("", &nodes());
+    let state = house.path().join(".bramble");
+
+    // At the beginning: what a head cannot begin with is not kept.
+    house.stop_head();
+    fs::rename(&state, house.path().join("old")).expect("moved");
+    name_interface(&house, "eth0", "eth9");
+    let (code, _, err) = house.bramble(&["serve"], "");
+    assert!(code == 1 && err.contains("eth9") && err.contains("network.interface"), "{err}");
+    name_interface(&house, "eth9", "eth0");
+    house.start_head();
+    assert_eq!(house.status().expect("the head answers")["problems"].to_string(), "[]");
+
+    // Later: the head comes up without the wire, says so, and takes the correction.
+    name_interface(&house, "eth0", "eth9");
+    house.must(&["apply", "--yes"], "");
+    house.kill_head();
+    let problems = house.status().expect("the head answers")["problems"].to_string();
+    assert!(problems.contains("network interface eth9") && problems.contains("nothing is served"), "{problems}");
+    let listens = || std::net::TcpStream::connect((HEAD, 7080)).is_ok();
+    assert!(!listens(), "no wire is served");
+    name_interface(&house, "eth9", "eth0");
+    house.must(&["apply", "--yes"], "");
+    wait("the head serves the wire that is named now", listens);
+    let well = || house.status().is_some_and(|status| status["problems"].as_array().is_some_and(Vec::is_empty));
+    wait("nothing is wrong any more", well);
+}
+
+#[test]
+fn a_head_whose_port_is_taken_ends_with_its_name_and_holds_none() {
+    if !inside("a_head_whose_port_is_taken_ends_with_its_name_and_holds_none") {
+        return;
+    }
+    let mut house = House::start_full("", &nodes());
+    house.stop_head();
+    let taken = std::net::TcpListener::bind((HEAD, 7080)).expect("the head has ended");
+    let (code, _, err) = house.bramble(&["serve"], "");
+    assert!(code == 1 && err.contains("HTTP (10.77.0.1:7080)") && err.contains("ss -lntp"), "{err}");
+    drop(taken);
+    house.start_head();
+}
+
+#[test]
+fn a_current_snapshot_that_is_lost_stops_no_boot() {
+    if !inside("a_current_snapshot_that_is_lost_stops_no_boot") {
+        return;
+    }
+    let mut house = House::start_as("admission = \"open\"", &nodes());
+    let state = house.path().join(".bramble");
+    let current = |house: &House| {
+        let status = house.status().expect("the head answers");
+        (status["desired"]["snapshot"].as_str().unwrap_or_default().to_owned(), status["problems"].to_string())
+    };
+    let (only, _) = current(&house);
+    house.stop_head();
+    plant(&state, "snapshots", &only, b"1 {torn");
+    // The folder has the same: the head serves it, and writes over nothing.
+    house.start_head();
+    let (again, problems) = current(&house);
+    assert!(again == only && problems.contains("cannot be had") && problems.contains("cannot be read"), "{problems}");
+    runtime().block_on(Agent::up(&connect(&house), "w1", &mac(1))).map(drop).expect("boots go on");
+    house.stop_head();
+    assert!(house.must(&["store", "repair", "--yes"], "").contains("set-aside/desired-"));
+    house.start_head();
+    assert_eq!(current(&house), (only, "[]".to_owned()));
+}
+
+#[test]
+fn a_damaged_store_and_missing_keys_are_refused_by_name() {
+    if !inside("a_damaged_store_and_missing_keys_are_refused_by_name") {
+        return;
+    }
+    let mut house = House::start_as("", &nodes());
+    let state = house.path().join(".bramble");
+    let (store, keys) = (state.join("head.redb"), state.join("keys"));
+    house.must(&["user", "set", "ann"], "correct horse\n");
+    house.stop_head();
+    let whole = fs::read(&store).expect("readable");
+    let refused = |house: &House, words: &[&str], what: &str| {
+        let (code, _, err) = house.bramble(words, "");
+        assert!(code == 1 && err.contains(what) && err.contains("restore"), "{words:?}: {err}");
+    };
+    fs::write(&store, "").expect("written");
+    refused(&house, &["serve"], "it is empty");
+    refused(&house, &["store", "repair"], "it is empty");
+    let mut torn = whole.clone();
+    let end = torn.len().min(42 * 4096);
+    let mut dice: u32 = 1;
+    for byte in &mut torn[2 * 4096..end] {
+        dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *byte = dice.to_be_bytes()[0];
+    }
+    fs::write(&store, torn).expect("written");
+    refused(&house, &["serve"], "head.redb");
+    refused(&house, &["store", "repair"], "head.redb");
+    fs::write(&store, whole).expect("written");
+    fs::rename(&keys, state.join("keys-aside")).expect("moved");
+    refused(&house, &["serve"], "are missing");
+    assert!(!keys.exists(), "no CA was made");
+    fs::rename(state.join("keys-aside"), &keys).expect("moved");
+    house.start_head();
+    assert!(house.must(&["user", "ls"], "").contains("ann"));
 }

@@ -1,14 +1,14 @@
-//! The command line: verbs, flags, help and exit codes.
+//! The command line: verbs, flags and help.
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use bramble_model::api::Role;
 use bramble_model::names::{Mac, Name};
-use bramble_model::repository::Problems;
 use bramble_netboot::recipe::Router;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::place::Place;
 
 /// From a box of powered-off boards to a running cluster, from one git repository.
 #[derive(Parser)]
@@ -16,43 +16,18 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     name = "bramble",
     version,
     propagate_version = true,
-    after_help = "Exit codes: 0 done · 1 failed · 2 wrong usage · 3 the repository has errors · 4 no head answers · 130 interrupted\n\n\
+    after_help = "Exit codes: 0 done · 1 failed · 2 wrong usage · 3 the repository has errors, or is not there · 4 no head answers · 5 something would change (`plan --exit-code`) · 130 interrupted\n\n\
+                  A verb is about the repository that -C names, else BRAMBLE_REPOSITORY, else the nearest one at or above this folder.\n\n\
                   Start with:\n  bramble init home && cd home\n  bramble check\n  bramble lab up"
 )]
 pub struct Arguments {
     /// Print machine-readable JSON.
     #[arg(long, global = true)]
     pub json: bool,
+    #[command(flatten)]
+    pub place: Place,
     #[command(subcommand)]
     pub verb: Verb,
-}
-
-/// The cluster repository and its state.
-#[derive(Args, Clone)]
-pub struct Place {
-    /// Folder of the cluster repository.
-    #[arg(default_value = ".")]
-    pub repository: PathBuf,
-    /// Folder for keys, boot sets and the head's store. Default: `.bramble` in the repository.
-    #[arg(long)]
-    pub state: Option<PathBuf>,
-}
-
-/// As [`Place`], for verbs whose first word is something else.
-#[derive(Args, Clone)]
-pub struct FlagPlace {
-    /// Folder of the cluster repository.
-    #[arg(long, short = 'C', default_value = ".", value_name = "DIR")]
-    pub repository: PathBuf,
-    /// Folder for keys, boot sets and the head's store. Default: `.bramble` in the repository.
-    #[arg(long)]
-    pub state: Option<PathBuf>,
-}
-
-impl From<FlagPlace> for Place {
-    fn from(place: FlagPlace) -> Self {
-        Place { repository: place.repository, state: place.state }
-    }
 }
 
 /// Which nodes.
@@ -75,11 +50,57 @@ pub enum Verb {
         folder: PathBuf,
     },
     /// Check the repository and print what is wrong, where, and what to do.
-    #[command(after_help = "Examples:\n  bramble check\n  bramble check examples/first-light --json")]
-    Check(Place),
-    /// Show what would change, and why.
-    #[command(after_help = "Example:\n  bramble plan")]
-    Plan(Place),
+    #[command(after_help = "Examples:\n  bramble check\n  bramble -C examples/first-light check --json")]
+    Check,
+    /// Show what would happen, in which order, why and with what risk.
+    #[command(
+        after_help = "Examples:\n  bramble plan                 # with this folder\n  bramble plan 3f2a91c0        # with a snapshot or commit that the head has\n  bramble plan --exit-code     # 0 where nothing would change, 5 where something would"
+    )]
+    Plan {
+        /// First digits of a snapshot or commit that the head has. Default: the folder, where there is one.
+        revision: Option<String>,
+        /// End with 5 where something would change.
+        #[arg(long)]
+        exit_code: bool,
+    },
+    /// Have the head keep this repository true: check it, show what would change, ask.
+    #[command(
+        after_help = "Examples:\n  bramble apply\n  bramble apply --yes --json   # for scripts\n  bramble apply 3f2a91c0       # a snapshot or commit that the head has"
+    )]
+    Apply {
+        /// First digits of a snapshot or commit that the head has. Default: the folder.
+        revision: Option<String>,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// List what the head was to keep true: which revision, by whom, since when.
+    #[command(after_help = "Example:\n  bramble history")]
+    History,
+    /// Make an earlier snapshot current again.
+    #[command(after_help = "Examples:\n  bramble rollback             # the one before\n  bramble rollback 3f2a91c0")]
+    Rollback {
+        /// First digits of a snapshot or commit. Default: the one before.
+        revision: Option<String>,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Look at the git repository now, and follow it from now on.
+    #[command(after_help = "Example:\n  git push && bramble sync")]
+    Sync,
+    /// The git repository that the head follows.
+    #[command(subcommand)]
+    Source(SourceVerb),
+    /// Try again now what failed.
+    #[command(after_help = "Examples:\n  bramble retry w1\n  bramble retry whoami\n  bramble retry all")]
+    Retry {
+        /// A node, a workload, or all.
+        what: String,
+    },
+    /// Say what the head cannot know of an engine.
+    #[command(subcommand)]
+    Engine(EngineVerb),
     /// Print the JSON Schema of bramble.toml, for editors.
     #[command(after_help = "Example:\n  bramble schema > bramble.schema.json")]
     Schema,
@@ -87,10 +108,8 @@ pub enum Verb {
     #[command(subcommand)]
     Image(ImageVerb),
     /// Run the head: boot services, API, reconciliation.
-    #[command(after_help = "Example:\n  sudo bramble serve /srv/home")]
+    #[command(after_help = "Examples:\n  sudo bramble serve\n  sudo bramble -C /srv/home serve")]
     Serve {
-        #[command(flatten)]
-        place: Place,
         /// Control socket of the lab whose machines are the nodes.
         #[arg(long, hide = true)]
         lab: Option<PathBuf>,
@@ -98,15 +117,16 @@ pub enum Verb {
     /// Switch on what is off, and follow every node until it is ready.
     #[command(after_help = "Examples:\n  bramble up\n  bramble up --limit 900")]
     Up {
-        #[command(flatten)]
-        place: Place,
         /// Seconds to wait for all nodes.
         #[arg(long, default_value_t = 1800)]
         limit: u64,
+        /// Apply the folder without asking, where the head keeps another one true.
+        #[arg(long, short)]
+        yes: bool,
     },
     /// Show nodes, workloads, machines seen, and what is waited for.
     #[command(after_help = "Examples:\n  bramble status\n  bramble status --json | jq '.nodes[].phase'")]
-    Status(Place),
+    Status,
     /// Show one node, or let it in.
     #[command(subcommand)]
     Node(NodeVerb),
@@ -132,21 +152,17 @@ pub enum Verb {
         /// Seconds to wait for it.
         #[arg(long, default_value_t = 1500)]
         limit: u64,
-        #[command(flatten)]
-        place: FlagPlace,
     },
     /// Name the cause of a machine that does not come up, and what to do.
     #[command(after_help = "Examples:\n  bramble why w1\n  bramble why 52:54:00:00:00:02")]
     Why {
         /// Name or MAC address.
         machine: String,
-        #[command(flatten)]
-        place: FlagPlace,
     },
     /// Print what to put into a router's own DHCP offer, for firmware that never merges two offers.
     #[command(
         name = "router-recipe",
-        after_help = "Examples:\n  bramble router-recipe dnsmasq\n  bramble router-recipe openwrt -C home --head 192.168.1.10\n\nWith it, set `dhcp = \"router\"` in bramble.toml."
+        after_help = "Examples:\n  bramble router-recipe dnsmasq\n  bramble -C home router-recipe openwrt --head 192.168.1.10\n\nWith it, set `dhcp = \"router\"` in bramble.toml."
     )]
     RouterRecipe {
         /// dnsmasq, kea, mikrotik, openwrt, pihole or unifi
@@ -155,8 +171,6 @@ pub enum Verb {
         /// Address of the head. Default: that of `network.interface` on this machine.
         #[arg(long)]
         head: Option<std::net::Ipv4Addr>,
-        #[command(flatten)]
-        place: FlagPlace,
     },
     /// Run a command on nodes, side by side.
     #[command(
@@ -168,18 +182,12 @@ pub enum Verb {
         /// Send the standard input along.
         #[arg(long, short)]
         input: bool,
-        #[command(flatten)]
-        place: FlagPlace,
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
     /// Open a shell on a node.
     #[command(after_help = "Example:\n  bramble shell w1")]
-    Shell {
-        node: Name,
-        #[command(flatten)]
-        place: FlagPlace,
-    },
+    Shell { node: Name },
     /// Show the journals of nodes.
     #[command(
         after_help = "Examples:\n  bramble logs -n w1\n  bramble logs -f -r manager docker.service\n  bramble logs -n all --lines 5 bramble-agent.service"
@@ -195,19 +203,12 @@ pub enum Verb {
         lines: u32,
         /// A unit of systemd. Default: everything.
         unit: Option<String>,
-        #[command(flatten)]
-        place: FlagPlace,
     },
     /// Copy a file or folder to nodes, or from them.
     #[command(
         after_help = "Examples:\n  bramble cp site.conf w1:/etc/site.conf\n  bramble cp certs/ 'role:worker:/etc/ssl/'\n  bramble cp w1:/var/log/boot.log .\n  bramble cp all:/etc/hostname names/   # a folder for each node"
     )]
-    Cp {
-        from: String,
-        to: String,
-        #[command(flatten)]
-        place: FlagPlace,
-    },
+    Cp { from: String, to: String },
     /// Show how busy the nodes are.
     #[command(after_help = "Examples:\n  bramble top\n  bramble top -r worker --once")]
     Top {
@@ -217,36 +218,25 @@ pub enum Verb {
         /// Once, and end.
         #[arg(long)]
         once: bool,
-        #[command(flatten)]
-        place: FlagPlace,
     },
     /// Reboot nodes, from the inside.
     #[command(after_help = "Example:\n  bramble reboot 'role:worker'")]
     Reboot {
         /// A set of nodes, as of `bramble exec`.
         nodes: String,
-        #[command(flatten)]
-        place: FlagPlace,
     },
     /// Switch nodes off, from the inside.
     #[command(after_help = "Example:\n  bramble halt w3")]
     Halt {
         /// A set of nodes, as of `bramble exec`.
         nodes: String,
-        #[command(flatten)]
-        place: FlagPlace,
     },
     /// Run the cluster in virtual machines on this computer.
     #[command(subcommand)]
     Lab(LabVerb),
     /// Switch a node on or off.
     #[command(after_help = "Examples:\n  bramble power on w1\n  bramble power cycle w1")]
-    Power {
-        action: Switch,
-        node: Name,
-        #[command(flatten)]
-        place: FlagPlace,
-    },
+    Power { action: Switch, node: Name },
     /// Log in at a head elsewhere; verbs then work as on its own machine.
     #[command(
         after_help = "Examples:\n  bramble login head.home.arpa\n  bramble login 192.168.1.10 --user ann --ca 9f86d0…\n  bramble login 192.168.1.10 --token < token\n\nWith several heads, BRAMBLE_HEAD names the one that is meant."
@@ -281,8 +271,6 @@ pub enum Verb {
         /// How many of the latest.
         #[arg(long, default_value_t = 100)]
         last: usize,
-        #[command(flatten)]
-        place: FlagPlace,
     },
     /// Back up the head's store and keys, while it runs.
     #[command(
@@ -292,24 +280,34 @@ pub enum Verb {
         /// Default: CLUSTER-SECONDS.bramble-backup
         #[arg(long, short)]
         output: Option<PathBuf>,
-        #[command(flatten)]
-        place: FlagPlace,
     },
     /// Put a backup into place on a new machine; nodes go on without being let in again.
     #[command(
         after_help = "Example:\n  git clone … home && cd home\n  bramble restore /media/usb/home.bramble-backup\n  bramble image build\n  sudo bramble serve\n\nThe new machine takes the old one's address: that is where the nodes look for their head."
     )]
-    Restore {
-        backup: PathBuf,
-        #[command(flatten)]
-        place: FlagPlace,
-    },
+    Restore { backup: PathBuf },
     /// Run the agent of a node (started by the image).
     #[command(hide = true)]
     Agent,
     /// Write this architecture's stage 1 to the standard output, for a build on another architecture.
     #[command(hide = true)]
     Stage1,
+    /// Look after what the head keeps.
+    #[command(subcommand)]
+    Store(StoreVerb),
+}
+
+#[derive(Subcommand)]
+pub enum StoreVerb {
+    /// List records that cannot be read, and set them aside.
+    #[command(
+        after_help = "Examples:\n  bramble store repair          # what cannot be read, and why\n  bramble store repair --yes    # sets it aside\n\nWhat is set aside is whole, in `.bramble/set-aside/`. A node whose admission goes is let in again as one that was\nnever here; a user is made again with `bramble user set`."
+    )]
+    Repair {
+        /// Set them aside.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -320,34 +318,96 @@ pub enum Switch {
 }
 
 #[derive(Subcommand)]
-pub enum ImageVerb {
-    /// Build the boot set of a repository; what has not changed is reused.
+pub enum SourceVerb {
+    /// Begin a head without a repository of its own with the address of one.
+    #[command(after_help = "Example:\n  bramble source set ssh://git@git.home.arpa/ann/home.git && sudo bramble serve")]
+    Set {
+        url: String,
+        #[arg(long, default_value = "main")]
+        branch: String,
+        /// Folder of bramble.toml inside the repository. Default: its root.
+        #[arg(long, default_value = "")]
+        path: String,
+    },
+    /// Print the public key with which the head reads a private repository over SSH.
+    #[command(after_help = "Example:\n  bramble source key   # add it as a deploy key, read only")]
+    Key,
+    /// Stay with the present snapshot, whatever is pushed.
+    #[command(after_help = "Example:\n  bramble source hold")]
+    Hold,
+    /// Forget the SSH host key of the repository's server: the next fetch pins the one that it finds.
+    #[command(after_help = "Example:\n  bramble source forget-host   # the server was installed anew, and you know it")]
+    ForgetHost,
+}
+
+/// What is driven on nodes.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineWord {
+    Swarm,
+}
+
+#[derive(Subcommand)]
+pub enum EngineVerb {
+    /// Begin a new cluster of the engine, whatever these managers may hold.
     #[command(
-        after_help = "Examples:\n  bramble image build\n  bramble image build --refresh   # newer Debian packages"
+        after_help = "Example:\n  bramble engine start swarm --new --without m2,m3   # they burnt; shows what is given up, and asks"
+    )]
+    Start {
+        engine: EngineWord,
+        /// Begin a new one, and give the old one up.
+        #[arg(long, required = true)]
+        new: bool,
+        /// Managers that are not waited for.
+        #[arg(long, value_delimiter = ',')]
+        without: Vec<Name>,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Have nodes leave a cluster of the engine that is not this one's, data and all.
+    #[command(name = "give-up", after_help = "Example:\n  bramble engine give-up swarm 0m3p6jkl2v9zq1xw8r7tys4ab")]
+    GiveUp {
+        engine: EngineWord,
+        /// Its id, as `bramble status` names it.
+        cluster: String,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum ImageVerb {
+    /// Build the boot set of what the head keeps true, and give it to the nodes; what has not changed is reused.
+    #[command(
+        after_help = "Examples:\n  bramble image build\n  bramble image build --refresh   # newer Debian packages\n\nBuilt is the current snapshot, and where there is none yet, the folder. Nodes get it at their next boot."
     )]
     Build {
-        #[command(flatten)]
-        place: Place,
         /// Ask Debian for newer packages though the recipe is the same.
         #[arg(long)]
         refresh: bool,
+        /// Build the folder as it is, applied or not.
+        #[arg(long)]
+        folder: bool,
+    },
+    /// Give nodes another boot set of the shelf, from their next boot on.
+    #[command(after_help = "Example:\n  bramble image ls\n  bramble image use 3f2a   # an earlier one")]
+    Use {
+        /// First digits of its digest.
+        set: String,
     },
     /// List boot sets, the newest first.
     #[command(after_help = "Example:\n  bramble image ls")]
-    Ls(Place),
+    Ls,
     /// Show what is in a boot set.
     #[command(after_help = "Example:\n  bramble image inspect 3f2a")]
     Inspect {
         /// First digits of its digest. Default: the current one.
         set: Option<String>,
-        #[command(flatten)]
-        place: FlagPlace,
     },
     /// Remove old boot sets and what stopped builds left behind.
     #[command(after_help = "Example:\n  bramble image gc --keep 3")]
     Gc {
-        #[command(flatten)]
-        place: Place,
         /// How many boot sets to keep beside the current one.
         #[arg(long, default_value_t = 2)]
         keep: usize,
@@ -371,7 +431,7 @@ pub enum ImageVerb {
 pub enum UserVerb {
     /// List users.
     #[command(after_help = "Example:\n  bramble user ls")]
-    Ls(Place),
+    Ls,
     /// Make a user, or change one.
     #[command(
         after_help = "Examples:\n  bramble user set ann --role operator   # asks for a password\n  bramble user set ann --password        # a new one"
@@ -384,23 +444,17 @@ pub enum UserVerb {
         /// Ask for a new password.
         #[arg(long)]
         password: bool,
-        #[command(flatten)]
-        place: FlagPlace,
     },
     /// Remove a user, and log the user out everywhere.
     #[command(after_help = "Example:\n  bramble user rm ann")]
-    Rm {
-        name: String,
-        #[command(flatten)]
-        place: FlagPlace,
-    },
+    Rm { name: String },
 }
 
 #[derive(Subcommand)]
 pub enum TokenVerb {
     /// List tokens.
     #[command(after_help = "Example:\n  bramble token ls")]
-    Ls(Place),
+    Ls,
     /// Make a token; it is shown once.
     #[command(after_help = "Example:\n  bramble token add ci --role viewer --days 90")]
     Add {
@@ -411,52 +465,32 @@ pub enum TokenVerb {
         /// Days that it is good for. Default: until it is removed.
         #[arg(long)]
         days: Option<u32>,
-        #[command(flatten)]
-        place: FlagPlace,
     },
     /// Remove a token.
     #[command(after_help = "Example:\n  bramble token rm ci")]
-    Rm {
-        name: String,
-        #[command(flatten)]
-        place: FlagPlace,
-    },
+    Rm { name: String },
 }
 
 #[derive(Subcommand)]
 pub enum NodeVerb {
     /// List nodes.
     #[command(after_help = "Example:\n  bramble node ls")]
-    Ls(Place),
+    Ls,
     /// Show one node and its timeline.
     #[command(after_help = "Example:\n  bramble node show w1")]
-    Show {
-        node: Name,
-        #[command(flatten)]
-        place: FlagPlace,
-    },
+    Show { node: Name },
     /// Give a node its `[boot.NAME]` profile again: it installs itself at its next boot.
     #[command(after_help = "Example:\n  bramble node reinstall nas")]
-    Reinstall {
-        node: Name,
-        #[command(flatten)]
-        place: FlagPlace,
-    },
+    Reinstall { node: Name },
     /// End a node's certificate and its connection: it is let in again as one that was never here.
     #[command(after_help = "Example:\n  bramble node revoke w1   # it was stolen, or has another board now")]
-    Revoke {
-        node: Name,
-        #[command(flatten)]
-        place: FlagPlace,
-    },
+    Revoke { node: Name },
     /// Let in the key that a node shows on its console.
     #[command(after_help = "Example:\n  bramble node approve w1 9f86d081884c7d659a2feaa0c55ad015")]
     Approve {
         node: Name,
         /// Fingerprint, as the node's console shows it.
         fingerprint: String,
-        #[command(flatten)]
-        place: FlagPlace,
     },
 }
 
@@ -464,11 +498,9 @@ pub enum NodeVerb {
 pub enum LabVerb {
     /// Boot the repository's nodes as virtual machines and keep them up until Ctrl-C.
     #[command(
-        after_help = "Examples:\n  bramble lab up examples/first-light\n  bramble lab up --check   # prove it works, then end"
+        after_help = "Examples:\n  bramble -C examples/first-light lab up\n  bramble lab up --check   # prove it works, then end"
     )]
     Up {
-        #[command(flatten)]
-        place: Place,
         /// Ask the workload of `lab.check` until every replica has answered; print times; end.
         #[arg(long)]
         check: bool,
@@ -481,10 +513,10 @@ pub enum LabVerb {
     },
     /// End the lab that runs for a repository.
     #[command(after_help = "Example:\n  bramble lab down")]
-    Down(Place),
+    Down,
     /// List the lab's machines.
     #[command(after_help = "Example:\n  bramble lab ls")]
-    Ls(Place),
+    Ls,
     /// Print what a machine's serial console has shown.
     #[command(after_help = "Example:\n  bramble lab console m1 --follow")]
     Console {
@@ -492,22 +524,13 @@ pub enum LabVerb {
         /// Go on as it prints more.
         #[arg(long, short)]
         follow: bool,
-        #[command(flatten)]
-        place: FlagPlace,
     },
     /// Press a machine's switch, behind the head's back: `off` cuts the power.
     #[command(after_help = "Example:\n  bramble lab power off w1")]
-    Power {
-        action: Switch,
-        node: Name,
-        #[command(flatten)]
-        place: FlagPlace,
-    },
+    Power { action: Switch, node: Name },
     /// The lab's inside.
     #[command(hide = true)]
     Inside {
-        #[command(flatten)]
-        place: Place,
         /// NAME=FD
         #[arg(long, value_parser = forward)]
         forward: Vec<(String, RawFd)>,
@@ -523,46 +546,6 @@ fn router(text: &str) -> Result<Router, String> {
 fn forward(text: &str) -> Result<(String, RawFd), String> {
     let (name, descriptor) = text.split_once('=').ok_or("expected NAME=FD")?;
     Ok((name.to_owned(), descriptor.parse().map_err(|_| "expected a file descriptor")?))
-}
-
-/// How the program ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    Done,
-    Failed,
-    Repository,
-    NoHead,
-    Interrupted,
-    /// As what ran on nodes did.
-    Node(u8),
-}
-
-impl Exit {
-    /// The exit code that tells this error.
-    pub fn of(error: &anyhow::Error) -> Exit {
-        if error.is::<Problems>() {
-            Exit::Repository
-        } else if error.is::<crate::client::NoHead>() {
-            Exit::NoHead
-        } else if error.is::<crate::verbs::Interrupted>() {
-            Exit::Interrupted
-        } else {
-            Exit::Failed
-        }
-    }
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Repository => 3,
-            Exit::NoHead => 4,
-            Exit::Interrupted => 130,
-            Exit::Node(code) => code,
-        })
-    }
 }
 
 #[cfg(test)]

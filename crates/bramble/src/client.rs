@@ -1,31 +1,41 @@
 //! The head, asked over HTTP: on its own machine by the control socket, from elsewhere over TLS with what
 //! `bramble login` keeps.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bramble_model::api::{
-    Audit, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Role, Status, TokenStatus, UserChange,
-    UserStatus,
+    Audit, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Repaired, Role, Status, Switched,
+    TokenStatus, UnreadableRecord, UserChange, UserStatus,
 };
+use bramble_model::boot_set::{Architecture, GivenSet};
+use bramble_model::desired::{Apply, Contents, Desired, Line, Offer, Offered, Preview, Question, SourceKey, Synced};
+use bramble_model::hands::Data;
 use bramble_model::inventory::Adoption;
-use bramble_model::names::{Mac, Name};
+use bramble_model::names::{Digest, Mac, Name};
+use bramble_model::subject::Subject;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use futures_util::TryStreamExt;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
-use crate::cli::Place;
-use crate::heads::{self, Known};
-use crate::workspace;
+use crate::heads::{self, KnownHead, Stream};
+use crate::place::{NoRepository, Place};
 
 /// Switching a node may take its driver a while.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// The head looks at its git repository: a look that is under way comes first, and each has 120 s for the fetch, and as
+/// much again for the files.
+const LOOK: Duration = Duration::from_secs(600);
 
 /// Nobody answers.
 #[derive(Debug)]
@@ -43,17 +53,12 @@ impl std::fmt::Display for NoHead {
 
 impl std::error::Error for NoHead {}
 
-/// Bytes to and from the head.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 /// Where a head is, and what it is shown.
 #[derive(Clone)]
 enum Way {
     /// Its control socket.
     Socket(PathBuf),
-    Tls(Box<Known>),
+    Tls(Box<KnownHead>),
 }
 
 /// The head of one repository.
@@ -61,18 +66,25 @@ enum Way {
 pub struct Client(Way);
 
 impl Client {
-    /// The head of this repository: by its control socket where that is here; else the one that
-    /// `BRAMBLE_HEAD` names; else the only one that `bramble login` knows.
+    /// The head that `BRAMBLE_HEAD` names; else that of this repository, by its control socket where that is
+    /// here; else the only one that `bramble login` knows, for which no repository is needed.
     pub fn of(place: &Place) -> Result<Self> {
-        let socket = workspace::state(place).join("head.sock");
         if let Some(wish) = std::env::var("BRAMBLE_HEAD").ok().filter(|wish| !wish.is_empty()) {
             return Ok(Client(Way::Tls(Box::new(heads::find(&wish)?))));
         }
-        if !socket.exists()
+        let socket = match place.state() {
+            Ok(state) => Ok(state.join("head.sock")),
+            // Whoever named a folder means that one.
+            Err(error @ NoRepository::Named { .. }) => return Err(error.into()),
+            Err(none @ NoRepository::NoneAbove { .. }) => Err(none),
+        };
+        if !socket.as_ref().is_ok_and(|socket| socket.exists())
             && let Some(known) = heads::only()?
         {
             return Ok(Client(Way::Tls(Box::new(known))));
         }
+        // Nobody is there to be asked: neither a head of this folder nor one elsewhere.
+        let socket = socket.map_err(|none| NoHead(format!("any place that is known here ({none})")))?;
         Ok(Client(Way::Socket(socket)))
     }
 
@@ -82,12 +94,21 @@ impl Client {
     }
 
     /// A head elsewhere.
-    pub fn remote(known: Known) -> Self {
+    pub fn remote(known: KnownHead) -> Self {
         Client(Way::Tls(Box::new(known)))
     }
 
     pub async fn status(&self) -> Result<Status> {
         self.ask(Method::GET, "/v1/status", None::<&()>).await
+    }
+
+    /// Which boot set nodes of each architecture are given.
+    pub async fn boot_sets(&self) -> Result<BTreeMap<Architecture, GivenSet>> {
+        self.ask(Method::GET, "/v1/boot-sets", None::<&()>).await
+    }
+
+    pub async fn give_boot_set(&self, architecture: Architecture, set: &Digest) -> Result<()> {
+        self.ask(Method::PUT, &format!("/v1/boot-sets/{architecture}"), Some(set)).await
     }
 
     /// All events that the head keeps, oldest first.
@@ -113,7 +134,73 @@ impl Client {
         Ok((status, node))
     }
 
-    pub async fn power(&self, node: &Name, action: PowerAction) -> Result<()> {
+    pub async fn offer(&self, offer: &Offer) -> Result<Offered> {
+        self.ask(Method::POST, "/v1/snapshots", Some(offer)).await
+    }
+
+    pub async fn send_contents(&self, contents: Vec<Vec<u8>>) -> Result<()> {
+        let contents = Contents { contents: contents.into_iter().map(Data).collect() };
+        self.ask(Method::POST, "/v1/contents", Some(&contents)).await
+    }
+
+    /// Sends a file as it is read: it may be larger than memory.
+    pub async fn send_file(&self, digest: &Digest, path: &Path) -> Result<()> {
+        let file = tokio::fs::File::open(path).await.with_context(|| format!("cannot read {}", path.display()))?;
+        let pieces = tokio_util::io::ReaderStream::with_capacity(file, 256 << 10);
+        let body = StreamBody::new(pieces.map_ok(Frame::data));
+        let body = BodyExt::boxed(body);
+        self.exchange_body(Method::PUT, &format!("/v1/contents/{digest}"), body).await.map(drop)
+    }
+
+    pub async fn plan(&self, question: &Question) -> Result<Preview> {
+        self.ask(Method::POST, "/v1/plan", Some(question)).await
+    }
+
+    pub async fn apply(&self, snapshot: &Digest, wish: &Apply) -> Result<Desired> {
+        self.ask(Method::POST, &format!("/v1/snapshots/{snapshot}/apply"), Some(wish)).await
+    }
+
+    pub async fn history(&self) -> Result<Vec<Line>> {
+        self.ask(Method::GET, "/v1/history", None::<&()>).await
+    }
+
+    /// Waits for git, which may take its time.
+    pub async fn sync(&self) -> Result<Synced> {
+        let looking = self.exchange(Method::POST, "/v1/source/sync", Bytes::new());
+        let Ok(bytes) = tokio::time::timeout(LOOK, looking).await else {
+            bail!("the head has not looked within {} s: `bramble status` says what it does", LOOK.as_secs());
+        };
+        let bytes = bytes?;
+        serde_json::from_slice(&bytes).context("the head's answer is malformed: is it of another version?")
+    }
+
+    pub async fn hold(&self) -> Result<()> {
+        self.ask(Method::POST, "/v1/source/hold", None::<&()>).await
+    }
+
+    pub async fn forget_host(&self) -> Result<()> {
+        self.ask(Method::POST, "/v1/source/forget-host", None::<&()>).await
+    }
+
+    pub async fn source_key(&self) -> Result<SourceKey> {
+        self.ask(Method::GET, "/v1/source/key", None::<&()>).await
+    }
+
+    pub async fn retry(&self, subject: &Subject) -> Result<()> {
+        self.ask(Method::POST, "/v1/retry", Some(subject)).await
+    }
+
+    pub async fn start_swarm(&self, without: &[Name]) -> Result<()> {
+        let body = serde_json::json!({ "without": without });
+        self.ask(Method::POST, "/v1/engines/swarm/start", Some(&body)).await
+    }
+
+    pub async fn give_up_swarm(&self, cluster: &str) -> Result<()> {
+        let body = serde_json::json!({ "cluster": cluster });
+        self.ask(Method::POST, "/v1/engines/swarm/give-up", Some(&body)).await
+    }
+
+    pub async fn power(&self, node: &Name, action: PowerAction) -> Result<Switched> {
         self.ask(Method::POST, &format!("/v1/nodes/{node}/power"), Some(&action)).await
     }
 
@@ -179,6 +266,16 @@ impl Client {
         self.ask(Method::GET, &format!("/v1/audit?last={last}"), None::<&()>).await
     }
 
+    /// Records that the head cannot read.
+    pub async fn unreadable(&self) -> Result<Vec<UnreadableRecord>> {
+        self.ask(Method::GET, "/v1/store/unreadable", None::<&()>).await
+    }
+
+    /// Has the head set them aside.
+    pub async fn repair(&self) -> Result<Repaired> {
+        self.ask(Method::POST, "/v1/store/repair", None::<&()>).await
+    }
+
     /// A backup of the head's state, as it is now.
     pub async fn backup(&self) -> Result<Bytes> {
         self.exchange(Method::POST, "/v1/backup", Bytes::new()).await
@@ -215,7 +312,7 @@ impl Client {
             Way::Socket(path) => {
                 let stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
                     std::io::ErrorKind::PermissionDenied => anyhow::anyhow!(
-                        "{}: only the user who started the head may use it; others `bramble login`",
+                        "{}: only root and the owner of its folder may use it; others `bramble login` (where an earlier head made the folder as root: `sudo chown -R \"$USER\"` it)",
                         path.display()
                     ),
                     _ => self.no_head().into(),
@@ -230,6 +327,11 @@ impl Client {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes> {
+        let body = Full::new(body).map_err(|never| match never {});
+        self.exchange_body(method, path, body.boxed()).await
+    }
+
+    async fn exchange_body(&self, method: Method, path: &str, body: BoxBody<Bytes, std::io::Error>) -> Result<Bytes> {
         let stream = self.connect().await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|_| self.no_head())?;
@@ -242,7 +344,7 @@ impl Client {
         if let Some(credentials) = self.credentials() {
             request = request.header("authorization", credentials);
         }
-        let request = request.body(Full::new(body)).context("cannot write the question")?;
+        let request = request.body(body).context("cannot write the question")?;
         let answer = sender.send_request(request).await.map_err(|_| self.no_head())?;
         let status = answer.status();
         let bytes = answer.into_body().collect().await.context("the head's answer broke off")?.to_bytes();

@@ -10,7 +10,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::client::{Client, Stream, problem};
+use crate::client::{Client, problem};
+use crate::heads::Stream;
 
 /// An errand that is being done.
 pub struct Hands {

@@ -13,20 +13,24 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-
-use crate::client::Stream;
 
 /// The name in every head's certificate: its CA is of one cluster, and signs no other head.
 const HEAD: &str = "head.bramble";
 const PORT: u16 = 7444;
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// Bytes to and from the head.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 /// A head elsewhere.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Known {
+pub struct KnownHead {
     /// `https://HOST:PORT`
     pub url: String,
     /// The head's CA, PEM.
@@ -57,7 +61,7 @@ fn path() -> Result<PathBuf> {
     Ok(base.join("bramble/heads.json"))
 }
 
-fn all() -> Result<BTreeMap<String, Known>> {
+fn all() -> Result<BTreeMap<String, KnownHead>> {
     let path = path()?;
     match std::fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
@@ -67,7 +71,7 @@ fn all() -> Result<BTreeMap<String, Known>> {
     }
 }
 
-fn write(all: &BTreeMap<String, Known>) -> Result<()> {
+fn write(all: &BTreeMap<String, KnownHead>) -> Result<()> {
     let path = path()?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -76,14 +80,14 @@ fn write(all: &BTreeMap<String, Known>) -> Result<()> {
     files::replace_secret(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }
 
-pub fn keep(known: Known) -> Result<()> {
+pub fn keep(known: KnownHead) -> Result<()> {
     let mut all = all()?;
     all.insert(known.url.clone(), known);
     write(&all)
 }
 
 /// Forgets a head; gives what was known.
-pub fn forget(url: &str) -> Result<Option<Known>> {
+pub fn forget(url: &str) -> Result<Option<KnownHead>> {
     let mut all = all()?;
     let known = all.remove(url);
     write(&all)?;
@@ -91,13 +95,13 @@ pub fn forget(url: &str) -> Result<Option<Known>> {
 }
 
 /// The head at this address.
-pub fn find(wish: &str) -> Result<Known> {
+pub fn find(wish: &str) -> Result<KnownHead> {
     let url = url(wish)?;
     all()?.remove(&url).with_context(|| format!("nobody is logged in at {url}: `bramble login {url}`"))
 }
 
 /// The head that a login is for, where there is one only.
-pub fn only() -> Result<Option<Known>> {
+pub fn only() -> Result<Option<KnownHead>> {
     let mut all = all()?;
     match all.len() {
         1 => Ok(all.pop_first().map(|(_, known)| known)),
@@ -116,7 +120,7 @@ pub fn fingerprint(ca: &str) -> Result<String> {
 }
 
 /// Connects, and trusts the kept CA only.
-pub async fn connect(known: &Known) -> Result<Box<dyn Stream>> {
+pub async fn connect(known: &KnownHead) -> Result<Box<dyn Stream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(known.ca.as_bytes()).context("the kept CA is malformed")?)?;
     let tls = builder()?.with_root_certificates(roots).with_no_client_auth();

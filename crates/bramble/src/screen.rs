@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, stderr, stdout};
 use std::time::Duration;
 
+use bramble_head::backup::Unusable;
 use bramble_model::api::{NodeStatus, Status};
 use bramble_model::names::Name;
 use bramble_model::repository::Problems;
@@ -44,8 +45,9 @@ pub fn error(error: &anyhow::Error, json: bool) {
 fn help(error: &anyhow::Error) -> Option<String> {
     let image = error.downcast_ref::<bramble_image::Error>().and_then(bramble_image::Error::help);
     let head = || error.downcast_ref::<bramble_head::Error>().and_then(bramble_head::Error::help).map(str::to_owned);
+    let restored = || error.downcast_ref::<Unusable>().and_then(Unusable::help).map(str::to_owned);
     let lab = || error.downcast_ref::<bramble_lab::Error>().and_then(bramble_lab::Error::help).map(str::to_owned);
-    image.or_else(head).or_else(lab)
+    image.or_else(head).or_else(restored).or_else(lab)
 }
 
 pub fn warnings(warnings: &Problems) {

@@ -3,8 +3,10 @@
 //! The driver keeps no state: it asks the daemon what is, and each action can be repeated.
 
 mod compose;
+mod parts;
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,9 +16,10 @@ use bollard::query_parameters::{
     ListServicesOptionsBuilder, ListTasksOptions, UpdateNodeOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
-use bramble_model::agent::{Answer, EngineState, Member, Observed, Replica, Service, Work};
+use bramble_model::agent::Answer;
+use bramble_model::agent::swarm::{Member, Observed, Replica, Reply, Service, Work};
+use bramble_model::engine::{EngineKind, EnginePart, EngineState};
 use bramble_model::names::Name;
-use bramble_model::repository::EnginePart;
 use bramble_system::Command;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -24,7 +27,9 @@ use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use crate::Error;
+pub(crate) use parts::PARTS;
+
+use crate::{Engine, Error};
 
 const SOCKET: &str = "/run/docker.sock";
 /// The node's certificate in its Swarm. It has the cluster's id, which the API tells to managers only.
@@ -43,51 +48,118 @@ const GENERATION: &str = "bramble.generation";
 #[derive(Clone)]
 pub struct Swarm {
     docker: Docker,
+    socket: PathBuf,
+    certificate: PathBuf,
 }
 
-impl Swarm {
-    /// A driver for the node's daemon, once that answers.
-    pub async fn connect() -> Option<Self> {
-        // The library wants the socket to be there.
-        let docker = Docker::connect_with_unix(SOCKET, CALL, API_DEFAULT_VERSION).ok()?;
-        docker.ping().await.ok()?;
-        Some(Swarm { docker })
+impl Engine for Swarm {
+    const KIND: EngineKind = EngineKind::Swarm;
+    const DAEMON: &'static str = "dockerd";
+    type Work = Work;
+
+    async fn connect() -> Option<Self> {
+        Self::at(Path::new(SOCKET), Path::new(CERTIFICATE)).await
     }
 
-    /// The node's place in a Swarm, as its own daemon sees it: asked often, so asked cheaply. Docker's
-    /// `/info` would start runc and docker-init each time to learn their versions.
-    pub async fn state(&self) -> EngineState {
+    async fn prepare(&self, containers: &Path) -> Result<(), Error> {
+        // Where the image brings none there is no folder.
+        let mut archives: Vec<PathBuf> =
+            std::fs::read_dir(containers).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        archives.sort();
+        for archive in archives {
+            let failed = |error| Error::Container { archive: archive.clone(), source: Box::new(error) };
+            self.load(&archive).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Docker's `/info` would start runc and docker-init each time to learn their versions: a ping says it, too.
+    async fn state(&self) -> EngineState {
         let starting = |waiting_for: &str| EngineState::Starting { waiting_for: waiting_for.to_owned() };
-        let Ok(membership) = ping().await else { return starting("dockerd to answer") };
+        let Ok(membership) = ping(&self.socket).await else { return starting("dockerd to answer") };
         let (active, manager) = match membership.as_str() {
             "active/manager" => (true, true),
             "active/worker" => (true, false),
+            "inactive" => return EngineState::Alone,
             "pending" => return starting("the Swarm to let it join"),
             "locked" => return starting("its Swarm to be unlocked"),
             "error" => (false, false),
-            _ => return EngineState::Alone,
+            // It may be a member; nobody may take it for one that belongs to none.
+            other => return starting(&format!("dockerd to say whether it belongs to a Swarm: it says {other:?}")),
         };
-        let certificate = tokio::fs::read(CERTIFICATE).await.ok();
-        match certificate.as_deref().and_then(Certificate::read) {
-            Some(Certificate { cluster, node_id, manager: was_manager }) => {
+        let certificate = match tokio::fs::read(&self.certificate).await {
+            Ok(pem) => Some(pem),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return starting(&format!("its certificate, which cannot be read: {error}")),
+        };
+        match certificate.as_deref().map(Certificate::read) {
+            Some(Some(Certificate { cluster, node_id, manager: was_manager })) => {
                 // A manager without a quorum says "error"; its certificate still says what it is.
-                EngineState::Member {
+                return EngineState::Member {
                     cluster,
                     node_id,
                     manager: manager || (!active && was_manager),
                     reachable: active,
-                }
+                };
             }
-            None if active => starting("its certificate"),
-            None => EngineState::Alone,
+            _ if active => return starting("its certificate"),
+            // Whoever has one belonged to a Swarm, which it cannot name any more.
+            Some(None) => {
+                return starting(
+                    "its certificate, which is damaged: `docker swarm leave --force` on the node, or boot it anew",
+                );
+            }
+            None => {}
+        }
+        // A manager's log is the Swarm: whoever has it belongs to one, though it cannot say to which.
+        match tokio::fs::try_exists(self.log()).await {
+            Ok(false) => EngineState::Alone,
+            Ok(true) => starting("its certificate, which is missing beside a Swarm's log"),
+            Err(error) => starting(&format!("its Swarm's log, which cannot be read: {error}")),
         }
     }
 
-    /// Loads OCI archives that came with the image. Loading one again changes nothing.
-    ///
-    /// # Errors
-    /// The first that does not load.
-    pub async fn load(&self, archive: &Path) -> Result<(), Error> {
+    async fn generation(&self, workload: &Name) -> Result<Option<String>, Error> {
+        let services = self.docker.list_services(None::<bollard::query_parameters::ListServicesOptions>).await;
+        let services = services.map_err(docker("cannot list services"))?;
+        let labels = services.into_iter().filter_map(|service| service.spec?.labels);
+        let own = labels.filter(|labels| labels.get(WORKLOAD).is_some_and(|own| own == workload.as_str()));
+        let mut generations: Vec<Option<String>> = own.map(|mut labels| labels.remove(GENERATION)).collect();
+        generations.sort_unstable();
+        generations.dedup();
+        Ok(if generations.len() == 1 { generations.remove(0) } else { None })
+    }
+
+    async fn work(&self, work: Work) -> Answer {
+        let done = match work {
+            Work::Initialise { address, leaves } => return self.initialise(address, leaves.as_deref()).await,
+            Work::JoinTokens => return self.join_tokens().await.unwrap_or_else(failed),
+            Work::Join { cluster, manager, token, address, leaves, .. } => {
+                return self.join(&cluster, leaves.as_deref(), manager, token, address).await;
+            }
+            Work::Observe => {
+                return self.observe().await.map_or_else(failed, |view| Answer::Swarm(Reply::Observed(view)));
+            }
+            Work::Forget { node_id } => self.forget(&node_id).await,
+            Work::SetPart { node_id, part } => self.set_part(&node_id, part).await,
+            Work::Deploy { name, generation, file } => self.deploy(&name, &generation, &file).await,
+            Work::Remove { name } => self.remove(&name).await,
+            Work::Unknown => return Answer::CannotDo,
+        };
+        done.map_or_else(failed, |()| Answer::Done)
+    }
+}
+
+impl Swarm {
+    async fn at(socket: &Path, certificate: &Path) -> Option<Self> {
+        // The library wants the socket to be there.
+        let docker = Docker::connect_with_unix(socket.to_str()?, CALL, API_DEFAULT_VERSION).ok()?;
+        docker.ping().await.ok()?;
+        Some(Swarm { docker, socket: socket.to_owned(), certificate: certificate.to_owned() })
+    }
+
+    /// Loads one OCI archive.
+    async fn load(&self, archive: &Path) -> Result<(), Error> {
         let doing = || format!("cannot read {}", archive.display());
         let bytes = tokio::fs::read(archive).await.map_err(|source| Error::File { doing: doing(), source })?;
         let mut answers =
@@ -98,25 +170,21 @@ impl Swarm {
         Ok(())
     }
 
-    /// Does what the head asks.
-    pub async fn work(&self, work: Work) -> Answer {
-        let done = match work {
-            Work::Initialise { address } => self.initialise(address).await,
-            Work::JoinTokens => return self.join_tokens().await.unwrap_or_else(failed),
-            Work::Join { cluster, manager, token, address, .. } => self.join(&cluster, manager, token, address).await,
-            Work::Observe => return self.observe().await.map_or_else(failed, Answer::Observed),
-            Work::Forget { node_id } => self.forget(&node_id).await,
-            Work::SetPart { node_id, part } => self.set_part(&node_id, part).await,
-            Work::Deploy { name, generation, file } => self.deploy(&name, &generation, &file).await,
-            Work::Remove { name } => self.remove(&name).await,
+    async fn initialise(&self, address: String, leaves: Option<&str>) -> Answer {
+        let saw = self.state().await;
+        let made_free = match membership(&saw, leaves) {
+            Membership::Free => self.end_failed_try().await,
+            Membership::Leaves => self.leave().await,
+            Membership::Stays(why) => return Answer::Refused { why },
         };
-        done.map_or_else(failed, |()| Answer::Done)
+        let result = match made_free {
+            Ok(()) => self.start(address).await,
+            Err(error) => Err(error),
+        };
+        result.map_or_else(failed, |()| Answer::Done)
     }
 
-    async fn initialise(&self, address: String) -> Result<(), Error> {
-        if !matches!(self.state().await, EngineState::Alone) {
-            self.leave().await?;
-        }
+    async fn start(&self, address: String) -> Result<(), Error> {
         let request = SwarmInitRequest {
             listen_addr: Some(format!("0.0.0.0:{MANAGER_PORT}")),
             advertise_addr: Some(address),
@@ -130,24 +198,58 @@ impl Swarm {
         self.docker.leave_swarm(Some(force)).await.map_err(docker("cannot leave the old Swarm"))
     }
 
+    /// Ends what is left of a try to join that failed after its call had run out of time: the daemon keeps it, says
+    /// "error", never tries again, and refuses every other one (moby's `daemon/cluster`, `Join` and `handleNodeExit`).
+    /// Only for a node that is [`EngineState::Alone`]: it has neither a certificate nor a log.
+    async fn end_failed_try(&self) -> Result<(), Error> {
+        // Where a ping fails, the next call says so.
+        if ping(&self.socket).await.is_ok_and(|membership| membership == "error") {
+            self.leave().await?;
+        }
+        Ok(())
+    }
+
+    /// The Raft log of a manager, beside the folder of its certificate.
+    fn log(&self) -> PathBuf {
+        let swarm = self.certificate.parent().and_then(Path::parent);
+        swarm.unwrap_or(Path::new("/")).join("raft")
+    }
+
     async fn join_tokens(&self) -> Result<Answer, Error> {
         let swarm = self.docker.inspect_swarm().await.map_err(docker("cannot read the Swarm"))?;
         let tokens = swarm.join_tokens.ok_or(Error::Incomplete("join tokens"))?;
         let info = self.docker.info().await.map_err(docker("cannot read the node"))?;
         let address = info.swarm.and_then(|swarm| swarm.node_addr).ok_or(Error::Incomplete("its address"))?;
-        Ok(Answer::JoinTokens {
+        Ok(Answer::Swarm(Reply::JoinTokens {
             manager: tokens.manager.ok_or(Error::Incomplete("a manager token"))?,
             worker: tokens.worker.ok_or(Error::Incomplete("a worker token"))?,
             address: format!("{address}:{MANAGER_PORT}"),
-        })
+        }))
     }
 
-    async fn join(&self, wanted: &str, manager: String, token: String, address: String) -> Result<(), Error> {
-        match self.state().await {
-            EngineState::Alone => {}
-            EngineState::Member { cluster, .. } if cluster == wanted => return Ok(()),
-            _ => self.leave().await?,
-        }
+    async fn join(
+        &self,
+        wanted: &str,
+        leaves: Option<&str>,
+        manager: String,
+        token: String,
+        address: String,
+    ) -> Answer {
+        let saw = self.state().await;
+        let made_free = match membership(&saw, leaves) {
+            _ if matches!(&saw, EngineState::Member { cluster, .. } if cluster == wanted) => return Answer::Done,
+            Membership::Free => self.end_failed_try().await,
+            Membership::Leaves => self.leave().await,
+            Membership::Stays(why) => return Answer::Refused { why },
+        };
+        let result = match made_free {
+            Ok(()) => self.enter(manager, token, address).await,
+            Err(error) => Err(error),
+        };
+        result.map_or_else(failed, |()| Answer::Done)
+    }
+
+    async fn enter(&self, manager: String, token: String, address: String) -> Result<(), Error> {
         let request = SwarmJoinRequest {
             listen_addr: Some(format!("0.0.0.0:{MANAGER_PORT}")),
             advertise_addr: Some(address),
@@ -258,6 +360,34 @@ impl Swarm {
     }
 }
 
+/// What a node that shall begin in a Swarm does with the one that it may have.
+#[derive(Debug, PartialEq, Eq)]
+enum Membership {
+    /// It has none.
+    Free,
+    /// It has the one that was named.
+    Leaves,
+    /// It has, or may have, one that nobody named: why it stays.
+    Stays(String),
+}
+
+/// A Swarm's state lies with its managers, and leaving by force throws it away: so a node leaves only what is
+/// named, and nothing while it cannot tell what it has.
+fn membership(saw: &EngineState, leaves: Option<&str>) -> Membership {
+    match saw {
+        EngineState::Alone => Membership::Free,
+        EngineState::Member { cluster, .. } if leaves == Some(cluster) => Membership::Leaves,
+        EngineState::Member { cluster, .. } => Membership::Stays(match leaves {
+            Some(named) => format!("it belongs to Swarm {cluster}, and was told to leave {named}"),
+            None => format!("it belongs to Swarm {cluster}, which nobody told it to leave"),
+        }),
+        EngineState::Starting { waiting_for } => {
+            Membership::Stays(format!("it may belong to a Swarm: its Docker waits for {waiting_for}"))
+        }
+        EngineState::None => Membership::Stays("its role has no part in the Swarm".into()),
+    }
+}
+
 async fn run(command: Command, doing: String) -> Result<(), Error> {
     let result = tokio::task::spawn_blocking(move || command.run()).await.expect("running a command does not panic");
     result.map(drop).map_err(|source| Error::Program { doing, source })
@@ -273,8 +403,8 @@ fn failed(error: Error) -> Answer {
 
 /// What the daemon says of its membership when it is pinged: the header `Swarm` of `GET /_ping`
 /// (Docker Engine API 1.42 and later), which the client library does not hand out.
-async fn ping() -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
-    let stream = UnixStream::connect(SOCKET).await?;
+async fn ping(socket: &Path) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+    let stream = UnixStream::connect(socket).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let request = hyper::Request::get("/_ping").header("host", "docker").body(Empty::<Bytes>::new())?;
@@ -305,3 +435,6 @@ impl Certificate {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,37 +6,37 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bramble_model::names::Digest;
 use bramble_model::repository::Backup;
 use bramble_model::timeline::Millis;
-use bramble_plan::backups::expired;
+use bramble_plan::swarm::Memory;
+use bramble_store::Store;
 use bramble_system::{files, now};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tokio_util::sync::CancellationToken;
 
-use crate::api::{Refusal, refuse};
-use crate::{Error, Head};
+use crate::error::Error;
+use crate::membership::{self, Engines};
+use crate::refusal::{Refusal, failed};
+use crate::snapshots::Snapshots;
+use crate::store::STORE;
+use crate::timeline::Timeline;
 
 /// Counts up when the form of a backup changes.
 const FORM: u32 = 1;
 /// The first entry: what the others are.
 const CONTENTS: &str = "bramble-backup.json";
-const STORE: &str = "head.redb";
 const KEYS: &str = "keys";
 /// What a file of a backup's folder ends with.
 const ENDING: &str = ".bramble-backup";
-/// How often the timer looks.
-const LOOK: Duration = Duration::from_secs(60);
 /// The longest file of a backup: a store of a thousand nodes has a hundredth of it.
 const LONGEST: u64 = 1 << 30;
 
@@ -59,8 +59,20 @@ pub enum Unusable {
     File { path: PathBuf, source: io::Error },
     #[error("{} is no backup of bramble's head: {reason}", path.display())]
     Malformed { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Store(#[from] bramble_store::Error),
     #[error("{} is there already, and a head's state is not written over", .0.display())]
     Occupied(PathBuf),
+}
+
+impl Unusable {
+    /// What the person can do about it.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Unusable::Store(error) => error.help(),
+            _ => None,
+        }
+    }
 }
 
 /// The keys in the state folder, by their names in a backup.
@@ -82,24 +94,37 @@ fn append(archive: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> i
     archive.append_data(&mut header, name, bytes)
 }
 
-impl Head {
+/// The part of the head that makes backups.
+pub(crate) struct Backups {
+    /// Where the store and the keys are.
+    state: PathBuf,
+    store: Store,
+    snapshots: Arc<Snapshots>,
+    timeline: Arc<Timeline>,
+}
+
+impl Backups {
+    pub(crate) fn new(state: PathBuf, store: Store, snapshots: Arc<Snapshots>, timeline: Arc<Timeline>) -> Self {
+        Backups { state, store, snapshots, timeline }
+    }
+
     /// Writes a backup of this moment.
     ///
     /// # Errors
     /// When something cannot be read, or the output not be written.
-    pub(crate) fn back_up(&self, output: impl Write) -> Result<(), Error> {
+    fn write(&self, output: impl Write) -> Result<(), Error> {
         let failed = |doing: &'static str| {
             let path = self.state.clone();
             move |source: io::Error| Error::File { doing, path, source }
         };
         let mut contents = Contents {
             form: FORM,
-            cluster: self.cluster().name.to_string(),
+            cluster: self.snapshots.cluster().name.to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
             at: now(),
             files: Vec::new(),
         };
-        let mut whole = vec![(STORE.to_owned(), self.store.copy()?)];
+        let mut whole = vec![(STORE.to_owned(), self.store.blocking().copy()?)];
         for (name, path) in keys(&self.state).map_err(failed("cannot list the keys"))? {
             whole.push((name, fs::read(&path).map_err(failed("cannot read a key for the backup"))?));
         }
@@ -116,26 +141,30 @@ impl Head {
         write().map_err(failed("cannot write the backup"))
     }
 
-    /// Makes a backup in this folder, and removes those that have had their time.
-    fn back_up_to(&self, plan: &Backup) -> Result<(), Error> {
+    /// Makes a backup in this folder.
+    pub(crate) fn make(&self, plan: &Backup) -> Result<(), Error> {
         let failed = |source| Error::File { doing: "cannot write a backup to", path: plan.folder.clone(), source };
         fs::create_dir_all(&plan.folder).map_err(failed)?;
         let mut bytes = Vec::new();
-        self.back_up(&mut bytes)?;
-        let name = format!("{}-{}{ENDING}", self.cluster().name, now() / 1000);
+        self.write(&mut bytes)?;
+        let name = format!("{}-{}{ENDING}", self.snapshots.cluster().name, now() / 1000);
         files::replace_secret(&plan.folder.join(name), &bytes).map_err(failed)?;
-        let made = self.backups_in(plan).map_err(failed)?;
-        let times: Vec<Millis> = made.iter().map(|(at, _)| *at).collect();
-        let gone = expired(&times, now(), plan.keep, plan.days);
-        for (_, path) in made.iter().filter(|(at, _)| gone.contains(at)) {
+        self.timeline.note("a backup was made");
+        Ok(())
+    }
+
+    /// Removes those that were made at these times.
+    pub(crate) fn remove(&self, plan: &Backup, gone: &[Millis]) -> Result<(), Error> {
+        let failed = |source| Error::File { doing: "cannot remove a backup in", path: plan.folder.clone(), source };
+        for (_, path) in self.list(plan).map_err(failed)?.iter().filter(|(at, _)| gone.contains(at)) {
             fs::remove_file(path).map_err(failed)?;
         }
         Ok(())
     }
 
     /// This cluster's backups in a folder, and when they were made.
-    fn backups_in(&self, plan: &Backup) -> io::Result<Vec<(Millis, PathBuf)>> {
-        let start = format!("{}-", self.cluster().name);
+    pub(crate) fn list(&self, plan: &Backup) -> io::Result<Vec<(Millis, PathBuf)>> {
+        let start = format!("{}-", self.snapshots.cluster().name);
         let entries = match fs::read_dir(&plan.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
@@ -149,56 +178,25 @@ impl Head {
     }
 }
 
-/// Makes backups by the repository's plan, until cancelled.
-pub(crate) async fn keep(head: Arc<Head>, stop: CancellationToken) {
-    let mut failed = false;
-    while !stop.is_cancelled() {
-        let looking = Arc::clone(&head);
-        let result = tokio::task::spawn_blocking(move || {
-            let Some(plan) = looking.cluster().backup.clone() else { return Ok(false) };
-            let last = looking.backups_in(&plan).unwrap_or_default().into_iter().map(|(at, _)| at).max().unwrap_or(0);
-            if last + Millis::from(plan.every_hours) * 3600 * 1000 > now() {
-                return Ok(false);
-            }
-            looking.back_up_to(&plan).map(|()| true)
-        });
-        match result.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
-            Ok(true) => {
-                failed = false;
-                head.timeline.note("a backup was made");
-            }
-            Ok(false) => {}
-            Err(error) => {
-                // Said once, and tried again and again.
-                if !std::mem::replace(&mut failed, true) {
-                    head.timeline.note(&format!("no backup could be made: {}", bramble_system::sentence(&error)));
-                }
-            }
-        }
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(LOOK) => {}
-        }
-    }
-}
-
 /// `POST /v1/backup`: a backup of this moment. It holds the cluster's keys.
-pub(crate) async fn make(State(head): State<Arc<Head>>) -> Result<Response, Refusal> {
+pub(crate) async fn make(State(backups): State<Arc<Backups>>) -> Result<Response, Refusal> {
     let made = tokio::task::spawn_blocking(move || {
         let mut bytes = Vec::new();
-        head.back_up(&mut bytes).map(|()| bytes)
+        backups.write(&mut bytes).map(|()| bytes)
     });
     match made.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
         Ok(bytes) => Ok(([(header::CONTENT_TYPE, "application/gzip")], Body::from(bytes)).into_response()),
-        Err(error) => Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, bramble_system::sentence(&error), None)),
+        Err(error) => Err(failed(error)),
     }
 }
 
-/// Puts a backup into an empty state folder: all of it, or nothing.
+/// Puts a backup into an empty state folder: all of it, or nothing. Its store begins a new life, so that what the
+/// old head told after the backup is known to be another's.
 ///
 /// # Errors
-/// When the backup is damaged, or the folder has a head's state; nothing has been written then.
-pub fn restore(backup: &Path, state: &Path) -> Result<Contents, Unusable> {
+/// When the backup is damaged, is of a newer bramble, or the folder has a head's state; then there is none in it
+/// that a head could start with.
+pub fn restore(backup: &Path, state: &Path, now: Millis) -> Result<Contents, Unusable> {
     let malformed = |reason: String| Unusable::Malformed { path: backup.to_owned(), reason };
     let file = |path: &Path| {
         let path = path.to_owned();
@@ -246,11 +244,99 @@ pub fn restore(backup: &Path, state: &Path) -> Result<Contents, Unusable> {
             return Err(malformed(format!("`{name}` is damaged")));
         }
     }
-    // The store last: a folder with a store has everything else.
+    fs::create_dir_all(state).map_err(file(state))?;
+    let beside = state.join("restoring.redb");
+    let placed = place(rest, state, &beside, now);
+    if placed.is_err() {
+        // What went wrong first is what the person hears.
+        let _ = fs::remove_file(&beside);
+    }
+    placed.map(|()| contents)
+}
+
+/// The store is opened beside its place, and takes it last: a folder with a store has everything else.
+fn place(entries: &[(String, Vec<u8>)], state: &Path, beside: &Path, now: Millis) -> Result<(), Unusable> {
+    let file = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Unusable::File { path, source }
+    };
+    let (stores, keys): (Vec<_>, Vec<_>) = entries.iter().partition(|(name, _)| name == STORE);
+    for (_, bytes) in stores {
+        files::replace_secret(beside, bytes).map_err(file(beside))?;
+        let store = bramble_store::Blocking::open(beside, now)?;
+        store.begin_new_life(now)?;
+        // What came after the backup is not in it: a Swarm may have been begun since.
+        store.update::<Engines, ()>(&membership::SWARM.to_owned(), |kept| {
+            if let Some(record) = kept.as_mut().filter(|record| !matches!(record.memory, Memory::Swarm { .. })) {
+                record.memory = Memory::Lost;
+            }
+        })?;
+        if let Some(trouble) = store.trouble() {
+            return Err(bramble_store::Error::NotLasting(trouble).into());
+        }
+    }
     fs::create_dir_all(state.join(KEYS)).map_err(file(&state.join(KEYS)))?;
-    for (name, bytes) in rest.iter().rev() {
+    for (name, bytes) in keys {
         let path = state.join(name);
         files::replace_secret(&path, bytes).map_err(file(&path))?;
     }
-    Ok(contents)
+    let store = state.join(STORE);
+    match fs::exists(beside).map_err(file(beside))? {
+        true => files::publish(beside, &store).map_err(file(&store)),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bramble_store::{Blocking, Fence};
+
+    use super::*;
+
+    fn backup(folder: &Path, store: &[u8]) -> PathBuf {
+        let contents = Contents {
+            form: FORM,
+            cluster: "c".into(),
+            version: "0".into(),
+            at: 1,
+            files: [(STORE, store), ("keys/ca.key", b"secret")]
+                .map(|(name, bytes)| (name.to_owned(), Digest(Sha256::digest(bytes).into())))
+                .into(),
+        };
+        let path = folder.join("c.bramble-backup");
+        let mut archive = tar::Builder::new(GzEncoder::new(File::create(&path).expect("made"), Compression::fast()));
+        append(&mut archive, CONTENTS, &serde_json::to_vec(&contents).expect("JSON")).expect("written");
+        append(&mut archive, STORE, store).expect("written");
+        append(&mut archive, "keys/ca.key", b"secret").expect("written");
+        archive.into_inner().and_then(GzEncoder::finish).expect("written");
+        path
+    }
+
+    #[test]
+    fn a_restored_store_begins_a_new_life_whatever_the_clock_says() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let old = Blocking::open(&folder.path().join("old"), 5000).expect("opens");
+        let told = old.lead("swarm").expect("a lead");
+        let path = backup(folder.path(), &old.copy().expect("copied"));
+        for (now, life) in [(9000, 9000), (7, 5001)] {
+            let state = folder.path().join(now.to_string());
+            restore(&path, &state, now).expect("restored");
+            let store = Blocking::open(&state.join(STORE), 1).expect("opens");
+            let fence = store.lead("swarm").expect("a lead");
+            assert_eq!(fence, Fence { life, number: 2 });
+            assert!(fence > told);
+            assert_eq!(fs::read(state.join("keys/ca.key")).expect("there"), b"secret");
+            assert!(!state.join("restoring.redb").exists());
+        }
+    }
+
+    #[test]
+    fn a_store_that_does_not_open_is_not_put_into_place() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = backup(folder.path(), b"no store at all");
+        let state = folder.path().join("state");
+        assert!(matches!(restore(&path, &state, 1), Err(Unusable::Store(_))));
+        assert!(!state.join(STORE).exists() && !state.join("restoring.redb").exists());
+        assert!(!state.join("keys/ca.key").exists());
+    }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use bramble_model::agent::SignedTime;
+use bramble_model::agent::{SignedLife, SignedTime};
 use bramble_model::names::{Digest, Name};
 use bramble_system::files;
 use rcgen::{
@@ -19,7 +19,7 @@ use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest as _, Sha256};
 use time::{Duration, OffsetDateTime};
 
-use crate::Error;
+use crate::error::Error;
 
 /// The name in the head's certificate.
 const HEAD: &str = "head.bramble";
@@ -56,6 +56,37 @@ fn failed(error: impl std::fmt::Display) -> Error {
     Error::Certificates(error.to_string())
 }
 
+/// Lies beside a CA that was made and has not had a store yet: only the first store can know that there has never
+/// been an engine's cluster.
+const UNUSED: &str = "unused";
+
+/// Whether a store that is made now is the first with the CA in this folder.
+pub(crate) fn first_store(folder: &Path) -> Result<bool, Error> {
+    let path = folder.join(UNUSED);
+    path.try_exists().map_err(|source| Error::File { doing: "cannot look for", path, source })
+}
+
+/// Whether there is a CA in this folder.
+pub(crate) fn is_there(folder: &Path) -> Result<bool, Error> {
+    let path = folder.join("ca.pem");
+    path.try_exists().map_err(|source| Error::File { doing: "cannot look for", path, source })
+}
+
+/// Whether a head has served with the CA in this folder, and so has written to its store.
+pub(crate) fn has_had_a_store(folder: &Path) -> Result<bool, Error> {
+    Ok(is_there(folder)? && !first_store(folder)?)
+}
+
+/// There is a store with the CA in this folder from now on.
+pub(crate) fn has_store(folder: &Path) -> Result<(), Error> {
+    let path = folder.join(UNUSED);
+    fs::remove_file(&path).and_then(|()| files::sync_folder(&path)).map_err(|source| Error::File {
+        doing: "cannot remove",
+        path,
+        source,
+    })
+}
+
 impl Authority {
     /// Loads the CA from `folder`, or makes it there.
     ///
@@ -68,7 +99,7 @@ impl Authority {
             move |source| Error::File { doing, path, source }
         };
         if !certificate_path.exists() {
-            fs::create_dir_all(folder).map_err(file("cannot make the key folder", folder))?;
+            files::make_folder(folder).map_err(file("cannot make the key folder", folder))?;
             let key = KeyPair::generate().map_err(failed)?;
             let mut params = CertificateParams::default();
             params.distinguished_name.push(DnType::CommonName, "bramble head");
@@ -80,6 +111,8 @@ impl Authority {
             // The key first: a CA certificate that exists has its key beside it.
             files::replace_secret(&key_path, key.serialize_pem().as_bytes())
                 .map_err(file("cannot write the CA's key", &key_path))?;
+            files::replace(&folder.join(UNUSED), b"no head has had a store with this CA yet\n")
+                .map_err(file("cannot write to", folder))?;
             files::replace(&certificate_path, certificate.pem().as_bytes())
                 .map_err(file("cannot write the CA", &certificate_path))?;
         }
@@ -134,6 +167,12 @@ impl Authority {
     pub(crate) fn sign_time(&self, challenge: &str, at: u64) -> Result<String, Error> {
         let signed = self.inner.issuer.key().sign(SignedTime::message(challenge, at).as_bytes()).map_err(failed)?;
         Ok(signed.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Signs the life of the head's store, for agents.
+    pub(crate) fn sign_life(&self, life: u64) -> Result<SignedLife, Error> {
+        let signed = self.inner.issuer.key().sign(SignedLife::message(life).as_bytes()).map_err(failed)?;
+        Ok(SignedLife { life, signature: signed.iter().map(|byte| format!("{byte:02x}")).collect() })
     }
 
     /// TLS for people and programs, who say who they are in HTTP.

@@ -1,9 +1,13 @@
-//! How many connections are held, in all and from one address: what one machine opens and leaves must not
-//! keep out the others.
+//! Connections that are accepted: each ends alone. And how many are held, in all and from one address: what one machine
+//! opens and leaves must not keep out the others.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
 
 /// Connections that a listener holds.
 pub(crate) struct Gate {
@@ -55,6 +59,39 @@ impl Drop for Pass {
             if *own == 0 {
                 held.by_address.remove(&self.from);
             }
+        }
+    }
+}
+
+/// Accepts for ever, and has each connection handled beside the others; a panic of one is logged.
+pub(crate) async fn accept<S, A, W>(
+    accepting: impl Fn() -> A,
+    handle: impl Fn(S) -> Option<W>,
+) -> std::convert::Infallible
+where
+    A: Future<Output = io::Result<S>>,
+    W: Future<Output = ()> + Send + 'static,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                // It ends that connection, and no other: whoever asked may ask again.
+                if let Err(error) = ended && error.is_panic() {
+                    tracing::error!(%error, "a connection ended by an error of bramble's own");
+                }
+                continue;
+            }
+            accepted = accepting() => accepted,
+        };
+        match accepted {
+            Ok(stream) => {
+                if let Some(work) = handle(stream) {
+                    connections.spawn(work);
+                }
+            }
+            // Out of file descriptors, say: the next one may work.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
 }

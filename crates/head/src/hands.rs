@@ -9,17 +9,17 @@ use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::{IntoResponse, Response};
 use bramble_model::api::Role;
-use bramble_model::hands::{End, Errand, FromProcess, Request, Start, ToProcess, Told};
+use bramble_model::hands::{End, Errand, FromProcess, Request, Start, ToProcess, Told, WINDOW};
 use bramble_model::names::Name;
 use bramble_model::node_set;
-use bramble_model::timeline::What;
-use bramble_system::now;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::timeout;
 
-use crate::Head;
-use crate::access::{Actor, Who, same_origin};
-use crate::api::refuse;
+use crate::access::{Access, Actor, Who, same_origin};
+use crate::agents::Agents;
+use crate::refusal::refuse;
+use crate::snapshots::Snapshots;
 
 /// How long the first message may take.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -27,6 +27,9 @@ const SILENCE: Duration = Duration::from_secs(20);
 const LONGEST: usize = 256 << 10;
 /// Messages of all nodes that wait for the person's connection.
 const QUEUE: usize = 64;
+/// What a process may have been told and its agent has not taken. The window for input is full before, unless someone
+/// types letter by letter to a node that is stuck.
+const ORDERS: usize = 4096;
 
 /// Where a place's file goes: into a folder by its name, else to the path itself, in one step.
 const PLACE: &str = r#"if [ -d "$1" ]; then exec tar -x -f - -C "$1" --no-same-owner; fi
@@ -69,7 +72,9 @@ fn start(errand: &Errand) -> Start {
 
 /// `GET /v1/hands`
 pub(crate) async fn upgrade(
-    State(head): State<Arc<Head>>,
+    State(access): State<Arc<Access>>,
+    State(agents): State<Arc<Agents>>,
+    State(snapshots): State<Arc<Snapshots>>,
     Extension(Who(who)): Extension<Who>,
     headers: axum::http::HeaderMap,
     socket: WebSocketUpgrade,
@@ -79,7 +84,7 @@ pub(crate) async fn upgrade(
     if actor.role < Role::Operator {
         let refused = refuse(StatusCode::FORBIDDEN, "a viewer may look, and not touch", None);
         // What a viewer tries is kept, too.
-        let _ = head.audit(&actor, "GET /v1/hands", "refused");
+        let _ = access.audit(&actor, "GET /v1/hands", "refused");
         return refused.into_response();
     }
     // A browser sends the session's cookie along for any site's WebSocket.
@@ -88,7 +93,7 @@ pub(crate) async fn upgrade(
     }
     socket.max_message_size(LONGEST).on_upgrade(move |socket| async move {
         let mut socket = socket;
-        if let Err(error) = serve(&head, &actor, &mut socket).await {
+        if let Err(error) = serve(&access, &agents, &snapshots, &actor, &mut socket).await {
             tracing::debug!(%error, who = actor.name, "remote hands ended");
         }
     })
@@ -101,12 +106,56 @@ async fn tell(socket: &mut WebSocket, told: &Told) -> Result<(), axum::Error> {
 
 /// A process of the errand that runs.
 struct Running {
-    number: u64,
+    /// What it is told. Dropped, it is stopped.
+    orders: mpsc::Sender<ToProcess>,
     /// Bytes of input that it has taken.
     taken: u64,
 }
 
-async fn serve(head: &Arc<Head>, actor: &Actor, socket: &mut WebSocket) -> Result<(), axum::Error> {
+fn lost(reason: &str) -> End {
+    End::Failed { reason: reason.to_owned() }
+}
+
+/// Carries what a node's process says, and what it is told, until it ends: a node that is stuck holds up this and no
+/// other node.
+pub(crate) async fn carry(
+    agents: Arc<Agents>,
+    node: Name,
+    number: u64,
+    mut told: mpsc::Receiver<FromProcess>,
+    mut orders: mpsc::Receiver<ToProcess>,
+    say: mpsc::Sender<(Name, FromProcess)>,
+) {
+    loop {
+        tokio::select! {
+            message = told.recv() => {
+                let message = message.unwrap_or_else(|| FromProcess::Ended { end: lost("its connection was lost") });
+                let last = matches!(message, FromProcess::Ended { .. });
+                let heard = say.send((node.clone(), message)).await.is_ok();
+                if last {
+                    return;
+                }
+                if !heard {
+                    break;
+                }
+            }
+            order = orders.recv() => match order {
+                Some(order) => agents.tell(&node, number, order).await,
+                None => break,
+            }
+        }
+    }
+    // Whatever ended the errand: nothing runs on for nobody.
+    agents.tell(&node, number, ToProcess::Stop).await;
+}
+
+async fn serve(
+    access: &Access,
+    agents: &Arc<Agents>,
+    snapshots: &Snapshots,
+    actor: &Actor,
+    socket: &mut WebSocket,
+) -> Result<(), axum::Error> {
     let first = timeout(SILENCE, socket.recv()).await.ok().flatten().transpose()?;
     let Some(Message::Text(text)) = first else { return Ok(()) };
     let request: Request = match serde_json::from_str(&text) {
@@ -115,13 +164,13 @@ async fn serve(head: &Arc<Head>, actor: &Actor, socket: &mut WebSocket) -> Resul
             return tell(socket, &Told::Refused { error: format!("the request is malformed: {error}") }).await;
         }
     };
-    let nodes = match node_set::select(&request.nodes, &head.cluster().nodes) {
+    let nodes = match node_set::select(&request.nodes, &snapshots.cluster().nodes) {
         Ok(nodes) => nodes,
         Err(wrong) => return tell(socket, &Told::Refused { error: wrong.to_string() }).await,
     };
     let names: Vec<&str> = nodes.iter().map(Name::as_str).collect();
     let what = format!("{} on {}", request.errand.sentence(), names.join(","));
-    let number = match head.audit(actor, &what, "begun") {
+    let number = match access.audit(actor, &what, "begun") {
         Ok(number) => number,
         Err(error) => {
             let error = format!("the audit log cannot be written: {}", bramble_system::sentence(&error));
@@ -129,19 +178,19 @@ async fn serve(head: &Arc<Head>, actor: &Actor, socket: &mut WebSocket) -> Resul
         }
     };
     tell(socket, &Told::Nodes { nodes: nodes.iter().cloned().collect() }).await?;
-    let done = run(head, &request.errand, nodes.into_iter().collect(), socket).await;
+    let done = run(agents, &request.errand, nodes.into_iter().collect(), socket).await;
     let result = match &done {
         Ok(failed) if failed.is_empty() => "done".to_owned(),
         Ok(failed) => format!("failed on {}", failed.join(",")),
         Err(_) => "broken off".to_owned(),
     };
-    head.audit_result(number, &result);
+    access.audit_result(number, &result);
     done.map(drop)
 }
 
 /// Does the errand on every node; gives those where it failed.
 async fn run(
-    head: &Arc<Head>,
+    agents: &Arc<Agents>,
     errand: &Errand,
     nodes: Vec<Name>,
     socket: &mut WebSocket,
@@ -149,66 +198,47 @@ async fn run(
     let (say, mut said) = mpsc::channel::<(Name, FromProcess)>(QUEUE);
     let mut running: BTreeMap<Name, Running> = BTreeMap::new();
     let mut failed = Vec::new();
-    let lost = |reason: &str| End::Failed { reason: reason.to_owned() };
     for node in nodes {
-        if !head.agents.is_connected(&node) {
+        if !agents.is_connected(&node) {
             failed.push(node.to_string());
             tell(socket, &Told::Ended { node, end: lost("it is not connected") }).await?;
             continue;
         }
         if matches!(errand, Errand::Reboot | Errand::Halt) {
-            head.leaves(&node, errand);
+            agents.goes_down(&node, *errand == Errand::Reboot);
         }
-        let Some((number, mut told)) = head.agents.start(&node, start(errand)).await else {
+        let Some((number, told)) = agents.start(&node, start(errand)).await else {
             failed.push(node.to_string());
-            tell(socket, &Told::Ended { node, end: lost("its agent has gone away") }).await?;
+            tell(socket, &Told::Ended { node, end: lost("its agent has gone away, or takes nothing") }).await?;
             continue;
         };
-        running.insert(node.clone(), Running { number, taken: 0 });
-        let say = say.clone();
-        tokio::spawn(async move {
-            loop {
-                let (message, last) = match told.recv().await {
-                    Some(message) => {
-                        let last = matches!(message, FromProcess::Ended { .. });
-                        (message, last)
-                    }
-                    None => (FromProcess::Ended { end: lost("its connection was lost") }, true),
-                };
-                if say.send((node.clone(), message)).await.is_err() || last {
-                    return;
-                }
-            }
-        });
+        let (orders, ordered) = mpsc::channel(ORDERS);
+        running.insert(node.clone(), Running { orders, taken: 0 });
+        tokio::spawn(carry(Arc::clone(agents), node, number, told, ordered, say.clone()));
     }
     drop(say);
-    let worked = converse(head, errand, &mut running, &mut said, &mut failed, socket).await;
-    // Whatever ended the conversation: nothing runs on for nobody.
-    for (node, process) in &running {
-        head.agents.tell(node, process.number, ToProcess::Stop).await;
-    }
-    worked.map(|()| failed)
+    converse(errand, &mut running, &mut said, &mut failed, socket).await?;
+    Ok(failed)
 }
 
 async fn converse(
-    head: &Arc<Head>,
     errand: &Errand,
     running: &mut BTreeMap<Name, Running>,
     said: &mut mpsc::Receiver<(Name, FromProcess)>,
     failed: &mut Vec<String>,
     socket: &mut WebSocket,
 ) -> Result<(), axum::Error> {
-    let mut allowed = 0;
+    let (mut allowed, mut given) = (0, 0);
     while !running.is_empty() {
         tokio::select! {
             message = said.recv() => match message {
                 None => return Ok(()),
+                // It takes nothing, and was given up.
+                Some((node, _)) if !running.contains_key(&node) => {}
                 Some((node, FromProcess::Output { channel, data })) => {
                     let bytes = data.0.len() as u64;
                     tell(socket, &Told::Output { node: node.clone(), channel, data }).await?;
-                    if let Some(process) = running.get(&node) {
-                        head.agents.tell(&node, process.number, ToProcess::Room { bytes }).await;
-                    }
+                    order(running, failed, &ToProcess::Room { bytes }, Some(&node), socket).await?;
                 }
                 Some((node, FromProcess::Room { bytes })) => {
                     if let Some(process) = running.get_mut(&node) {
@@ -230,20 +260,45 @@ async fn converse(
             },
             message = socket.recv() => {
                 let Some(message) = message.transpose()? else { return Err(axum::Error::new("the person has gone")) };
-                let order = match message {
+                let wish = match message {
                     Message::Text(text) => serde_json::from_str::<ToProcess>(&text).map_err(axum::Error::new)?,
                     Message::Close(_) => return Err(axum::Error::new("the person has gone")),
                     _ => continue,
                 };
-                // What makes room is the head's own business.
-                if matches!(order, ToProcess::Room { .. }) {
-                    continue;
+                match &wish {
+                    // What makes room is the head's own business.
+                    ToProcess::Room { .. } => continue,
+                    ToProcess::Input { data } => given += data.0.len() as u64,
+                    ToProcess::EndOfInput | ToProcess::Resize { .. } | ToProcess::Stop => {}
                 }
-                for (node, process) in running.iter() {
-                    head.agents.tell(node, process.number, order.clone()).await;
+                // The key that ends the input may go over the window.
+                if given > allowed + 2 * WINDOW {
+                    return Err(axum::Error::new("more input came than there is room for"));
                 }
+                order(running, failed, &wish, None, socket).await?;
+                allowed = allow(running, allowed, socket).await?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Tells the process of one node, or of all. A node that has not taken what it was told before is given up: it holds up
+/// no other.
+async fn order(
+    running: &mut BTreeMap<Name, Running>,
+    failed: &mut Vec<String>,
+    order: &ToProcess,
+    only: Option<&Name>,
+    socket: &mut WebSocket,
+) -> Result<(), axum::Error> {
+    let told = running.iter().filter(|(node, _)| only.is_none_or(|only| only == *node));
+    let full = |process: &Running| matches!(process.orders.try_send(order.clone()), Err(TrySendError::Full(_)));
+    let stuck: Vec<Name> = told.filter(|(_, process)| full(process)).map(|(node, _)| node.clone()).collect();
+    for node in stuck {
+        running.remove(&node);
+        failed.push(node.to_string());
+        tell(socket, &Told::Ended { node, end: lost("its agent takes nothing: it is stuck") }).await?;
     }
     Ok(())
 }
@@ -255,19 +310,6 @@ async fn allow(running: &BTreeMap<Name, Running>, allowed: u64, socket: &mut Web
         tell(socket, &Told::Room { bytes: taken - allowed }).await?;
     }
     Ok(taken.max(allowed))
-}
-
-impl Head {
-    /// A node goes down because someone said so: its next boot is expected.
-    fn leaves(&self, node: &Name, errand: &Errand) {
-        if *errand == Errand::Reboot
-            && let Err(error) = self.store.change_admission(node, |record| record.expect(now()))
-        {
-            tracing::error!(%error, %node, "its next boot could not be announced");
-        }
-        let text = if *errand == Errand::Reboot { "an operator reboots it" } else { "an operator halts it" };
-        self.timeline.add(Some(node), What::Note { text: text.into() });
-    }
 }
 
 #[cfg(test)]

@@ -15,15 +15,17 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
 use crate::access::Door;
-use crate::gate::Gate;
-use crate::{Error, Head, api, files, service};
+use crate::boots::{Boots, files};
+use crate::ca::Authority;
+use crate::ends::Ends;
+use crate::error::Error;
+use crate::gate::{self, Gate};
 
 /// How long a client may take to say what it wants: the head of a request, from its first byte to its last.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -36,62 +38,10 @@ const LONGEST_HEAD: usize = 16 << 10;
 const MOST: usize = 6000;
 const MOST_OF_ONE: usize = 512;
 
-/// The two ends of a connection: where the machine is, and as what it knows the head.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ends {
-    pub(crate) local: SocketAddrV4,
-    pub(crate) peer: SocketAddrV4,
-}
-
-impl Ends {
-    fn of(stream: &TcpStream, peer: SocketAddr) -> io::Result<Self> {
-        let v4 = |address| match address {
-            SocketAddr::V4(address) => address,
-            // The listener's own address is of version 4.
-            SocketAddr::V6(_) => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
-        };
-        Ok(Ends { local: v4(stream.local_addr()?), peer: v4(peer) })
-    }
-
-    /// The HTTP service, as this machine reaches it.
-    pub(crate) fn http(&self, head: &Head) -> SocketAddrV4 {
-        head.network.http(*self.local.ip())
-    }
-}
-
 /// Waits until `stop` and a moment more.
 async fn ended(stop: &CancellationToken) {
     stop.cancelled().await;
     tokio::time::sleep(LAST_WORDS).await;
-}
-
-/// Accepts for ever, and has each connection handled beside the others; a panic of one surfaces.
-async fn accept<S, A, W>(accepting: impl Fn() -> A, handle: impl Fn(S) -> Option<W>) -> std::convert::Infallible
-where
-    A: Future<Output = io::Result<S>>,
-    W: Future<Output = ()> + Send + 'static,
-{
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            Some(ended) = connections.join_next(), if !connections.is_empty() => {
-                if let Err(error) = ended && error.is_panic() {
-                    std::panic::resume_unwind(error.into_panic());
-                }
-                continue;
-            }
-            accepted = accepting() => accepted,
-        };
-        match accepted {
-            Ok(stream) => {
-                if let Some(work) = handle(stream) {
-                    connections.spawn(work);
-                }
-            }
-            // Out of file descriptors, say: the next one may work.
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
-    }
 }
 
 type Part = Result<(), Error>;
@@ -101,27 +51,26 @@ type Part = Result<(), Error>;
 /// # Errors
 /// When the port cannot be had.
 pub(crate) async fn serve(
-    head: Arc<Head>,
-    address: Ipv4Addr,
+    boots: Arc<Boots>,
+    routes: Router,
+    address: SocketAddrV4,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = Part> + use<>, Error> {
-    let address = head.network.http(address);
-    let listener = TcpListener::bind(address).await.map_err(service(&format!("HTTP ({address})")))?;
-    let routes = api::on_the_wire(Arc::clone(&head));
+    let listener = TcpListener::bind(address).await.map_err(Error::service(&format!("HTTP ({address})")))?;
     let gate = Gate::new(MOST, MOST_OF_ONE);
     Ok(async move {
         let handle = |(stream, from): (TcpStream, SocketAddr)| {
             let pass = gate.enter(from.ip())?;
-            let (head, routes) = (Arc::clone(&head), routes.clone());
+            let (boots, routes) = (Arc::clone(&boots), routes.clone());
             Some(async move {
                 let _pass = pass;
-                let Some(stream) = files::serve(&head, stream).await else { return };
+                let Some(stream) = files::serve(&boots, stream).await else { return };
                 let Ok(ends) = Ends::of(&stream, from) else { return };
                 converse(stream, Door::Wire(ends), routes).await;
             })
         };
         tokio::select! {
-            never = accept(|| listener.accept(), handle) => match never {},
+            never = gate::accept(|| listener.accept(), handle) => match never {},
             () = ended(&stop) => Ok(()),
         }
     })
@@ -132,14 +81,13 @@ pub(crate) async fn serve(
 /// # Errors
 /// When the port cannot be had, or there is no certificate.
 pub(crate) async fn serve_tls(
-    head: Arc<Head>,
-    address: Ipv4Addr,
+    authority: &Authority,
+    routes: Router,
+    address: SocketAddrV4,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = Part> + use<>, Error> {
-    let address = SocketAddrV4::new(address, head.network.https_port);
-    let listener = TcpListener::bind(address).await.map_err(service(&format!("HTTPS ({address})")))?;
-    let tls = TlsAcceptor::from(Arc::new(head.authority.tls_for_people()?));
-    let routes = api::over_tls(head);
+    let listener = TcpListener::bind(address).await.map_err(Error::service(&format!("HTTPS ({address})")))?;
+    let tls = TlsAcceptor::from(Arc::new(authority.tls_for_people()?));
     let gate = Gate::new(MOST, MOST_OF_ONE);
     Ok(async move {
         let handle = |(stream, from): (TcpStream, SocketAddr)| {
@@ -155,49 +103,71 @@ pub(crate) async fn serve_tls(
             })
         };
         tokio::select! {
-            never = accept(|| listener.accept(), handle) => match never {},
+            never = gate::accept(|| listener.accept(), handle) => match never {},
             () = ended(&stop) => Ok(()),
         }
     })
 }
 
-/// Serves the command line on a Unix socket that only its owner may open, until `stop`.
+/// Who may use the control socket: root, who is the head, and the owner of the folder of its state.
+#[derive(Debug, Clone, Copy)]
+struct Owners {
+    head: u32,
+    folder: u32,
+}
+
+impl Owners {
+    fn have(self, user: u32) -> bool {
+        user == 0 || user == self.head || user == self.folder
+    }
+}
+
+/// Makes the control socket, for its folder's owner.
+fn open_socket(path: &Path) -> io::Result<(UnixListener, Owners)> {
+    use std::os::unix::fs::PermissionsExt;
+    // The store's lock has been taken by now, so a socket that lies there is a dead head's.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    bramble_system::files::give_socket(path)?;
+    let (folder, _) = bramble_system::files::owner(path.parent().unwrap_or(Path::new(".")))?;
+    Ok((listener, Owners { head: rustix::process::geteuid().as_raw(), folder }))
+}
+
+/// Serves the command line on a Unix socket for the owner of its folder, until `stop`.
 ///
 /// # Errors
 /// When the socket cannot be made.
 pub(crate) fn control(
-    head: Arc<Head>,
+    routes: Router,
     path: &Path,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = Part> + use<>, Error> {
-    use std::os::unix::fs::PermissionsExt;
     let name = format!("control socket {}", path.display());
-    let open = || {
-        // The store's lock has been taken by now, so a socket that lies there is a dead head's.
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(listener)
-    };
-    let listener = match open() {
+    let opened = open_socket(path);
+    let listener = match opened {
         Ok(listener) => Some(listener),
         // Boots go on on such a disk, and people reach the head over TLS.
         Err(error) if matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull) => {
             tracing::error!(%error, "there is no control socket: use `bramble login`");
             None
         }
-        Err(error) => return Err(service(&name)(error)),
+        Err(error) => return Err(Error::service(&name)(error)),
     };
-    let routes = api::on_the_socket(head);
     let gate = Gate::new(MOST, MOST);
     let path = path.to_owned();
     Ok(async move {
+        let owners = listener.as_ref().map(|(_, owners)| *owners);
         let handle = |(stream, _): (tokio::net::UnixStream, _)| {
-            let pass = gate.enter(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
             let user = stream.peer_cred().ok()?.uid();
+            if !owners.is_some_and(|owners| owners.have(user)) {
+                tracing::warn!(user, "the control socket is not for this user");
+                return None;
+            }
+            let pass = gate.enter(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
             let routes = routes.clone();
             Some(async move {
                 let _pass = pass;
@@ -206,7 +176,7 @@ pub(crate) fn control(
         };
         let accepting = async {
             match &listener {
-                Some(listener) => match accept(|| listener.accept(), handle).await {},
+                Some((listener, _)) => match gate::accept(|| listener.accept(), handle).await {},
                 None => std::future::pending().await,
             }
         };
@@ -240,5 +210,50 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, 
         .await;
     if let Err(error) = ended {
         tracing::debug!(?door, %error, "an HTTP connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    use super::*;
+
+    /// Any number that is nobody's.
+    const USER: u32 = 12_345;
+    const SOCKET: &str = "BRAMBLE_TEST_SOCKET";
+
+    /// Run by [`roots_socket_is_for_the_owner_of_the_folder`] as other users.
+    #[test]
+    fn connects_to_the_socket() {
+        if let Some(path) = std::env::var_os(SOCKET) {
+            std::os::unix::net::UnixStream::connect(path).expect("connected");
+        }
+    }
+
+    #[tokio::test]
+    async fn roots_socket_is_for_the_owner_of_the_folder() {
+        let top = tempfile::tempdir().expect("a temporary folder");
+        std::os::unix::fs::chown(top.path(), Some(USER), Some(USER)).expect("the tests run as root");
+        let path = top.path().join("head.sock");
+        let (listener, owners) = open_socket(&path).expect("made");
+        // The test's program may lie where others cannot read.
+        let program = top.path().join("test");
+        std::fs::copy(std::env::current_exe().expect("a program"), &program).expect("copied");
+        let connects = |user: u32| {
+            let mut command = Command::new(&program);
+            command.args(["--exact", "http::tests::connects_to_the_socket"]).env(SOCKET, &path).uid(user).gid(user);
+            command.output().expect("it starts").status.success()
+        };
+        std::os::unix::fs::chown(&program, Some(USER), Some(USER)).expect("given");
+        assert!(connects(USER));
+        let (stream, _) = listener.accept().await.expect("a connection");
+        assert!(owners.have(stream.peer_cred().expect("known").uid()));
+        assert!(connects(0), "root may always");
+        // Another one who could open the folder still cannot open the socket.
+        std::fs::set_permissions(top.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("opened");
+        assert!(!connects(USER + 1));
+        assert!(!owners.have(USER + 1));
     }
 }

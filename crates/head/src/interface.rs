@@ -7,7 +7,7 @@ use bramble_netboot::dhcp::Interface;
 use bramble_system::Command;
 use serde::Deserialize;
 
-use crate::Error;
+use crate::error::Error;
 
 /// Index, hardware address and first IPv4 address of an interface.
 ///

@@ -8,22 +8,22 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 use bramble_model::api::{NodeStatus, Role, Status};
-use bramble_model::repository::Cluster;
+use bramble_model::section::Ends;
 use bramble_model::timeline::{Event, Millis, Phase};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
-use crate::Head;
 use crate::access::{Actor, Door, Who};
+use crate::frame::frame;
+use crate::overview::Overview;
+use crate::timeline::Timeline;
 
 /// Seconds after which a page with news renews itself.
 const RENEWED: Option<u32> = Some(3);
 /// Events shown of one node.
 const EVENTS: usize = 200;
 
-const STYLE: &str = include_str!("page.css");
-
 pub(crate) async fn overview(
-    State(head): State<Arc<Head>>,
+    State(overview): State<Arc<Overview>>,
     Extension(door): Extension<Door>,
     Extension(who): Extension<Who>,
 ) -> Html<String> {
@@ -32,7 +32,7 @@ pub(crate) async fn overview(
         (Door::Tls(_), _) => Reader::Anyone,
         _ => Reader::Elsewhere,
     };
-    Html(render_overview(&head.status(), &door).into_string())
+    Html(render_overview(&overview.status().await, &door).into_string())
 }
 
 /// Who reads the page.
@@ -45,47 +45,17 @@ enum Reader<'a> {
     Elsewhere,
 }
 
-/// The page that asks for name and password.
-pub(crate) fn login(cluster: &Cluster, problem: Option<&str>) -> Markup {
-    let body = html! {
-        header { h1 { (cluster.name) } }
-        main {
-            form.login method="post" action="/login" {
-                @if let Some(problem) = problem { p.problem role="alert" { (problem) } }
-                label { "Name" input name="user" autocomplete="username" autofocus required; }
-                label { "Password" input name="password" type="password" autocomplete="current-password" required; }
-                button { "Log in" }
-            }
-            @if cluster.access.oidc.is_some() { p { a href="/login/oidc" { "Log in with your organisation's account" } } }
-        }
-    };
-    frame(&format!("Log in · {}", cluster.name), None, body)
-}
-
-pub(crate) async fn node(State(head): State<Arc<Head>>, Path(node): Path<String>) -> Response {
-    let status = head.status();
+pub(crate) async fn node(
+    State(overview): State<Arc<Overview>>,
+    State(timeline): State<Arc<Timeline>>,
+    Path(node): Path<String>,
+) -> Response {
+    let status = overview.status().await;
     let Some(found) = status.nodes.iter().find(|known| known.name.as_str() == node) else {
         return (StatusCode::NOT_FOUND, "there is no such node\n").into_response();
     };
-    let events = head.timeline.of(&found.name, EVENTS);
+    let events = timeline.of(&found.name, EVENTS);
     Html(render_node(&status, found, &events).into_string()).into_response()
-}
-
-/// A page; `renewed` is after how many seconds it renews itself.
-fn frame(title: &str, renewed: Option<u32>, body: Markup) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                @if let Some(seconds) = renewed { meta http-equiv="refresh" content=(seconds); }
-                title { (title) }
-                style { (PreEscaped(STYLE)) }
-            }
-            body { (body) }
-        }
-    }
 }
 
 fn render_overview(status: &Status, reader: &Reader<'_>) -> Markup {
@@ -121,14 +91,14 @@ fn render_overview(status: &Status, reader: &Reader<'_>) -> Markup {
                     table {
                         thead { tr { th { "Workload" } th { "Service" } th { "Replicas" } th { "Ports" } th { "State" } } }
                         tbody { @for workload in &status.workloads {
-                            @if workload.services.is_empty() { tr { td { (workload.name) } td {} td { "–" } td {} td { "not deployed yet" } } }
+                            @if workload.services.is_empty() { tr { td { (workload.name) } td {} td { "–" } td {} td { (workload.state(status.at)) } } }
                             @for service in &workload.services {
                                 tr {
                                     td { (workload.name) }
                                     td { (service.name) }
                                     td { (service.running) " of " (service.wanted) }
                                     td { @for port in &service.ports { (port) " " } }
-                                    td { @if workload.current { "as in the repository" } @else { "being updated" } }
+                                    td { (workload.state(status.at)) }
                                 }
                             }
                         } }
@@ -150,11 +120,25 @@ fn render_overview(status: &Status, reader: &Reader<'_>) -> Markup {
                         } } } }
                     }
                 }
-                @if !status.waiting.is_empty() {
+                @if status.failed().next().is_some() {
+                    h2 { "Failed" }
+                    ul { @for failure in status.failed() {
+                        li { b { (failure.subject) } " " (failure.step) ": " (failure.reason) " · for " (duration(status.at, failure.since))
+                            @match failure.again {
+                                Some(again) => { ", tried again in " (duration(again, status.at)) },
+                                None => { ", and waits for a person" },
+                            } }
+                    } }
+                }
+                @if status.waiting().next().is_some() {
                     h2 { "Waiting for" }
-                    ul { @for waiting in &status.waiting {
+                    ul { @for waiting in status.waiting() {
                         li { b { (waiting.subject) } ": " (waiting.reason) " · for " (duration(status.at, waiting.since))
-                            @if let Some(until) = waiting.until { ", tried again in " (duration(until, status.at)) } }
+                            @match &waiting.ends {
+                                Ends::At(until) => { ", until " (duration(*until, status.at)) " from now" },
+                                Ends::ByItself => {},
+                                Ends::Person(act) => { br; span.quiet { (act) } },
+                            } }
                     } }
                 }
                 @if !status.seen.is_empty() {
@@ -267,8 +251,11 @@ fn duration(later: Millis, earlier: Millis) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bramble_model::api::{Explanation, Seen, Waiting};
+    use crate::frame::STYLE;
+    use bramble_model::api::{Explanation, Seen};
     use bramble_model::names::{Mac, Name};
+    use bramble_model::section::{Failure, Section, Waiting};
+    use bramble_model::subject::Subject;
     use bramble_model::timeline::What;
 
     fn status() -> Status {
@@ -314,7 +301,26 @@ mod tests {
                 times: 3,
             }],
             problems: vec!["the disk is full".into()],
-            waiting: vec![Waiting { subject: "m1".into(), reason: "it is away".into(), since: 50_000, until: None }],
+            desired: None,
+            follows_git: false,
+            loops: vec![Section {
+                name: "swarm".into(),
+                waits: vec![Waiting {
+                    subject: Subject::node(&name("m1")),
+                    reason: "it is away".into(),
+                    ends: Ends::Person("switch m1 on".into()),
+                    since: 50_000,
+                }],
+                failed: vec![Failure {
+                    subject: Subject::node(&name("w1")),
+                    step: "joins the Swarm".into(),
+                    reason: "no route to host".into(),
+                    times: 2,
+                    since: 60_000,
+                    again: Some(110_000),
+                }],
+                ..Section::default()
+            }],
         }
     }
 

@@ -4,16 +4,34 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use bramble_boot::Failure;
 use bramble_model::agent::{Facts, Health};
+use bramble_model::engine::{EngineKind, EngineState};
 use bramble_model::names::Name;
 use bramble_model::repository::Cluster;
 use bramble_model::timeline::{Event, Millis, Phase, What};
+use bramble_store::{Key, OnLoss, Record, Store, Table, Write, put};
 use bramble_system::now;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::Error;
-use crate::store::Store;
+use crate::error::Error;
+
+/// Event number → event.
+pub(crate) struct Events;
+
+impl Record for Events {
+    type Key = u64;
+    type Value = Event;
+    const TABLE: Table = Table::new("events");
+    const FORM: u32 = 1;
+    const WHAT: &'static str = "event";
+    const ON_LOSS: OnLoss = OnLoss::BeginAnew;
+
+    fn key(key: &u64) -> Key {
+        Key::Number(*key)
+    }
+}
 
 /// A day in milliseconds.
 const DAY: Millis = 24 * 3600 * 1000;
@@ -27,7 +45,7 @@ const WRITE: Duration = Duration::from_millis(250);
 
 /// The timeline.
 pub(crate) struct Timeline {
-    store: Arc<Store>,
+    store: Store,
     inner: Mutex<Inner>,
     /// The number of the newest event.
     newest: watch::Sender<u64>,
@@ -43,14 +61,22 @@ struct Inner {
     nodes: BTreeMap<Name, Track>,
 }
 
+/// What a node says of why it does not go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) reason: String,
+    /// Where stage 1 said it.
+    pub(crate) kind: Option<Failure>,
+}
+
 /// Where a node is, by its events.
 #[derive(Debug, Clone)]
 pub(crate) struct Track {
     pub(crate) phase: Phase,
     pub(crate) since: Millis,
     pub(crate) percent: Option<u8>,
-    pub(crate) last: Option<String>,
-    pub(crate) failure: Option<String>,
+    pub(crate) last: Option<What>,
+    pub(crate) failure: Option<Said>,
     /// The key that waits for an operator.
     pub(crate) pending: Option<String>,
     pub(crate) connected: bool,
@@ -91,7 +117,7 @@ impl Track {
     }
 
     fn enter(&mut self, at: Millis, what: &What) {
-        self.last = Some(what.sentence());
+        self.last = Some(what.clone());
         match what {
             What::Connected => self.connected = true,
             What::Disconnected { .. } | What::PowerOff => self.connected = false,
@@ -101,8 +127,11 @@ impl Track {
             _ => {}
         }
         match what {
-            What::Failed { reason, .. } | What::Refused { reason } | What::Waits { reason, .. } => {
-                self.failure = Some(reason.clone())
+            What::Failed { reason, failure, .. } => {
+                self.failure = Some(Said { reason: reason.clone(), kind: failure.clone() })
+            }
+            What::Refused { reason } | What::Waits { reason, .. } => {
+                self.failure = Some(Said { reason: reason.clone(), kind: None })
             }
             _ if what.phase().is_some() => self.failure = None,
             _ => {}
@@ -136,13 +165,33 @@ impl Track {
     }
 }
 
+/// The number of the last event that was written, readable or not: clients go on from it.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) fn last_number(store: &Store) -> Result<u64, Error> {
+    Ok(store.blocking().last_number(Events::TABLE)?)
+}
+
+/// Adds events and drops all before number `first`.
+fn keep_events(store: &Store, events: &[Event], first: u64) -> Result<(), Error> {
+    let puts = events.iter().map(|event| put::<Events>(&event.number, event));
+    let writes: Vec<Write> = puts.chain([Write::RemoveBefore { table: Events::TABLE, number: first }]).collect();
+    store.blocking().commit(&[], &writes)?;
+    Ok(())
+}
+
 impl Timeline {
-    pub(crate) fn open(store: Arc<Store>, cluster: &Cluster) -> Result<Self, Error> {
+    /// Goes on after event `last`, should those up to it not be there any more.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) fn open(store: Store, cluster: &Cluster, last: u64) -> Result<Self, Error> {
         let mut inner = Inner::default();
         for name in cluster.nodes.keys() {
             inner.nodes.insert(name.clone(), Track::default());
         }
-        for event in store.events()? {
+        for event in store.blocking().read_all::<Events>()?.readable.into_values() {
             if let Some(track) = event.node.as_ref().and_then(|name| inner.nodes.get_mut(name)) {
                 track.happen(&event);
             }
@@ -152,7 +201,7 @@ impl Timeline {
         for track in inner.nodes.values_mut() {
             track.connected = false;
         }
-        let newest = inner.events.back().map_or(0, |event| event.number);
+        let newest = inner.events.back().map_or(0, |event| event.number).max(last);
         let stored = inner.events.iter().map(|event| event.at).max().unwrap_or(0);
         Ok(Timeline { store, inner: Mutex::new(inner), newest: watch::Sender::new(newest), stored })
     }
@@ -209,6 +258,10 @@ impl Timeline {
         self.add(None, What::Note { text: text.to_owned() });
     }
 
+    pub(crate) fn note_of(&self, node: &Name, text: &str) {
+        self.add(Some(node), What::Note { text: text.to_owned() });
+    }
+
     /// What is known of a node, where it stands; of one that is not known, nothing.
     pub(crate) fn study<T>(&self, node: &Name, read: impl FnOnce(&mut Track) -> T) -> T {
         match self.inner().nodes.get_mut(node) {
@@ -220,6 +273,12 @@ impl Timeline {
     /// One thing that is known of a node, without a copy of the rest.
     pub(crate) fn look<T>(&self, node: &Name, read: impl FnOnce(&Track) -> T) -> Option<T> {
         self.inner().nodes.get(node).map(read)
+    }
+
+    /// A connected node's place in this engine, as it says.
+    pub(crate) fn engine_of(&self, node: &Name, kind: EngineKind) -> Option<EngineState> {
+        let engine = |health: &Health| health.engine(kind).clone();
+        self.look(node, |track| track.health.as_ref().filter(|_| track.connected).map(engine))?
     }
 
     /// Changes what is known of a node beside its events.
@@ -267,7 +326,7 @@ impl Timeline {
         let events = std::mem::take(&mut self.inner().unwritten);
         let Some(last) = events.last() else { return };
         let first = (last.number + 1).saturating_sub(KEPT);
-        if let Err(error) = self.store.put_events(&events, first) {
+        if let Err(error) = keep_events(&self.store, &events, first) {
             tracing::error!(%error, "events could not be stored");
             let mut inner = self.inner();
             let newer = std::mem::replace(&mut inner.unwritten, events);
@@ -354,23 +413,34 @@ mod tests {
     #[test]
     fn a_clock_that_is_behind_is_told() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let store = Arc::new(Store::open(&folder.path().join("head.redb")).expect("opens"));
+        let store = Store::open(&folder.path().join("head.redb"), 1).expect("opens");
         let place = std::path::Path::new("/nowhere");
         let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"eth0\"\n";
         let cluster = Cluster::parse(place, &place.join("bramble.toml"), text).expect("valid");
         let event = |at| Event { number: 1, at, node: None, what: What::Ready };
-        store.put_events(&[event(now())], 0).expect("stored");
-        assert_eq!(Timeline::open(Arc::clone(&store), &cluster).expect("opens").clock_problem(), None);
-        store.put_events(&[event(now() + 400 * DAY + DAY / 2)], 0).expect("stored");
-        let problem = Timeline::open(store, &cluster).expect("opens").clock_problem().expect("a problem");
+        keep_events(&store, &[event(now())], 0).expect("stored");
+        assert_eq!(Timeline::open(store.clone(), &cluster, 0).expect("opens").clock_problem(), None);
+        keep_events(&store, &[event(now() + 400 * DAY + DAY / 2)], 0).expect("stored");
+        let problem = Timeline::open(store, &cluster, 0).expect("opens").clock_problem().expect("a problem");
         assert!(problem.contains("400 days behind"), "{problem}");
+    }
+
+    #[test]
+    fn old_events_are_dropped_and_numbers_go_on() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::open(&folder.path().join("head.redb"), 1).expect("opens");
+        let event = |number| Event { number, at: 0, node: None, what: What::Ready };
+        keep_events(&store, &[event(1), event(2), event(3)], 2).expect("stored");
+        let kept = store.blocking().read_all::<Events>().expect("read").readable;
+        assert_eq!(kept.into_keys().collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(last_number(&store).expect("read"), 3);
     }
 
     #[test]
     fn a_failure_is_forgotten_when_the_node_goes_on() {
         let mut track = Track::default();
-        track.happens(0, &What::Failed { reason: "no link".into(), retry_in_seconds: 1 });
-        assert_eq!(track.failure.as_deref(), Some("no link"));
+        track.happens(0, &What::Failed { reason: "no link".into(), retry_in_seconds: 1, failure: None });
+        assert_eq!(track.failure, Some(Said { reason: "no link".into(), kind: None }));
         track.happens(1, &What::Stage1 { step: "root".into(), percent: Some(0) });
         assert_eq!(track.failure, None);
     }

@@ -2,14 +2,13 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::time::Duration;
 
-use bramble_model::boot_set::{Architecture, FORM, Layer, Manifest};
+use bramble_engine::parts::parts;
+use bramble_model::boot_set::{Architecture, DataFolder, FORM, Layer, Manifest};
 use bramble_model::names::Digest;
 use bramble_model::repository::Cluster;
-use bramble_system::{Cancel, Command};
+use bramble_system::Cancel;
 use rustix::fs::{FlockOperation, flock};
-use sha2::{Digest as _, Sha256};
 
 use crate::recipe::{self, Recipe};
 use crate::root::Root;
@@ -27,6 +26,10 @@ pub struct Ingredients<'a> {
     /// The head's CA certificate, PEM: whom the agents trust.
     pub ca: &'a str,
     pub version: &'a str,
+    /// The git revision of the repository, `-dirty` where it had changes.
+    pub revision: Option<String>,
+    /// SHA-256 of what the repository says of the image.
+    pub inputs: Option<Digest>,
 }
 
 /// A finished build.
@@ -53,6 +56,7 @@ pub fn build(
     progress: &dyn Fn(&str),
 ) -> Result<Built, Error> {
     let _lock = lock(cache, progress)?;
+    let _hold = shelf.hold()?;
     let recipe = Recipe::of(cluster, ingredients.architecture);
     let root = Root::of(&recipe, cache, refresh, cancel, progress)?;
     let site = site::layer(cluster, ingredients, cache, cancel, progress)?;
@@ -65,7 +69,7 @@ pub fn build(
         form: FORM,
         cluster: cluster.name.clone(),
         version: ingredients.version.to_owned(),
-        revision: revision(&cluster.root),
+        revision: ingredients.revision.clone(),
         architecture: recipe.architecture,
         suite: recipe.suite.clone(),
         firmware: firmware.iter().map(|(name, path)| layer(name, path)).collect::<Result<_, Error>>()?,
@@ -74,12 +78,18 @@ pub fn build(
         layers: vec![layer("root", &root.layer())?, layer("site", &site)?],
         cmdline: cmdline(cluster, recipe.architecture),
         packages: root.facts.packages,
+        data: cluster.engines().into_iter().flat_map(|kind| parts(kind).data).map(folder).collect(),
+        inputs: ingredients.inputs,
     };
     if cancel.is_cancelled() {
         return Err(Error::Cancelled);
     }
     let digest = shelf.publish(&manifest, key)?;
     Ok(Built { digest, manifest })
+}
+
+fn folder((name, path): &(&str, &str)) -> DataFolder {
+    DataFolder { name: (*name).to_owned(), path: (*path).to_owned() }
 }
 
 /// The initrd's part that changes with the program.
@@ -93,33 +103,6 @@ fn cmdline(cluster: &Cluster, architecture: Architecture) -> String {
     format!("{} {}", recipe::cmdline(architecture), cluster.image.cmdline).trim_end().to_owned()
 }
 
-/// Whether the current boot set on `shelf` is what [`build`] would make now, without building.
-///
-/// # Errors
-/// When an ingredient cannot be read.
-pub fn is_current(
-    cluster: &Cluster,
-    ingredients: &Ingredients<'_>,
-    shelf: &Shelf,
-    key: &SigningKey,
-    cache: &Path,
-) -> Result<bool, Error> {
-    let recipe = Recipe::of(cluster, ingredients.architecture);
-    let Ok(set) = shelf.current(recipe.architecture) else { return Ok(false) };
-    let Some(root) = Root::cached(&recipe, cache)? else { return Ok(false) };
-    let Some(site) = site::cached(cluster, ingredients, cache)? else { return Ok(false) };
-    let mut initrd = program(ingredients, key);
-    let drivers = fs::read(root.drivers()).map_err(Error::file("cannot read drivers", &root.drivers()))?;
-    initrd.extend(drivers);
-    let digest = |bytes: &[u8]| Digest(Sha256::digest(bytes).into());
-    let manifest = &set.manifest;
-    let [root_layer, site_layer] = &manifest.layers[..] else { return Ok(false) };
-    Ok(manifest.initrd.sha256 == digest(&initrd)
-        && root_layer.artifact.sha256 == site::digest_of(&root.layer())?
-        && site_layer.artifact.sha256 == site::digest_of(&site)?
-        && manifest.cmdline == cmdline(cluster, recipe.architecture))
-}
-
 /// One build at a time: two would make the same things beside each other.
 fn lock(cache: &Path, progress: &dyn Fn(&str)) -> Result<File, Error> {
     fs::create_dir_all(cache).map_err(Error::file("cannot make the cache", cache))?;
@@ -130,15 +113,4 @@ fn lock(cache: &Path, progress: &dyn Fn(&str)) -> Result<File, Error> {
         flock(&file, FlockOperation::LockExclusive).map_err(|error| Error::file("cannot lock", &path)(error.into()))?;
     }
     Ok(file)
-}
-
-/// Revision of the cluster repository, and whether it has uncommitted changes.
-fn revision(repository: &Path) -> Option<String> {
-    let git = |args: &[&str]| {
-        let command = Command::new("git").args(args).folder(repository).limit(Duration::from_secs(10));
-        command.run().ok().map(|output| output.text())
-    };
-    let revision = git(&["rev-parse", "--short=12", "HEAD"])?;
-    let changes = git(&["status", "--porcelain", "--", "."])?;
-    Some(if changes.is_empty() { revision } else { format!("{revision}-dirty") })
 }

@@ -9,8 +9,9 @@ use std::path::Path;
 use bramble_model::boot_set::Architecture;
 use bramble_system::Cancel;
 
-use crate::recipe::Recipe;
-use crate::{Error, root};
+use crate::Error;
+use crate::mmdebstrap::mmdebstrap;
+use crate::recipe::{Recipe, firmware_packages};
 
 /// Where files lie in the packages, and the name that firmware asks for. Shim asks for its second
 /// stage, and for the manager of its keys, beside itself.
@@ -29,20 +30,12 @@ const ARM64: &[(&str, &str)] = &[
 /// All that lies here is a Raspberry Pi's: `bootcode.bin`, `start*.elf` and `fixup*.dat`.
 const RASPBERRY_PI: &str = "usr/lib/raspi-firmware/";
 
-/// The packages of an architecture. `raspi-firmware` is in Debian's `non-free-firmware`.
-pub(crate) fn packages(architecture: Architecture) -> &'static [&'static str] {
-    match architecture {
-        Architecture::Amd64 => &["shim-signed", "grub-efi-amd64-signed"],
-        Architecture::Arm64 => &["shim-signed", "grub-efi-arm64-signed", "ipxe", "raspi-firmware"],
-    }
-}
-
 /// Fetches the packages and takes their files out, by the name that firmware asks for. `archive` is
 /// where they may lie meanwhile.
 pub(crate) fn fetch(recipe: &Recipe, archive: &Path, cancel: &Cancel) -> Result<BTreeMap<String, Vec<u8>>, Error> {
-    let packages: Vec<String> = packages(recipe.architecture).iter().map(|name| (*name).to_owned()).collect();
+    let packages: Vec<String> = firmware_packages(recipe.architecture).iter().map(|name| (*name).to_owned()).collect();
     let more = ["--variant=extract", "--components=main,non-free-firmware"].map(str::to_owned);
-    root::mmdebstrap(recipe, &packages, more, archive, cancel)?;
+    mmdebstrap(recipe, &packages, more, archive, cancel)?;
     let doing = "cannot read the firmware's archive";
     let file = File::open(archive).map_err(Error::file(doing, archive))?;
     let mut tar = tar::Archive::new(BufReader::with_capacity(1 << 20, file));

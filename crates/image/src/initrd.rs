@@ -22,7 +22,7 @@ pub(crate) fn write_program(out: impl Write, stage1: &[u8], key: &str) -> io::Re
     // The kernel opens this for /init before anything could mount devtmpfs (major 5, minor 1).
     archive.device("dev/console", 5, 1)?;
     archive.entry("init", PROGRAM, stage1)?;
-    archive.entry("etc/bramble.pub", FILE, key.as_bytes())?;
+    archive.entry(bramble_boot::KEY_FILE, FILE, key.as_bytes())?;
     archive.finish()
 }
 

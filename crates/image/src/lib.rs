@@ -13,6 +13,7 @@ mod build;
 pub mod container;
 mod firmware;
 mod initrd;
+mod mmdebstrap;
 mod modules;
 mod recipe;
 mod root;
@@ -20,12 +21,13 @@ mod shelf;
 pub mod signing;
 mod site;
 
-pub use build::{Built, Ingredients, build, is_current};
-pub use shelf::{BootSet, Shelf, Swept};
+pub use build::{Built, Ingredients, build};
+pub use shelf::{Alone, BootSet, Hold, Listed, Shelf, Swept};
 
 use std::path::{Path, PathBuf};
 
 use bramble_model::boot_set::Architecture;
+use bramble_model::names::Digest;
 use bramble_system::{CommandError, Failure};
 
 /// The time that every file of a boot set carries, so that equal inputs give equal bytes:
@@ -49,6 +51,8 @@ pub enum Error {
     /// `more` files beside this one could not be fetched.
     #[error("cannot fetch {url}: {reason}{}", others(*.more))]
     Fetch { url: String, reason: String, more: usize },
+    #[error("a build is putting files on the shelf{}", processes(.by))]
+    ShelfHeld { by: Vec<u32> },
     #[error("stopped on request")]
     Cancelled,
     #[error("there is no boot set for {architecture} yet: {}", how_to_make(*.architecture))]
@@ -57,12 +61,22 @@ pub enum Error {
     CannotRun { architecture: Architecture },
     #[error("no boot set begins with `{0}`: `bramble image ls` lists them")]
     NoSuchSet(String),
+    #[error("boot set {} is not on the shelf", .set.short())]
+    NotOnShelf { set: Digest },
 }
 
 fn how_to_make(architecture: Architecture) -> String {
     match architecture {
         Architecture::Amd64 => "run `bramble image build`".into(),
         other => format!("add \"{other}\" to `image.architectures` in bramble.toml and run `bramble image build`"),
+    }
+}
+
+fn processes(by: &[u32]) -> String {
+    match by {
+        [] => String::new(),
+        [one] => format!(" (process {one})"),
+        several => format!(" (processes {})", several.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
     }
 }
 
@@ -86,6 +100,9 @@ impl Error {
                 } else {
                     Some("nothing was changed; what is ready is kept, so building again goes on from there".into())
                 }
+            }
+            Error::ShelfHeld { .. } => {
+                Some("nothing was removed: run this again when the build has ended (`ps -p PROCESS` shows it)".into())
             }
             Error::CannotRun { .. } => Some(
                 "install QEMU's user emulation: `apt install qemu-user-binfmt` (Debian 12 and Ubuntu: `qemu-user-static`)"

@@ -1,7 +1,8 @@
 //! What goes into a root: the stock recipe, the engine's packages and the cluster's own.
 
+use bramble_engine::parts::parts;
 use bramble_model::boot_set::Architecture;
-use bramble_model::repository::{Cluster, EngineKind};
+use bramble_model::repository::Cluster;
 use sha2::{Digest as _, Sha256};
 
 /// Counts up when the way a root is made changes, so that no cached root outlives its recipe.
@@ -9,7 +10,7 @@ const VERSION: u32 = 6;
 
 /// Packages that every node has.
 ///
-/// No D-Bus: systemd, networkd and Docker speak over systemd's own socket, and it would be one
+/// No D-Bus: systemd, networkd and the engines speak over systemd's own socket, and it would be one
 /// more thing to start. `tiny-initramfs` satisfies the kernel's dependency on some initramfs
 /// maker at the least cost: the initrd is made here.
 const STOCK: [&str; 10] = [
@@ -25,11 +26,9 @@ const STOCK: [&str; 10] = [
     "udev",
 ];
 
-const SWARM: [&str; 3] = ["docker.io", "docker-cli", "iptables"];
-
 /// Files that no node needs: documentation, and drivers for what a cluster node does not have
-/// (sound, screens, cameras, radios, sensors), the tools of Docker that this recipe does not use. They are left out when packages are unpacked.
-pub(crate) const LEFT_OUT: &[&str] = &[
+/// (sound, screens, cameras, radios, sensors). With those of the engines they are left out when packages are unpacked.
+const LEFT_OUT: &[&str] = &[
     "/usr/share/doc/*",
     "/usr/share/man/*",
     "/usr/share/info/*",
@@ -50,10 +49,6 @@ pub(crate) const LEFT_OUT: &[&str] = &[
     "/usr/lib/modules/*/kernel/net/bluetooth/*",
     "/usr/lib/modules/*/kernel/net/wireless/*",
     "/usr/lib/modules/*/kernel/net/mac80211/*",
-    "/usr/bin/ctr",
-    "/usr/bin/containerd-shim",
-    "/usr/bin/containerd-shim-runc-v1",
-    "/usr/sbin/docker-proxy",
     "/usr/lib/udev/hwdb.d/*",
     "/usr/lib/*/gconv/*",
     "/usr/lib/modules/*/kernel/drivers/accel/*",
@@ -66,6 +61,11 @@ pub(crate) const LEFT_OUT: &[&str] = &[
     "/usr/lib/modules/*/kernel/fs/ocfs2/*",
     "/usr/lib/modules/*/kernel/fs/f2fs/*",
 ];
+
+/// Runs in the fresh root (`$1`). Host keys are each machine's own; the rest
+/// is what changes from build to build and nobody reads.
+pub(crate) const CLEAN: &str = r#"rm -rf "$1"/etc/ssh/ssh_host_* "$1"/boot/initrd.img* "$1"/boot/System.map* \
+    "$1"/boot/config-* "$1"/var/cache/ldconfig "$1"/var/log/* "$1"/initrd.img* "$1"/vmlinuz*"#;
 
 /// Kernel arguments that every node gets. Nothing reads the audit log, which would grow by a line
 /// with each change of the packet filter.
@@ -81,6 +81,14 @@ pub(crate) fn cmdline(architecture: Architecture) -> String {
     format!("quiet {consoles} {CMDLINE}")
 }
 
+/// The packages with what the firmware of an architecture fetches. `raspi-firmware` is in Debian's `non-free-firmware`.
+pub(crate) fn firmware_packages(architecture: Architecture) -> &'static [&'static str] {
+    match architecture {
+        Architecture::Amd64 => &["shim-signed", "grub-efi-amd64-signed"],
+        Architecture::Arm64 => &["shim-signed", "grub-efi-arm64-signed", "ipxe", "raspi-firmware"],
+    }
+}
+
 /// The inputs of a root layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Recipe {
@@ -88,36 +96,37 @@ pub(crate) struct Recipe {
     pub(crate) architecture: Architecture,
     /// Sorted, each once.
     pub(crate) packages: Vec<String>,
+    /// Patterns of files in them that no node needs.
+    pub(crate) left_out: Vec<&'static str>,
 }
 
 impl Recipe {
     pub(crate) fn of(cluster: &Cluster, architecture: Architecture) -> Self {
-        let engine = match cluster.engine {
-            EngineKind::Swarm => SWARM,
-        };
-        let mut packages: Vec<String> = STOCK.into_iter().chain(engine).map(str::to_owned).collect();
+        let engines: Vec<_> = cluster.engines().into_iter().map(parts).collect();
+        let of_engines = engines.iter().flat_map(|parts| parts.packages).copied();
+        let mut packages: Vec<String> = STOCK.into_iter().chain(of_engines).map(str::to_owned).collect();
         packages.push(format!("linux-image-{architecture}"));
         packages.extend(cluster.image.packages.iter().cloned());
         packages.sort();
         packages.dedup();
-        Recipe { suite: cluster.image.suite.clone(), architecture, packages }
+        let left_out = LEFT_OUT.iter().chain(engines.iter().flat_map(|parts| parts.left_out)).copied().collect();
+        Recipe { suite: cluster.image.suite.clone(), architecture, packages, left_out }
     }
 
     /// Names the root that this recipe makes, in the cache.
     pub(crate) fn key(&self) -> String {
         let mut hash = Sha256::new();
-        for part in [&VERSION.to_string(), &self.suite, self.architecture.as_str(), crate::root::CLEAN]
-            .into_iter()
-            .map(|part| part as &str)
+        for part in
+            [&VERSION.to_string(), &self.suite, self.architecture.as_str(), CLEAN].into_iter().map(|part| part as &str)
         {
             hash.update(part);
             hash.update([0]);
         }
-        let mut parts: Vec<&str> = crate::modules::wanted(self.architecture).collect();
-        parts.extend(crate::firmware::packages(self.architecture));
-        parts.extend(LEFT_OUT);
-        parts.extend(self.packages.iter().map(String::as_str));
-        for part in parts {
+        let mut more: Vec<&str> = crate::modules::wanted(self.architecture).collect();
+        more.extend(firmware_packages(self.architecture));
+        more.extend(&self.left_out);
+        more.extend(self.packages.iter().map(String::as_str));
+        for part in more {
             hash.update(part);
             hash.update([0]);
         }

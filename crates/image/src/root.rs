@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bramble_model::boot_set::{Architecture, Package};
-use bramble_system::{Cancel, Command, Failure, files};
+use bramble_system::{Cancel, Command, files};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 
-use crate::recipe::{LEFT_OUT, Recipe};
+use crate::mmdebstrap::mmdebstrap;
+use crate::recipe::{CLEAN, Recipe};
 use crate::{EPOCH, Error, firmware, initrd, modules};
 
 /// Long enough for a slow line and a slow machine.
@@ -26,20 +27,15 @@ const FIRMWARE: &str = "firmware";
 /// Debian's kernel for arm64 is not compressed, as other firmware wants it.
 const RASPBERRY_PI_KERNEL: &str = "kernel.img";
 
-/// Runs in the fresh root (`$1`). Host keys are each machine's own; the rest
-/// is what changes from build to build and nobody reads.
-pub(crate) const CLEAN: &str = r#"rm -rf "$1"/etc/ssh/ssh_host_* "$1"/boot/initrd.img* "$1"/boot/System.map* \
-    "$1"/boot/config-* "$1"/var/cache/ldconfig "$1"/var/log/* "$1"/initrd.img* "$1"/vmlinuz*"#;
-
 /// A root in the cache.
 pub(crate) struct Root {
     pub(crate) folder: PathBuf,
-    pub(crate) facts: Facts,
+    pub(crate) facts: RootFacts,
 }
 
 /// What `facts.json` beside a cached root says.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Facts {
+pub(crate) struct RootFacts {
     pub(crate) kernel_release: String,
     pub(crate) packages: Vec<Package>,
 }
@@ -111,7 +107,7 @@ impl Root {
     }
 }
 
-fn make(recipe: &Recipe, folder: &Path, cancel: &Cancel, progress: &dyn Fn(&str)) -> Result<Facts, Error> {
+fn make(recipe: &Recipe, folder: &Path, cancel: &Cancel, progress: &dyn Fn(&str)) -> Result<RootFacts, Error> {
     let tree = folder.join("root.tar");
     progress(&format!(
         "Debian {} {}: {} packages and what they need",
@@ -144,61 +140,16 @@ fn make(recipe: &Recipe, folder: &Path, cancel: &Cancel, progress: &dyn Fn(&str)
     progress("root layer");
     squash(&tree, &folder.join("root.squashfs"), 15, cancel)?;
     fs::remove_file(&tree).map_err(Error::file("cannot remove", &tree))?;
-    let facts = Facts { kernel_release: found.kernel_release, packages: found.packages };
+    let facts = RootFacts { kernel_release: found.kernel_release, packages: found.packages };
     let text = serde_json::to_vec_pretty(&facts).expect("facts are plain data");
     write("facts.json", &text)?;
     Ok(facts)
 }
 
 fn bootstrap(recipe: &Recipe, tree: &Path, cancel: &Cancel) -> Result<(), Error> {
-    let left_out = LEFT_OUT.iter().map(|path| format!("--dpkgopt=path-exclude={path}"));
+    let left_out = recipe.left_out.iter().map(|path| format!("--dpkgopt=path-exclude={path}"));
     let more = left_out.chain([format!("--customize-hook={CLEAN}"), "--variant=essential".to_owned()]);
     mmdebstrap(recipe, &recipe.packages, more, tree, cancel)
-}
-
-/// Runs mmdebstrap: these packages of the recipe's suite and architecture, as a tar archive.
-pub(crate) fn mmdebstrap(
-    recipe: &Recipe,
-    packages: &[String],
-    more: impl IntoIterator<Item = String>,
-    tree: &Path,
-    cancel: &Cancel,
-) -> Result<(), Error> {
-    let output = Command::new("mmdebstrap")
-        .args(["--mode=unshare", "--format=tar"])
-        .arg(format!("--architectures={}", recipe.architecture))
-        .arg(format!("--include={}", packages.join(",")))
-        .arg("--aptopt=Apt::Install-Recommends \"false\"")
-        .args(more)
-        .arg(&recipe.suite)
-        .arg(tree)
-        .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
-        .env("LC_ALL", "C.UTF-8")
-        .limit(LIMIT)
-        .cancel(cancel)
-        .run();
-    match output {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            if let Failure::Failed { stderr, .. } = &error.failure {
-                if let Some((_, rest)) = stderr.split_once("Unable to locate package ") {
-                    let package = rest.split_whitespace().next().unwrap_or_default().to_owned();
-                    return Err(Error::NoSuchPackage { suite: recipe.suite.clone(), package });
-                }
-                if let Some(unfetched) = unfetched(stderr) {
-                    return Err(unfetched);
-                }
-            }
-            Err(Error::program("cannot make the Debian root")(error))
-        }
-    }
-}
-
-/// What apt says that it could not fetch, and why: `E: Failed to fetch URL  reason`.
-fn unfetched(stderr: &str) -> Option<Error> {
-    let mut lines = stderr.lines().filter_map(|line| line.split_once(": Failed to fetch ")?.1.split_once(' '));
-    let (url, reason) = lines.next()?;
-    Some(Error::Fetch { url: url.to_owned(), reason: reason.trim().to_owned(), more: lines.count() })
 }
 
 /// Packs a tar archive as squashfs. Owners, modes and times are the archive's.

@@ -1,14 +1,15 @@
-//! Where boot sets are kept: files by digest, sets by the digest of their manifest, and the name
-//! of the current one.
+//! Where boot sets are kept: files by digest, sets by the digest of their manifest. Which of them nodes are given is
+//! in the head's store.
 //!
 //! ```text
 //! files/SHA256                 kernels, initrds and layers, each once
 //! sets/SHA256/manifest.json    and manifest.json.minisig
-//! current                      the digest of the set that nodes are given; for other architectures
-//!                              than amd64, `current-arm64`
+//! lock                         held by whoever puts something there, and alone by whoever removes
+//! building/                    folders of builds under way
+//! claims/SHA256                digests of files that a snapshot of the repository names, a line each
 //! ```
-//! A set appears by the rename of its folder after all its files are there; `current` changes by
-//! rename. So there is never half a set, whatever stops the builder.
+//! A set appears by the rename of its folder after all its files are there. So there is never half a set, whatever
+//! stops the builder.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -16,13 +17,17 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use bramble_boot::{MANIFEST, SIGNATURE, kept_file, kept_set};
 use bramble_model::boot_set::{Architecture, Artifact, Manifest};
 use bramble_model::names::Digest;
 use bramble_system::files;
 use sha2::{Digest as _, Sha256};
 
+use rustix::fs::{FlockOperation, flock};
+
 use crate::Error;
 use crate::signing::SigningKey;
+use crate::site::digest_of;
 
 /// The shelf of one cluster.
 #[derive(Debug, Clone)]
@@ -36,88 +41,213 @@ pub struct BootSet {
     pub digest: Digest,
     pub manifest: Manifest,
     pub built: SystemTime,
-    pub current: bool,
+}
+
+/// Held while something is put on the shelf: until it is dropped, nothing is removed from there.
+#[derive(Debug)]
+pub struct Hold {
+    _lock: File,
+}
+
+/// Held by whoever removes something: until it is dropped, nothing is put on the shelf.
+#[derive(Debug)]
+pub struct Alone {
+    _lock: File,
 }
 
 /// What [`Shelf::sweep`] removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
     pub sets: usize,
     pub files: usize,
     pub bytes: u64,
+    /// What there is to say of sets that could not be read, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// The sets of a shelf.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// The newest first.
+    pub sets: Vec<BootSet>,
+    /// Those that cannot be read, and why.
+    pub unreadable: Vec<(Digest, Error)>,
 }
 
 impl Shelf {
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, Error> {
         let folder = folder.into();
-        for name in ["files", "sets"] {
+        for name in ["files", "sets", "claims", "building"] {
             let path = folder.join(name);
-            fs::create_dir_all(&path).map_err(Error::file("cannot make the folder", &path))?;
+            files::make_folder(&path).map_err(Error::file("cannot make the folder", &path))?;
         }
         Ok(Shelf { folder })
     }
 
+    fn lock_file(&self) -> Result<(PathBuf, File), Error> {
+        let path = self.folder.join("lock");
+        let open = || {
+            let new = !path.exists();
+            let file = File::options().read(true).append(true).create(true).open(&path)?;
+            if new {
+                files::give_to_owner_of(&self.folder, &file);
+            }
+            Ok(file)
+        };
+        let file = open().map_err(Error::file("cannot open the shelf's lock", &path))?;
+        Ok((path, file))
+    }
+
+    /// Waits until nothing is being removed, and keeps it so: what is put on the shelf from now on stays,
+    /// though no boot set names it yet. Several may hold it.
+    ///
+    /// # Errors
+    /// When the lock cannot be had.
+    pub fn hold(&self) -> Result<Hold, Error> {
+        let (path, file) = self.lock_file()?;
+        flock(&file, FlockOperation::LockShared)
+            .map_err(|error| Error::file("cannot lock the shelf", &path)(error.into()))?;
+        Ok(Hold { _lock: file })
+    }
+
+    /// Keeps everyone from putting something there.
+    ///
+    /// # Errors
+    /// [`Error::ShelfHeld`] while a build does: no boot set names it yet.
+    pub fn alone(&self) -> Result<Alone, Error> {
+        let (path, lock) = self.lock_file()?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Alone { _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::ShelfHeld { by: holders(&lock) }),
+            Err(error) => Err(Error::file("cannot lock the shelf", &path)(error.into())),
+        }
+    }
+
+    /// An empty folder for a build that holds the shelf. It goes when it is dropped; where the build is killed, with
+    /// the next sweep.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn workplace(&self, _hold: &Hold) -> Result<tempfile::TempDir, Error> {
+        let folder = self.folder.join("building");
+        let made = tempfile::tempdir_in(&folder).map_err(Error::file("cannot make a folder in", &folder))?;
+        let opened = File::open(made.path()).map_err(Error::file("cannot open", made.path()))?;
+        files::give_to_owner_of(&folder, opened);
+        Ok(made)
+    }
+
     /// Where a file of this digest lies or would lie.
     pub fn file(&self, digest: &Digest) -> PathBuf {
-        self.folder.join("files").join(digest.to_string())
+        kept_file(&self.folder, &digest.to_string())
     }
 
     /// The folder of a set's manifest and signature.
     pub fn set(&self, digest: &Digest) -> PathBuf {
-        self.folder.join("sets").join(digest.to_string())
+        kept_set(&self.folder, &digest.to_string())
     }
 
-    /// The file that names the set for `architecture`.
-    fn current_file(&self, architecture: Architecture) -> PathBuf {
+    fn named_before_in(&self, architecture: Architecture) -> PathBuf {
         self.folder.join(match architecture {
             Architecture::Amd64 => "current".to_owned(),
             other => format!("current-{other}"),
         })
     }
 
-    /// The set that nodes of this architecture are given.
+    /// The set that nodes of this architecture were given before the head's store said so: it was in a file.
     ///
     /// # Errors
-    /// [`Error::NoBootSet`] before the first build.
-    pub fn current(&self, architecture: Architecture) -> Result<BootSet, Error> {
-        let none = || Error::NoBootSet { architecture };
-        let text = fs::read_to_string(self.current_file(architecture)).map_err(|_| none())?;
-        self.load(text.trim().parse().map_err(|_| none())?)
+    /// When that is there and cannot be read.
+    pub fn named_before(&self, architecture: Architecture) -> Result<Option<Digest>, Error> {
+        let path = self.named_before_in(architecture);
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let digest = text.trim().parse();
+                digest.map(Some).map_err(|_| Error::Malformed { path, problem: "it names no boot set".into() })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::file("cannot read", &path)(error)),
+        }
     }
 
-    /// All sets, the newest first.
-    pub fn list(&self) -> Result<Vec<BootSet>, Error> {
+    /// Removes the file of [`Shelf::named_before`]. On disk when this returns.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn forget_named_before(&self, architecture: Architecture) -> Result<(), Error> {
+        let path = self.named_before_in(architecture);
+        match fs::remove_file(&path) {
+            Ok(()) => files::sync_folder(&path).map_err(Error::file("cannot sync the folder of", &path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::file("cannot remove", &path)(error)),
+        }
+    }
+
+    /// All sets. One that cannot be read is among them by its name.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn list(&self) -> Result<Listed, Error> {
         let path = self.folder.join("sets");
         let entries = fs::read_dir(&path).map_err(Error::file("cannot list boot sets", &path))?;
-        let mut sets = Vec::new();
+        let mut listed = Listed::default();
         for entry in entries {
             let name = entry.map_err(Error::file("cannot list boot sets", &path))?.file_name();
             if let Some(digest) = name.to_str().and_then(|name| name.parse().ok()) {
-                sets.push(self.load(digest)?);
+                match self.load(digest) {
+                    Ok(set) => listed.sets.push(set),
+                    Err(error) => listed.unreadable.push((digest, error)),
+                }
             }
         }
-        sets.sort_by_key(|set| (std::cmp::Reverse(set.built), set.digest));
-        Ok(sets)
+        listed.sets.sort_by_key(|set| (std::cmp::Reverse(set.built), set.digest));
+        listed.unreadable.sort_by_key(|(digest, _)| *digest);
+        Ok(listed)
     }
 
     /// The set whose digest begins with `prefix`.
+    ///
+    /// # Errors
+    /// When there is none, or more than one; when it cannot be read.
     pub fn find(&self, prefix: &str) -> Result<BootSet, Error> {
-        let mut found = self.list()?.into_iter().filter(|set| set.digest.to_string().starts_with(prefix));
+        let Listed { sets, unreadable } = self.list()?;
+        let sets = sets.into_iter().map(|set| (set.digest, Ok(set)));
+        let all = sets.chain(unreadable.into_iter().map(|(digest, error)| (digest, Err(error))));
+        let mut found = all.filter(|(digest, _)| digest.to_string().starts_with(prefix));
         match (found.next(), found.next()) {
-            (Some(set), None) if !prefix.is_empty() => Ok(set),
+            (Some((_, set)), None) if !prefix.is_empty() => set,
             _ => Err(Error::NoSuchSet(prefix.to_owned())),
         }
     }
 
-    fn load(&self, digest: Digest) -> Result<BootSet, Error> {
-        let path = self.set(&digest).join("manifest.json");
-        let bytes = fs::read(&path).map_err(Error::file("cannot read the manifest", &path))?;
+    /// The set of this digest.
+    ///
+    /// # Errors
+    /// [`Error::NotOnShelf`] when it is not there; when it cannot be read.
+    pub fn load(&self, digest: Digest) -> Result<BootSet, Error> {
+        let path = self.set(&digest).join(MANIFEST);
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_absent(&digest) => {
+                return Err(Error::NotOnShelf { set: digest });
+            }
+            read => read.map_err(Error::file("cannot read the manifest", &path))?,
+        };
         let manifest: Manifest = serde_json::from_slice(&bytes)
             .map_err(|error| Error::Malformed { path: path.clone(), problem: error.to_string() })?;
         let built = fs::metadata(&path).and_then(|data| data.modified()).map_err(Error::file("cannot read", &path))?;
-        let current = fs::read_to_string(self.current_file(manifest.architecture));
-        let current = current.is_ok_and(|text| text.trim() == digest.to_string());
-        Ok(BootSet { digest, manifest, built, current })
+        Ok(BootSet { digest, manifest, built })
+    }
+
+    fn is_absent(&self, digest: &Digest) -> bool {
+        matches!(fs::symlink_metadata(self.set(digest)), Err(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Whether a set is damaged for good: its manifest is gone, or is not what its name says. One that a newer bramble
+    /// wrote is not, nor is one that the disk does not give now.
+    fn is_damaged(&self, digest: &Digest) -> bool {
+        match fs::read(self.set(digest).join(MANIFEST)) {
+            Ok(bytes) => Digest(Sha256::digest(&bytes).into()) != *digest,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
     }
 
     /// Takes a copy of `path`, under its digest.
@@ -131,7 +261,71 @@ impl Shelf {
         })
     }
 
-    /// Takes what `source` gives, under its digest. A file that is there already is left alone.
+    /// Takes what `source` gives, where it is what `digest` says.
+    ///
+    /// # Errors
+    /// When it is something else, or the shelf takes no writes. What is something else is swept in time.
+    pub fn take_as(&self, digest: &Digest, source: impl Read) -> Result<Artifact, Error> {
+        let artifact = self.take_stream(source)?;
+        if artifact.sha256 != *digest {
+            let problem = format!("what came is {}: it changed on its way", artifact.sha256.short());
+            return Err(Error::Malformed { path: digest.short().into(), problem });
+        }
+        Ok(artifact)
+    }
+
+    /// Whether a file of this digest and length is there.
+    pub fn has(&self, digest: &Digest, size: u64) -> bool {
+        fs::metadata(self.file(digest)).is_ok_and(|data| data.len() == size)
+    }
+
+    /// Keeps files from being swept while `claimant`, the digest of a snapshot, names them.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn claim(&self, claimant: &Digest, files: &BTreeSet<Digest>) -> Result<(), Error> {
+        let path = self.folder.join("claims").join(claimant.to_string());
+        let text: String = files.iter().map(|digest| format!("{digest}\n")).collect();
+        files::replace(&path, text.as_bytes()).map_err(Error::file("cannot write", &path))
+    }
+
+    /// Nobody asks for this snapshot's files any more.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn release(&self, claimant: &Digest) -> Result<(), Error> {
+        let path = self.folder.join("claims").join(claimant.to_string());
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file("cannot remove", &path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The files that this snapshot names and the shelf has not.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn lacks(&self, claimant: &Digest) -> Result<Vec<Digest>, Error> {
+        let path = self.folder.join("claims").join(claimant.to_string());
+        let text = fs::read_to_string(&path).map_err(Error::file("cannot read", &path))?;
+        let named = text.lines().filter_map(|line| line.parse().ok());
+        Ok(named.filter(|digest| matches!(self.file(digest).try_exists(), Ok(false))).collect())
+    }
+
+    /// The files that snapshots name.
+    fn claimed(&self) -> Result<BTreeSet<String>, Error> {
+        let folder = self.folder.join("claims");
+        let mut claimed = BTreeSet::new();
+        for entry in fs::read_dir(&folder).map_err(Error::file("cannot list", &folder))? {
+            let path = entry.map_err(Error::file("cannot list", &folder))?.path();
+            let text = fs::read_to_string(&path).map_err(Error::file("cannot read", &path))?;
+            claimed.extend(text.lines().map(str::to_owned));
+        }
+        Ok(claimed)
+    }
+
+    /// Takes what `source` gives, under its digest. A file that is there already is left alone where it is whole,
+    /// and else replaced: a disk may have damaged it.
     pub(crate) fn take_stream(&self, mut source: impl Read) -> Result<Artifact, Error> {
         let folder = self.folder.join("files");
         let doing = "cannot write to the shelf";
@@ -151,21 +345,23 @@ impl Shelf {
         }
         let sha256 = Digest(hash.finalize().into());
         let path = self.file(&sha256);
-        if !fs::metadata(&path).is_ok_and(|data| data.len() == size) {
+        let is_whole = self.has(&sha256, size) && digest_of(&path).is_ok_and(|found| found == sha256);
+        if !is_whole {
             new.as_file().sync_all().map_err(Error::file(doing, &path))?;
             set_readable(new.as_file()).map_err(Error::file(doing, &path))?;
+            files::give_to_owner_of(&folder, new.as_file());
             new.persist(&path).map_err(|error| Error::File { doing, path: path.clone(), source: error.error })?;
             files::sync_folder(&path).map_err(Error::file(doing, &path))?;
         }
         Ok(Artifact { sha256, size })
     }
 
-    /// Publishes a set whose files are all on the shelf, and makes it the current one.
+    /// Publishes a set whose files are all on the shelf.
     pub(crate) fn publish(&self, manifest: &Manifest, key: &SigningKey) -> Result<Digest, Error> {
         let bytes = serde_json::to_vec_pretty(manifest).expect("a manifest is plain data");
         let digest = Digest(Sha256::digest(&bytes).into());
         let place = self.set(&digest);
-        if !place.join("manifest.json.minisig").exists() {
+        if !place.join(SIGNATURE).exists() {
             let sets = self.folder.join("sets");
             let new = tempfile::Builder::new()
                 .prefix(".publishing-")
@@ -175,34 +371,68 @@ impl Shelf {
                 let path = new.path().join(name);
                 files::replace(&path, bytes).map_err(Error::file("cannot write", &path))
             };
-            write("manifest.json", &bytes)?;
-            write("manifest.json.minisig", key.sign(&bytes)?.as_bytes())?;
-            fs::rename(new.path(), &place).map_err(Error::file("cannot publish the boot set", &place))?;
-            let _ = new.keep();
+            write(MANIFEST, &bytes)?;
+            write(SIGNATURE, key.sign(&bytes)?.as_bytes())?;
+            let folder = File::open(new.path()).map_err(Error::file("cannot open", new.path()))?;
+            files::give_to_owner_of(&sets, folder);
+            match fs::rename(new.path(), &place) {
+                Ok(()) => drop(new.keep()),
+                // Another build has published the same set meanwhile.
+                Err(_) if place.join(SIGNATURE).exists() => {}
+                Err(error) => return Err(Error::file("cannot publish the boot set", &place)(error)),
+            }
             files::sync_folder(&place).map_err(Error::file("cannot sync", &place))?;
         }
-        let current = self.current_file(manifest.architecture);
-        files::replace(&current, format!("{digest}\n").as_bytes())
-            .map_err(Error::file("cannot name the current boot set", &current))?;
         Ok(digest)
     }
 
-    /// Removes all sets but the current one and the `keep` newest others, the files that no set
-    /// names any more, and what stopped builds left behind.
-    pub fn sweep(&self, keep: usize) -> Result<Swept, Error> {
+    /// Removes all sets but those that nodes are given and the `keep` newest others, damaged ones that nobody is given,
+    /// the files that no set names any more, and what stopped builds left behind. `given` has to be learnt while
+    /// [`Alone`] is held. While a set stays that cannot be read, so do all files: some are its own.
+    ///
+    /// # Errors
+    /// When something cannot be listed or removed.
+    pub fn sweep(&self, _alone: &Alone, given: &BTreeSet<Digest>, keep: usize) -> Result<Swept, Error> {
         let mut swept = Swept::default();
-        let (current, others): (Vec<_>, Vec<_>) = self.list()?.into_iter().partition(|set| set.current);
-        for set in others.iter().skip(keep) {
-            let path = self.set(&set.digest);
-            fs::remove_dir_all(&path).map_err(Error::file("cannot remove the boot set", &path))?;
-            swept.sets += 1;
+        let Listed { sets, unreadable } = self.list()?;
+        let mut all_are_known = true;
+        for (digest, error) in unreadable {
+            let short = digest.short();
+            let why = bramble_system::sentence(&error);
+            if self.is_damaged(&digest) && !given.contains(&digest) {
+                self.remove_set(&digest, &mut swept)?;
+                swept.notes.push(format!("boot set {short} was damaged, and is removed: {why}"));
+            } else {
+                all_are_known = false;
+                swept.notes.push(format!("boot set {short} cannot be read, so no files are removed: {why}"));
+            }
         }
-        let kept: BTreeSet<String> = current
-            .iter()
-            .chain(others.iter().take(keep))
-            .flat_map(|set| set.manifest.artifacts())
-            .map(|artifact| artifact.sha256.to_string())
-            .collect();
+        let (current, others): (Vec<_>, Vec<_>) = sets.into_iter().partition(|set| given.contains(&set.digest));
+        for set in others.iter().skip(keep) {
+            self.remove_set(&set.digest, &mut swept)?;
+        }
+        if all_are_known {
+            self.sweep_files(current.iter().chain(others.iter().take(keep)), &mut swept)?;
+        }
+        let building = self.folder.join("building");
+        for entry in fs::read_dir(&building).map_err(Error::file("cannot list", &building))? {
+            let path = entry.map_err(Error::file("cannot list", &building))?.path();
+            fs::remove_dir_all(&path).map_err(Error::file("cannot remove", &path))?;
+        }
+        Ok(swept)
+    }
+
+    fn remove_set(&self, digest: &Digest, swept: &mut Swept) -> Result<(), Error> {
+        let path = self.set(digest);
+        fs::remove_dir_all(&path).map_err(Error::file("cannot remove the boot set", &path))?;
+        swept.sets += 1;
+        Ok(())
+    }
+
+    /// Removes the files that neither these sets nor snapshots name.
+    fn sweep_files<'a>(&self, sets: impl Iterator<Item = &'a BootSet>, swept: &mut Swept) -> Result<(), Error> {
+        let mut kept = self.claimed()?;
+        kept.extend(sets.flat_map(|set| set.manifest.artifacts()).map(|artifact| artifact.sha256.to_string()));
         let files = self.folder.join("files");
         for entry in fs::read_dir(&files).map_err(Error::file("cannot list", &files))? {
             let entry = entry.map_err(Error::file("cannot list", &files))?;
@@ -212,12 +442,166 @@ impl Shelf {
                 fs::remove_file(entry.path()).map_err(Error::file("cannot remove", &entry.path()))?;
             }
         }
-        Ok(swept)
+        Ok(())
     }
+}
+
+/// The processes that hold a lock on this file (proc_locks(5)); none where they are of another namespace.
+fn holders(lock: &File) -> Vec<u32> {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(data) = lock.metadata() else { return Vec::new() };
+    let (major, minor) = (rustix::fs::major(data.dev()), rustix::fs::minor(data.dev()));
+    let file = format!("{major:02x}:{minor:02x}:{}", data.ino());
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    // `1: FLOCK  ADVISORY  READ 4242 08:01:1234 0 EOF`
+    let holder = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, process, of, ..] = words[..] else { return None };
+        process.parse().ok().filter(|process| of == file && *process > 0)
+    };
+    locks.lines().filter_map(holder).collect()
 }
 
 /// Temporary files are private; the head, perhaps another user, has to read this one.
 fn set_readable(file: &File) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     file.set_permissions(fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_removed_while_a_build_puts_it_there() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let shelf = Shelf::open(folder.path()).expect("made");
+        let hold = shelf.hold().expect("held");
+        let _another = shelf.hold().expect("two builds at once");
+        let artifact = shelf.take_stream(&b"a kernel"[..]).expect("taken");
+        let refused = shelf.alone().expect_err("a build is at work");
+        let own = std::process::id();
+        assert!(matches!(&refused, Error::ShelfHeld { by } if by.contains(&own)), "{refused}");
+        assert!(shelf.file(&artifact.sha256).exists(), "what is about to be published stays");
+        let left = shelf.workplace(&hold).expect("made").keep();
+        drop((hold, _another));
+        let alone = shelf.alone().expect("nobody builds");
+        assert_eq!(shelf.sweep(&alone, &BTreeSet::new(), 0).expect("swept").files, 1, "no boot set names it");
+        assert!(!left.exists(), "what a stopped build left behind");
+    }
+
+    #[test]
+    fn a_damaged_file_is_replaced_when_it_is_taken_again() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let shelf = Shelf::open(folder.path()).expect("made");
+        let artifact = shelf.take_stream(&b"a kernel"[..]).expect("taken");
+        let path = shelf.file(&artifact.sha256);
+        fs::write(&path, b"a kErnel").expect("damaged, of the same length");
+        assert_eq!(shelf.take_stream(&b"a kernel"[..]).expect("taken again"), artifact);
+        assert_eq!(fs::read(&path).expect("there"), b"a kernel");
+        let left = fs::read_dir(folder.path().join("files")).expect("a folder").count();
+        assert_eq!(left, 1, "nothing is left beside it");
+    }
+
+    /// A set of one file.
+    fn manifest(artifact: Artifact, version: &str) -> Manifest {
+        Manifest {
+            form: bramble_model::boot_set::FORM,
+            cluster: "home".parse().expect("a name"),
+            version: version.into(),
+            revision: None,
+            architecture: Architecture::Amd64,
+            suite: "trixie".into(),
+            firmware: Vec::new(),
+            kernel: artifact.clone(),
+            initrd: artifact,
+            layers: Vec::new(),
+            cmdline: String::new(),
+            packages: Vec::new(),
+            inputs: None,
+            data: Vec::new(),
+        }
+    }
+
+    /// Three sets of a file each; the manifest of the last one is damaged by `damage`.
+    fn with_a_damaged_set(damage: impl FnOnce(&Path)) -> (tempfile::TempDir, Shelf, [Digest; 3], [PathBuf; 3]) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let shelf = Shelf::open(folder.path()).expect("made");
+        let key = SigningKey::open(&folder.path().join("keys")).expect("a key");
+        let made = ["1", "2", "3"].map(|word| {
+            let artifact = shelf.take_stream(word.as_bytes()).expect("taken");
+            (shelf.publish(&manifest(artifact.clone(), word), &key).expect("published"), shelf.file(&artifact.sha256))
+        });
+        let [(first, a), (second, b), (third, c)] = made;
+        damage(&shelf.set(&third).join(MANIFEST));
+        (folder, shelf, [first, second, third], [a, b, c])
+    }
+
+    fn cut(manifest: &Path) {
+        fs::write(manifest, "{").expect("damaged");
+    }
+
+    #[test]
+    fn a_damaged_set_is_listed_by_name_and_the_others_go_on() {
+        for damage in [cut, |manifest: &Path| fs::remove_file(manifest).expect("removed")] {
+            let (_folder, shelf, [first, second, third], _) = with_a_damaged_set(damage);
+            let Listed { sets, unreadable } = shelf.list().expect("listed");
+            assert_eq!(sets.iter().map(|set| set.digest).collect::<BTreeSet<_>>(), [first, second].into());
+            assert_eq!(unreadable.iter().map(|(digest, _)| *digest).collect::<Vec<_>>(), [third]);
+            assert_eq!(shelf.find(&first.to_string()).expect("found").digest, first);
+            let error = shelf.find(&third.to_string()).expect_err("damaged");
+            assert!(!matches!(error, Error::NoSuchSet(_) | Error::NotOnShelf { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_sweep_removes_a_damaged_set_that_nobody_is_given_and_says_so() {
+        let (_folder, shelf, [first, _, third], files) = with_a_damaged_set(cut);
+        let swept = shelf.sweep(&shelf.alone().expect("nobody builds"), &[first].into(), 1).expect("swept");
+        assert_eq!((swept.sets, swept.files), (1, 1));
+        assert!(swept.notes.len() == 1 && swept.notes[0].contains(&third.short()), "{:?}", swept.notes);
+        assert_eq!(files.map(|file| file.exists()), [true, true, false]);
+        assert!(!shelf.set(&third).exists());
+    }
+
+    #[test]
+    fn a_sweep_removes_no_file_while_a_set_that_cannot_be_read_stays() {
+        let (_folder, shelf, [first, _, third], files) = with_a_damaged_set(cut);
+        let swept = shelf.sweep(&shelf.alone().expect("nobody builds"), &[first, third].into(), 0).expect("swept");
+        assert_eq!((swept.sets, swept.files), (1, 0), "the second one, which nobody is given");
+        assert!(swept.notes.len() == 1 && swept.notes[0].contains(&third.short()), "{:?}", swept.notes);
+        assert_eq!(files.map(|file| file.exists()), [true; 3]);
+        assert!(shelf.set(&third).exists());
+    }
+
+    /// It is whole: only this bramble cannot read it.
+    #[test]
+    fn a_sweep_removes_no_set_of_a_newer_bramble() {
+        let (_folder, shelf, [first, ..], files) = with_a_damaged_set(|_| ());
+        let bytes = br#"{"form":"of another kind"}"#;
+        let newer = Digest(Sha256::digest(bytes).into());
+        fs::create_dir(shelf.set(&newer)).expect("made");
+        fs::write(shelf.set(&newer).join(MANIFEST), bytes).expect("written");
+        let swept = shelf.sweep(&shelf.alone().expect("nobody builds"), &[first].into(), 0).expect("swept");
+        assert_eq!((swept.sets, swept.files, swept.notes.len()), (2, 0, 1));
+        assert!(shelf.set(&newer).exists());
+        assert_eq!(files.map(|file| file.exists()), [true; 3]);
+    }
+
+    #[test]
+    fn a_set_that_another_build_publishes_meanwhile_is_the_same_set() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let shelf = Shelf::open(folder.path()).expect("made");
+        let key = SigningKey::open(&folder.path().join("keys")).expect("a key");
+        let artifact = shelf.take_stream(&b"a kernel"[..]).expect("taken");
+        let manifest = manifest(artifact, "1");
+        let digests = std::thread::scope(|scope| {
+            let both = [(), ()].map(|()| scope.spawn(|| shelf.publish(&manifest, &key)));
+            both.map(|build| build.join().expect("no panic").expect("published"))
+        });
+        assert_eq!(digests[0], digests[1]);
+        let listed = shelf.list().expect("listed");
+        assert_eq!((listed.sets.len(), listed.unreadable.len()), (1, 0));
+        assert_eq!(shelf.load(digests[0]).expect("it is there").digest, digests[0]);
+    }
 }

@@ -29,7 +29,7 @@ impl SigningKey {
         if !secret_path.exists() {
             let pair = KeyPair::generate_unencrypted_keypair().map_err(|error| malformed(&secret_path, &error))?;
             let secret = pair.sk.to_box(Some("bramble image key")).map_err(|error| malformed(&secret_path, &error))?;
-            fs::create_dir_all(folder).map_err(Error::file("cannot make the key folder", folder))?;
+            files::make_folder(folder).map_err(Error::file("cannot make the key folder", folder))?;
             // The public half first: a secret key that exists has its public half beside it.
             files::replace(&public_path, pair.pk.to_base64().as_bytes())
                 .map_err(Error::file("cannot write the public key", &public_path))?;

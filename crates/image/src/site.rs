@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use bramble_engine::parts::parts;
 use bramble_model::names::Digest;
 use bramble_model::repository::Cluster;
 use bramble_system::Cancel;
@@ -20,11 +21,9 @@ const VERSION: u32 = 1;
 /// Where containers lie on a node; the agent loads them into the engine.
 const CONTAINERS: &str = "usr/share/bramble/containers";
 
-/// Files that every node has, by their place in the root. See `images/README.md`.
+/// Files that every node has, by their place in the root; the engines add their own. See `images/README.md`.
 const STOCK: &[(&str, &str)] = &[
     ("etc/systemd/system/bramble-agent.service", include_str!("../../../images/bramble-agent.service")),
-    ("etc/systemd/system/docker.service", include_str!("../../../images/docker.service")),
-    ("etc/systemd/system/containerd.service", include_str!("../../../images/containerd.service")),
     ("etc/systemd/system/systemd-networkd.service.d/late.conf", include_str!("../../../images/late.conf")),
     ("etc/systemd/system/systemd-timesyncd.service.d/late.conf", include_str!("../../../images/late.conf")),
     ("etc/systemd/system/systemd-udev-trigger.service.d/late.conf", include_str!("../../../images/late.conf")),
@@ -34,15 +33,11 @@ const STOCK: &[(&str, &str)] = &[
     ("etc/udev/rules.d/99-virtual-net.rules", include_str!("../../../images/virtual-net.rules")),
     ("etc/systemd/journald.conf.d/bramble.conf", include_str!("../../../images/journald.conf")),
     ("etc/systemd/network/80-bramble.network", include_str!("../../../images/bramble.network")),
-    ("etc/docker/daemon.json", include_str!("../../../images/daemon.json")),
-    ("etc/containerd/config.toml", include_str!("../../../images/containerd.toml")),
-    ("etc/modules-load.d/bramble.conf", include_str!("../../../images/modules.conf")),
 ];
 
 /// Units that are started.
 const ENABLED: &[(&str, &str)] = &[
     ("multi-user.target.wants", "bramble-agent.service"),
-    ("multi-user.target.wants", "docker.service"),
     ("multi-user.target.wants", "systemd-networkd.service"),
     ("sysinit.target.wants", "systemd-timesyncd.service"),
 ];
@@ -53,7 +48,6 @@ const MASKED: &[&str] = &[
     "apt-daily-upgrade.timer",
     "apt-daily.timer",
     "console-getty.service",
-    "docker.socket",
     "dpkg-db-backup.timer",
     "e2scrub_all.timer",
     "e2scrub_reap.service",
@@ -132,25 +126,20 @@ pub(crate) fn layer(
     Ok(layer)
 }
 
-/// The layer of these ingredients, where it has been made before.
-pub(crate) fn cached(cluster: &Cluster, ingredients: &Ingredients<'_>, cache: &Path) -> Result<Option<PathBuf>, Error> {
-    let layer = cache.join("sites").join(format!("{}.squashfs", key(&tree(cluster, ingredients)?)?));
-    Ok(layer.exists().then_some(layer))
-}
-
 fn tree(cluster: &Cluster, ingredients: &Ingredients<'_>) -> Result<BTreeMap<String, Entry>, Error> {
     let mut tree = BTreeMap::new();
-    for (path, text) in STOCK {
+    let engines: Vec<_> = cluster.engines().into_iter().map(parts).collect();
+    for (path, text) in STOCK.iter().chain(engines.iter().flat_map(|parts| parts.files)) {
         tree.insert((*path).to_owned(), Entry::Bytes(text.as_bytes().to_vec()));
     }
-    for (target, unit) in ENABLED {
+    for (target, unit) in ENABLED.iter().chain(engines.iter().flat_map(|parts| parts.enabled)) {
         let place = if tree.contains_key(&format!("etc/systemd/system/{unit}")) { "/etc" } else { "/usr/lib" };
         tree.insert(
             format!("etc/systemd/system/{target}/{unit}"),
             Entry::Link(format!("{place}/systemd/system/{unit}")),
         );
     }
-    for unit in MASKED {
+    for unit in MASKED.iter().chain(engines.iter().flat_map(|parts| parts.masked)) {
         tree.insert(format!("etc/systemd/system/{unit}"), Entry::Link("/dev/null".into()));
     }
     for generator in NO_GENERATORS {

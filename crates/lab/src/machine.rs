@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use bramble_model::boot_set::Architecture;
 use bramble_model::names::Name;
-use bramble_model::repository::{EnginePart, LabFirmware, LabMachine, Node};
+use bramble_model::repository::{LabFirmware, LabMachine, Node};
 use tokio::process::{Child, Command};
 
 use crate::accelerator::Accelerator;
@@ -151,10 +151,8 @@ impl Machine {
                 format!("if=pflash,unit=1,format=raw,file={}", own.display()),
             ]);
         }
-        let nice = match (accelerator, declared.part) {
-            (Accelerator::Emulation(_), EnginePart::Worker) => YIELDING,
-            _ => 0,
-        };
+        let works = !declared.engines.is_empty() && !declared.is_manager();
+        let nice = if matches!(accelerator, Accelerator::Emulation(_)) && works { YIELDING } else { 0 };
         let LabMachine { firmware, architecture, .. } = declared.machine;
         Ok(Machine { node: node.clone(), firmware, architecture, console, arguments, nice, process: None })
     }

@@ -10,14 +10,14 @@ use bramble_system::Command;
 use crate::Error;
 
 /// The subnet of the wire, and the head's address in it: the first.
-pub(crate) struct Wire {
+pub(crate) struct WireAddresses {
     pub(crate) head: Ipv4Addr,
     pub(crate) prefix: u8,
     /// Where a home router stands in for the real one: the last address.
     pub(crate) router: Option<Ipv4Addr>,
 }
 
-impl Wire {
+impl WireAddresses {
     pub(crate) fn of(cluster: &Cluster) -> Self {
         let ((network, prefix), router) = match &cluster.network.dhcp {
             Dhcp::Full(subnets) => ((subnets[0].address, subnets[0].prefix), false),
@@ -25,7 +25,7 @@ impl Wire {
         };
         let first = u32::from(network) + 1;
         let last = (u32::from(network) | (u32::MAX >> prefix)) - 1;
-        Wire { head: first.into(), prefix, router: router.then(|| last.into()) }
+        WireAddresses { head: first.into(), prefix, router: router.then(|| last.into()) }
     }
 
     /// Makes the bridge, up and with the head's address.

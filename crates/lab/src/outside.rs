@@ -71,7 +71,7 @@ impl Lab {
         command
             .args(["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"])
             .arg(program)
-            .args(["lab", "inside"])
+            .args(["lab", "inside", "-C"])
             .arg(repository)
             .arg("--state")
             .arg(state)

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::accelerator::Accelerator;
 use crate::machine::Machine;
-use crate::network::Wire;
+use crate::network::WireAddresses;
 use crate::{Error, HEAD, HEAD_TLS, Places, control, forward};
 
 /// A head that ended is started again after this: as a service manager would.
@@ -42,7 +42,7 @@ pub async fn inside(cluster: &Cluster, state: &Path, forwards: &[(String, RawFd)
     // A killed lab may have left disks behind.
     let _ = std::fs::remove_dir_all(places.scratch());
     std::fs::create_dir_all(places.scratch()).map_err(Error::io("cannot make the machines' folder"))?;
-    let wire = Wire::of(cluster);
+    let wire = WireAddresses::of(cluster);
     let bridge = cluster.network.interface();
     wire.make(bridge)?;
     let accelerator = Accelerator::probe(&places.scratch());
@@ -167,7 +167,7 @@ fn start_head(cluster: &Cluster, state: &Path, places: &Places) -> Result<Child,
     let log = File::options().create(true).append(true).open(places.head_log()).map_err(Error::io(doing))?;
     let program = std::env::current_exe().map_err(Error::io(doing))?;
     Command::new(program)
-        .arg("serve")
+        .args(["serve", "-C"])
         .arg(&cluster.root)
         .arg("--state")
         .arg(state)
@@ -181,7 +181,7 @@ fn start_head(cluster: &Cluster, state: &Path, places: &Places) -> Result<Child,
         .map_err(Error::io(doing))
 }
 
-fn router(wire: &Wire, cluster: &Cluster, places: &Places) -> Result<Option<Child>, Error> {
+fn router(wire: &WireAddresses, cluster: &Cluster, places: &Places) -> Result<Option<Child>, Error> {
     let configuration = places.scratch().join("router.conf");
     let leases = places.scratch().join("router.leases");
     let network = &cluster.network;

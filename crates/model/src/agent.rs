@@ -1,26 +1,123 @@
 //! What head and agent say to each other over their one connection: JSON, one message a line,
 //! over mutual TLS. The agent dials; the head asks; every question has a number and one answer.
+//!
+//! Both sides may be of another release. What is not known is answered [`Answer::CannotDo`], or dropped, and ends no
+//! connection. New fields may be absent, and a new message goes only to whoever said that it speaks that version.
+//! Version 1 is what commit 5b09a28 speaks: it says no version, and ends at a message that it does not know. What an
+//! engine is asked is in a module of its own.
 
-use serde::{Deserialize, Serialize};
+mod form;
+mod heard;
+pub mod swarm;
 
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use heard::Heard;
+
+use crate::engine::{ByEngine, EngineKind, EnginePart, EngineState};
 use crate::hands::{FromProcess, Start, ToProcess};
 use crate::names::{BootId, Name};
-use crate::repository::EnginePart;
 
 /// The longest line that either side accepts, in bytes. A workload travels in one line.
 pub const LONGEST_LINE: usize = 4 << 20;
 
 /// What makes one image serve every node. Fetched over TLS by an admitted agent only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "form::Document", into = "form::Document")]
 pub struct NodeDocument {
     pub hostname: Name,
     pub domain: String,
     pub role: Name,
-    pub part: EnginePart,
+    /// Its part in each engine that it has one in.
+    pub engines: ByEngine<EnginePart>,
     /// Public SSH keys that may log in as root.
     pub ssh_keys: Vec<String>,
     /// NTP servers; empty keeps the distribution's.
     pub time_servers: Vec<String>,
+    /// The life of the head's store, signed; absent from a head of version 1.
+    pub life: Option<SignedLife>,
+}
+
+/// Versions of this protocol that a side speaks, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    pub from: u32,
+    pub to: u32,
+}
+
+impl Versions {
+    /// What this program speaks.
+    pub const OWN: Versions = Versions { from: 1, to: 2 };
+}
+
+impl Default for Versions {
+    /// Of a side that says nothing of versions.
+    fn default() -> Self {
+        Versions { from: 1, to: 1 }
+    }
+}
+
+/// Something that not every agent can do.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Capability {
+    /// It refuses what comes from an older lead, or was planned from something else than it sees.
+    Fences,
+    /// It leaves a Swarm that is named, and no other.
+    LeavesByName,
+    /// It knows [`ToAgent::Beat`], and ends a connection over which no more of them come.
+    HearsBeats,
+    /// One that this program does not know.
+    #[serde(untagged)]
+    Other(String),
+}
+
+impl Capability {
+    /// What this program's agent can do.
+    pub const OWN: [Capability; 3] = [Capability::Fences, Capability::LeavesByName, Capability::HearsBeats];
+}
+
+/// Who leads: a later one is greater, always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Fence {
+    /// The life of the head's store.
+    pub life: u64,
+    /// Counts up with each lead in it.
+    pub number: u64,
+}
+
+/// What a plan saw, and whoever performs its step has to see, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "saw", rename_all = "kebab-case")]
+pub enum Expects {
+    /// The node's own place in the engine.
+    Engine { state: EngineState },
+    /// The workload's services, and the one generation that all of them have.
+    Generation { workload: Name, generation: Option<String> },
+}
+
+/// In whose lead something is asked, and what the plan saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Under {
+    pub fence: Fence,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expects: Option<Expects>,
+}
+
+/// The life of the head's store, signed by the cluster's CA: an agent obeys the newest that was signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedLife {
+    pub life: u64,
+    /// As in [`SignedTime::signature`], of [`SignedLife::message`].
+    pub signature: String,
+}
+
+impl SignedLife {
+    /// What is signed. No time is signed that begins like this.
+    pub fn message(life: u64) -> String {
+        format!("bramble: the head's store is in its life {life}")
+    }
 }
 
 /// A new agent asks for its certificate.
@@ -76,6 +173,10 @@ pub enum FromAgent {
         boot: BootId,
         version: String,
         facts: Facts,
+        #[serde(default)]
+        protocol: Versions,
+        #[serde(default)]
+        capabilities: Vec<Capability>,
     },
     /// At every change and at least every ten seconds; a head that hears nothing for thirty
     /// takes the node for lost.
@@ -93,6 +194,9 @@ pub enum FromAgent {
         number: u64,
         tell: FromProcess,
     },
+    /// A message that this program does not know.
+    #[serde(other, skip_serializing)]
+    Unknown,
 }
 
 /// From the head to the agent.
@@ -103,6 +207,9 @@ pub enum ToAgent {
     Ask {
         number: u64,
         work: Work,
+        /// Absent from a head of version 1, and where nothing is changed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        under: Option<Under>,
     },
     Renewed(Box<Enrolled>),
     /// Start a process; its number is new.
@@ -118,6 +225,12 @@ pub enum ToAgent {
     Refused {
         reason: String,
     },
+    /// The head is there. Said every ten seconds to agents that know it: one that has heard it and hears nothing for
+    /// thirty takes the head for lost.
+    Beat,
+    /// A message that this program does not know.
+    #[serde(other, skip_serializing)]
+    Unknown,
 }
 
 /// What the machine is.
@@ -136,65 +249,85 @@ pub struct Facts {
 
 /// How the node is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "form::Health", into = "form::Health")]
 pub struct Health {
     /// Seconds since its kernel started.
     pub uptime: u64,
     /// Share of its processors that worked since the last report, in percent.
-    #[serde(default)]
     pub busy: u8,
     /// Processes that ran or waited for a processor, over the last minute.
-    #[serde(default)]
     pub load: f32,
     /// The hottest sensor, in degrees Celsius; `None` where there is none.
-    #[serde(default)]
     pub temperature: Option<i16>,
     /// Bytes free for new work.
     pub memory_available: u64,
-    /// Bytes free in `/var`, where the engine keeps its data.
-    #[serde(default)]
+    /// Bytes free where the node and its engines keep their data: in the fullest of `/var` and the engines' own folders.
     pub disk_available: u64,
     /// Processes that the kernel has killed for want of memory since it started.
-    #[serde(default)]
     pub killed_for_memory: u64,
     /// Resident bytes of the agent itself.
     pub agent_resident: u64,
-    pub engine: EngineState,
+    /// Each engine that the node has a part in.
+    pub engines: ByEngine<EngineState>,
 }
 
-/// The engine as the node's own daemon sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "kebab-case")]
-pub enum EngineState {
-    /// The node's role has no part in the engine.
-    None,
-    /// The daemon is not up yet, or not any more.
-    Starting { waiting_for: String },
-    /// The daemon is up and belongs to no cluster.
-    Alone,
-    /// Joined. `cluster` is the engine's own name of its cluster.
-    Member { cluster: String, node_id: String, manager: bool, reachable: bool },
+impl Health {
+    /// The node's place in this engine.
+    pub fn engine(&self, kind: EngineKind) -> &EngineState {
+        self.engines.of(kind).unwrap_or(&EngineState::None)
+    }
 }
 
-/// What the head asks of an agent. Each can be asked twice.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "do", rename_all = "kebab-case")]
+/// What the head asks of an agent: a question to one of the node's engines. Each can be asked twice.
+///
+/// On the wire a question to another engine than the Swarm says which one, in `engine`; version 1 knows the Swarm
+/// alone, and so its questions say nothing.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Work {
-    /// Start a new cluster with this node as its first manager.
-    Initialise { address: String },
-    /// Say how others join: asked of a manager.
-    JoinTokens,
-    /// Join `cluster` as `part`, leaving whatever other one the node's daemon remembers.
-    Join { cluster: String, manager: String, token: String, part: EnginePart, address: String },
-    /// What the engine knows of members and workloads: asked of a manager.
-    Observe,
-    /// Remove a member that is gone.
-    Forget { node_id: String },
-    /// Make the engine's part of a member match its role.
-    SetPart { node_id: String, part: EnginePart },
-    /// Deploy one workload: `files` are in the engine's own format.
-    Deploy { name: Name, generation: String, file: String },
-    /// Remove a workload that the repository no longer has.
-    Remove { name: Name },
+    Swarm(swarm::Work),
+    /// To an engine that this program does not know.
+    Unknown,
+}
+
+impl Work {
+    /// Whether it only looks.
+    pub fn only_looks(&self) -> bool {
+        match self {
+            Work::Swarm(work) => work.only_looks(),
+            Work::Unknown => true,
+        }
+    }
+}
+
+impl From<swarm::Work> for Work {
+    fn from(work: swarm::Work) -> Self {
+        Work::Swarm(work)
+    }
+}
+
+impl Serialize for Work {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Work::Swarm(work) => work.serialize(to),
+            Work::Unknown => Err(serde::ser::Error::custom("a question that nobody knows is asked of nobody")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Work {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let written = serde_json::Value::deserialize(from)?;
+        let kind = match written.get("engine") {
+            None => Some(EngineKind::Swarm),
+            Some(name) => name.as_str().and_then(EngineKind::named),
+        };
+        match kind {
+            Some(EngineKind::Swarm) => {
+                serde_json::from_value(written).map(Work::Swarm).map_err(serde::de::Error::custom)
+            }
+            None => Ok(Work::Unknown),
+        }
+    }
 }
 
 /// An agent's answer to [`Work`].
@@ -202,49 +335,120 @@ pub enum Work {
 #[serde(tag = "is", rename_all = "kebab-case")]
 pub enum Answer {
     Done,
-    JoinTokens { manager: String, worker: String, address: String },
-    Observed(Observed),
-    Failed { error: String },
+    Failed {
+        error: String,
+    },
+    /// The agent does not know this question.
+    CannotDo,
+    /// It sees something else than the plan saw, or obeys a later lead. Nothing was done.
+    Refused {
+        why: String,
+    },
+    /// What the Swarm alone answers.
+    #[serde(untagged)]
+    Swarm(swarm::Reply),
+    /// An answer that this program does not know.
+    #[serde(untagged, skip_serializing)]
+    Unknown(IgnoredAny),
 }
 
-/// A manager's view of its cluster.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Observed {
-    pub cluster: String,
-    pub members: Vec<Member>,
-    pub services: Vec<Service>,
+impl Answer {
+    /// What came cannot be read.
+    pub const UNKNOWN: Answer = Answer::Unknown(IgnoredAny);
 }
 
-/// A machine as the engine knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
-    pub id: String,
-    /// Empty until it has introduced itself.
-    pub hostname: String,
-    pub manager: bool,
-    /// False only where the engine has given it up.
-    pub up: bool,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A service of a workload.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Service {
-    /// The workload it belongs to; `None` where something else made it.
-    pub workload: Option<String>,
-    /// What the head called the workload's content when it was deployed.
-    pub generation: Option<String>,
-    pub name: String,
-    pub wanted: u32,
-    pub running: u32,
-    /// TCP ports that any member answers on.
-    pub ports: Vec<u16>,
-    pub replicas: Vec<Replica>,
-}
+    /// What commit 5b09a28 and its head said to each other, line by line.
+    const FROM_AGENT: &str = include_str!("../tests-data/protocol-1/from-agent.jsonl");
+    const TO_AGENT: &str = include_str!("../tests-data/protocol-1/to-agent.jsonl");
 
-/// One replica of a service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Replica {
-    pub node_id: String,
-    pub state: String,
-    pub error: Option<String>,
+    #[test]
+    fn all_that_an_agent_of_version_1_says_is_understood() {
+        let mut said = 0;
+        for line in FROM_AGENT.lines() {
+            let message: FromAgent = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            match message {
+                FromAgent::Unknown | FromAgent::Answer { answer: Answer::Unknown(_), .. } => {
+                    panic!("not known: {line}")
+                }
+                FromAgent::Hello { protocol, capabilities, .. } => {
+                    assert_eq!((protocol, capabilities.len()), (Versions { from: 1, to: 1 }, 0));
+                }
+                _ => {}
+            }
+            said += 1;
+        }
+        assert!(said > 10, "{said} lines");
+    }
+
+    /// An agent of version 1 ends at what it does not know: what it is told without a lead and without a Swarm to leave is
+    /// what it was told then, byte for byte.
+    #[test]
+    fn an_agent_of_version_1_is_told_what_it_was_told_then() {
+        for line in TO_AGENT.lines() {
+            let message: ToAgent = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert!(
+                !matches!(
+                    message,
+                    ToAgent::Unknown | ToAgent::Ask { work: Work::Unknown | Work::Swarm(swarm::Work::Unknown), .. }
+                ),
+                "not known: {line}"
+            );
+            let again = serde_json::to_value(&message).expect("plain data");
+            assert_eq!(again, serde_json::from_str::<serde_json::Value>(line).expect("JSON"), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_no_error() {
+        let ask =
+            r#"{"type":"ask","number":7,"work":{"do":"levitate","height":3},"under":{"fence":{"life":1,"number":2}}}"#;
+        assert!(matches!(
+            serde_json::from_str(ask),
+            Ok(ToAgent::Ask { number: 7, work: Work::Swarm(swarm::Work::Unknown), under: Some(_) })
+        ));
+        let ask = r#"{"type":"ask","number":7,"work":{"engine":"orchestra","do":"tune"}}"#;
+        assert!(matches!(serde_json::from_str(ask), Ok(ToAgent::Ask { number: 7, work: Work::Unknown, under: None })));
+        assert!(matches!(serde_json::from_str(r#"{"type":"sing","song":[1]}"#), Ok(ToAgent::Unknown)));
+        assert!(matches!(serde_json::from_str(r#"{"type":"sing","song":[1]}"#), Ok(FromAgent::Unknown)));
+        let answer = r#"{"type":"answer","number":7,"answer":{"is":"floating","height":3}}"#;
+        assert!(matches!(
+            serde_json::from_str(answer),
+            Ok(FromAgent::Answer { number: 7, answer: Answer::Unknown(_) })
+        ));
+        let capabilities: Vec<Capability> = serde_json::from_str(r#"["fences","teleports"]"#).expect("a list");
+        assert_eq!(capabilities, [Capability::Fences, Capability::Other("teleports".into())]);
+    }
+    /// A side of version 1 reads of the Swarm alone, and is understood where it says of nothing else.
+    #[test]
+    fn engines_are_told_so_that_version_1_finds_the_swarm() {
+        let old = r#"{"uptime":7,"memory_available":1,"agent_resident":2,"engine":{"state":"alone"}}"#;
+        let health: Health = serde_json::from_str(old).expect("readable");
+        assert_eq!(health.engine(EngineKind::Swarm), &EngineState::Alone);
+        let told = serde_json::to_value(&health).expect("plain data");
+        assert_eq!(told["engine"]["state"], "alone");
+        assert_eq!(told["engines"]["swarm"]["state"], "alone");
+        assert_eq!(serde_json::from_value::<Health>(told).expect("readable"), health);
+        let none = r#"{"uptime":7,"memory_available":1,"agent_resident":2,"engine":{"state":"none"}}"#;
+        assert!(serde_json::from_str::<Health>(none).expect("readable").engines.is_empty());
+
+        let document = NodeDocument {
+            hostname: "m1".parse().expect("a name"),
+            domain: "home.arpa".into(),
+            role: "manager".parse().expect("a name"),
+            engines: [(EngineKind::Swarm, EnginePart::Manager)].into_iter().collect(),
+            ssh_keys: Vec::new(),
+            time_servers: Vec::new(),
+            life: None,
+        };
+        let told = serde_json::to_value(&document).expect("plain data");
+        assert_eq!(told["part"], "manager");
+        assert_eq!(serde_json::from_value::<NodeDocument>(told).expect("readable"), document);
+        let old = r#"{"hostname":"m1","domain":"d","role":"r","part":"worker","ssh_keys":[],"time_servers":[]}"#;
+        let document: NodeDocument = serde_json::from_str(old).expect("readable");
+        assert_eq!(document.engines.of(EngineKind::Swarm), Some(&EnginePart::Worker));
+    }
 }

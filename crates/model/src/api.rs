@@ -2,8 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{EngineState, Facts, Health, Service};
+use crate::agent::swarm::Service;
+use crate::agent::{Facts, Health};
+use crate::desired::Desired;
+use crate::engine::{EngineKind, EngineState};
 use crate::names::{Mac, Name};
+use crate::section::{Failure, Section, Waiting};
 use crate::timeline::{Event, Millis, Phase};
 
 /// The whole cluster at one moment. `GET /v1/status`.
@@ -21,10 +25,27 @@ pub struct Status {
     pub workloads: Vec<WorkloadStatus>,
     /// Machines that asked to boot and are not in the repository.
     pub seen: Vec<Seen>,
-    /// What is wrong with the head itself: errors in `bramble.toml`, a disk that takes no writes.
+    /// What is wrong with the head itself or with a whole engine: a disk that takes no writes, a Swarm without a leader.
     pub problems: Vec<String>,
-    /// What the head is waiting for, as sentences.
-    pub waiting: Vec<Waiting>,
+    /// The snapshot that is kept true.
+    pub desired: Option<Desired>,
+    /// The head follows a git repository.
+    #[serde(default)]
+    pub follows_git: bool,
+    /// What every loop waits for, does and could not do.
+    pub loops: Vec<Section>,
+}
+
+impl Status {
+    /// What is waited for, of all loops.
+    pub fn waiting(&self) -> impl Iterator<Item = &Waiting> {
+        self.loops.iter().flat_map(|section| &section.waits)
+    }
+
+    /// Steps that failed, of all loops.
+    pub fn failed(&self) -> impl Iterator<Item = &Failure> {
+        self.loops.iter().flat_map(|section| &section.failed)
+    }
 }
 
 /// One node.
@@ -70,9 +91,9 @@ pub struct Explanation {
 }
 
 impl NodeStatus {
-    /// The engine as the node reports it.
-    pub fn engine(&self) -> Option<&EngineState> {
-        self.health.as_ref().map(|health| &health.engine)
+    /// The node's place in this engine, as it says; `None` where nothing has been heard of it.
+    pub fn engine(&self, kind: EngineKind) -> Option<&EngineState> {
+        self.health.as_ref().map(|health| health.engine(kind))
     }
 }
 
@@ -80,9 +101,43 @@ impl NodeStatus {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WorkloadStatus {
     pub name: Name,
-    /// Deployed as the repository has it now.
+    /// Deployed as the current snapshot has it.
     pub current: bool,
+    /// What is wrong with its own file: what is deployed stays.
+    #[serde(default)]
+    pub problem: Option<String>,
     pub services: Vec<Service>,
+    /// When the engine last said so.
+    #[serde(default)]
+    pub seen_at: Option<Millis>,
+    /// Why that is not the present, and since when.
+    #[serde(default)]
+    pub stale: Option<Stale>,
+}
+
+impl WorkloadStatus {
+    /// In a few words.
+    pub fn state(&self, at: Millis) -> String {
+        let before = match (&self.stale, self.services.is_empty()) {
+            (Some(stale), _) => {
+                format!("unknown for {} s: {}", at.saturating_sub(stale.since) / 1000, stale.reason)
+            }
+            (None, true) => "not deployed yet".into(),
+            (None, false) if self.current => "as in the repository".into(),
+            (None, false) => "being updated".into(),
+        };
+        match &self.problem {
+            Some(problem) => format!("{before}; its file has an error: {problem}"),
+            None => before,
+        }
+    }
+}
+
+/// What was seen before something could not be read any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stale {
+    pub reason: String,
+    pub since: Millis,
 }
 
 /// A machine that is not in the repository, with what it said of itself.
@@ -115,15 +170,6 @@ impl Seen {
     }
 }
 
-/// Something the head is waiting for: what, since when, and until when.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Waiting {
-    pub subject: String,
-    pub reason: String,
-    pub since: Millis,
-    pub until: Option<Millis>,
-}
-
 /// `GET /v1/events?after=N`: what has happened since, oldest first.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Events {
@@ -140,6 +186,29 @@ pub enum PowerAction {
     Off,
     /// Off, and on again.
     Cycle,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Switched {
+    Done,
+    /// It has no switch but its button: a person has to press it. Its boot is expected until then.
+    ByHand {
+        until: Millis,
+        /// Off, and on again.
+        off_first: bool,
+    },
+}
+
+impl Switched {
+    /// What a person has to do, if anything, as one sentence.
+    pub fn to_do(self, node: &Name, now: Millis) -> Option<String> {
+        let Switched::ByHand { until, off_first } = self else { return None };
+        let minutes = until.saturating_sub(now).div_ceil(60_000);
+        let button = if off_first { "switch it off, and press" } else { "press" };
+        Some(format!("{node}: {button} its power button; its boot is expected for {minutes} min"))
+    }
 }
 
 /// What a person or a program may do.
@@ -241,6 +310,23 @@ pub struct Audit {
     pub what: String,
     /// `begun` until it is known; one that stays so was cut off by the end of the head.
     pub result: String,
+}
+
+/// A record of the head's store that is there and cannot be read. `GET /v1/store/unreadable`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnreadableRecord {
+    pub table: String,
+    pub key: String,
+    /// Why, and what to do, as a sentence.
+    pub problem: String,
+}
+
+/// What was set aside. `POST /v1/store/repair`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repaired {
+    /// On the head's machine, one for each table.
+    pub files: Vec<String>,
+    pub records: usize,
 }
 
 /// Any failure of the API: what was wrong, and what to do.

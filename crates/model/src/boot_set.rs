@@ -34,6 +34,14 @@ impl fmt::Display for Architecture {
     }
 }
 
+/// Which boot set nodes of one architecture are given. `GET /v1/boot-sets`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenSet {
+    pub set: Digest,
+    /// Milliseconds since 1970; 0 where that was not kept.
+    pub since: u64,
+}
+
 /// What `manifest.json` in a boot set says. Its SHA-256 digest names the boot set;
 /// `manifest.json.minisig` beside it is the minisign signature over the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,8 +65,15 @@ pub struct Manifest {
     pub firmware: Vec<Layer>,
     /// Kernel arguments that every node gets.
     pub cmdline: String,
+    /// SHA-256 of all that the repository and this program say of the image; `None` in sets of programs that did
+    /// not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Digest>,
     /// Debian packages in the root, sorted by name.
     pub packages: Vec<Package>,
+    /// Folders that must not lie on an overlay: stage 1 puts them on the data partition, or into memory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<DataFolder>,
 }
 
 impl Manifest {
@@ -95,6 +110,15 @@ pub struct Layer {
     pub name: String,
     #[serde(flatten)]
     pub artifact: Artifact,
+}
+
+/// A folder in which an engine keeps what grows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataFolder {
+    /// Of the folder on the data partition.
+    pub name: String,
+    /// Absolute, in the root.
+    pub path: String,
 }
 
 /// One Debian package in the root.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Mac, Name};
-use crate::repository::{Cluster, EnginePart};
+use crate::repository::Cluster;
 use crate::timeline::Millis;
 
 /// A machine's parts. `POST /v1/boots/BOOT/inventory`.
@@ -124,7 +124,7 @@ pub fn likely_role(cluster: &Cluster) -> Option<Name> {
     let roles: BTreeSet<&Name> = cluster.nodes.values().map(|node| &node.role).collect();
     let score = |role: &Name| {
         let own: Vec<_> = cluster.nodes.values().filter(|node| node.role == *role).collect();
-        (own.iter().all(|node| node.part != EnginePart::Manager), own.len())
+        (own.iter().all(|node| !node.is_manager()), own.len())
     };
     roles.into_iter().max_by_key(|role| score(role)).cloned()
 }

@@ -5,9 +5,14 @@
 pub mod agent;
 pub mod api;
 pub mod boot_set;
+pub mod desired;
+pub mod engine;
 pub mod hands;
 pub mod inventory;
 pub mod names;
 pub mod node_set;
 pub mod repository;
+pub mod section;
+pub mod snapshot;
+pub mod subject;
 pub mod timeline;

@@ -1,8 +1,10 @@
 //! The boot timeline: what happened to a node and when, the one source for progress lines,
 //! the status page, `bramble why` and the benchmarks.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 
+use bramble_boot::{Asker, Failure, File, Step};
 use serde::{Deserialize, Serialize};
 
 use crate::names::{BootTag, Mac, Name};
@@ -86,12 +88,14 @@ pub enum What {
     /// A boot client asked for an address or a boot file; `firmware` says what it is.
     Asked {
         mac: Mac,
-        firmware: String,
+        #[serde(with = "word")]
+        firmware: Asker,
     },
     /// A machine that the repository does not know asked, and got nothing to boot.
     SeenUnknown {
         mac: Mac,
-        firmware: String,
+        #[serde(with = "word")]
+        firmware: Asker,
     },
     /// The node was offered a boot file.
     Offered {
@@ -117,7 +121,8 @@ pub enum What {
     },
     /// Nothing here can boot its firmware.
     NoLoader {
-        firmware: String,
+        #[serde(with = "word")]
+        firmware: Asker,
     },
     /// A file left by TFTP.
     TftpSent {
@@ -142,7 +147,8 @@ pub enum What {
         /// Bytes of a block, and whether the client had agreed to them.
         block: u32,
         agreed: bool,
-        reason: String,
+        #[serde(with = "word")]
+        reason: Stopped,
     },
     /// The node fetched the script of a new boot.
     ScriptServed {
@@ -151,7 +157,8 @@ pub enum What {
     },
     /// The node started to fetch this file of its boot set.
     Fetching {
-        file: String,
+        #[serde(with = "word")]
+        file: File,
         bytes: u64,
     },
     /// Its loader says which network card it uses: vendor and device number on PCI, in hex.
@@ -168,13 +175,17 @@ pub enum What {
     Installed,
     /// Stage 1 reports a step.
     Stage1 {
-        step: String,
+        #[serde(with = "word")]
+        step: Step,
         percent: Option<u8>,
     },
     /// Stage 1 or the agent could not go on. It says why, and when it tries again.
     Failed {
         reason: String,
         retry_in_seconds: u64,
+        /// `None` from the agent, and from a stage 1 of before there were kinds.
+        #[serde(default, skip_serializing_if = "Option::is_none", with = "word::optional")]
+        failure: Option<Failure>,
     },
     /// The agent of this boot was given a certificate for this key.
     Admitted {
@@ -192,6 +203,9 @@ pub enum What {
     /// An agent's TLS handshake failed.
     TlsFailed {
         reason: String,
+        /// A certificate is not valid yet, or not any more: one of the two clocks is off.
+        #[serde(default)]
+        clock: bool,
     },
     Connected,
     Disconnected {
@@ -206,6 +220,77 @@ pub enum What {
     },
 }
 
+/// Why a transfer ended early.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stopped {
+    /// Nothing more was heard of the client.
+    Silent,
+    /// The client said that it goes no further, and why.
+    GaveUp(String),
+}
+
+const SILENT: &str = "silent";
+const GAVE_UP: &str = "the client gave up: ";
+
+impl From<&str> for Stopped {
+    fn from(text: &str) -> Self {
+        match text {
+            SILENT => Stopped::Silent,
+            other => Stopped::GaveUp(other.strip_prefix(GAVE_UP).unwrap_or(other).to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stopped::Silent => f.write_str(SILENT),
+            Stopped::GaveUp(reason) => write!(f, "{GAVE_UP}{reason}"),
+        }
+    }
+}
+
+/// Words as text: an unknown one is kept as it is.
+mod word {
+    use std::fmt::Display;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(word: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(word)
+    }
+
+    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: for<'a> From<&'a str>,
+        D: Deserializer<'de>,
+    {
+        Ok(T::from(&String::deserialize(deserializer)?))
+    }
+
+    pub(super) mod optional {
+        use super::{Deserialize, Deserializer, Display, Serializer};
+
+        pub(in super::super) fn serialize<S: Serializer>(
+            word: &Option<impl Display>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            match word {
+                Some(word) => serializer.collect_str(word),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub(in super::super) fn deserialize<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+        where
+            T: for<'a> From<&'a str>,
+            D: Deserializer<'de>,
+        {
+            Ok(Option::<String>::deserialize(deserializer)?.map(|word| T::from(&word)))
+        }
+    }
+}
+
 impl What {
     /// The phase that a node enters with this event, if it enters one.
     pub fn phase(&self) -> Option<Phase> {
@@ -213,8 +298,8 @@ impl What {
             What::PowerOff => Phase::Off,
             What::PowerOn | What::Asked { .. } => Phase::Firmware,
             What::TftpSent { .. } | What::HttpSent { .. } | What::ScriptServed { .. } => Phase::Loader,
-            What::Fetching { file, .. } if file == "kernel" => Phase::Kernel,
-            What::Stage1 { step, .. } if step == "switch-root" => Phase::System,
+            What::Fetching { file: File::Kernel, .. } => Phase::Kernel,
+            What::Stage1 { step: Step::SwitchRoot, .. } => Phase::System,
             What::Stage1 { .. } => Phase::Root,
             What::Connected | What::Waits { .. } => Phase::Agent,
             What::Engine { .. } => Phase::Engine,
@@ -270,12 +355,12 @@ impl What {
             What::HandedOff { profile } => format!("handed over to {profile}"),
             What::BootsDisk => "told to boot its disk".into(),
             What::Installed => "says that it is installed".into(),
-            What::TlsFailed { reason } => format!("its agent and the head do not agree on TLS: {reason}"),
+            What::TlsFailed { reason, .. } => format!("its agent and the head do not agree on TLS: {reason}"),
             What::ScriptServed { set, .. } => format!("boots set {set}"),
             What::Fetching { file, bytes } => format!("fetches {file}, {bytes} bytes"),
             What::Stage1 { step, percent: Some(percent) } => format!("stage 1: {step} {percent} %"),
             What::Stage1 { step, percent: None } => format!("stage 1: {step}"),
-            What::Failed { reason, retry_in_seconds } => {
+            What::Failed { reason, retry_in_seconds, .. } => {
                 format!("failed: {reason}; tries again in {retry_in_seconds} s")
             }
             What::Admitted { fingerprint } => format!("admitted with key {fingerprint}"),
@@ -287,5 +372,48 @@ impl What {
             What::Ready => "ready".into(),
             What::Note { text } => text.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Events that the head of commit 5b09a28 stored.
+    #[test]
+    fn former_events_are_read_and_written_as_they_were() {
+        for (text, phase) in [
+            (r#"{"kind":"asked","mac":"52:54:00:00:00:01","firmware":"UEFI x64 PXE"}"#, Some(Phase::Firmware)),
+            (r#"{"kind":"seen-unknown","mac":"52:54:00:00:00:01","firmware":"GRUB"}"#, None),
+            (r#"{"kind":"no-loader","firmware":"firmware of architecture 5"}"#, None),
+            (r#"{"kind":"fetching","file":"kernel","bytes":9}"#, Some(Phase::Kernel)),
+            (r#"{"kind":"fetching","file":"site","bytes":9}"#, None),
+            (r#"{"kind":"stage1","step":"root","percent":60}"#, Some(Phase::Root)),
+            (r#"{"kind":"stage1","step":"switch-root","percent":null}"#, Some(Phase::System)),
+            (r#"{"kind":"stage1","step":"decrypt","percent":null}"#, Some(Phase::Root)),
+            (r#"{"kind":"failed","reason":"no link","retry_in_seconds":4}"#, None),
+            (r#"{"kind":"tftp-stopped","file":"f","at":0,"of":9,"block":512,"agreed":true,"reason":"silent"}"#, None),
+            (
+                r#"{"kind":"tftp-stopped","file":"f","at":0,"of":9,"block":512,"agreed":true,"reason":"the client gave up: x"}"#,
+                None,
+            ),
+        ] {
+            let what: What = serde_json::from_str(text).expect(text);
+            assert_eq!(what.phase(), phase, "{text}");
+            assert_eq!(serde_json::to_string(&what).expect("plain data"), text);
+        }
+        let former: What = serde_json::from_str(r#"{"kind":"tls-failed","reason":"x"}"#).expect("read");
+        assert_eq!(former, What::TlsFailed { reason: "x".into(), clock: false });
+    }
+
+    /// What a machine says never moves it: only the step does.
+    #[test]
+    fn a_sentence_decides_no_phase() {
+        let failed = What::Failed { reason: "switch-root: ready".into(), retry_in_seconds: 1, failure: None };
+        assert_eq!(failed.phase(), None);
+        let failed = What::Failed { failure: Some(Failure::Digest), reason: String::new(), retry_in_seconds: 1 };
+        let text = serde_json::to_string(&failed).expect("plain data");
+        assert_eq!(text, r#"{"kind":"failed","reason":"","retry_in_seconds":1,"failure":"digest"}"#);
+        assert_eq!(serde_json::from_str::<What>(&text).expect("read"), failed);
     }
 }

@@ -1,7 +1,6 @@
 //! Who asks: what a DHCP message says of the machine that sent it.
 
-use std::fmt;
-
+use bramble_boot::{Cpu, Firmware, Pi};
 use bramble_model::boot_set::Architecture;
 use bramble_model::names::Mac;
 use dhcproto::v4::{DhcpOption, HType, Message, OptionCode};
@@ -18,98 +17,12 @@ pub struct Client {
     pub seconds: u16,
 }
 
-/// Instruction sets, by Debian's names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Cpu {
-    Amd64,
-    I386,
-    Arm64,
-    Armhf,
-}
-
-impl Cpu {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Cpu::Amd64 => "amd64",
-            Cpu::I386 => "i386",
-            Cpu::Arm64 => "arm64",
-            Cpu::Armhf => "armhf",
-        }
-    }
-}
-
-impl Cpu {
-    /// As which bramble's own system knows it, if it runs on it.
-    pub fn architecture(self) -> Option<Architecture> {
-        Architecture::ALL.into_iter().find(|known| known.as_str() == self.as_str())
-    }
-}
-
-impl fmt::Display for Cpu {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// What kind of boot client it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Firmware {
-    /// PXE in a BIOS: architecture 0.
-    Bios,
-    /// PXE in a UEFI. 7, 8 and 9 all mean amd64 in practice.
-    Uefi(Cpu),
-    /// HTTP boot in a UEFI: 15 to 19.
-    UefiHttp(Cpu),
-    /// iPXE, from a card's ROM or loaded from here. One in a BIOS counts as amd64: that is what it
-    /// will start.
-    Ipxe(Cpu),
-    /// U-Boot's own PXE, which reads `pxelinux.cfg/…`: 21 and 22, or a class that begins `U-Boot`.
-    UBoot(Cpu),
-    /// The boot ROM or EEPROM of a Raspberry Pi, which calls itself architecture 0.
-    RaspberryPi(Pi),
-    /// Architecture number of a firmware that nothing here can boot.
-    Other(u16),
-}
-
-/// Which way of network boot a Raspberry Pi has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pi {
-    /// Pi 3 and older: a boot ROM that fetches `bootcode.bin` first, and misses quick answers.
-    Rom,
-    /// Pi 4, 5 and later: a loader in an EEPROM.
-    Eeprom,
-}
-
-impl fmt::Display for Firmware {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Firmware::Bios => f.write_str("BIOS PXE"),
-            Firmware::Uefi(cpu) => write!(f, "UEFI {} PXE", shown(*cpu)),
-            Firmware::UefiHttp(cpu) => write!(f, "UEFI {} HTTP", shown(*cpu)),
-            Firmware::Ipxe(Cpu::Amd64) => f.write_str("iPXE"),
-            Firmware::Ipxe(cpu) => write!(f, "iPXE {cpu}"),
-            Firmware::UBoot(cpu) => write!(f, "U-Boot {cpu}"),
-            Firmware::RaspberryPi(Pi::Rom) => f.write_str("Raspberry Pi ROM"),
-            Firmware::RaspberryPi(Pi::Eeprom) => f.write_str("Raspberry Pi EEPROM"),
-            Firmware::Other(number) => write!(f, "firmware of architecture {number}"),
-        }
-    }
-}
-
-/// Firmware's own word for amd64.
-fn shown(cpu: Cpu) -> &'static str {
-    if cpu == Cpu::Amd64 { "x64" } else { cpu.as_str() }
-}
-
-impl Firmware {
-    /// The instruction set of the system that it can start.
-    pub fn cpu(self) -> Option<Cpu> {
-        match self {
-            Firmware::Bios => Some(Cpu::Amd64),
-            Firmware::Uefi(cpu) | Firmware::UefiHttp(cpu) | Firmware::Ipxe(cpu) | Firmware::UBoot(cpu) => Some(cpu),
-            Firmware::RaspberryPi(_) => Some(Cpu::Arm64),
-            Firmware::Other(_) => None,
-        }
+/// As which bramble's own system knows an instruction set, if it runs on it.
+pub fn architecture(cpu: Cpu) -> Option<Architecture> {
+    match cpu {
+        Cpu::Amd64 => Some(Architecture::Amd64),
+        Cpu::Arm64 => Some(Architecture::Arm64),
+        Cpu::I386 | Cpu::Armhf => None,
     }
 }
 

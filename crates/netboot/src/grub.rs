@@ -7,29 +7,15 @@
 //! GRUB's image for network boot looks for its configuration below `/grub`, over the protocol that it
 //! came by itself (GRUB manual, "Booting GRUB from the network").
 
+use bramble_boot::{Cpu, Loader};
 use bramble_model::names::{Mac, Name};
-
-use crate::client::Cpu;
-
-/// What firmware fetches first: shim.
-pub const SHIM_X64: &str = "shimx64.efi";
-pub const SHIM_ARM64: &str = "shimaa64.efi";
-/// What shim fetches beside itself: GRUB, and the manager of its keys.
-const BESIDE_SHIM: [&str; 4] = ["grubx64.efi", "mmx64.efi", "grubaa64.efi", "mmaa64.efi"];
-
-/// Shim for this instruction set.
-pub fn shim(cpu: Cpu) -> Option<&'static str> {
-    match cpu {
-        Cpu::Amd64 => Some(SHIM_X64),
-        Cpu::Arm64 => Some(SHIM_ARM64),
-        Cpu::I386 | Cpu::Armhf => None,
-    }
-}
 
 /// For which instruction set this program of the chain is; `None` for any other name.
 pub fn program(name: &str) -> Option<Cpu> {
-    let known = BESIDE_SHIM.contains(&name) || [SHIM_X64, SHIM_ARM64].contains(&name);
-    known.then(|| if name.ends_with("aa64.efi") { Cpu::Arm64 } else { Cpu::Amd64 })
+    match Loader::named(name)? {
+        Loader::Shim(cpu) | Loader::Grub(cpu) | Loader::MokManager(cpu) => Some(cpu),
+        Loader::IpxeBios | Loader::Ipxe(_) => None,
+    }
 }
 
 /// What GRUB asks for below `/grub/`.

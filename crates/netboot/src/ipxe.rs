@@ -2,27 +2,21 @@
 
 use std::net::SocketAddrV4;
 
-use bramble_model::names::{BootId, Digest, Mac, Name};
+use bramble_boot::{Addresses, Cpu, Firmware, HandedOut, Loader};
+use bramble_model::names::{Mac, Name};
 
-use crate::client::{Client, Cpu, Firmware};
+use crate::client::Client;
 
-/// For BIOS: uses the card's own UNDI driver, so it works with cards that iPXE has no driver for.
-pub const BIOS_LOADER: &str = "undionly.kpxe";
-/// For 64-bit UEFI.
-pub const UEFI_X64_LOADER: &str = "ipxe.efi";
-/// For UEFI on arm64.
-pub const UEFI_ARM64_LOADER: &str = "ipxe-arm64.efi";
-/// All that is handed out.
-pub const LOADERS: [&str; 3] = [BIOS_LOADER, UEFI_X64_LOADER, UEFI_ARM64_LOADER];
+/// The builds that are handed out.
+pub const LOADERS: [Loader; 3] = [Loader::IpxeBios, Loader::Ipxe(Cpu::Amd64), Loader::Ipxe(Cpu::Arm64)];
 /// Where Debian's `ipxe` package keeps them.
 pub const FOLDER: &str = "/usr/lib/ipxe";
 
-/// The loader that this firmware fetches over TFTP.
-pub fn loader(firmware: Firmware) -> Option<&'static str> {
+/// The build that this firmware fetches over TFTP.
+pub fn loader(firmware: Firmware) -> Option<Loader> {
     match firmware {
-        Firmware::Bios => Some(BIOS_LOADER),
-        Firmware::Uefi(Cpu::Amd64) => Some(UEFI_X64_LOADER),
-        Firmware::Uefi(Cpu::Arm64) => Some(UEFI_ARM64_LOADER),
+        Firmware::Bios => Some(Loader::IpxeBios),
+        Firmware::Uefi(cpu @ (Cpu::Amd64 | Cpu::Arm64)) => Some(Loader::Ipxe(cpu)),
         _ => None,
     }
 }
@@ -57,92 +51,24 @@ pub fn disk_script(mac: Mac) -> String {
     )
 }
 
-/// The kernel arguments of one boot of one node.
-#[derive(Debug, Clone)]
-pub struct Arguments<'a> {
-    pub node: &'a Name,
-    pub http: SocketAddrV4,
-    pub agent_port: u16,
-    pub boot: &'a BootId,
-    pub nonce: &'a str,
-    pub set: &'a Digest,
-    pub cmdline: &'a str,
-}
-
-/// What a machine knows of its own network: values, or a loader's names for them.
-#[derive(Debug, Clone)]
-pub struct Addresses {
-    /// With hyphens: `52-54-00-00-00-01`.
-    pub mac: String,
-    pub address: String,
-    pub mask: String,
-    pub gateway: String,
-    pub dns: String,
-}
-
-impl Addresses {
-    /// iPXE's settings; `netX` is the card that it booted from.
-    pub fn ipxe() -> Self {
-        let setting = |name: &str| format!("${{netX/{name}}}");
-        Addresses {
-            mac: setting("mac:hexhyp"),
-            address: setting("ip"),
-            mask: setting("netmask"),
-            gateway: setting("gateway"),
-            dns: setting("dns"),
-        }
-    }
-
-    /// U-Boot's variables.
-    pub fn uboot(mac: Mac) -> Self {
-        let variable = |name: &str| format!("${{{name}}}");
-        Addresses {
-            mac: mac.to_string().replace(':', "-"),
-            address: variable("ipaddr"),
-            mask: variable("netmask"),
-            gateway: variable("gatewayip"),
-            dns: variable("dnsip"),
-        }
+/// iPXE's settings; `netX` is the card that it booted from.
+pub fn addresses() -> Addresses {
+    let setting = |name: &str| format!("${{netX/{name}}}");
+    Addresses {
+        mac: setting("mac:hexhyp"),
+        address: setting("ip"),
+        mask: setting("netmask"),
+        gateway: setting("gateway"),
+        dns: setting("dns"),
     }
 }
 
-impl Arguments<'_> {
-    /// Where kernel and initrd of this boot are fetched.
-    pub fn files(&self, kernel: &Digest, initrd: &Digest) -> [String; 2] {
-        let Arguments { http, boot, .. } = self;
-        [(kernel, "kernel"), (initrd, "initrd")]
-            .map(|(digest, name)| format!("http://{http}/boot/files/{digest}?boot={boot}&name={name}"))
-    }
-
-    pub fn render(&self, own: &Addresses) -> String {
-        let Arguments { node, http, agent_port, boot, nonce, set, cmdline } = self;
-        let Addresses { mac, address, mask, gateway, dns } = own;
-        format!(
-            "{cmdline} bramble.head={http} bramble.agent={agent_port} bramble.node={node} bramble.boot={boot} \
-             bramble.nonce={nonce} bramble.set={set} BOOTIF=01-{mac} bramble.ip={address}/{mask} \
-             bramble.gateway={gateway} bramble.dns={dns}"
-        )
-    }
-}
-
-/// One boot of one node, as a script.
-#[derive(Debug, Clone)]
-pub struct Script<'a> {
-    pub arguments: Arguments<'a>,
-    pub kernel: &'a Digest,
-    pub initrd: &'a Digest,
-}
-
-impl Script<'_> {
-    /// The script. A fetch that fails is tried again for ever, since the head may be away for a moment
-    /// and nobody sits at the machine. The card's PCI id goes with the first fetch: should no driver
-    /// of the kernel's know it, that is the only one who could tell.
-    pub fn render(&self) -> String {
-        let Script { arguments, kernel, initrd } = self;
-        let words = arguments.render(&Addresses::ipxe());
-        let [kernel, initrd] = arguments.files(kernel, initrd);
-        start(arguments.node, &format!("{kernel}&card=${{netX/busid:hexraw}}"), &words, &[initrd])
-    }
+/// The script of a boot of bramble's own system. A fetch that fails is tried again for ever, since the head may
+/// be away for a moment and nobody sits at the machine. The card's PCI id goes with the first fetch: should no
+/// driver of the kernel's know it, that is the only one who could tell.
+pub fn script(node: &Name, kernel: &str, words: &HandedOut<'_>, initrd: &str) -> String {
+    let words = words.render(&addresses());
+    start(node, &format!("{kernel}&card=${{netX/busid:hexraw}}"), &words, &[initrd.to_owned()])
 }
 
 /// Fetches a kernel and its initrds, and starts it.
@@ -191,22 +117,27 @@ pub fn wait_script(reason: &str, http: SocketAddrV4) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bramble_boot::file_path;
+    use bramble_model::names::Digest;
+
     use super::*;
 
     #[test]
     fn the_script_of_a_boot() {
-        let digest = |byte| Digest([byte; 32]);
-        let arguments = Arguments {
-            node: &"m1".parse().expect("a name"),
-            http: "10.77.0.1:7080".parse().expect("an address"),
+        let [set, kernel, initrd] = [1, 2, 3].map(|byte| Digest([byte; 32]).to_string());
+        let words = HandedOut {
+            node: "m1",
+            head: "10.77.0.1:7080".parse().expect("an address"),
             agent_port: 7443,
-            boot: &BootId("b00t".into()),
+            boot: "b00t",
             nonce: "n0nce",
-            set: &digest(1),
+            set: &set,
+            inventory: false,
             cmdline: "quiet console=ttyS0",
         };
-        let script = Script { arguments, kernel: &digest(2), initrd: &digest(3) };
-        insta::assert_snapshot!(script.render());
+        let url = |digest: &str, name| format!("http://{}{}", words.head, file_path(digest, words.boot, name));
+        let node = "m1".parse().expect("a name");
+        insta::assert_snapshot!(script(&node, &url(&kernel, "kernel"), &words, &url(&initrd, "initrd")));
     }
 
     #[test]

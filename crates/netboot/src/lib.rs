@@ -20,41 +20,35 @@ pub mod uboot;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use bramble_boot::{Firmware, Loader};
 use bramble_model::names::{Mac, Name};
-pub use client::{Client, Cpu, Firmware, Pi};
+pub use client::{Client, architecture};
 
-/// Who is who, and what each may read: the one decision point behind every protocol.
+/// Who is who: the one decision point behind every protocol.
 pub trait Directory: Send + Sync {
-    /// What this machine is to the cluster; `None` where the repository does not have it. Asked for
-    /// each DHCP message of a boot client, so that whoever answers also learns that it was seen.
-    fn who(&self, client: &Client) -> Option<Known>;
+    /// What this machine is to the cluster, and what it may boot from `server`; `None` where the repository does
+    /// not have it. Only looks: asked for each message of a boot client, before anything is decided on it.
+    fn look(&self, client: &Client, server: &BootServer) -> Option<KnownMachine>;
 
-    /// Whether there is a loader of this name.
-    fn has_loader(&self, name: &str) -> bool;
-
-    /// Something was seen of the machine with this card.
+    /// Something was seen of the machine with this card. Told after what it leads to has been decided, and before
+    /// the machine is answered.
     fn saw(&self, mac: Mac, sight: Sight);
-
-    /// The file that a machine at this address gets by this name over TFTP.
-    fn file(&self, from: Ipv4Addr, path: &str) -> Option<tftp::Content>;
-
-    /// How a read over TFTP ended.
-    fn read(&self, from: Ipv4Addr, path: &str, end: tftp::End);
 }
 
 /// A machine of the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
+pub struct KnownMachine {
     pub node: Name,
-    pub boot: Boot,
+    /// What its firmware is to fetch first, by [`BootServer::first_file`]; `None` where nothing here boots it.
+    pub file: Option<String>,
 }
 
 /// What a node's firmware is to fetch first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Boot {
+pub enum FirstFile {
     /// The loader for its firmware, which then asks for a script.
     Loader,
-    /// As [`Boot::Loader`], signed where the firmware is a UEFI.
+    /// As [`FirstFile::Loader`], signed where the firmware is a UEFI.
     Signed,
     /// This file, by its path here.
     File(String),
@@ -63,6 +57,8 @@ pub enum Boot {
 /// What DHCP sees of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sight {
+    /// Its firmware or loader asked.
+    Asked(Client),
     /// It was offered this boot file; empty where its firmware knows the names itself.
     Offered { file: String },
     /// It took an address from another server.
@@ -86,18 +82,19 @@ pub struct BootServer {
 
 impl BootServer {
     /// What this firmware is to fetch first, if it can boot from here. Empty for firmware that
-    /// knows the names of its files itself.
-    pub fn first_file(&self, client: &Client, boot: &Boot, directory: &dyn Directory) -> Option<String> {
+    /// knows the names of its files itself. `has` says whether there is a loader.
+    pub fn first_file(&self, client: &Client, boot: &FirstFile, has: impl Fn(Loader) -> bool) -> Option<String> {
         let firmware = client.firmware?;
-        let loader = |firmware| ipxe::loader(firmware).filter(|name| directory.has_loader(name));
-        let shim = |cpu| grub::shim(cpu).filter(|name| *boot == Boot::Signed && directory.has_loader(name));
+        let named = |loader: Loader| loader.name().filter(|_| has(loader));
+        let loader = |firmware| ipxe::loader(firmware).and_then(named);
+        let shim = |cpu| Some(Loader::Shim(cpu)).filter(|_| *boot == FirstFile::Signed).and_then(named);
         let over_http = |path: &str| format!("http://{}/boot/loader/{path}", self.http);
         match (firmware, boot) {
             (Firmware::Ipxe(_), _) => Some(ipxe::script_url(self.http, client)),
             (Firmware::RaspberryPi(_), _) => Some(String::new()),
             (Firmware::UBoot(_), _) => Some(uboot::BOOT_FILE.into()),
-            (Firmware::Uefi(_), Boot::File(path)) => Some(path.clone()),
-            (Firmware::UefiHttp(_), Boot::File(path)) => Some(format!("http://{}/boot/{path}", self.http)),
+            (Firmware::Uefi(_), FirstFile::File(path)) => Some(path.clone()),
+            (Firmware::UefiHttp(_), FirstFile::File(path)) => Some(format!("http://{}/boot/{path}", self.http)),
             (Firmware::Bios, _) => loader(firmware).map(str::to_owned),
             (Firmware::Uefi(cpu), _) => shim(cpu).or_else(|| loader(firmware)).map(str::to_owned),
             (Firmware::UefiHttp(cpu), _) => shim(cpu).or_else(|| loader(Firmware::Uefi(cpu))).map(over_http),

@@ -9,7 +9,7 @@
 //! The machine is known by its address. The folder that it puts in front of every name (its serial
 //! number, its hardware address, or a fixed word) is taken off.
 
-use crate::client::Pi;
+use bramble_boot::Pi;
 
 /// What the firmware looks for in option 43. Sub-option 6: discovery control 3, no broadcast and
 /// no multicast; 9: the menu, of which the text counts; 10: the menu's prompt, "PXE" at once.

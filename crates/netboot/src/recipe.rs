@@ -4,12 +4,10 @@
 use std::fmt::Write;
 use std::net::SocketAddrV4;
 
+use bramble_boot::{Cpu, Loader, Pi};
 use bramble_model::names::Mac;
 use bramble_model::repository::{Cluster, Node};
 
-use crate::client::Pi;
-use crate::grub::{SHIM_ARM64, SHIM_X64};
-use crate::ipxe::{BIOS_LOADER, UEFI_ARM64_LOADER, UEFI_X64_LOADER};
 use crate::pi;
 
 /// A router whose configuration is known here.
@@ -111,27 +109,27 @@ struct Kind {
 }
 
 fn kinds(http: SocketAddrV4) -> [Kind; 5] {
-    let tftp = |name, architectures, loader: &str, signed: Option<&str>| Kind {
+    let file = |loader: Loader| loader.name().expect("there is one for this instruction set");
+    let tftp = |name, architectures, loader, signed: Option<Loader>| Kind {
         name,
         architectures,
-        file: loader.into(),
-        signed: signed.map(str::to_owned),
+        file: file(loader).to_owned(),
+        signed: signed.map(|shim| file(shim).to_owned()),
         over_http: false,
     };
-    let over_http = |name, architectures, loader: &str, signed: &str| Kind {
-        name,
-        architectures,
-        file: format!("http://{http}/boot/loader/{loader}"),
-        signed: Some(format!("http://{http}/boot/loader/{signed}")),
-        over_http: true,
+    let over_http = |name, architectures, cpu| {
+        let url = |loader| format!("http://{http}/boot/loader/{}", file(loader));
+        let signed = Some(url(Loader::Shim(cpu)));
+        Kind { name, architectures, file: url(Loader::Ipxe(cpu)), signed, over_http: true }
     };
+    let shim = |cpu| Some(Loader::Shim(cpu));
     [
-        tftp("bios", &[0], BIOS_LOADER, None),
+        tftp("bios", &[0], Loader::IpxeBios, None),
         // 7, 8 and 9 all mean 64-bit UEFI in practice.
-        tftp("uefi", &[7, 8, 9], UEFI_X64_LOADER, Some(SHIM_X64)),
-        tftp("arm64", &[11], UEFI_ARM64_LOADER, Some(SHIM_ARM64)),
-        over_http("http", &[15, 16], UEFI_X64_LOADER, SHIM_X64),
-        over_http("http-arm64", &[19], UEFI_ARM64_LOADER, SHIM_ARM64),
+        tftp("uefi", &[7, 8, 9], Loader::Ipxe(Cpu::Amd64), shim(Cpu::Amd64)),
+        tftp("arm64", &[11], Loader::Ipxe(Cpu::Arm64), shim(Cpu::Arm64)),
+        over_http("http", &[15, 16], Cpu::Amd64),
+        over_http("http-arm64", &[19], Cpu::Arm64),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! U-Boot's own PXE: a menu in the form of PXELINUX, by the name of the machine's card (U-Boot's
 //! `doc/usage/cmd/pxe.rst` and `README.pxe`).
 
+use bramble_boot::Addresses;
 use bramble_model::names::Mac;
 
 /// What DHCP names as its boot file. U-Boot takes only the folder of it, and looks for
@@ -14,6 +15,18 @@ pub const INITRD: &str = "bramble/initrd";
 pub fn card(path: &str) -> Option<Mac> {
     let name = path.strip_prefix("pxelinux.cfg/01-")?;
     (name.len() == 17).then(|| name.replace('-', ":").parse().ok()).flatten()
+}
+
+/// Its variables for what it knows of its network.
+pub fn addresses(mac: Mac) -> Addresses {
+    let variable = |name: &str| format!("${{{name}}}");
+    Addresses {
+        mac: mac.to_string().replace(':', "-"),
+        address: variable("ipaddr"),
+        mask: variable("netmask"),
+        gateway: variable("gatewayip"),
+        dns: variable("dnsip"),
+    }
 }
 
 /// The menu: one entry, started without a question. U-Boot passes its own device tree.

@@ -4,6 +4,7 @@
 //! signed with the CA's key over a challenge of this moment: whoever else is on the wire can neither make one
 //! up nor say again what was said before.
 
+use std::io;
 use std::time::Instant;
 
 use bramble_model::agent::SignedTime;
@@ -12,11 +13,15 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustix::time::{ClockId, Timespec, clock_settime};
 use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
 
-use crate::{Boot, Error, http};
+use crate::{Error, ThisBoot, http};
 
-/// Whether the connection failed because of a time.
+/// Whether the connection failed because of a time: of the head's certificate, or of this node's own.
 pub(crate) fn is_the_cause(error: &Error) -> bool {
-    let Error::Reach { source, .. } = error else { return false };
+    let source = match error {
+        Error::OutOfTime => return true,
+        Error::Reach { source, .. } => source,
+        _ => return false,
+    };
     let tls = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     matches!(
         tls,
@@ -26,9 +31,16 @@ pub(crate) fn is_the_cause(error: &Error) -> bool {
     )
 }
 
+/// Whether the head takes this node's certificate for one that has ended, or has not begun. It says so after the
+/// handshake, which is complete for this side by then.
+pub(crate) fn is_why_the_head_refuses(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::AlertReceived(rustls::AlertDescription::CertificateExpired)))
+}
+
 /// Sets the clock by the head's signed time; `key` is the CA's public key, an uncompressed point, and `since` when
 /// the CA was made: a head that says an earlier time has lost its own. Gives by how many seconds it was off.
-pub(crate) async fn set(boot: &Boot, (key, since): (&[u8], i64)) -> Result<i64, Error> {
+pub(crate) async fn set(boot: &ThisBoot, (key, since): (&[u8], i64)) -> Result<i64, Error> {
     let clock = |reason: String| Error::Clock(reason);
     let mut random = [0; 16];
     SystemRandom::new().fill(&mut random).map_err(|_| clock("this machine gives no random numbers".into()))?;
@@ -51,9 +63,13 @@ pub(crate) async fn set(boot: &Boot, (key, since): (&[u8], i64)) -> Result<i64, 
 }
 
 fn is_signed(answer: &SignedTime, challenge: &str, key: &[u8]) -> bool {
-    let hex = |at: usize| u8::from_str_radix(answer.signature.get(at..at + 2)?, 16).ok();
-    let signature: Option<Vec<u8>> = (0..answer.signature.len()).step_by(2).map(hex).collect();
-    let message = SignedTime::message(challenge, answer.at);
+    is_signed_by(&SignedTime::message(challenge, answer.at), &answer.signature, key)
+}
+
+/// Whether the CA with this public key signed a message; the signature is in hex.
+pub(crate) fn is_signed_by(message: &str, signature: &str, key: &[u8]) -> bool {
+    let hex = |at: usize| u8::from_str_radix(signature.get(at..at + 2)?, 16).ok();
+    let signature: Option<Vec<u8>> = (0..signature.len()).step_by(2).map(hex).collect();
     let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key);
     signature.is_some_and(|signature| key.verify(message.as_bytes(), &signature).is_ok())
 }

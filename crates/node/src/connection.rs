@@ -4,74 +4,73 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bramble_model::agent::{Answer, EngineState, EnrolRequest, Enrolled, FromAgent, LONGEST_LINE, ToAgent};
-use bramble_model::repository::EnginePart;
-use futures_util::{SinkExt, StreamExt};
+use bramble_link::session::Limits;
+use bramble_link::{Connection, Ended, Event};
+use bramble_model::agent::{Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, ToAgent, Versions};
 use rustls::pki_types::ServerName;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_util::codec::{Framed, LinesCodec};
 
-use crate::engine::Engine;
+use crate::document::Documents;
+use crate::engine::{Engines, States};
 use crate::identity::Identity;
-use crate::process::Processes;
-use crate::{Boot, Error, document, health};
+use crate::process::{Processes, Tell};
+use crate::{Error, ThisBoot, clock, health};
 
 /// The name in the head's certificate: agents reach it by address, and trust its name.
 const HEAD: &str = "head.bramble";
-const CONNECT: Duration = Duration::from_secs(20);
-const HEALTH: Duration = Duration::from_secs(10);
+/// How soon a new certificate is asked for again should no answer come.
+const AGAIN: Duration = Duration::from_secs(60);
 
-type Lines = Framed<TlsStream<TcpStream>, LinesCodec>;
+type Head = Connection<TlsStream<TcpStream>>;
+
+fn ended(error: impl Into<Ended>) -> Error {
+    match error.into() {
+        Ended::Broken(error) if clock::is_why_the_head_refuses(&error) => Error::OutOfTime,
+        ended => Error::Ended(ended.to_string()),
+    }
+}
 
 /// Connects and stays connected.
 pub(crate) async fn hold(
-    boot: &Boot,
+    boot: &ThisBoot,
     identity: &Identity,
     version: &str,
-    engine: &Engine,
-    engine_state: &watch::Receiver<EngineState>,
-    part: &watch::Sender<Option<EnginePart>>,
+    engines: &Engines,
+    states: &watch::Receiver<States>,
+    documents: &Documents,
 ) -> Result<Infallible, Error> {
     if identity.enrolled().is_none() {
         let enrolled = enrol(boot, identity).await?;
-        document::apply(&enrolled.document);
-        part.send_replace(Some(enrolled.document.part));
+        documents.take(enrolled.document.clone());
         identity.keep(enrolled);
     }
-    let mut lines = connect(boot, identity).await?;
-    let hello = FromAgent::Hello { boot: boot.boot.clone(), version: version.to_owned(), facts: health::facts(boot) };
-    send(&mut lines, &hello).await?;
-    converse(lines, identity, engine, engine_state, part).await
+    let mut head = connect(boot, identity).await?;
+    let hello = FromAgent::Hello {
+        boot: boot.boot.clone(),
+        version: version.to_owned(),
+        facts: health::facts(boot),
+        protocol: Versions::OWN,
+        capabilities: Capability::OWN.to_vec(),
+    };
+    head.say(&hello).map_err(ended)?;
+    converse(head, identity, engines, states, documents).await
 }
 
-async fn connect(boot: &Boot, identity: &Identity) -> Result<Lines, Error> {
-    let head = boot.head_address();
-    let reach = |source| Error::Reach { head: head.clone(), source };
+async fn connect(boot: &ThisBoot, identity: &Identity) -> Result<Head, Error> {
+    let address = boot.head_address();
     let tls = TlsConnector::from(Arc::new(identity.tls()?));
     let open = async {
-        let stream = TcpStream::connect(&head).await?;
+        let stream = TcpStream::connect(&address).await?;
         stream.set_nodelay(true)?;
         tls.connect(ServerName::try_from(HEAD).expect("a valid name"), stream).await
     };
-    let stream = timeout(CONNECT, open).await.map_err(|late| reach(late.into()))?.map_err(reach)?;
-    Ok(Framed::new(stream, LinesCodec::new_with_max_length(LONGEST_LINE)))
-}
-
-async fn send(lines: &mut Lines, message: &impl Serialize) -> Result<(), Error> {
-    let text = serde_json::to_string(message).expect("messages are plain data");
-    lines.send(text).await.map_err(|error| Error::Ended(error.to_string()))
-}
-
-async fn receive<T: DeserializeOwned>(lines: &mut Lines) -> Result<T, Error> {
-    let line = lines.next().await.ok_or_else(|| Error::Ended("the head closed it".into()))?;
-    let line = line.map_err(|error| Error::Ended(error.to_string()))?;
-    serde_json::from_str(&line).map_err(|error| Error::Ended(format!("the head's message is malformed: {error}")))
+    let opened = Connection::open(Limits::USUAL, open).await;
+    opened.map_err(|source| Error::Reach { head: address.clone(), source })
 }
 
 /// What the head answers to an enrolment.
@@ -82,92 +81,135 @@ enum Verdict {
     Refused { refused: String },
 }
 
-async fn enrol(boot: &Boot, identity: &Identity) -> Result<Enrolled, Error> {
-    let mut lines = connect(boot, identity).await?;
+async fn enrol(boot: &ThisBoot, identity: &Identity) -> Result<Enrolled, Error> {
+    let mut head = connect(boot, identity).await?;
     let request = EnrolRequest {
         node: boot.node.clone(),
         boot: boot.boot.clone(),
         nonce: boot.nonce.clone(),
         csr: identity.request()?,
     };
-    send(&mut lines, &request).await?;
-    let verdict = timeout(CONNECT, receive::<Verdict>(&mut lines));
-    match verdict.await.map_err(|_| Error::Ended("the head does not answer".into()))?? {
+    head.say(&request).map_err(ended)?;
+    match head.first::<Verdict>().await.map_err(ended)? {
         Verdict::Enrolled(enrolled) => Ok(*enrolled),
         Verdict::Refused { refused } => Err(Error::Refused(refused)),
     }
 }
 
-/// Milliseconds until the certificate should be renewed.
-fn until_renewal(identity: &Identity) -> Duration {
-    let due = identity.enrolled().map_or(0, |enrolled| enrolled.renew_at);
-    Duration::from_millis(due.saturating_sub(bramble_system::now()))
+/// Whether the certificate should be renewed.
+fn is_due(identity: &Identity) -> bool {
+    identity.enrolled().is_some_and(|enrolled| enrolled.renew_at <= bramble_system::now())
 }
 
-async fn converse(
-    mut lines: Lines,
+/// What work on the engine comes to. An error of bramble's own is an answer, too: whoever asked must not wait for one.
+async fn answer(work: impl Future<Output = Answer> + Send + 'static) -> Answer {
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "work on the engine ended by an error of bramble's own");
+        Answer::Failed { error: "its agent has an error of its own; see its log".into() }
+    })
+}
+
+/// What the agent does on one connection, from its hello on.
+struct Conversation<'a> {
+    identity: &'a Identity,
+    engines: &'a Engines,
+    documents: &'a Documents,
+    processes: Processes,
+    answers: mpsc::Sender<(u64, Answer)>,
+    tell: Tell,
+}
+
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    mut head: Connection<S>,
     identity: &Identity,
-    engine: &Engine,
-    engine_state: &watch::Receiver<EngineState>,
-    part: &watch::Sender<Option<EnginePart>>,
+    engines: &Engines,
+    states: &watch::Receiver<States>,
+    documents: &Documents,
 ) -> Result<Infallible, Error> {
-    let mut engine_state = engine_state.clone();
-    let mut beat = interval(HEALTH);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut states = states.clone();
     let (answers, mut done) = mpsc::channel::<(u64, Answer)>(16);
-    let mut renewal = until_renewal(identity);
-    let mut processes = Processes::default();
-    let mut meter = health::Meter::default();
     let (tell, mut told) = mpsc::channel(16);
+    let mut here = Conversation { identity, engines, documents, processes: Processes::default(), answers, tell };
+    let mut meter = health::Meter::default();
+    let mut asked_at: Option<Instant> = None;
+    let mut health = |states: States| FromAgent::Health(meter.health(states));
+    head.say(&health(states.borrow_and_update().clone())).map_err(ended)?;
     loop {
+        // What the head does not take holds up nothing that it says, and nothing here.
         tokio::select! {
-            message = receive::<ToAgent>(&mut lines) => match message? {
-                ToAgent::Document(document) => {
-                    document::apply(&document);
-                    part.send_replace(Some(document.part));
-                }
-                ToAgent::Ask { number, work } => {
-                    // Work runs beside the conversation: a deployment must not silence the health.
-                    let (engine, answers) = (engine.clone(), answers.clone());
-                    tokio::spawn(async move {
-                        let answer = engine.work(work).await;
-                        // The connection may have ended; the head asks again on the next one.
-                        let _ = answers.send((number, answer)).await;
-                    });
-                }
-                ToAgent::Start { number, start } => processes.start(number, start, tell.clone()),
-                ToAgent::Process { number, tell } => processes.tell(number, tell),
-                ToAgent::Refused { reason } => {
-                    // What it holds no longer counts: it asks to be let in like any other.
-                    identity.forget();
-                    return Err(Error::Refused(reason));
-                }
-                ToAgent::Renewed(enrolled) => {
-                    identity.keep(*enrolled);
-                    return Err(Error::Ended("the certificate was renewed".into()));
+            event = head.next() => match event.map_err(ended)? {
+                Event::Line(line) => here.heard(&line, &mut head)?,
+                Event::Free => {}
+                Event::Beat => {
+                    head.say(&health(states.borrow().clone())).map_err(ended)?;
+                    if is_due(identity) && asked_at.is_none_or(|asked| asked.elapsed() >= AGAIN) {
+                        asked_at = Some(Instant::now());
+                        head.say(&FromAgent::Renew { csr: identity.request()? }).map_err(ended)?;
+                    }
                 }
             },
-            Some((number, answer)) = done.recv() => {
+            Some((number, answer)) = done.recv(), if head.is_free() => {
                 // First what the work has changed, then that it is done.
-                let health = meter.health(engine_state.borrow_and_update().clone());
-                send(&mut lines, &FromAgent::Health(health)).await?;
-                send(&mut lines, &FromAgent::Answer { number, answer }).await?;
+                head.say(&health(states.borrow_and_update().clone())).map_err(ended)?;
+                head.say(&FromAgent::Answer { number, answer }).map_err(ended)?;
             }
-            Some((number, tell)) = told.recv() => send(&mut lines, &FromAgent::Process { number, tell }).await?,
-            changed = engine_state.changed() => {
-                changed.map_err(|_| Error::Ended("the engine's driver ended".into()))?;
-                let health = meter.health(engine_state.borrow_and_update().clone());
-                send(&mut lines, &FromAgent::Health(health)).await?;
+            Some((number, tell)) = told.recv(), if head.is_free() => {
+                head.say(&FromAgent::Process { number, tell }).map_err(ended)?;
             }
-            _ = beat.tick() => {
-                let health = meter.health(engine_state.borrow().clone());
-                send(&mut lines, &FromAgent::Health(health)).await?;
-            }
-            () = tokio::time::sleep(renewal) => {
-                send(&mut lines, &FromAgent::Renew { csr: identity.request()? }).await?;
-                // Asked again in a minute should no answer come.
-                renewal = Duration::from_secs(60);
+            changed = states.changed(), if head.is_free() => {
+                changed.map_err(|_| Error::Ended("the engines' drivers ended".into()))?;
+                head.say(&health(states.borrow_and_update().clone())).map_err(ended)?;
             }
         }
     }
 }
+
+impl Conversation<'_> {
+    fn heard<S: AsyncRead + AsyncWrite + Unpin>(&mut self, line: &str, head: &mut Connection<S>) -> Result<(), Error> {
+        head.greeted();
+        let message = match Heard::read(line).map_err(ended)? {
+            Heard::Message(message) => message,
+            Heard::Unknown { what, number } => {
+                tracing::warn!(what, "the head said something in a form that this agent does not know");
+                // A question gets an answer all the same.
+                let answer = number.map(|number| FromAgent::Answer { number, answer: Answer::CannotDo });
+                return answer.map_or(Ok(()), |answer| head.say(&answer).map_err(ended));
+            }
+        };
+        match message {
+            ToAgent::Document(document) => {
+                self.engines.guard().learn(document.life.as_ref(), self.identity.ca().0);
+                self.documents.take(document);
+            }
+            ToAgent::Ask { number, work, under } => {
+                // Work runs beside the conversation: a deployment must not silence the health.
+                let (engines, answers) = (self.engines.clone(), self.answers.clone());
+                let settled = self.documents.settled();
+                tokio::spawn(async move {
+                    // Whoever asked has said before what the node is.
+                    settled.await;
+                    let answer = answer(async move { engines.work(work, under).await }).await;
+                    // The connection may have ended; the head asks again on the next one.
+                    let _ = answers.send((number, answer)).await;
+                });
+            }
+            ToAgent::Start { number, start } => self.processes.start(number, start, self.tell.clone()),
+            ToAgent::Process { number, tell } => self.processes.tell(number, tell),
+            ToAgent::Beat => head.watch(),
+            ToAgent::Unknown => tracing::warn!("the head said something that this agent does not know"),
+            ToAgent::Refused { reason } => {
+                // What it holds no longer counts: it asks to be let in like any other.
+                self.identity.forget();
+                return Err(Error::Refused(reason));
+            }
+            ToAgent::Renewed(enrolled) => {
+                self.identity.keep(*enrolled);
+                return Err(Error::Ended("the certificate was renewed".into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

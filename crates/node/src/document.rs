@@ -7,9 +7,71 @@ use std::time::Duration;
 
 use bramble_model::agent::NodeDocument;
 use bramble_system::{Command, files};
+use tokio::sync::watch;
+
+use crate::engine::Declared;
+
+/// Documents that came from the head. They are applied beside the conversation that brings them: commands that take
+/// long hold up no beat.
+///
+/// ```text
+/// take ─▶ the newest that came ─▶ applied, one at a time ─▶ its engines are declared ─▶ settled
+/// ```
+pub(crate) struct Documents {
+    /// How many have come, and the last of them.
+    newest: watch::Sender<(u64, Option<NodeDocument>)>,
+    /// Up to which one they are applied, or were overtaken by a newer one.
+    settled: watch::Receiver<u64>,
+}
+
+impl Documents {
+    /// Starts applying them. What the node does in its engines is declared once its name is the right one: engines take
+    /// that along.
+    pub(crate) fn start(declared: watch::Sender<Declared>) -> Self {
+        Self::start_with(apply, declared)
+    }
+
+    pub(crate) fn start_with(
+        apply: impl Fn(&NodeDocument) + Clone + Send + 'static,
+        declared: watch::Sender<Declared>,
+    ) -> Self {
+        let (newest, mut coming) = watch::channel::<(u64, Option<NodeDocument>)>((0, None));
+        let (tell, settled) = watch::channel(0);
+        tokio::spawn(async move {
+            while coming.changed().await.is_ok() {
+                let (number, Some(document)) = coming.borrow_and_update().clone() else { continue };
+                let (apply, engines) = (apply.clone(), document.engines.clone());
+                if let Err(error) = tokio::task::spawn_blocking(move || apply(&document)).await {
+                    tracing::error!(%error, "applying the node document ended by an error of bramble's own");
+                }
+                declared.send_replace(Some(engines));
+                tell.send_replace(number);
+            }
+        });
+        Documents { newest, settled }
+    }
+
+    /// One has come. Those before it that nobody has begun to apply are passed over.
+    pub(crate) fn take(&self, document: NodeDocument) {
+        self.newest.send_modify(|(number, newest)| {
+            *number += 1;
+            *newest = Some(document);
+        });
+    }
+
+    /// When those that have come by now are applied.
+    pub(crate) fn settled(&self) -> impl Future<Output = ()> + Send + use<> {
+        let number = self.newest.borrow().0;
+        let mut settled = self.settled.clone();
+        async move {
+            // They are applied for as long as the agent lives.
+            let _ = settled.wait_for(|done| *done >= number).await;
+        }
+    }
+}
 
 /// Applies all of it; what fails is logged and does not keep the rest from being applied.
-pub(crate) fn apply(document: &NodeDocument) {
+fn apply(document: &NodeDocument) {
     let results =
         [("host name", hostname(document)), ("SSH keys", ssh_keys(document)), ("time servers", time_servers(document))];
     for (what, result) in results {

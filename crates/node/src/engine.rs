@@ -1,102 +1,259 @@
-//! The engine's driver beside the agent: waits for the daemon, loads what came with the image,
-//! and keeps looking.
+//! The engines' drivers beside the agent: each waits for its daemon, loads what came with the image, and keeps looking.
+//!
+//! ```text
+//! head ─▶ Engines::work ─▶ the driver of that engine ─▶ its own socket
+//!              guard: whose lead, and does the node see what the plan saw
+//! each driver ─▶ one state of all engines ─▶ health
+//! ```
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bramble_engine::Engine;
+use bramble_engine::parts::parts;
 use bramble_engine::swarm::Swarm;
-use bramble_model::agent::{Answer, EngineState, Work};
-use bramble_model::repository::EnginePart;
-use tokio::sync::{Notify, watch};
+use bramble_model::agent::{Answer, Expects, Under, Work};
+use bramble_model::engine::{ByEngine, EngineKind, EnginePart, EngineState};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{sleep, timeout};
+
+use crate::guard::{self, Guard};
 
 const CONTAINERS: &str = "/usr/share/bramble/containers";
 /// How often the daemon is looked at while it changes, and when it rests.
 const SOON: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_secs(5);
 
-/// A handle on the driver.
-#[derive(Clone)]
-pub(crate) struct Engine {
-    /// Set once its daemon has started.
-    swarm: Arc<OnceLock<Swarm>>,
-    state: watch::Sender<EngineState>,
-    look: Arc<Notify>,
+/// What the node's role does in each engine; `None` until the head has said it.
+pub(crate) type Declared = Option<ByEngine<EnginePart>>;
+
+/// The node's place in each engine that it has a part in.
+pub(crate) type States = ByEngine<EngineState>;
+
+/// Where the engines of this program keep what grows.
+pub(crate) fn folders() -> impl Iterator<Item = &'static str> {
+    EngineKind::ALL.into_iter().flat_map(|kind| parts(kind).data).map(|(_, place)| *place)
 }
 
-impl Engine {
+/// The drivers of this node's engines.
+#[derive(Clone)]
+pub(crate) struct Engines {
+    guard: Arc<Guard>,
+    swarm: Driver<Swarm>,
+}
+
+impl Engines {
+    /// Starts every driver. Each tells its part of `states`, and begins when `declared` says what the node does.
+    pub(crate) fn start(states: &watch::Sender<States>, declared: &watch::Receiver<Declared>) -> Self {
+        let guard = Arc::new(Guard::open());
+        let swarm = Driver::start(states.clone(), declared.clone(), Arc::clone(&guard));
+        Engines { guard, swarm }
+    }
+
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Does what is asked of one of them.
+    pub(crate) async fn work(&self, work: Work, under: Option<Under>) -> Answer {
+        let looks = work.only_looks();
+        match work {
+            Work::Swarm(work) => self.swarm.work(work, looks, under).await,
+            Work::Unknown => Answer::CannotDo,
+        }
+    }
+}
+
+/// A handle on the driver of one engine.
+struct Driver<E> {
+    /// Set once its daemon has started.
+    engine: Arc<OnceLock<E>>,
+    states: watch::Sender<States>,
+    look: Arc<Notify>,
+    guard: Arc<Guard>,
+    turn: Arc<Mutex<()>>,
+}
+
+impl<E> Clone for Driver<E> {
+    fn clone(&self) -> Self {
+        Driver {
+            engine: Arc::clone(&self.engine),
+            states: self.states.clone(),
+            look: Arc::clone(&self.look),
+            guard: Arc::clone(&self.guard),
+            turn: Arc::clone(&self.turn),
+        }
+    }
+}
+
+fn starting(waiting_for: impl Into<String>) -> EngineState {
+    EngineState::Starting { waiting_for: waiting_for.into() }
+}
+
+impl<E: Engine> Driver<E> {
+    fn start(states: watch::Sender<States>, declared: watch::Receiver<Declared>, guard: Arc<Guard>) -> Self {
+        let driver = Driver {
+            engine: Arc::new(OnceLock::new()),
+            states,
+            look: Arc::new(Notify::new()),
+            guard,
+            turn: Arc::default(),
+        };
+        tokio::spawn(driver.clone().keep(declared));
+        driver
+    }
+
     /// Does what is asked, and looks at what that has changed before it answers: whoever hears the
     /// answer must not plan with what was before.
-    pub(crate) async fn work(&self, work: Work) -> Answer {
-        let Some(swarm) = self.swarm.get() else {
-            return Answer::Failed { error: "dockerd has not started yet".into() };
+    async fn work(&self, work: E::Work, looks: bool, under: Option<Under>) -> Answer {
+        let Some(engine) = self.engine.get() else {
+            return Answer::Failed { error: format!("{} has not started yet", E::DAEMON) };
         };
-        let observing = matches!(work, Work::Observe | Work::JoinTokens);
-        let answer = swarm.work(work).await;
-        if !observing {
-            self.tell(swarm.state().await);
-            self.look.notify_one();
+        if looks {
+            return engine.work(work).await;
         }
-        answer
+        // One change at a time: what is looked at before one is not what another has just changed.
+        let _turn = self.turn.lock().await;
+        if let Some(under) = &under
+            && let Err(why) = self.may(engine, under).await
+        {
+            return Answer::Refused { why };
+        }
+        let answer = engine.work(work).await;
+        self.tell(engine.state().await);
+        self.look.notify_one();
+        match answer {
+            // A head of version 1 knows no refusal.
+            Answer::Refused { why } if under.is_none() => Answer::Failed { error: why },
+            answer => answer,
+        }
+    }
+
+    async fn may(&self, engine: &E, under: &Under) -> Result<(), String> {
+        self.guard.obey(under)?;
+        let Some(expects) = &under.expects else { return Ok(()) };
+        let generation = match expects {
+            Expects::Generation { workload, .. } => engine.generation(workload).await.ok(),
+            Expects::Engine { .. } => None,
+        };
+        guard::sees(expects, &engine.state().await, generation.as_ref())
     }
 
     fn tell(&self, new: EngineState) {
-        self.state.send_if_modified(|old| {
-            let changed = *old != new;
-            *old = new;
+        self.states.send_if_modified(|states| {
+            let changed = states.of(E::KIND).unwrap_or(&EngineState::None) != &new;
+            match new {
+                EngineState::None => states.remove(E::KIND),
+                new => states.set(E::KIND, new),
+            }
             changed
         });
     }
-}
 
-/// Starts the driver. It tells `state`, and begins when `part` says that the node has one.
-pub(crate) fn start(state: watch::Sender<EngineState>, part: watch::Receiver<Option<EnginePart>>) -> Engine {
-    let engine = Engine { swarm: Arc::new(OnceLock::new()), state, look: Arc::new(Notify::new()) };
-    tokio::spawn(run(engine.clone(), part));
-    engine
-}
-
-async fn run(engine: Engine, mut part: watch::Receiver<Option<EnginePart>>) {
-    let tell = |new: EngineState| engine.tell(new);
-    let starting = |waiting_for: &str| EngineState::Starting { waiting_for: waiting_for.to_owned() };
-    // Docker starts with the machine; what the image brought can be loaded before the head speaks.
-    tell(starting("dockerd to start"));
-    let swarm = loop {
-        match Swarm::connect().await {
-            Some(swarm) => break engine.swarm.get_or_init(|| swarm),
-            None => sleep(Duration::from_millis(250)).await,
+    /// Runs, and again where it ended by an error of bramble's own: that is said, and is no silence.
+    async fn keep(self, declared: watch::Receiver<Declared>) {
+        loop {
+            match tokio::spawn(self.clone().run(declared.clone())).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(%error, "an engine's driver ended by an error of bramble's own");
+                    self.tell(starting("its driver, which ended by an error of bramble's own"));
+                    sleep(REST).await;
+                }
+            }
         }
-    };
-    for archive in containers() {
-        while let Err(error) = swarm.load(&archive).await {
+    }
+
+    async fn run(self, mut declared: watch::Receiver<Declared>) {
+        // The daemon starts with the machine; what the image brought can be loaded before the head speaks.
+        self.tell(starting(format!("{} to start", E::DAEMON)));
+        let engine = loop {
+            match E::connect().await {
+                Some(engine) => break self.engine.get_or_init(|| engine),
+                None => sleep(Duration::from_millis(250)).await,
+            }
+        };
+        while let Err(error) = engine.prepare(Path::new(CONTAINERS)).await {
             let error = bramble_system::sentence(&error);
-            tracing::error!(archive = %archive.display(), error, "cannot load a container");
-            tell(starting(&format!("the container {} to load: {error}", archive.display())));
+            tracing::error!(error, "what came with the image is not in the engine yet");
+            self.tell(starting(format!("what came with the image: {error}")));
             sleep(REST).await;
         }
-    }
-    loop {
-        let wanted = *part.borrow_and_update();
-        let now = match wanted {
-            None => starting("the head to say what this node does"),
-            Some(EnginePart::None) => EngineState::None,
-            Some(EnginePart::Manager | EnginePart::Worker) => swarm.state().await,
-        };
-        let resting = matches!(now, EngineState::None | EngineState::Member { reachable: true, .. });
-        tell(now);
-        tokio::select! {
-            changed = part.changed() => if changed.is_err() { return },
-            // Woken, or the time is over: either way it looks again.
-            _ = timeout(if resting { REST } else { SOON }, engine.look.notified()) => {}
+        loop {
+            let part = declared.borrow_and_update().as_ref().map(|parts| parts.of(E::KIND).copied());
+            let now = match part {
+                None => starting("the head to say what this node does"),
+                Some(None | Some(EnginePart::None)) => EngineState::None,
+                Some(Some(EnginePart::Manager | EnginePart::Worker)) => engine.state().await,
+            };
+            let resting = matches!(now, EngineState::None | EngineState::Member { reachable: true, .. });
+            self.tell(now);
+            tokio::select! {
+                changed = declared.changed() => if changed.is_err() { return },
+                // Woken, or the time is over: either way it looks again.
+                _ = timeout(if resting { REST } else { SOON }, self.look.notified()) => {}
+            }
         }
     }
 }
 
-/// OCI archives that came with the image, by name.
-fn containers() -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(CONTAINERS) else { return Vec::new() };
-    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    found.sort();
-    found
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use bramble_engine::Error;
+    use bramble_model::names::Name;
+
+    use super::*;
+
+    static STARTS: AtomicU32 = AtomicU32::new(0);
+
+    /// An engine whose first start ends the driver.
+    struct Fragile;
+
+    impl Engine for Fragile {
+        const KIND: EngineKind = EngineKind::Swarm;
+        const DAEMON: &'static str = "fragiled";
+        type Work = ();
+
+        async fn connect() -> Option<Self> {
+            assert!(STARTS.fetch_add(1, Ordering::SeqCst) > 0, "the first start ends the driver, on purpose");
+            Some(Fragile)
+        }
+
+        async fn prepare(&self, _: &Path) -> Result<(), Error> {
+            Ok(())
+        }
+
+        async fn state(&self) -> EngineState {
+            EngineState::Alone
+        }
+
+        async fn generation(&self, _: &Name) -> Result<Option<String>, Error> {
+            Ok(None)
+        }
+
+        async fn work(&self, (): ()) -> Answer {
+            Answer::Done
+        }
+    }
+
+    /// Fault 13 of the ground: a driver that ended said nothing, and the node stayed as it was last seen.
+    #[tokio::test]
+    async fn a_driver_that_ends_says_so_and_begins_again() {
+        let (states, mut seen) = watch::channel(States::default());
+        let declared: ByEngine<EnginePart> = [(EngineKind::Swarm, EnginePart::Worker)].into_iter().collect();
+        let (_parts, declared) = watch::channel(Some(declared));
+        let folder = tempfile::tempdir().expect("a folder");
+        let guard = Arc::new(Guard::at(&folder.path().join("lead.json")));
+        let driver: Driver<Fragile> = Driver::start(states, declared, guard);
+        let waits = |states: &States| {
+            let state = states.of(EngineKind::Swarm);
+            matches!(state, Some(EngineState::Starting { waiting_for }) if waiting_for.starts_with("its driver"))
+        };
+        seen.wait_for(waits).await.expect("the driver is there");
+        seen.wait_for(|states| states.of(EngineKind::Swarm) == Some(&EngineState::Alone)).await.expect("it is there");
+        assert_eq!(driver.work((), false, None).await, Answer::Done);
+    }
 }

@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::Write;
 
-use bramble_model::agent::{EngineState, Facts, Health};
+use bramble_model::agent::{Facts, Health};
 
-use crate::Boot;
+use crate::ThisBoot;
+use crate::engine::{States, folders};
 
-pub(crate) fn facts(boot: &Boot) -> Facts {
+pub(crate) fn facts(boot: &ThisBoot) -> Facts {
     let system = rustix::system::uname();
     Facts {
         kernel: system.release().to_string_lossy().into_owned(),
@@ -40,9 +41,9 @@ impl Meter {
         u8::try_from((working * 100).checked_div(all).unwrap_or(0)).unwrap_or(100)
     }
 
-    pub(crate) fn health(&mut self, engine: EngineState) -> Health {
+    pub(crate) fn health(&mut self, engines: States) -> Health {
         let busy = self.busy();
-        health(engine, busy)
+        health(engines, busy)
     }
 }
 
@@ -63,7 +64,7 @@ pub(crate) fn temperature() -> Option<i16> {
     i16::try_from(hottest / 1000).ok()
 }
 
-fn health(engine: EngineState, busy: u8) -> Health {
+fn health(engines: States, busy: u8) -> Health {
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
     Health {
@@ -72,11 +73,18 @@ fn health(engine: EngineState, busy: u8) -> Health {
         load: load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
         temperature: temperature(),
         memory_available: kibibytes("/proc/meminfo", "MemAvailable:") * 1024,
-        disk_available: rustix::fs::statvfs("/var").map_or(0, |space| space.f_bavail * space.f_frsize),
+        // Where the node and its engines keep what grows; an engine's folder may be on a disk of its own.
+        disk_available: least_free(folders().chain(["/var"])),
         killed_for_memory: killed_for_memory(),
         agent_resident: kibibytes("/proc/self/status", "VmRSS:") * 1024,
-        engine,
+        engines,
     }
+}
+
+/// Bytes free in the fullest of these folders that are there; 0 where none can be asked.
+fn least_free<'a>(folders: impl IntoIterator<Item = &'a str>) -> u64 {
+    let free = folders.into_iter().filter_map(|folder| rustix::fs::statvfs(folder).ok());
+    free.map(|space| space.f_bavail * space.f_frsize).min().unwrap_or(0)
 }
 
 /// The kernel's count since it started (`oom_kill` in `/proc/vmstat`).
@@ -101,6 +109,15 @@ pub(crate) fn say_on_console(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Fault 11 of the ground: a full disk of the engine's own was not seen, since only `/var` was looked at.
+    #[test]
+    fn the_fullest_folder_is_what_counts() {
+        // proc(5) has a file system without a free byte.
+        assert!(least_free(["/", "/nowhere"]) > 0);
+        assert_eq!(least_free(["/", "/proc"]), 0);
+        assert_eq!(least_free(["/nowhere"]), 0);
+    }
 
     #[test]
     fn working_ticks_are_those_that_are_not_idle() {

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::Boot;
+use crate::ThisBoot;
 
 const LIMIT: Duration = Duration::from_secs(10);
 const LONGEST: usize = 64 << 10;
@@ -18,7 +18,7 @@ const LONGEST: usize = 64 << 10;
 ///
 /// # Errors
 /// Why there is no good answer.
-pub(crate) async fn get(boot: &Boot, path: &str) -> Result<Bytes, String> {
+pub(crate) async fn get(boot: &ThisBoot, path: &str) -> Result<Bytes, String> {
     exchange(boot, Method::GET, path, Bytes::new()).await
 }
 
@@ -26,11 +26,11 @@ pub(crate) async fn get(boot: &Boot, path: &str) -> Result<Bytes, String> {
 ///
 /// # Errors
 /// Why it was not taken.
-pub(crate) async fn post(boot: &Boot, path: &str, body: &[u8]) -> Result<(), String> {
+pub(crate) async fn post(boot: &ThisBoot, path: &str, body: &[u8]) -> Result<(), String> {
     exchange(boot, Method::POST, path, Bytes::copy_from_slice(body)).await.map(drop)
 }
 
-async fn exchange(boot: &Boot, method: Method, path: &str, body: Bytes) -> Result<Bytes, String> {
+async fn exchange(boot: &ThisBoot, method: Method, path: &str, body: Bytes) -> Result<Bytes, String> {
     match timeout(LIMIT, converse(boot, method, path, body)).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err("the head does not answer".into()),
@@ -39,7 +39,7 @@ async fn exchange(boot: &Boot, method: Method, path: &str, body: Bytes) -> Resul
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-async fn converse(boot: &Boot, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+async fn converse(boot: &ThisBoot, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
     let stream = TcpStream::connect((boot.head, boot.http_port)).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);

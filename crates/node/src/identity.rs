@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::{Boot, Error};
+use crate::{Error, ThisBoot};
 
 /// The head's CA, put into the image when it was built.
 const CA: &str = "/etc/bramble/ca.pem";
@@ -30,7 +30,7 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// Loads the key, or makes one.
-    pub(crate) fn open(boot: &Boot) -> Result<Self, Error> {
+    pub(crate) fn open(boot: &ThisBoot) -> Result<Self, Error> {
         let file = |doing: &str| {
             let doing = doing.to_owned();
             move |source| Error::File { doing, source }
@@ -86,8 +86,21 @@ impl Identity {
         *self.enrolled.lock().expect("no panic while held") = None;
     }
 
+    /// Whether it has a certificate that is not good at this time, in milliseconds since the epoch.
+    pub(crate) fn is_out_of_time(&self, now: u64) -> bool {
+        self.enrolled().is_some_and(|enrolled| is_out_of_time(&enrolled.certificate, now))
+    }
+
     pub(crate) fn enrolled(&self) -> Option<Enrolled> {
         self.enrolled.lock().expect("no panic while held").clone()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(name: &str, ca: CertificateDer<'static>) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(ca).expect("a CA");
+        let key = KeyPair::generate().expect("a key");
+        Identity { key, roots: Arc::new(roots), ca: (Vec::new(), 0), name: name.into(), enrolled: Mutex::new(None) }
     }
 
     /// TLS towards the head: with the certificate where there is one.
@@ -103,4 +116,12 @@ impl Identity {
         let key = PrivateKeyDer::try_from(self.key.serialize_der()).map_err(|error| Error::Trust(error.into()))?;
         builder.with_client_auth_cert(vec![certificate], key).map_err(trust)
     }
+}
+
+/// Whether a certificate (PEM) has ended, or has not begun. One that cannot be read is for the head to judge.
+fn is_out_of_time(certificate: &str, now: u64) -> bool {
+    let Ok(der) = CertificateDer::from_pem_slice(certificate.as_bytes()) else { return false };
+    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(&der) else { return false };
+    let (now, validity) = (now.cast_signed() / 1000, parsed.validity());
+    now < validity.not_before.timestamp() || validity.not_after.timestamp() < now
 }

@@ -11,7 +11,7 @@ use bramble_model::inventory::{Card, Disk, Inventory};
 use bramble_system::Command;
 use tokio::time::sleep;
 
-use crate::{Boot, Error, health, http};
+use crate::{Error, ThisBoot, health, http};
 
 /// How often the head is tried before the machine switches itself off all the same.
 const TRIES: u32 = 20;
@@ -20,7 +20,7 @@ const SAMPLES: u64 = 128;
 const SAMPLE: usize = 4096;
 
 /// Tells the head what this machine is and switches it off.
-pub(crate) async fn run(boot: &Boot) -> Result<std::convert::Infallible, Error> {
+pub(crate) async fn run(boot: &ThisBoot) -> Result<std::convert::Infallible, Error> {
     // Disks and cards come as their drivers do.
     let settle = Command::new("udevadm").args(["settle", "--timeout=20"]).limit(Duration::from_secs(30)).run();
     if let Err(error) = settle {

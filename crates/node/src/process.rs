@@ -40,9 +40,16 @@ impl Processes {
         let (queue, orders) = mpsc::channel(QUEUE);
         self.0.insert(number, queue);
         tokio::spawn(async move {
-            let end = run(number, start, orders, &tell)
-                .await
-                .unwrap_or_else(|error| End::Failed { reason: error.to_string() });
+            let says = tell.clone();
+            let run = tokio::spawn(async move { run(number, start, orders, &says).await });
+            let end = match run.await {
+                Ok(Ok(end)) => end,
+                Ok(Err(error)) => End::Failed { reason: error.to_string() },
+                Err(error) => {
+                    tracing::error!(%error, "a process was given up by an error of bramble's own");
+                    End::Failed { reason: "its agent has an error of its own; see its log".into() }
+                }
+            };
             // Where the connection has ended, nobody waits.
             let _ = tell.send((number, FromProcess::Ended { end })).await;
         });

@@ -90,9 +90,12 @@ impl Record {
         }
     }
 
-    /// The head or an operator switched the node on.
-    pub fn expect(&mut self, now: Millis) {
-        self.expected_until = Some(now + EXPECTED_FOR);
+    /// The head or an operator switched the node on, or asked a person to. Gives the time until which its boot is
+    /// expected.
+    pub fn expect(&mut self, now: Millis) -> Millis {
+        let until = now + EXPECTED_FOR;
+        self.expected_until = Some(until);
+        until
     }
 
     /// An operator approves a key for the present boot.

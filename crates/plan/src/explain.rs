@@ -7,11 +7,16 @@
 //! asks ─▶ offered ─▶ address taken ─▶ looks for the head (ARP) ─▶ 4011 ─▶ TFTP ─▶ script ─▶ kernel ─▶ stage 1 ─▶ agent
 //! ```
 
-use bramble_model::agent::{EngineState, Health};
-use bramble_model::api::{Explanation, Waiting};
+use bramble_boot::{Asker, Cpu, Failure, File, Firmware, Loader};
+use bramble_model::agent::Health;
+use bramble_model::api::Explanation;
+use bramble_model::engine::EngineState;
 use bramble_model::names::Mac;
 use bramble_model::repository::Dhcp;
-use bramble_model::timeline::{Event, Millis, Phase, What};
+use bramble_model::section::{self, Waiting};
+use bramble_model::timeline::{Event, Millis, Phase, Stopped, What};
+
+use crate::ready::first_waiting;
 
 /// All that is known of one node.
 #[derive(Debug, Clone, Copy)]
@@ -26,18 +31,22 @@ pub struct Evidence<'a> {
     pub since: Millis,
     /// Percent of the root that is there, in stage 1.
     pub percent: Option<u8>,
-    /// The reason it gave itself for not going on.
-    pub failure: Option<&'a str>,
+    /// The reason it gave itself for not going on: a sentence, and of which kind, where it said that.
+    pub failure: Option<(&'a str, Option<&'a Failure>)>,
     pub connected: bool,
     pub health: Option<&'a Health>,
     /// What the head waits for with this node.
     pub waiting: Option<&'a Waiting>,
+    /// What the head did for this node and failed.
+    pub failed: Option<&'a section::Failure>,
+    /// What is wrong with the engine as a whole, where the node has a part in it.
+    pub engine: Option<&'a str>,
     /// Runs another system, which has no agent.
     pub foreign: bool,
     /// What happened in the present boot, oldest first.
     pub events: &'a [Event],
     /// The last thing that ever happened to it.
-    pub last: Option<&'a str>,
+    pub last: Option<&'a What>,
 }
 
 /// Bytes free in `/var` below which an engine begins to fail.
@@ -72,6 +81,40 @@ fn cause(name: &'static str, cause: impl Into<String>, advice: &'static str) -> 
 /// Waiting is right.
 fn waits(name: &'static str, cause: impl Into<String>) -> Cause {
     (name, cause.into(), None)
+}
+
+/// The instruction set of a UEFI.
+fn uefi(asker: &Asker) -> Option<Cpu> {
+    match asker.firmware()? {
+        Firmware::Uefi(cpu) | Firmware::UefiHttp(cpu) => Some(cpu),
+        _ => None,
+    }
+}
+
+fn is_uefi(asker: &Asker) -> bool {
+    uefi(asker).is_some()
+}
+
+/// What stage 1 says itself. One of before there were kinds says only the sentence.
+fn stage_1_failed(said: String, kind: Option<&Failure>) -> Cause {
+    match kind {
+        Some(Failure::Digest) => cause(
+            "digest-mismatch",
+            said,
+            "the file on the head is damaged: `bramble image build` makes it anew; it boots by itself then",
+        ),
+        Some(Failure::NoMemory) => {
+            cause("out-of-memory", said, "the root lives in its memory: it needs more of it, or a data partition")
+        }
+        Some(Failure::NoDriver) => {
+            cause("no-driver", said, "the driver belongs to Debian's kernel, or into `image.packages`")
+        }
+        Some(Failure::Fetch) => {
+            cause("layer-fetch-stalls", said, "it goes on where it stopped when the line is back: cable, switch, head")
+        }
+        Some(Failure::Arguments | Failure::NoLink | Failure::Signature | Failure::Machine | Failure::Other(_))
+        | None => cause("stage1-failed", said, "it tries again by itself; the sentence names what to put right"),
+    }
 }
 
 /// Names the cause.
@@ -111,13 +154,11 @@ impl Evidence<'_> {
         }
     }
 
-    /// The firmware that asked last and what it was offered, each with its time. `loader` asks for
-    /// iPXE, which firmware started.
-    fn asked(&self, loader: bool) -> Option<(&str, Millis)> {
+    /// The firmware that asked first, and when. `loader` asks for iPXE, which firmware started.
+    fn asked(&self, loader: bool) -> Option<(&Asker, Millis)> {
+        let is_loader = |asker: &Asker| matches!(asker.firmware(), Some(Firmware::Ipxe(_)));
         let mut asked = self.events.iter().filter_map(|event| match &event.what {
-            What::Asked { firmware, .. } if firmware.starts_with("iPXE") == loader => {
-                Some((firmware.as_str(), event.at))
-            }
+            What::Asked { firmware, .. } if is_loader(firmware) == loader => Some((firmware, event.at)),
             _ => None,
         });
         // The first of this boot: how long it has been trying.
@@ -128,7 +169,7 @@ impl Evidence<'_> {
     fn on_the_wire(&self) -> Cause {
         let firmware = self.asked(false);
         let ipxe = self.asked(true);
-        if let Some(cause) = self.transfers(firmware.map(|(name, _)| name)) {
+        if let Some(cause) = self.transfers(firmware.map(|(asker, _)| asker)) {
             return cause;
         }
         if self.any(|what| matches!(what, What::ScriptServed { .. })) {
@@ -142,7 +183,7 @@ impl Evidence<'_> {
                 waits("loader-starts", "its loader is starting")
             };
         }
-        let Some((name, since)) = ipxe.or(firmware) else { return self.unheard() };
+        let Some((asker, since)) = ipxe.or(firmware) else { return self.unheard() };
         if let Some(What::NoLoader { firmware }) = self.last_of(|what| matches!(what, What::NoLoader { .. })) {
             return cause(
                 "no-loader",
@@ -151,7 +192,7 @@ impl Evidence<'_> {
             );
         }
         if self.ago(since) < MISSED {
-            return waits("firmware-starts", format!("its firmware ({name}) is starting"));
+            return waits("firmware-starts", format!("its firmware ({asker}) is starting"));
         }
         let sent = |what: &What| matches!(what, What::TftpSent { .. } | What::HttpSent { .. });
         if ipxe.is_none()
@@ -160,24 +201,24 @@ impl Evidence<'_> {
             return cause(
                 "loader-silent",
                 format!("it has its loader ({file}), and the loader does not ask for its boot script"),
-                if name.starts_with("UEFI") {
+                if is_uefi(asker) {
                     "see its console. Either the loader has no driver for the network card, or the firmware starts signed programs only (Secure Boot): then it is given signed ones when it asks again"
                 } else {
                     "see its console; a loader without a driver for the network card stays silent"
                 },
             );
         }
-        self.offers(name)
+        self.offers(asker)
     }
 
     /// It asks, and does not fetch.
-    fn offers(&self, firmware: &str) -> Cause {
-        let over_http = firmware.starts_with("iPXE") || firmware.ends_with("HTTP");
+    fn offers(&self, asker: &Asker) -> Cause {
+        let over_http = matches!(asker.firmware(), Some(Firmware::Ipxe(_) | Firmware::UefiHttp(_)));
         // What was seen since this firmware or loader first asked.
         let begin = self
             .events
             .iter()
-            .position(|event| matches!(&event.what, What::Asked { firmware: asked, .. } if asked == firmware));
+            .position(|event| matches!(&event.what, What::Asked { firmware: asked, .. } if asked == asker));
         let since = &self.events[begin.unwrap_or(0)..];
         let any = |test: fn(&What) -> bool| since.iter().any(|event| test(&event.what));
         let heard_late = self.events.iter().find_map(|event| match event.what {
@@ -200,11 +241,11 @@ impl Evidence<'_> {
         let looked = any(|what| matches!(what, What::LookedForHead { .. }));
         let asked_4011 = any(|what| matches!(what, What::AskedBootServer));
         let leased = any(|what| matches!(what, What::Leased { .. }));
-        let goes_to_4011 = firmware.starts_with("UEFI") && firmware.ends_with("PXE");
+        let goes_to_4011 = matches!(asker.firmware(), Some(Firmware::Uefi(_)));
         if over_http && (leased || looked) {
             return cause(
                 "http-blocked",
-                format!("{firmware} has an address and the URL of its boot file, and no request arrives over HTTP"),
+                format!("{asker} has an address and the URL of its boot file, and no request arrives over HTTP"),
                 "let TCP port 7080 (`network.http_port`) into the head: its firewall, or one between",
             );
         }
@@ -252,50 +293,49 @@ impl Evidence<'_> {
         let sent = |what: &What| matches!(what, What::TftpSent { file: sent, .. } | What::HttpSent { file: sent, .. } if sent == file);
         let at = self.events.iter().rposition(|event| sent(&event.what))?;
         let asked = |event: &Event| match &event.what {
-            What::Asked { firmware, .. } => Some(firmware.starts_with("UEFI")),
+            What::Asked { firmware, .. } => Some(is_uefi(firmware)),
             _ => None,
         };
         // A loader that runs asks as itself.
         if self.events[at..].iter().find_map(asked) != Some(true) {
             return None;
         }
-        match file {
-            "ipxe.efi" | "ipxe-arm64.efi" => Some(cause(
+        match Loader::named(file)? {
+            Loader::Ipxe(_) => Some(cause(
                 "secure-boot",
                 format!(
                     "it fetched {file} and did not start it: its firmware starts signed programs only (Secure Boot)"
                 ),
                 "it is given Debian's signed loaders when it asks again: switch it on again if it does not by itself, or set `secure_boot = true` for it",
             )),
-            "shimx64.efi" | "shimaa64.efi" => Some(cause(
+            Loader::Shim(_) => Some(cause(
                 "signed-loader-refused",
                 format!(
                     "it fetched Debian's signed loader ({file}) and did not start it: its firmware does not know Microsoft's key for other systems' loaders"
                 ),
                 "allow the \"Microsoft 3rd-party UEFI CA\" in its firmware, or switch Secure Boot off there",
             )),
-            "grubx64.efi" | "grubaa64.efi" => Some(cause(
+            Loader::Grub(_) => Some(cause(
                 "signed-loader-refused",
                 format!(
                     "{file} did not start or could not reach the head: shim refuses what was revoked since it was signed"
                 ),
                 "build the boot set with `bramble image build --refresh`, for Debian's present loaders",
             )),
-            _ => None,
+            Loader::IpxeBios | Loader::MokManager(_) => None,
         }
     }
 
     /// What TFTP transfers say.
-    fn transfers(&self, firmware: Option<&str>) -> Option<Cause> {
+    fn transfers(&self, asker: Option<&Asker>) -> Option<Cause> {
         let sent = |what: &What| matches!(what, What::TftpSent { .. } | What::HttpSent { .. });
         if let Some(What::TftpSent { file, .. } | What::HttpSent { file, .. }) = self.last_of(sent) {
             if let Some(cause) = self.refused_program(file) {
                 return Some(cause);
             }
-            let fits = match (firmware, file.as_str()) {
-                (Some(firmware), "undionly.kpxe") => firmware.starts_with("BIOS"),
-                (Some(firmware), "ipxe.efi") => firmware.starts_with("UEFI x64"),
-                (Some(firmware), "ipxe-arm64.efi") => firmware.starts_with("UEFI arm64"),
+            let fits = match (asker, Loader::named(file)) {
+                (Some(asker), Some(Loader::IpxeBios)) => asker.firmware() == Some(Firmware::Bios),
+                (Some(asker), Some(Loader::Ipxe(cpu))) => uefi(asker) == Some(cpu),
                 _ => true,
             };
             if !fits {
@@ -303,7 +343,7 @@ impl Evidence<'_> {
                     "wrong-architecture-file",
                     format!(
                         "it fetched {file}, which {} cannot start: someone else told it that name",
-                        firmware.unwrap_or("its firmware")
+                        asker.map_or_else(|| "its firmware".into(), Asker::to_string)
                     ),
                     "the router's own boot file wins over bramble's: remove it there, or make it as `bramble router-recipe` prints",
                 ));
@@ -327,7 +367,7 @@ impl Evidence<'_> {
                 "update its EEPROM (2025-09 or later), or keep the file below 96 MB",
             ));
         }
-        if reason != "silent" {
+        if *reason != Stopped::Silent {
             return None;
         }
         Some(if *at == 0 && *agreed && block > 512 {
@@ -369,8 +409,8 @@ impl Evidence<'_> {
         if self.phase == Phase::Firmware && !self.late() {
             return waits("firmware-starts", "its firmware is starting");
         }
-        let last = self.last.filter(|last| !last.starts_with("power o"));
-        let last = last.map(|last| format!("; the last thing seen of it was: {last}")).unwrap_or_default();
+        let last = self.last.filter(|last| !matches!(last, What::PowerOn | What::PowerOff));
+        let last = last.map(|last| format!("; the last thing seen of it was: {}", last.sentence())).unwrap_or_default();
         let nothing = "nothing has been heard of it: neither a DHCP request nor a fetch came from its MAC addresses";
         if self.macs.iter().any(|mac| mac.may_be_raspberry_pi()) {
             return cause(
@@ -395,7 +435,7 @@ impl Evidence<'_> {
         if !self.late() {
             return waits("kernel-starts", "kernel and initrd are on their way");
         }
-        if !self.any(|what| matches!(what, What::Fetching { file, .. } if file == "initrd")) {
+        if !self.any(|what| matches!(what, What::Fetching { file: File::Initrd, .. })) {
             return cause(
                 "kernel-fetch-stalls",
                 "it began to fetch its kernel and never asked for the initrd",
@@ -417,28 +457,8 @@ impl Evidence<'_> {
     }
 
     fn root(&self) -> Cause {
-        if let Some(failure) = self.failure {
-            let said = format!("stage 1 says: {failure}");
-            let has = |words: &[&str]| words.iter().any(|word| failure.contains(word));
-            return if has(&["digest", "is not the one that the manifest names"]) {
-                cause(
-                    "digest-mismatch",
-                    said,
-                    "the file on the head is damaged: `bramble image build` makes it anew; it boots by itself then",
-                )
-            } else if has(&["No space left", "os error 28", "Cannot allocate", "os error 12"]) {
-                cause("out-of-memory", said, "the root lives in its memory: it needs more of it, or a data partition")
-            } else if has(&["no driver of this initrd"]) {
-                cause("no-driver", said, "the driver belongs to Debian's kernel, or into `image.packages`")
-            } else if has(&["cannot fetch"]) {
-                cause(
-                    "layer-fetch-stalls",
-                    said,
-                    "it goes on where it stopped when the line is back: cable, switch, head",
-                )
-            } else {
-                cause("stage1-failed", said, "it tries again by itself; the sentence names what to put right")
-            };
+        if let Some((reason, kind)) = self.failure {
+            return stage_1_failed(format!("stage 1 says: {reason}"), kind);
         }
         let quiet = self.events.last().map_or(0, |event| self.ago(event.at));
         match self.percent {
@@ -466,8 +486,8 @@ impl Evidence<'_> {
         if let Some(cause) = self.refused() {
             return cause;
         }
-        if let Some(What::TlsFailed { reason }) = self.last_of(|what| matches!(what, What::TlsFailed { .. })) {
-            return if reason.contains("xpired") || reason.contains("NotValidYet") || reason.contains("not valid yet") {
+        if let Some(What::TlsFailed { reason, clock }) = self.last_of(|what| matches!(what, What::TlsFailed { .. })) {
+            return if *clock {
                 cause(
                     "clock-off",
                     format!(
@@ -518,7 +538,7 @@ impl Evidence<'_> {
                 return cause(
                     "disk-full",
                     format!(
-                        "{} MB are free in its /var: its engine cannot keep images and logs",
+                        "{} MB are free where its engine keeps its data: it cannot keep images and logs",
                         health.disk_available >> 20
                     ),
                     "remove what is not used (`docker system prune` on the node), or give it a larger disk or more memory",
@@ -536,6 +556,9 @@ impl Evidence<'_> {
                 );
             }
         }
+        if let (Phase::Ready, true, Some(problem)) = (self.phase, self.connected, self.engine) {
+            return cause("engine-unreadable", problem.to_owned(), "`bramble status` says who brings it back");
+        }
         if self.phase == Phase::Ready {
             return if self.foreign && !self.connected {
                 waits("boots-disk", "it was told to boot its disk; what that does is not seen from here")
@@ -549,7 +572,7 @@ impl Evidence<'_> {
                 )
             };
         }
-        let engine = match self.health.map(|health| &health.engine) {
+        let engine = match self.health.and_then(|health| first_waiting(&health.engines)) {
             Some(EngineState::Starting { waiting_for }) => format!("the engine waits for {waiting_for}"),
             Some(EngineState::Alone) => "the engine is up and has not joined yet".into(),
             Some(EngineState::Member { reachable: false, .. }) => {
@@ -557,15 +580,21 @@ impl Evidence<'_> {
             }
             Some(_) | None => "the agent is connected and the engine has not reported".into(),
         };
-        let reason = self.waiting.map(|waiting| format!("{engine}; {}", waiting.reason)).unwrap_or(engine);
-        // What is tried again has failed.
-        if self.waiting.is_some_and(|waiting| waiting.until.is_some()) {
+        if let Some(failed) = self.failed {
             return cause(
                 "engine-refuses",
-                reason,
+                format!("{engine}; {}", failed.reason),
                 "the sentence is the engine's own; `docker info` and its journal on the node say more",
             );
         }
+        if let Some(problem) = self.engine {
+            return cause(
+                "engine-unreadable",
+                format!("{engine}; {problem}"),
+                "`bramble status` says who brings it back",
+            );
+        }
+        let reason = self.waiting.map(|waiting| format!("{engine}; {}", waiting.reason)).unwrap_or(engine);
         if self.late() {
             return cause("engine-late", reason, "`bramble status` shows what the engine waits for");
         }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub struct Record {
     /// The profile that this is about; another one in the repository begins anew.
     pub profile: Option<Name>,
-    pub state: State,
+    pub state: Stage,
     /// The latest boot that was handed out: the capability for its templates, and to say "done".
     pub boot: Option<BootId>,
     /// How often it was handed out in full.
@@ -28,7 +28,7 @@ pub struct Record {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub enum Stage {
     #[default]
     Due,
     Handed,
@@ -49,27 +49,27 @@ impl Record {
             *self = Record { profile: Some(profile.clone()), ..Record::default() };
         }
         match (hand_off, self.state) {
-            (HandOff::EveryBoot, _) | (_, State::Due) | (HandOff::UntilDone, State::Handed) => Give::Profile,
-            (HandOff::Once, State::Handed) | (HandOff::Once | HandOff::UntilDone, State::Installed) => Give::Disk,
+            (HandOff::EveryBoot, _) | (_, Stage::Due) | (HandOff::UntilDone, Stage::Handed) => Give::Profile,
+            (HandOff::Once, Stage::Handed) | (HandOff::Once | HandOff::UntilDone, Stage::Installed) => Give::Disk,
         }
     }
 
     /// The last of its files has been fetched.
     pub fn handed(&mut self) {
         self.times += 1;
-        if self.state == State::Due {
-            self.state = State::Handed;
+        if self.state == Stage::Due {
+            self.state = Stage::Handed;
         }
     }
 
     /// It says that it is installed.
     pub fn installed(&mut self) {
-        self.state = State::Installed;
+        self.state = Stage::Installed;
     }
 
     /// Someone wants it installed again.
     pub fn again(&mut self) {
-        self.state = State::Due;
+        self.state = Stage::Due;
         self.times = 0;
     }
 }

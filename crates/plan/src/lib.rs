@@ -1,20 +1,20 @@
 //! Decisions with their reasons: pure functions of what is declared, what is observed and the
 //! time. No I/O, no clock, no randomness.
+//!
+//! What is kept true has a [`contract::Planner`], and [`driver`] is what its loop remembers. Admission, hand-off
+//! and chain are lives of single records; `explain` names causes.
 
 pub mod admission;
 pub mod backups;
+pub mod brake;
 pub mod chain;
-pub mod changes;
+pub mod contract;
+pub mod driver;
 pub mod explain;
 pub mod hand_off;
+pub mod leaving;
+pub mod ready;
+pub mod sets;
+pub mod source;
+pub mod strangers;
 pub mod swarm;
-
-use serde::{Deserialize, Serialize};
-
-/// Something that a plan waits for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wait {
-    /// Node or workload.
-    pub subject: String,
-    pub reason: String,
-}

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use crate::{Doing, Error};
+use crate::error::{Doing, Error};
 
 /// `MODULE_INIT_COMPRESSED_FILE` of linux/module.h: the kernel unpacks the module itself.
 const COMPRESSED: i32 = 4;
@@ -119,7 +119,7 @@ impl Drivers {
         let flags = if file.ends_with(".ko") { 0 } else { COMPRESSED };
         match rustix::system::finit_module(&module, c"", flags) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
-            Err(error) => Err(Error(format!("cannot load {file}: {error}"))),
+            Err(error) => Err(error).doing(format_args!("cannot load {file}")),
         }
     }
 }

@@ -9,7 +9,7 @@ const SILENCE: Duration = Duration::from_secs(20);
 const LONGEST_HEAD: u64 = 16 << 10;
 
 /// An answer whose body has not been read yet.
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     /// Bytes of the body.
     pub length: u64,
@@ -18,7 +18,7 @@ pub struct Answer {
 }
 
 /// Asks for `path` from byte `from` on. A status other than 200 or 206 is an error.
-pub fn get(head: SocketAddrV4, path: &str, from: u64) -> io::Result<Answer> {
+pub fn get(head: SocketAddrV4, path: &str, from: u64) -> io::Result<Response> {
     let range = if from > 0 { format!("Range: bytes={from}-\r\n") } else { String::new() };
     let answer =
         exchange(head, SILENCE, &format!("GET {path} HTTP/1.1\r\nHost: {head}\r\n{range}Connection: close\r\n\r\n"))?;
@@ -37,7 +37,7 @@ pub fn post(head: SocketAddrV4, path: &str, json: &str) -> io::Result<()> {
     exchange(head, Duration::from_secs(3), &request).map(drop)
 }
 
-fn exchange(head: SocketAddrV4, silence: Duration, request: &str) -> io::Result<Answer> {
+fn exchange(head: SocketAddrV4, silence: Duration, request: &str) -> io::Result<Response> {
     let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(head), silence)?;
     stream.set_read_timeout(Some(silence))?;
     stream.set_write_timeout(Some(silence))?;
@@ -45,12 +45,12 @@ fn exchange(head: SocketAddrV4, silence: Duration, request: &str) -> io::Result<
     parse(BufReader::with_capacity(1 << 16, stream))
 }
 
-fn parse(reader: BufReader<TcpStream>) -> io::Result<Answer> {
+fn parse(reader: BufReader<TcpStream>) -> io::Result<Response> {
     let mut reader = reader.take(LONGEST_HEAD);
     let (status, length, date) = parse_head(&mut reader)?;
     let mut body = reader;
     body.set_limit(length);
-    Ok(Answer { status, length, date, body })
+    Ok(Response { status, length, date, body })
 }
 
 /// Status, length and date of an answer's head.
@@ -77,7 +77,7 @@ fn parse_head(reader: &mut impl BufRead) -> io::Result<(u16, u64, Option<String>
 }
 
 /// Reads a small body whole.
-pub fn read_all(mut answer: Answer, most: u64) -> io::Result<Vec<u8>> {
+pub fn read_all(mut answer: Response, most: u64) -> io::Result<Vec<u8>> {
     if answer.length > most {
         return Err(io::Error::other(format!("{} bytes are more than the {most} expected", answer.length)));
     }

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use bramble_boot::{Arguments, Failure, Step, file_path, kept_file};
 use rustix::mount::{MountFlags, mount};
 use sha2::{Digest, Sha256};
 
-use crate::arguments::Arguments;
 use crate::drivers::Drivers;
+use crate::error::{Doing, Error};
+use crate::http;
 use crate::manifest::{Layer, Manifest, hex};
 use crate::report::Reporter;
-use crate::{Doing, Error, http};
 
 /// Name of the GPT partition that keeps layers, engine data and the agent's key.
 const DATA: &str = "bramble-data";
@@ -35,7 +36,7 @@ pub fn data_partition(drivers: &mut Drivers) -> Option<PathBuf> {
         fs::create_dir_all(DATA_MOUNT).doing("cannot make a mount point")?;
         match mount(&device, DATA_MOUNT, "ext4", MountFlags::NOATIME, None) {
             Ok(()) | Err(rustix::io::Errno::BUSY) => Ok(()),
-            Err(error) => Err(Error(format!("cannot mount {}: {error}", device.display()))),
+            Err(error) => Err(error).doing(format_args!("cannot mount {}", device.display())),
         }
     });
     match mounted {
@@ -60,8 +61,8 @@ pub fn gather(
     let mut before = 0;
     let mut paths = Vec::new();
     for layer in &manifest.layers {
-        let mut progress = |bytes: u64| reporter.percent("root", before + bytes, total);
-        let kept = data.map(|data| data.join("files").join(&layer.sha256));
+        let mut progress = |bytes: u64| reporter.percent(Step::Root, before + bytes, total);
+        let kept = data.map(|data| kept_file(data, &layer.sha256));
         let path = match kept.filter(|path| is_layer(path, layer)) {
             Some(path) => path,
             None => fetch(arguments, layer, &mut progress)?,
@@ -69,7 +70,7 @@ pub fn gather(
         before += layer.size;
         paths.push(path);
     }
-    reporter.percent("root", total, total);
+    reporter.percent(Step::Root, total, total);
     Ok(paths)
 }
 
@@ -98,18 +99,19 @@ fn fetch(arguments: &Arguments, layer: &Layer, progress: &mut dyn FnMut(u64)) ->
         return Ok(path);
     }
     let mut file = File::create(&path).doing("cannot keep a layer in memory")?;
-    let url = format!("/boot/files/{}?boot={}&name={}", layer.sha256, arguments.boot, layer.name);
+    let url = file_path(&layer.sha256, &arguments.boot, &layer.name);
     let mut open = |from: u64| http::get(arguments.head, &url, from).map(|answer| answer.body);
     let digest = stream(layer, &mut file, &mut open, progress, &mut thread::sleep)?;
     if digest != layer.sha256 {
         drop(file);
         fs::remove_file(&path).doing("cannot remove a layer")?;
-        return Err(Error(format!(
+        let sentence = format!(
             "layer `{}` from the head is not the one that the manifest names (digest {}…, expected {}…); it was not mounted",
             layer.name,
             &digest[..12],
             &layer.sha256[..12]
-        )));
+        );
+        return Err(Error::new(Failure::Digest, sentence));
     }
     Ok(path)
 }
@@ -150,7 +152,8 @@ fn stream<R: Read>(
         };
         resumes = if done > before { 0 } else { resumes + 1 };
         if resumes > RESUMES {
-            return Err(Error(format!("cannot fetch layer `{}` past byte {done}: {broken}", layer.name)));
+            return Err(broken)
+                .doing_as(Failure::Fetch, format_args!("cannot fetch layer `{}` past byte {done}", layer.name));
         }
         sleep(Duration::from_millis(250 << resumes.min(5)));
     }
@@ -183,7 +186,7 @@ mod tests {
                     prop_assert_eq!(digest, layer.sha256);
                     prop_assert_eq!(out, bytes);
                 }
-                Err(error) => prop_assert!(error.0.contains("past byte")),
+                Err(error) => prop_assert!(error.kind == Failure::Fetch && error.sentence.contains("past byte")),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use crate::{Doing, Error};
+use crate::error::{Doing, Error};
 
 // linux/loop.h
 const LOOP_CTL_GET_FREE: libc::c_int = 0x4C82;

@@ -8,9 +8,9 @@
 //! wrong is said on the console and to the head, and tried again until it works or someone
 //! switches the machine off.
 
-mod arguments;
 mod clock;
 mod drivers;
+mod error;
 mod http;
 mod layers;
 mod loop_device;
@@ -19,32 +19,13 @@ mod network;
 mod report;
 mod root;
 
+use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use arguments::Arguments;
+use bramble_boot::{Arguments, Failure, Step};
+use error::{Doing, Error};
 use report::Reporter;
-
-/// What could not be done, as one sentence with its cause.
-#[derive(Debug)]
-pub struct Error(String);
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Turns a failure into a sentence that names what was being done.
-trait Doing<T> {
-    fn doing(self, what: impl std::fmt::Display) -> Result<T, Error>;
-}
-
-impl<T, E: std::fmt::Display> Doing<T> for Result<T, E> {
-    fn doing(self, what: impl std::fmt::Display) -> Result<T, Error> {
-        self.map_err(|error| Error(format!("{what}: {error}")))
-    }
-}
 
 fn main() {
     if std::process::id() != 1 {
@@ -73,21 +54,22 @@ fn main() {
 
 /// One attempt to put the root together. Everything it does can be done again by the next.
 fn boot(reporter: &mut Reporter) -> Result<(), Error> {
-    let arguments = Arguments::read()?;
-    reporter.step("drivers", None);
+    let line = fs::read_to_string("/proc/cmdline").doing("cannot read the kernel's command line")?;
+    let arguments = Arguments::read(&line).map_err(|missing| Error::new(Failure::Arguments, missing.to_string()))?;
+    reporter.step(Step::Drivers, None);
     let mut drivers = drivers::Drivers::read()?;
     drivers.load_for_devices()?;
     drivers.load(&["loop", "squashfs", "overlay"])?;
     let interface = network::up(&arguments, &mut drivers)?;
     reporter.connect(&arguments);
-    reporter.step("network", None);
+    reporter.step(Step::Network, None);
     // Nothing is mounted of a machine that is not a node.
     let data = if arguments.inventory { None } else { layers::data_partition(&mut drivers) };
     let manifest = manifest::fetch(&arguments, data.as_deref())?;
     let paths = layers::gather(&arguments, &manifest, data.as_deref(), reporter)?;
-    reporter.step("mount", None);
-    root::assemble(&paths, &arguments, &interface, data.as_deref())?;
-    reporter.step("switch-root", None);
+    reporter.step(Step::Mount, None);
+    root::assemble(&paths, &manifest.data, &arguments, &interface, data.as_deref())?;
+    reporter.step(Step::SwitchRoot, None);
     Ok(())
 }
 

@@ -1,14 +1,16 @@
 //! The signed manifest: what this boot may mount.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::path::Path;
 
+use bramble_boot::{Arguments, Failure, KEY_FILE, MANIFEST, SIGNATURE, kept_set, set_path};
 use minisign_verify::{PublicKey, Signature};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::arguments::Arguments;
-use crate::{Doing, Error, clock, http};
+use crate::error::{Doing, Error};
+use crate::{clock, http};
 
 /// The form of the manifest that this program reads.
 const FORM: u32 = 1;
@@ -21,6 +23,17 @@ pub struct Manifest {
     form: u32,
     /// The lowest first.
     pub layers: Vec<Layer>,
+    /// Folders that must not lie on an overlay.
+    #[serde(default)]
+    pub data: Vec<DataFolder>,
+}
+
+/// Where an engine keeps what grows.
+#[derive(Debug, Deserialize)]
+pub struct DataFolder {
+    /// On the data partition.
+    pub name: String,
+    pub path: String,
 }
 
 /// One squashfs layer.
@@ -36,40 +49,98 @@ pub struct Layer {
 /// Gets the manifest that the boot script named, from the data partition or the head, and
 /// verifies its digest and its signature.
 pub fn fetch(arguments: &Arguments, data: Option<&Path>) -> Result<Manifest, Error> {
-    let key = fs::read_to_string("/etc/bramble.pub").doing("cannot read the verification key")?;
+    let key = fs::read_to_string(Path::new("/").join(KEY_FILE)).doing("cannot read the verification key")?;
     let set = &arguments.set;
-    let local = data.map(|data| data.join("sets").join(set));
-    let (bytes, signature) = match local.filter(|folder| folder.is_dir()) {
-        Some(folder) => (
-            fs::read(folder.join("manifest.json")).doing("cannot read the manifest on the data partition")?,
-            fs::read(folder.join("manifest.json.minisig")).doing("cannot read its signature")?,
-        ),
-        None => {
-            let get = |name: &str| {
-                let path = format!("/boot/sets/{set}/{name}");
-                let answer = http::get(arguments.head, &path, 0).doing(format_args!("cannot fetch {name}"))?;
-                if let Some(date) = &answer.date {
-                    clock::set_if_behind(date);
-                }
-                http::read_all(answer, LONGEST).doing(format_args!("cannot fetch {name}"))
-            };
-            (get("manifest.json")?, get("manifest.json.minisig")?)
+    let mut from_head = |name: &str| {
+        let what = format!("cannot fetch {name}");
+        let answer = http::get(arguments.head, &set_path(set, name), 0).doing_as(Failure::Fetch, &what)?;
+        if let Some(date) = &answer.date {
+            clock::set_if_behind(date);
         }
+        http::read_all(answer, LONGEST).doing_as(Failure::Fetch, what)
     };
-    verify(&bytes, &signature, set, &key)
+    find(set, &key, data, &mut from_head)
+}
+
+/// The manifest of `set` that verifies with `key`: the one that is kept below `data`, or else the head's, which
+/// then takes the place of a damaged one. A disk that lost a sector must not keep the node down.
+fn find(
+    set: &str,
+    key: &str,
+    data: Option<&Path>,
+    from_head: &mut dyn FnMut(&str) -> Result<Vec<u8>, Error>,
+) -> Result<Manifest, Error> {
+    let folder = data.map(|data| kept_set(data, set)).filter(|folder| folder.is_dir());
+    let kept = folder.map(|folder| match kept(&folder, set, key) {
+        Ok(manifest) => Ok(manifest),
+        Err(damage) => Err((folder, damage)),
+    });
+    let damaged = match kept {
+        Some(Ok(manifest)) => return Ok(manifest),
+        Some(Err(damaged)) => Some(damaged),
+        None => None,
+    };
+    let fetched = from_head(MANIFEST).and_then(|bytes| {
+        let signature = from_head(SIGNATURE)?;
+        Ok((verify(&bytes, &signature, set, key)?, bytes, signature))
+    });
+    match (fetched, damaged) {
+        (Ok((manifest, ..)), None) => Ok(manifest),
+        (Ok((manifest, bytes, signature)), Some((folder, damage))) => {
+            eprintln!("bramble: the boot set on the data partition is damaged ({damage}): the head's takes its place");
+            let replaced = replace(&folder, MANIFEST, &bytes).and_then(|()| replace(&folder, SIGNATURE, &signature));
+            if let Err(error) = replaced {
+                // The node boots all the same, and tries again next time.
+                eprintln!("bramble: {error}");
+            }
+            Ok(manifest)
+        }
+        (Err(error), None) => Err(error),
+        (Err(error), Some((_, damage))) => {
+            let sentence = format!("{error}; the boot set on the data partition is damaged: {damage}");
+            Err(Error { sentence, ..error })
+        }
+    }
+}
+
+/// The manifest in a folder of the data partition.
+fn kept(folder: &Path, set: &str, key: &str) -> Result<Manifest, Error> {
+    let read = |name: &str| {
+        let mut bytes = Vec::new();
+        let read = File::open(folder.join(name)).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
+        read.doing(format_args!("cannot read {name}")).map(|_| bytes)
+    };
+    verify(&read(MANIFEST)?, &read(SIGNATURE)?, set, key)
+}
+
+/// Replaces a file whole: a power cut leaves the old one or the new one.
+fn replace(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    let new = folder.join(format!(".{name}.new"));
+    let written = File::create(&new).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, folder.join(name))?;
+        File::open(folder)?.sync_all()
+    });
+    written.doing(format_args!("cannot replace {name} on the data partition"))
 }
 
 fn verify(bytes: &[u8], signature: &[u8], set: &str, key: &str) -> Result<Manifest, Error> {
     if hex(&Sha256::digest(bytes)) != *set {
-        return Err(Error("the manifest is not the one that the boot script names: its digest differs".into()));
+        let sentence = "the manifest is not the one that the boot script names: its digest differs";
+        return Err(Error::new(Failure::Digest, sentence));
     }
-    let key = PublicKey::from_base64(key.trim()).doing("the verification key of this initrd is malformed")?;
+    let key = PublicKey::from_base64(key.trim())
+        .doing_as(Failure::Signature, "the verification key of this initrd is malformed")?;
     let signature = String::from_utf8_lossy(signature);
-    let signature = Signature::decode(&signature).doing("the manifest's signature is malformed")?;
-    key.verify(bytes, &signature, false).doing("the manifest is not signed with the key of this initrd")?;
+    let signature =
+        Signature::decode(&signature).doing_as(Failure::Signature, "the manifest's signature is malformed")?;
+    key.verify(bytes, &signature, false)
+        .doing_as(Failure::Signature, "the manifest is not signed with the key of this initrd")?;
     let manifest: Manifest = serde_json::from_slice(bytes).doing("the manifest is malformed")?;
     if manifest.form != FORM {
-        return Err(Error(format!("the manifest has form {}, and this stage 1 reads form {FORM}", manifest.form)));
+        let sentence = format!("the manifest has form {}, and this stage 1 reads form {FORM}", manifest.form);
+        return Err(Error::new(Failure::Machine, sentence));
     }
     Ok(manifest)
 }
@@ -100,6 +171,8 @@ mod tests {
             layers: vec![model::Layer { name: "root".into(), artifact: artifact() }],
             cmdline: String::new(),
             packages: Vec::new(),
+            inputs: None,
+            data: Vec::new(),
         };
         serde_json::to_vec(&manifest).expect("plain data")
     }
@@ -130,5 +203,69 @@ mod tests {
         let mut changed = bytes.clone();
         changed[5] ^= 1;
         verify(&changed, &signature, &hex(&Sha256::digest(&changed)), &key).expect_err("another byte");
+    }
+
+    /// A data partition with this set on it.
+    fn data(set: &str, bytes: &[u8], signature: &[u8]) -> tempfile::TempDir {
+        let data = tempfile::tempdir().expect("a folder");
+        let folder = kept_set(data.path(), set);
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join(MANIFEST), bytes).expect("written");
+        fs::write(folder.join(SIGNATURE), signature).expect("written");
+        data
+    }
+
+    #[test]
+    fn a_whole_set_on_the_data_partition_needs_no_head() {
+        let bytes = manifest();
+        let (signature, key) = signed(&bytes);
+        let set = hex(&Sha256::digest(&bytes));
+        let data = data(&set, &bytes, &signature);
+        let mut away = |_: &str| Err(Error::new(Failure::Fetch, "the head is away"));
+        find(&set, &key, Some(data.path()), &mut away).expect("verified");
+    }
+
+    /// However the set on the disk is damaged, the head's is booted, and lies there afterwards.
+    #[test]
+    fn a_damaged_set_on_the_data_partition_is_replaced_by_the_heads() {
+        let bytes = manifest();
+        let (signature, key) = signed(&bytes);
+        let set = hex(&Sha256::digest(&bytes));
+        let mut torn = bytes.clone();
+        torn.truncate(20);
+        let (forged, _) = signed(&bytes);
+        for (kept, kept_signature) in
+            [(&torn, &signature), (&bytes, &Vec::new()), (&bytes, &forged), (&Vec::new(), &Vec::new())]
+        {
+            let data = data(&set, kept, kept_signature);
+            let mut head = |name: &str| Ok(if name == MANIFEST { bytes.clone() } else { signature.clone() });
+            find(&set, &key, Some(data.path()), &mut head).expect("the head's is whole");
+            let mut away = |_: &str| Err(Error::new(Failure::Fetch, "the head is away"));
+            find(&set, &key, Some(data.path()), &mut away).expect("it was replaced");
+        }
+    }
+
+    #[test]
+    fn files_that_are_gone_from_the_set_come_from_the_head() {
+        let bytes = manifest();
+        let (signature, key) = signed(&bytes);
+        let set = hex(&Sha256::digest(&bytes));
+        let data = data(&set, &bytes, &signature);
+        fs::remove_file(kept_set(data.path(), &set).join(SIGNATURE)).expect("removed");
+        let mut away = |_: &str| Err(Error::new(Failure::Fetch, "the head is away"));
+        let error = find(&set, &key, Some(data.path()), &mut away).expect_err("neither has it");
+        assert_eq!(error.kind, Failure::Fetch);
+        assert!(
+            error.sentence.starts_with("the head is away; the boot set on the data partition is damaged"),
+            "{error}"
+        );
+        let mut head = |name: &str| Ok(if name == MANIFEST { bytes.clone() } else { signature.clone() });
+        find(&set, &key, Some(data.path()), &mut head).expect("the head's is whole");
+        // The head's word is not taken for more than it is.
+        fs::remove_file(kept_set(data.path(), &set).join(SIGNATURE)).expect("removed");
+        let (forged, _) = signed(&bytes);
+        let mut liar = |name: &str| Ok(if name == MANIFEST { bytes.clone() } else { forged.clone() });
+        let error = find(&set, &key, Some(data.path()), &mut liar).expect_err("another key");
+        assert_eq!(error.kind, Failure::Signature);
     }
 }

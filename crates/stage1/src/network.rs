@@ -5,12 +5,12 @@ use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bramble_boot::{Arguments, Failure};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, bind, recv, send, socket};
 
-use crate::arguments::Arguments;
 use crate::drivers::Drivers;
-use crate::{Doing, Error};
+use crate::error::{Doing, Error};
 
 /// How long a network card may take to appear: USB needs seconds.
 const APPEARS: Duration = Duration::from_secs(15);
@@ -40,7 +40,8 @@ pub fn up(arguments: &Arguments, drivers: &mut Drivers) -> Result<String, Error>
     let start = Instant::now();
     while read(&name, "carrier").ok().as_deref() != Some("1") {
         if start.elapsed() > LINKS {
-            return Err(Error(format!("network card {name} has no link: is its cable plugged in?")));
+            let sentence = format!("network card {name} has no link: is its cable plugged in?");
+            return Err(Error::new(Failure::NoLink, sentence));
         }
         thread::sleep(Duration::from_millis(20));
     }
@@ -64,9 +65,9 @@ fn find(mac: [u8; 6], drivers: &mut Drivers) -> Result<String, Error> {
             return Ok(name);
         }
         if start.elapsed() > APPEARS {
-            return Err(Error(format!(
-                "no driver of this initrd brought up the network card {wanted} that the firmware booted from"
-            )));
+            let sentence =
+                format!("no driver of this initrd brought up the network card {wanted} that the firmware booted from");
+            return Err(Error::new(Failure::NoDriver, sentence));
         }
         thread::sleep(Duration::from_millis(50));
         drivers.load_for_devices()?;

@@ -7,14 +7,16 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::arguments::Arguments;
-use crate::{Error, http};
+use bramble_boot::{Arguments, Report, Step, report_path};
+
+use crate::error::Error;
+use crate::http;
 
 /// Tells the console; and the head once there is a network.
 pub struct Reporter {
     head: Option<Head>,
     /// The last step and percentage that was told.
-    last: (String, Option<u8>),
+    last: Option<(Step, Option<u8>)>,
 }
 
 struct Head {
@@ -24,7 +26,7 @@ struct Head {
 
 impl Reporter {
     pub fn console() -> Self {
-        Reporter { head: None, last: (String::new(), None) }
+        Reporter { head: None, last: None }
     }
 
     pub fn connect(&mut self, arguments: &Arguments) {
@@ -32,7 +34,7 @@ impl Reporter {
             return;
         }
         let (queue, reports) = mpsc::channel::<String>();
-        let (head, path): (SocketAddrV4, _) = (arguments.head, format!("/v1/boots/{}/report", arguments.boot));
+        let (head, path): (SocketAddrV4, _) = (arguments.head, report_path(&arguments.boot));
         let thread = thread::spawn(move || {
             for report in reports {
                 // A head that is away misses a report, no more: the boot does not depend on it.
@@ -42,20 +44,21 @@ impl Reporter {
         self.head = Some(Head { queue, thread });
     }
 
-    pub fn step(&mut self, step: &str, percent: Option<u8>) {
-        if (self.last.0.as_str(), self.last.1) == (step, percent) {
+    pub fn step(&mut self, step: Step, percent: Option<u8>) {
+        let now = Some((step.clone(), percent));
+        if self.last == now {
             return;
         }
-        self.last = (step.to_owned(), percent);
+        self.last = now;
         match percent {
             Some(percent) => say(&format!("{step} {percent} %")),
-            None => say(step),
+            None => say(step.as_str()),
         }
-        self.send(serde_json::json!({ "step": step, "percent": percent }));
+        self.send(&Report::Step { step, percent });
     }
 
     /// Tells a share of the whole, in steps of ten percent.
-    pub fn percent(&mut self, step: &str, done: u64, total: u64) {
+    pub fn percent(&mut self, step: Step, done: u64, total: u64) {
         let percent = (done * 10).checked_div(total).unwrap_or(10).min(10) as u8 * 10;
         self.step(step, Some(percent));
     }
@@ -63,13 +66,17 @@ impl Reporter {
     pub fn failed(&mut self, error: &Error, wait: Duration) {
         say(&format!("FAILED: {error}"));
         say(&format!("trying again in {} s", wait.as_secs()));
-        self.send(serde_json::json!({ "failed": error.0, "retry_in_seconds": wait.as_secs() }));
+        self.send(&Report::Failed {
+            kind: Some(error.kind.clone()),
+            reason: error.sentence.clone(),
+            retry_in_seconds: wait.as_secs(),
+        });
     }
 
-    fn send(&self, report: serde_json::Value) {
+    fn send(&self, report: &Report) {
         if let Some(head) = &self.head {
             // The receiver lives as long as the sender.
-            let _ = head.queue.send(report.to_string());
+            let _ = head.queue.send(report.render());
         }
     }
 

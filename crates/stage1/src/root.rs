@@ -7,19 +7,18 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use bramble_boot::{Arguments, BOOT_FILE, Failure, HandOver};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
 
 use sha2::{Digest, Sha256};
 
-use crate::arguments::Arguments;
-use crate::manifest::hex;
-use crate::{Doing, Error, loop_device};
+use crate::error::{Doing, Error};
+use crate::loop_device;
+use crate::manifest::{DataFolder, hex};
 
 /// Where the root is put together.
 const NEW: &str = "/new";
-/// Engine data must not lie on an overlay: overlayfs refuses one as its upper layer.
-const ENGINE_DATA: [(&str, &str); 2] = [("docker", "/var/lib/docker"), ("containerd", "/var/lib/containerd")];
 
 /// What the kernel's own file systems show, before anything else.
 pub fn early_mounts() -> Result<(), Error> {
@@ -35,12 +34,18 @@ pub fn early_mounts() -> Result<(), Error> {
 fn once(source: &str, target: &str, kind: &str, flags: MountFlags, data: Option<&CStr>) -> Result<(), Error> {
     match mount(source, target, kind, flags, data) {
         Ok(()) | Err(Errno::BUSY) => Ok(()),
-        Err(error) => Err(Error(format!("cannot mount {target}: {error}"))),
+        Err(error) => Err(error).doing(format_args!("cannot mount {target}")),
     }
 }
 
-/// Puts the root together in [`NEW`].
-pub fn assemble(layers: &[PathBuf], arguments: &Arguments, interface: &str, data: Option<&Path>) -> Result<(), Error> {
+/// Puts the root together in [`NEW`]. `grow` are the manifest's folders, `data` is the data partition.
+pub fn assemble(
+    layers: &[PathBuf],
+    grow: &[DataFolder],
+    arguments: &Arguments,
+    interface: &str,
+    data: Option<&Path>,
+) -> Result<(), Error> {
     let mut lower = Vec::new();
     for (index, layer) in layers.iter().enumerate() {
         let place = format!("/run/bramble/layer{index}");
@@ -61,14 +66,15 @@ pub fn assemble(layers: &[PathBuf], arguments: &Arguments, interface: &str, data
     let options = CStr::from_bytes_with_nul(options.as_bytes()).expect("one NUL, at the end");
     fs::create_dir_all(NEW).doing("cannot make a mount point")?;
     mount("overlay", NEW, "overlay", MountFlags::empty(), Some(options)).doing("cannot mount the root")?;
-    for (name, place) in ENGINE_DATA {
-        let target = format!("{NEW}{place}");
+    // overlayfs refuses an overlay as its upper layer, and engines make overlays.
+    for DataFolder { name, path } in grow {
+        let target = format!("{NEW}{path}");
         fs::create_dir_all(&target).doing("cannot make a folder for the engine")?;
         match data {
             Some(data) => {
                 let kept = data.join(name);
                 fs::create_dir_all(&kept).doing("cannot make a folder on the data partition")?;
-                mount_bind(&kept, &target).doing(format_args!("cannot mount {place}"))?;
+                mount_bind(&kept, &target).doing(format_args!("cannot mount {path}"))?;
             }
             None => once("tmpfs", &target, "tmpfs", MountFlags::empty(), Some(c"mode=0711,size=80%"))?,
         }
@@ -86,21 +92,20 @@ pub fn assemble(layers: &[PathBuf], arguments: &Arguments, interface: &str, data
 
 /// What the root needs to know of this boot.
 fn hand_over(arguments: &Arguments, interface: &str) -> Result<(), Error> {
-    let boot = serde_json::json!({
-        "node": arguments.node,
-        "boot": arguments.boot,
-        "nonce": arguments.nonce,
-        "set": arguments.set,
-        "head": arguments.head.ip().to_string(),
-        "http_port": arguments.head.port(),
-        "agent_port": arguments.agent_port,
-        "address": arguments.address.to_string(),
-        "interface": interface,
-        "inventory": arguments.inventory,
-    });
-    let path = "/run/bramble/boot.json";
-    fs::write(path, boot.to_string()).doing("cannot write what the agent needs")?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).doing("cannot protect what the agent needs")?;
+    let boot = HandOver {
+        node: arguments.node.clone(),
+        boot: arguments.boot.clone(),
+        nonce: arguments.nonce.clone(),
+        set: arguments.set.clone(),
+        head: (*arguments.head.ip()).into(),
+        http_port: arguments.head.port(),
+        agent_port: arguments.agent_port,
+        address: arguments.address.into(),
+        interface: interface.to_owned(),
+        inventory: arguments.inventory,
+    };
+    fs::write(BOOT_FILE, boot.render()).doing("cannot write what the agent needs")?;
+    fs::set_permissions(BOOT_FILE, fs::Permissions::from_mode(0o600)).doing("cannot protect what the agent needs")?;
     let dns = arguments.dns.map(|server| format!("nameserver {server}\n")).unwrap_or_default();
     fs::write("/run/bramble/resolv.conf", dns).doing("cannot write resolv.conf")?;
     fs::write(format!("{NEW}/etc/hostname"), format!("{}\n", arguments.node)).doing("cannot write the host name")?;
@@ -126,7 +131,7 @@ pub fn switch() -> Error {
     match enter().doing("cannot change to the root") {
         Ok(()) => {
             let error = Command::new("/usr/lib/systemd/systemd").env_clear().exec();
-            Error(format!("cannot start systemd: {error}"))
+            Error::new(Failure::Machine, format!("cannot start systemd: {error}"))
         }
         Err(error) => error,
     }

@@ -12,10 +12,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-/// How often a running program is looked at.
+/// How often a running program is looked at where the kernel does not say when it ends: many end at once, so the first
+/// looks follow each other closely.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LOOK: Duration = Duration::from_millis(20);
+/// How often the size of the folder that it fills is looked at.
+const SIZE_LOOK: Duration = Duration::from_millis(100);
 /// How long a program may clean up after SIGTERM before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
 /// How much of its standard error is kept, in bytes.
@@ -46,6 +52,10 @@ pub struct Command {
     text: Option<Vec<u8>>,
     limit: Duration,
     cancel: Cancel,
+    alone: bool,
+    output: Option<PathBuf>,
+    most: usize,
+    folder_limit: Option<(PathBuf, u64)>,
 }
 
 /// What a successful program printed.
@@ -79,9 +89,15 @@ pub enum Failure {
     /// Its exit status and the end of its standard error.
     Failed {
         status: String,
+        /// What it ended with; none where a signal ended it.
+        code: Option<i32>,
         stderr: String,
     },
     TimedOut(Duration),
+    /// It printed more than this many bytes.
+    TooMuch(usize),
+    /// The folder that it writes into holds more than this many bytes.
+    TooLarge(u64),
     Cancelled,
 }
 
@@ -90,12 +106,14 @@ impl fmt::Display for Failure {
         match self {
             Failure::NotFound => f.write_str("not installed"),
             Failure::CouldNotStart(why) => write!(f, "could not start: {why}"),
-            Failure::Failed { status, stderr } => {
+            Failure::Failed { status, stderr, .. } => {
                 let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
                 let last = lines[lines.len().saturating_sub(12)..].join("\n  ");
                 write!(f, "{status}\n  {last}")
             }
             Failure::TimedOut(limit) => write!(f, "took longer than {} s and was stopped", limit.as_secs()),
+            Failure::TooMuch(most) => write!(f, "printed more than {most} bytes and was stopped"),
+            Failure::TooLarge(most) => write!(f, "wrote more than {most} bytes and was stopped"),
             Failure::Cancelled => f.write_str("stopped on request"),
         }
     }
@@ -112,6 +130,10 @@ impl Command {
             text: None,
             limit: Duration::from_secs(60),
             cancel: Cancel::default(),
+            alone: false,
+            output: None,
+            most: usize::MAX,
+            folder_limit: None,
         }
     }
 
@@ -127,6 +149,30 @@ impl Command {
 
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Gives it nothing of this process's environment: only what [`Command::env`] names.
+    pub fn clear_env(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    /// Writes its standard output into this file, which may be there, and not into memory.
+    pub fn output(mut self, file: &Path) -> Self {
+        self.output = Some(file.to_owned());
+        self
+    }
+
+    /// The most that it may print, in bytes. Default: without bound.
+    pub fn most(mut self, bytes: usize) -> Self {
+        self.most = bytes;
+        self
+    }
+
+    /// Stops it as soon as this folder holds more than so many bytes, looked at as it runs.
+    pub fn folder_limit(mut self, folder: &Path, bytes: u64) -> Self {
+        self.folder_limit = Some((folder.to_owned(), bytes));
         self
     }
 
@@ -176,8 +222,18 @@ impl Command {
             _ => Failure::CouldNotStart(error.to_string()),
         };
         let mut command = std::process::Command::new(&self.program);
+        if self.alone {
+            command.env_clear();
+        }
         command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command.stderr(Stdio::piped()).process_group(0);
+        command.stdout(match &self.output {
+            None => Stdio::piped(),
+            Some(path) => {
+                let file = File::create(path);
+                Stdio::from(file.map_err(|error| Failure::CouldNotStart(format!("{}: {error}", path.display())))?)
+            }
+        });
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
@@ -194,37 +250,85 @@ impl Command {
             // A program that does not read its input is its own affair: the exit status tells.
             thread::spawn(move || stdin.write_all(&text));
         }
-        let stdout = child.0.stdout.take().map(|pipe| thread::spawn(move || drain(pipe, usize::MAX)));
+        let over = Cancel::default();
+        let stdout = child.0.stdout.take().map(|pipe| {
+            let (most, over) = (self.most, over.clone());
+            thread::spawn(move || gather(pipe, most, &over))
+        });
         let stderr = child.0.stderr.take().map(|pipe| thread::spawn(move || drain(pipe, KEPT)));
-        let status = self.wait(&mut child)?;
+        let status = self.wait(&mut child, &over)?;
         let collect = |reader: Option<thread::JoinHandle<Vec<u8>>>| {
             reader.and_then(|reader| reader.join().ok()).unwrap_or_default()
         };
         let (stdout, stderr) = (collect(stdout), collect(stderr));
         let stderr = String::from_utf8_lossy(&stderr).into_owned();
-        if status.success() {
+        if over.is_cancelled() {
+            Err(Failure::TooMuch(self.most))
+        } else if status.success() {
             Ok(Output { stdout, stderr })
         } else {
-            Err(Failure::Failed { status: status.to_string(), stderr })
+            Err(Failure::Failed { status: status.to_string(), code: status.code(), stderr })
         }
     }
 
-    fn wait(&self, child: &mut Group) -> Result<std::process::ExitStatus, Failure> {
+    fn wait(&self, child: &mut Group, printed: &Cancel) -> Result<std::process::ExitStatus, Failure> {
         let start = Instant::now();
+        let (mut sized, mut pause) = (start, FIRST_LOOK);
+        let end = child.end();
         loop {
-            match child.0.try_wait() {
-                Ok(Some(status)) => return Ok(status),
-                Ok(None) => {}
-                Err(error) => return Err(Failure::CouldNotStart(error.to_string())),
+            let status = child.0.try_wait().map_err(|error| Failure::CouldNotStart(error.to_string()))?;
+            let mut stop = None;
+            if let Some((folder, most)) = &self.folder_limit
+                && (sized.elapsed() >= SIZE_LOOK || status.is_some())
+            {
+                if crate::files::size(folder) > *most {
+                    stop = Some(Failure::TooLarge(*most));
+                }
+                sized = Instant::now();
             }
-            let over = start.elapsed() > self.limit;
-            if over || self.cancel.is_cancelled() {
+            if printed.is_cancelled() {
+                stop = Some(Failure::TooMuch(self.most));
+            }
+            if let (None, Some(status)) = (&stop, status) {
+                return Ok(status);
+            }
+            if start.elapsed() > self.limit {
+                stop = Some(Failure::TimedOut(self.limit));
+            } else if self.cancel.is_cancelled() {
+                stop = Some(Failure::Cancelled);
+            }
+            if let Some(failure) = stop {
                 child.stop();
-                return Err(if over { Failure::TimedOut(self.limit) } else { Failure::Cancelled });
+                return Err(failure);
             }
-            thread::sleep(LOOK);
+            await_end(end.as_ref(), pause);
+            pause = (pause * 2).min(LOOK);
         }
     }
+}
+
+/// Waits so long, or until the program ends.
+fn await_end(end: Option<&OwnedFd>, pause: Duration) {
+    let Some(end) = end else { return thread::sleep(pause) };
+    let pause = Timespec { tv_sec: 0, tv_nsec: pause.subsec_nanos().into() };
+    if poll(&mut [PollFd::new(end, PollFlags::IN)], Some(&pause)).is_err() {
+        // A signal: the next look is soon.
+        thread::sleep(FIRST_LOOK);
+    }
+}
+
+/// Reads to the end, or to `most` bytes: then `over` is set, and the rest is left where it is.
+fn gather(mut pipe: impl Read, most: usize, over: &Cancel) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut buffer = [0; 8192];
+    while let Ok(read @ 1..) = pipe.read(&mut buffer) {
+        if all.len() + read > most {
+            over.cancel();
+            break;
+        }
+        all.extend_from_slice(&buffer[..read]);
+    }
+    all
 }
 
 /// Reads to the end and keeps the last `kept` bytes, roughly.
@@ -244,16 +348,22 @@ fn drain(mut pipe: impl Read, kept: usize) -> Vec<u8> {
 struct Group(Child);
 
 impl Group {
+    /// What becomes readable when the leader ends; none where the kernel has no such thing.
+    fn end(&self) -> Option<OwnedFd> {
+        pidfd_open(Pid::from_raw(self.0.id().cast_signed())?, PidfdFlags::empty()).ok()
+    }
+
     /// SIGTERM, a while to clean up, SIGKILL.
     fn stop(&mut self) {
         self.signal(Signal::TERM);
         let start = Instant::now();
         while start.elapsed() < GRACE {
             if matches!(self.0.try_wait(), Ok(Some(_))) {
-                return;
+                break;
             }
             thread::sleep(LOOK);
         }
+        // Also where the leader has ended: what it started may go on without it.
         self.signal(Signal::KILL);
         let _ = self.0.wait();
     }
@@ -285,6 +395,32 @@ mod tests {
         assert!(error.to_string().contains("/no/such/folder"), "{error}");
     }
 
+    /// A program's own group, as [`Command::run`] has it.
+    fn group(program: &str, arguments: &[&str]) -> Group {
+        let mut command = std::process::Command::new(program);
+        Group(command.args(arguments).process_group(0).spawn().expect("it starts"))
+    }
+
+    #[test]
+    fn a_leader_has_an_end_that_becomes_readable_when_it_ends() {
+        let readable = |end: &OwnedFd, wait: Option<&Timespec>| {
+            poll(&mut [PollFd::new(end, PollFlags::IN)], wait).expect("no signal comes") == 1
+        };
+        let group = group("sleep", &["600"]);
+        let end = group.end().expect("every kernel since 5.3 tells it");
+        assert!(!readable(&end, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), "it runs");
+        group.signal(Signal::KILL);
+        assert!(readable(&end, None), "waits without bound for the end of what would go on for minutes");
+    }
+
+    #[test]
+    fn without_such_an_end_it_is_looked_at_again_and_again() {
+        let mut group = group("true", &[]);
+        while group.0.try_wait().expect("it is a child").is_none() {
+            await_end(None, FIRST_LOOK);
+        }
+    }
+
     #[test]
     fn a_missing_program_is_told_as_not_installed() {
         let error = Command::new("no-such-program").run().expect_err("it is missing");
@@ -304,6 +440,40 @@ mod tests {
         cancel.cancel();
         let error = Command::new("sleep").arg("60").cancel(&cancel).run().expect_err("cancelled");
         assert_eq!(error.failure, Failure::Cancelled);
+    }
+
+    #[test]
+    fn a_program_that_prints_without_end_is_stopped() {
+        let error = Command::new("yes").most(100_000).run().expect_err("too much");
+        assert_eq!(error.failure, Failure::TooMuch(100_000));
+    }
+
+    #[test]
+    fn a_program_that_fills_its_folder_is_stopped() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let zero = format!("of={}/zero", folder.path().display());
+        let fill = Command::new("dd").args(["if=/dev/zero", &zero, "bs=1M", "count=64"]);
+        let error = fill.folder_limit(folder.path(), 1 << 20).run().expect_err("too large");
+        assert_eq!(error.failure, Failure::TooLarge(1 << 20));
+    }
+
+    #[test]
+    fn what_a_stopped_program_started_ends_with_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mark = folder.path().join("alive");
+        let script = "trap '' TERM; (while :; do touch \"$0\"; sleep 0.05; done) & trap 'exit 0' TERM; wait";
+        let limit = Duration::from_millis(200);
+        let stopped = Command::new("sh").args(["-c", script]).arg(&mark).limit(limit).run();
+        assert_eq!(stopped.expect_err("too slow").failure, Failure::TimedOut(limit));
+        std::fs::remove_file(&mark).expect("it was alive");
+        thread::sleep(Duration::from_millis(300));
+        assert!(!mark.exists(), "it went on without its parent");
+    }
+
+    #[test]
+    fn an_environment_of_its_own_has_what_is_named_and_nothing_else() {
+        let output = Command::new("/usr/bin/env").clear_env().env("ONLY", "this").run().expect("env works");
+        assert_eq!(output.text(), "ONLY=this");
     }
 
     #[test]

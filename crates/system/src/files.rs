@@ -1,9 +1,17 @@
 //! Files that survive a power cut: written beside, synced, renamed, and the folder synced.
+//!
+//! What root makes in a folder of someone else belongs to that one, as if the owner had made it: `sudo bramble
+//! serve` and `bramble up` as oneself then work on the same files.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::process::{Gid, Uid};
 
 /// Replaces the content of `path`; at every instant it holds the old bytes or the new ones.
 ///
@@ -24,7 +32,13 @@ pub fn replace_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn replace_with_mode(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let new = beside(path);
     let written = (|| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?;
+        // Of a process of this number that was killed. What is there is never opened: it may be a link.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+        give_to_owner_of(folder_of(path), &file);
         file.write_all(bytes)?;
         file.sync_all()?;
         publish(&new, path)
@@ -51,21 +65,239 @@ pub fn publish(from: &Path, to: &Path) -> io::Result<()> {
 /// # Errors
 /// As the file system says.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
+    File::open(folder_of(path))?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The user and group who own a folder.
+///
+/// # Errors
+/// When there is no such folder.
+pub fn owner(folder: &Path) -> io::Result<(u32, u32)> {
+    fs::metadata(folder).map(|data| (data.uid(), data.gid()))
+}
+
+/// Gives what root has just made in `folder` to the folder's owner. Where that cannot be (another's file system,
+/// a service without the capability), it stays root's.
+pub fn give_to_owner_of(folder: &Path, made: impl AsFd) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    if let Ok((user, group)) = owner(folder)
+        && user != 0
+    {
+        let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+        let _ = rustix::fs::chownat(made, "", Some(user), Some(group), AtFlags::EMPTY_PATH);
     }
 }
 
+/// Makes a folder and those above it that are missing, each given to the owner of the one that it is in.
+///
+/// # Errors
+/// As the file system says.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+        make_folder(above)?;
+    }
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(()),
+        made => made?,
+    }
+    // Opened, and not named again: the owner of the folder above could have put a link in its place.
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+    let made = rustix::fs::open(path, flags, Mode::empty())?;
+    give_to_owner_of(folder_of(path), made);
+    Ok(())
+}
+
+/// Makes an empty file that its owner alone may read, where there is none: for programs that make their own. One that
+/// is there is for its owner alone from now on.
+///
+/// # Errors
+/// As the file system says.
+pub fn make_secret(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(file) => give_to_owner_of(folder_of(path), file),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // Through the file, and not its name again: that could be a link by now.
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = rustix::fs::open(path, flags, Mode::empty())?;
+            if rustix::fs::fstat(&file)?.st_mode & 0o077 != 0 {
+                rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Makes a symbolic link that belongs to the owner of its folder.
+///
+/// # Errors
+/// As the file system says.
+pub fn make_link(target: impl AsRef<Path>, path: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, path)?;
+    let link = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&link)?.st_mode) == FileType::Symlink {
+        give_to_owner_of(folder_of(path), link);
+    }
+    Ok(())
+}
+
+/// Gives what other programs have made as root below a folder to the folder's owner, as far as that can be. Each folder
+/// is opened from the one that it is in: its owner could put a link in its place meanwhile.
+pub fn give_all_below(folder: &Path) {
+    const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::RDONLY).union(OFlags::CLOEXEC);
+    const ANY: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+    fn below(opened: &OwnedFd, owner_of: &Path) {
+        let Ok(entries) = Dir::read_from(opened) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            if let Ok(folder) = rustix::fs::openat(opened, name, FOLDER, Mode::empty()) {
+                if rustix::fs::fstat(&folder).is_ok_and(|data| data.st_uid == 0) {
+                    give_to_owner_of(owner_of, &folder);
+                }
+                below(&folder, owner_of);
+            } else if let Ok(found) = rustix::fs::openat(opened, name, ANY, Mode::empty())
+                // What has another name may be someone else's.
+                && rustix::fs::fstat(&found).is_ok_and(|data| data.st_uid == 0 && data.st_nlink == 1)
+            {
+                give_to_owner_of(owner_of, found);
+            }
+        }
+    }
+    if rustix::process::geteuid().is_root()
+        && owner(folder).is_ok_and(|(user, _)| user != 0)
+        && let Ok(opened) = rustix::fs::open(folder, FOLDER, Mode::empty())
+    {
+        below(&opened, folder);
+    }
+}
+
+/// Gives a socket that this process has just bound at `path` to the folder's owner.
+///
+/// # Errors
+/// When something else lies there by now.
+pub fn give_socket(path: &Path) -> io::Result<()> {
+    let socket = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let data = rustix::fs::fstat(&socket)?;
+    // A hard link to someone else's socket would be given away by its other name, too.
+    if FileType::from_raw_mode(data.st_mode) != FileType::Socket || data.st_nlink != 1 {
+        return Err(io::Error::other("something else has been put in the socket's place"));
+    }
+    give_to_owner_of(folder_of(path), socket);
+    Ok(())
+}
+
+/// The bytes of all files below a folder. What vanishes while it is looked at counts nothing, and no link is followed.
+pub fn size(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(data) if data.is_dir() => size(&entry.path()),
+        Ok(data) => data.len(),
+        Err(_) => 0,
+    });
+    sizes.fold(0, u64::saturating_add)
+}
+
+/// Makes `to`, which is not there, a copy of the folder `from`: links to the same files where that can be.
+///
+/// # Errors
+/// As the file system says; a part of it may be there then.
+pub fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (old, new) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            link_tree(&old, &new)?;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(&old)?, &new)?;
+        } else if fs::hard_link(&old, &new).is_err() {
+            // Another file system, or another user's file (proc_sys_fs(5), `protected_hardlinks`).
+            fs::copy(&old, &new)?;
+        }
+    }
+    Ok(())
+}
+
+/// A name that no other process and no other thread uses now.
 fn beside(path: &Path) -> PathBuf {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".new-{}", std::process::id()));
+    name.push(format!(".new-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
     path.with_file_name(name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_threads_that_replace_one_file_leave_one_of_both() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("current");
+        std::thread::scope(|scope| {
+            for writer in 0..4_u8 {
+                let path = &path;
+                scope.spawn(move || (0..50).for_each(|_| replace(path, &[writer; 8]).expect("replaced")));
+            }
+        });
+        let kept = fs::read(&path).expect("there");
+        assert!(kept.len() == 8 && kept.iter().all(|byte| *byte == kept[0]), "whole: {kept:?}");
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing is left beside it");
+    }
+
+    /// Root's, as the tests are: what root makes at another user's belongs to that user.
+    #[test]
+    fn what_root_makes_belongs_to_the_owner_of_the_folder() {
+        const USER: u32 = 12_345;
+        assert!(rustix::process::geteuid().is_root(), "the tests run as root");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::os::unix::fs::chown(folder.path(), Some(USER), Some(USER)).expect("given away");
+        let at = |path: &str| folder.path().join(path);
+        make_folder(&at("state/keys")).expect("made");
+        make_folder(&at("state/keys")).expect("made twice");
+        replace_secret(&at("state/keys/ca.key"), b"secret").expect("written");
+        make_secret(&at("state/head.redb")).expect("made");
+        let listener = std::os::unix::net::UnixListener::bind(at("state/head.sock")).expect("bound");
+        give_socket(&at("state/head.sock")).expect("given");
+        drop(listener);
+        make_link("/nowhere", &at("state/link")).expect("made");
+        fs::create_dir_all(at("state/other/below")).expect("made by another program");
+        fs::write(at("state/other/below/file"), b"").expect("made by another program");
+        give_all_below(&at("state"));
+        let paths = ["state", "state/keys", "state/keys/ca.key", "state/head.redb", "state/head.sock", "state/link"];
+        for path in paths.into_iter().chain(["state/other", "state/other/below", "state/other/below/file"]) {
+            let data = fs::symlink_metadata(at(path)).expect("there");
+            assert_eq!((data.uid(), data.gid()), (USER, USER), "{path}");
+        }
+        assert_eq!(fs::metadata(at("state/head.redb")).expect("there").mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn nothing_is_given_away_through_a_link_that_was_put_there() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let at = |path: &str| folder.path().join(path);
+        fs::write(at("precious"), b"root's").expect("written");
+        let new = beside(&at("state"));
+        std::os::unix::fs::symlink(at("precious"), &new).expect("linked");
+        replace(&at("state"), b"new").expect("written");
+        assert_eq!(fs::read(at("precious")).expect("there"), b"root's");
+        std::os::unix::fs::symlink(at("precious"), at("socket")).expect("linked");
+        give_socket(&at("socket")).expect_err("a link is no socket");
+        give_socket(&at("precious")).expect_err("a file is no socket");
+    }
 
     #[test]
     fn a_failed_replacement_keeps_the_old_content() {

@@ -12,18 +12,18 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bramble_model::agent::{EngineState, FromAgent};
+use bramble_model::agent::FromAgent;
+use bramble_model::engine::{EngineKind, EngineState};
 use bramble_tests::agents::{Agent, Head, health, runtime};
-use bramble_tests::machines::house::{HEAD, House, ip, mount};
+use bramble_tests::fleet::{HEARTBEAT, addresses, mac, offset};
+use bramble_tests::machines::house::{HEAD, House, mount};
+use bramble_tests::measure::{mark, megabytes, percentile, processor};
 use bramble_tests::program;
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-/// Addresses that the agents come from, as from as many machines.
-const ADDRESSES: usize = 100;
-const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Changes whose way to a listener is timed, and reads of the API.
 const CHANGES: usize = 300;
 const READS: usize = 300;
@@ -42,15 +42,6 @@ fn main() {
     }
 }
 
-fn mark(name: &str, value: f64, unit: &str, most: f64) {
-    let verdict = if value <= most { "met" } else { "missed" };
-    println!("mark {name:<52} {value:>9.3} {unit:<9} at most {most}: {verdict}");
-}
-
-fn mac(number: usize) -> String {
-    format!("52:54:00:03:{:02x}:{:02x}", number >> 8, number & 255)
-}
-
 fn house(nodes: usize) -> (House, Head) {
     let machines: String = (0..nodes)
         .map(|number| format!("[nodes.n{number}]\nmac = \"{}\"\nrole = \"other\"\n\n", mac(number)))
@@ -60,53 +51,16 @@ fn house(nodes: usize) -> (House, Head) {
     (house, head)
 }
 
-/// Processor time of a process in seconds (proc(5), fields 14 and 15 of `stat`).
-fn processor(pid: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    let fields: Vec<&str> = stat.rsplit_once(") ").expect("a name").1.split(' ').collect();
-    let ticks: u64 = fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number");
-    ticks as f64 / 100.0
-}
-
-/// Resident megabytes: now (`VmRSS`), or at most so far (`VmHWM`).
-fn megabytes(pid: u32, field: &str) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with(field)).expect("the field");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).expect("a number") / 1000.0
-}
-
-fn p99(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[(times.len() * 99).div_ceil(100) - 1]
-}
-
 /// A live agent; what is sent to it, it says to the head.
 async fn live(head: Head, number: usize, from: Ipv4Addr) -> (f64, mpsc::Sender<FromAgent>) {
     let start = Instant::now();
     let name = format!("n{number}");
-    let boot = loop {
-        if let Ok(boot) = head.boot(&mac(number)).await {
-            break boot;
-        }
-    };
-    let mut agent = Agent::new(&head, &name, boot);
-    agent.from = from;
-    while let Err(error) = agent.enrol().await {
-        eprintln!("{name}: {error}; again");
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    let mut session = loop {
-        match agent.settle().await {
-            Ok(session) => break session,
-            Err(error) => eprintln!("{name}: {error}; again"),
-        }
-    };
+    let mut session = Agent::arrive(&head, &name, &mac(number), from).await;
     session.say(&health(0)).await.expect("connected");
     let took = start.elapsed().as_secs_f64();
     let (say, mut said) = mpsc::channel::<FromAgent>(4);
     tokio::spawn(async move {
-        // Not all in the same instant.
-        tokio::time::sleep(HEARTBEAT * (number % 1000) as u32 / 1000).await;
+        tokio::time::sleep(offset(number)).await;
         let mut beat = tokio::time::interval(HEARTBEAT);
         let mut busy = 0;
         loop {
@@ -130,14 +84,12 @@ async fn live(head: Head, number: usize, from: Ipv4Addr) -> (f64, mpsc::Sender<F
 fn many(agents: usize, length: Duration) {
     let (house, head) = house(agents);
     let pid = house.head_pid();
-    let addresses: Vec<Ipv4Addr> = (0..ADDRESSES).map(|number| Ipv4Addr::new(10, 77, 251, 1 + number as u8)).collect();
-    for address in &addresses {
-        ip(&["address", "add", &format!("{address}/16"), "dev", "eth0"]);
-    }
+    let addresses = addresses();
     runtime().block_on(async {
         let start = Instant::now();
-        let starting: Vec<_> =
-            (0..agents).map(|number| tokio::spawn(live(head.clone(), number, addresses[number % ADDRESSES]))).collect();
+        let starting: Vec<_> = (0..agents)
+            .map(|number| tokio::spawn(live(head.clone(), number, addresses[number % addresses.len()])))
+            .collect();
         let mut fleet = Vec::new();
         let mut took = Vec::new();
         for agent in starting {
@@ -148,7 +100,7 @@ fn many(agents: usize, length: Duration) {
         println!(
             "     {agents} agents booted, enrolled and connected in {:.1} s, p99 {:.1} s",
             start.elapsed().as_secs_f64(),
-            p99(took)
+            percentile(99, &took)
         );
 
         tokio::time::sleep(HEARTBEAT).await;
@@ -166,13 +118,15 @@ fn many(agents: usize, length: Duration) {
         for number in 0..CHANGES {
             let word = format!("change {number} of the bench");
             let FromAgent::Health(mut health) = health(1) else { unreachable!("it is one") };
-            health.engine = EngineState::Starting { waiting_for: word.clone() };
+            health.engines.set(EngineKind::Swarm, EngineState::Starting { waiting_for: word });
             let told = Instant::now();
-            fleet[number * 31 % agents].send(FromAgent::Health(health)).await.expect("it lives");
-            while !lines.next_line().await.expect("the stream goes on").expect("no end").contains(&word) {}
+            let node = number * 31 % agents;
+            fleet[node].send(FromAgent::Health(health)).await.expect("it lives");
+            let of_node = format!("\"node\":\"n{node}\"");
+            while !lines.next_line().await.expect("the stream goes on").expect("no end").contains(&of_node) {}
             ways.push(told.elapsed().as_secs_f64());
         }
-        mark("a node's change to a listener, p99", p99(ways), "s", 1.0);
+        mark("a node's change to a listener, p99", percentile(99, &ways), "s", 1.0);
 
         for path in ["/v1/status", "/v1/events", "/v1/me", "/nodes/n1"] {
             let mut stream = TcpStream::connect((head.address, 7080)).await.expect("the head listens");
@@ -183,7 +137,7 @@ fn many(agents: usize, length: Duration) {
                 bytes = read(&mut stream, path).await;
                 times.push(asked.elapsed().as_secs_f64() * 1000.0);
             }
-            mark(&format!("GET {path} ({} KB), p99", bytes / 1000), p99(times), "ms", 30.0);
+            mark(&format!("GET {path} ({} KB), p99", bytes / 1000), percentile(99, &times), "ms", 30.0);
         }
         mark("head's memory, at most", megabytes(pid, "VmHWM:"), "MB", 96.0);
     });

@@ -157,7 +157,7 @@ impl House {
         fs::write(folder.path().join("bramble.toml"), text).expect("written");
         let router = start_router(router, folder.path());
         let house_state = folder.path().join(".bramble");
-        stock(&house_state.join("image"));
+        stock(folder.path(), &house_state.join("image"));
         let head = start_head(folder.path());
         let house = House { wire, folder, head, router };
         house.wait_for_head();
@@ -206,7 +206,7 @@ impl House {
 
     /// The boot set of this architecture gets another kernel.
     pub fn replace_kernel(&self, architecture: Architecture, bytes: &[u8]) {
-        shelve(&self.path().join(".bramble/image"), architecture, bytes);
+        shelve(self.path(), &self.path().join(".bramble/image"), architecture, bytes);
     }
 
     /// Reports to the head as stage 1 of this boot does.
@@ -245,9 +245,14 @@ impl House {
 
     /// Runs `bramble` here with this input; gives exit code, output and errors. Its logins are the house's own.
     pub fn bramble(&self, words: &[&str], input: &str) -> (i32, String, String) {
+        self.bramble_in(self.path(), words, input)
+    }
+
+    /// As [`House::bramble`], in another folder.
+    pub fn bramble_in(&self, folder: &Path, words: &[&str], input: &str) -> (i32, String, String) {
         let mut child = Command::new(program("bramble"))
             .args(words)
-            .current_dir(self.path())
+            .current_dir(folder)
             .env("XDG_CONFIG_HOME", self.path().join("config"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -485,15 +490,16 @@ pub fn content(name: &str, size: usize) -> Vec<u8> {
     bytes
 }
 
-/// Puts a small boot set of each architecture onto a shelf.
-fn stock(shelf: &Path) {
+/// Puts a small boot set of each architecture onto a house's shelf.
+fn stock(house: &Path, shelf: &Path) {
     for architecture in Architecture::ALL {
-        shelve(shelf, architecture, &content(&format!("{architecture} kernel"), 300_000));
+        shelve(house, shelf, architecture, &content(&format!("{architecture} kernel"), 300_000));
     }
 }
 
-/// Puts a boot set onto a shelf, in its public form (`bramble_image::Shelf`).
-fn shelve(shelf: &Path, architecture: Architecture, kernel: &[u8]) {
+/// Puts a boot set onto a shelf, in its public form (`bramble_image::Shelf`), and gives it to the nodes as a person
+/// does.
+fn shelve(house: &Path, shelf: &Path, architecture: Architecture, kernel: &[u8]) {
     let take = |name: &str, bytes: &[u8]| {
         let sha256 = Digest(Sha256::digest(bytes).into());
         let path = shelf.join("files").join(sha256.to_string());
@@ -522,14 +528,18 @@ fn shelve(shelf: &Path, architecture: Architecture, kernel: &[u8]) {
         firmware,
         cmdline: "quiet".into(),
         packages: Vec::new(),
+        inputs: None,
+        data: Vec::new(),
     };
     let bytes = serde_json::to_vec(&manifest).expect("plain data");
     let digest = Digest(Sha256::digest(&bytes).into());
     let place = shelf.join("sets").join(digest.to_string());
     fs::create_dir_all(&place).expect("a folder");
     fs::write(place.join("manifest.json"), bytes).expect("written");
-    let current = if architecture == Architecture::Amd64 { "current" } else { "current-arm64" };
-    fs::write(shelf.join(current), format!("{digest}\n")).expect("written");
+    let set = digest.to_string();
+    let given = Command::new(program("bramble")).args(["image", "use", &set]).current_dir(house).output();
+    let given = given.expect("bramble starts");
+    assert!(given.status.success(), "{}", String::from_utf8_lossy(&given.stderr));
 }
 
 /// As much of an arm64 UEFI program as a firmware looks at before it starts one.

@@ -8,10 +8,11 @@ use bramble_model::names::{Mac, Name};
 use bramble_model::repository::{Cluster, FILE};
 use bramble_system::files;
 
-use crate::cli::{Exit, Place};
 use crate::client::Client;
+use crate::exit::Exit;
+use crate::place::Place;
+use crate::process::{Interrupted, Interrupts};
 use crate::screen;
-use crate::verbs::{Interrupted, Interrupts};
 
 /// How often the head is asked.
 const LOOK: Duration = Duration::from_secs(1);
@@ -26,7 +27,8 @@ pub struct Wishes {
 }
 
 pub async fn run(mac: Mac, wishes: Wishes, place: &Place, json: bool) -> Result<Exit> {
-    let cluster = Cluster::load(&place.repository)?;
+    let repository = place.repository()?;
+    let cluster = Cluster::load(&repository)?;
     let client = Client::of(place)?;
     let role = match wishes.role {
         Some(role) => role,
@@ -49,14 +51,14 @@ pub async fn run(mac: Mac, wishes: Wishes, place: &Place, json: bool) -> Result<
         print!("{stanza}");
         return Ok(Exit::Done);
     }
-    let path = place.repository.join(FILE);
+    let path = repository.join(FILE);
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let text = format!("{}\n\n{stanza}", text.trim_end());
     // What would not be understood is not written.
-    Cluster::parse(&place.repository, &path, &text)?;
+    Cluster::parse(&repository, &path, &text)?;
     files::replace(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
     print!("{stanza}");
-    eprintln!("{name} is in {}: look at it, and commit it", path.display());
+    eprintln!("{name} is in {}: look at it, and `bramble apply`, or commit it", path.display());
     Ok(Exit::Done)
 }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bramble_system::files;
 
-use crate::cli::{Exit, Place};
 use crate::client::Client;
+use crate::exit::Exit;
+use crate::place::Place;
 use crate::screen::ago;
 use crate::workspace;
 
@@ -27,12 +28,12 @@ pub async fn make(output: Option<PathBuf>, place: &Place) -> Result<Exit> {
 }
 
 pub fn restore(backup: &Path, place: &Place) -> Result<Exit> {
-    let state = workspace::state(place);
+    let state = place.state()?;
     if std::os::unix::net::UnixStream::connect(state.join("head.sock")).is_ok() {
         bail!("a head runs here: stop it first");
     }
     workspace::make_state(&state)?;
-    let contents = bramble_head::backup::restore(backup, &state)?;
+    let contents = bramble_head::backup::restore(backup, &state, bramble_system::now())?;
     let age = ago(Duration::from_millis(bramble_system::now().saturating_sub(contents.at)));
     println!("the state of {} of {age} is in {}", contents.cluster, state.display());
     println!("next: `bramble image build`, and `bramble serve` at the old head's address");

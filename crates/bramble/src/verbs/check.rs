@@ -3,11 +3,12 @@
 use anyhow::Result;
 use bramble_model::repository::Cluster;
 
-use crate::cli::{Exit, Place};
+use crate::exit::Exit;
+use crate::place::Place;
 use crate::screen;
 
 pub fn run(place: &Place, json: bool) -> Result<Exit> {
-    let cluster = Cluster::load(&place.repository)?;
+    let cluster = Cluster::load(&place.repository()?)?;
     if json {
         screen::json(&serde_json::json!({ "problems": cluster.warnings }))?;
         return Ok(Exit::Done);

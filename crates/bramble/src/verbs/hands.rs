@@ -11,11 +11,12 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cli::{Exit, Place};
 use crate::client::Client;
+use crate::exit::Exit;
 use crate::hands::{Hands, exit_code, trouble};
+use crate::place::Place;
+use crate::process::{Interrupted, Interrupts};
 use crate::screen;
-use crate::verbs::{Interrupted, Interrupts};
 
 /// Pieces of input that wait to be sent.
 const QUEUE: usize = 4;

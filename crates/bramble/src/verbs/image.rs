@@ -1,5 +1,6 @@
 //! `bramble image …`
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -7,19 +8,23 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use bramble_image::container::Program;
-use bramble_image::{Built, Error};
+use bramble_image::{BootSet, Built, Error, Listed};
 use bramble_model::boot_set::Architecture;
+use bramble_model::names::Digest;
 use bramble_system::Cancel;
 
-use crate::cli::{Exit, Place};
+use crate::exit::Exit;
+use crate::place::Place;
+use crate::process::{Interrupted, interrupted, runtime};
 use crate::screen::{self, ago, megabytes};
-use crate::verbs::{Interrupted, interrupted, runtime};
-use crate::workspace::Workspace;
+use crate::workspace::{BootSets, Material};
 
-pub fn build(place: &Place, refresh: bool, json: bool) -> Result<Exit> {
-    let workspace = Workspace::open(place)?;
+pub fn build(place: &Place, refresh: bool, folder: bool, json: bool) -> Result<Exit> {
+    let sets = BootSets::open(place)?;
     let start = Instant::now();
-    let built = build_interruptibly(&workspace, refresh, json)?;
+    let from = if folder { Material::of_folder(&place.repository()?)? } else { sets.desired(place)? };
+    say_what_is_not_built(place, &from);
+    let built = build_interruptibly(&sets, &from, refresh, json)?;
     if json {
         let sets: Vec<_> = built
             .iter()
@@ -46,8 +51,21 @@ pub fn build(place: &Place, refresh: bool, json: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// A person who has changed the folder may expect that to be built.
+fn say_what_is_not_built(place: &Place, from: &Material) {
+    let Some(snapshot) = from.snapshot else { return };
+    let folder = place.repository().ok().and_then(|folder| Material::of_folder(&folder).ok());
+    if folder.is_some_and(|folder| folder.inputs != from.inputs) {
+        eprintln!(
+            "this folder's image differs from that of snapshot {}, which the head keeps true and which is built: \
+             `bramble apply` first, or build with `--folder`",
+            snapshot.short()
+        );
+    }
+}
+
 /// Builds, and stops cleanly on Ctrl-C.
-pub fn build_interruptibly(workspace: &Workspace, refresh: bool, quiet: bool) -> Result<Vec<Built>> {
+pub fn build_interruptibly(sets: &BootSets, from: &Material, refresh: bool, quiet: bool) -> Result<Vec<Built>> {
     let cancel = Cancel::default();
     let (watcher, on_signal) = (runtime()?, cancel.clone());
     // A thread of its own, since the build blocks this one. The signal may never come: then the
@@ -65,7 +83,7 @@ pub fn build_interruptibly(workspace: &Workspace, refresh: bool, quiet: bool) ->
             eprintln!("image: {at}{step}");
         }
     };
-    let built = workspace.build(refresh, &cancel, &progress);
+    let built = sets.build(from, refresh, &cancel, &progress);
     match built {
         Err(error) if cancel.is_cancelled() && matches!(error.downcast_ref(), Some(Error::Cancelled)) => {
             Err(Interrupted.into())
@@ -74,13 +92,35 @@ pub fn build_interruptibly(workspace: &Workspace, refresh: bool, quiet: bool) ->
     }
 }
 
+/// The sets that nodes are given.
+fn given(sets: &BootSets) -> Result<BTreeSet<Digest>> {
+    Ok(sets.given()?.into_values().map(|given| given.set).collect())
+}
+
+fn described(set: &BootSet, given: &BTreeSet<Digest>) -> serde_json::Value {
+    serde_json::json!({ "digest": set.digest, "current": given.contains(&set.digest), "manifest": set.manifest })
+}
+
+pub fn give(set: &str, place: &Place) -> Result<Exit> {
+    let sets = BootSets::open(place)?;
+    let set = sets.shelf.find(set)?;
+    sets.give(&set.digest, set.manifest.architecture)?;
+    println!(
+        "nodes of {} are given boot set {} from their next boot on",
+        set.manifest.architecture,
+        set.digest.short()
+    );
+    Ok(Exit::Done)
+}
+
 pub fn list(place: &Place, json: bool) -> Result<Exit> {
-    let sets = Workspace::open(place)?.shelf()?.list()?;
+    let sets = BootSets::open(place)?;
+    let (Listed { sets, unreadable }, given) = (sets.shelf.list()?, given(&sets)?);
+    for (digest, error) in &unreadable {
+        eprintln!("boot set {} cannot be read: {}", digest.short(), bramble_system::sentence(error));
+    }
     if json {
-        let sets: Vec<_> = sets
-            .iter()
-            .map(|set| serde_json::json!({ "digest": set.digest, "current": set.current, "manifest": set.manifest }))
-            .collect();
+        let sets: Vec<_> = sets.iter().map(|set| described(set, &given)).collect();
         screen::json(&sets)?;
         return Ok(Exit::Done);
     }
@@ -89,7 +129,7 @@ pub fn list(place: &Place, json: bool) -> Result<Exit> {
         .map(|set| {
             let kernel = set.manifest.packages.iter().find(|package| package.name.starts_with("linux-image-a"));
             vec![
-                format!("{}{}", set.digest.short(), if set.current { " *" } else { "" }),
+                format!("{}{}", set.digest.short(), if given.contains(&set.digest) { " *" } else { "" }),
                 ago(SystemTime::now().duration_since(set.built).unwrap_or_default()),
                 format!("{} {}", set.manifest.suite, set.manifest.architecture),
                 kernel.map_or_else(|| "?".into(), |kernel| kernel.version.clone()),
@@ -107,19 +147,18 @@ pub fn list(place: &Place, json: bool) -> Result<Exit> {
 }
 
 pub fn inspect(set: Option<&str>, place: &Place, json: bool) -> Result<Exit> {
-    let shelf = Workspace::open(place)?.shelf()?;
+    let sets = BootSets::open(place)?;
     let set = match set {
-        Some(prefix) => shelf.find(prefix)?,
-        None => {
-            shelf.current(Architecture::Amd64).or_else(|none| shelf.current(Architecture::Arm64).map_err(|_| none))?
-        }
+        Some(prefix) => sets.shelf.find(prefix)?,
+        None => sets.current()?.into_iter().next().ok_or(Error::NoBootSet { architecture: Architecture::Amd64 })?,
     };
+    let given = given(&sets)?;
     if json {
-        screen::json(&serde_json::json!({ "digest": set.digest, "current": set.current, "manifest": set.manifest }))?;
+        screen::json(&described(&set, &given))?;
         return Ok(Exit::Done);
     }
     let manifest = &set.manifest;
-    println!("boot set      {}{}", set.digest, if set.current { " (current)" } else { "" });
+    println!("boot set      {}{}", set.digest, if given.contains(&set.digest) { " (current)" } else { "" });
     println!("cluster       {}", manifest.cluster);
     println!("built         {}", ago(SystemTime::now().duration_since(set.built).unwrap_or_default()));
     println!("bramble       {}", manifest.version);
@@ -139,9 +178,14 @@ pub fn inspect(set: Option<&str>, place: &Place, json: bool) -> Result<Exit> {
 }
 
 pub fn sweep(place: &Place, keep: usize, json: bool) -> Result<Exit> {
-    let swept = Workspace::open(place)?.shelf()?.sweep(keep)?;
+    let sets = BootSets::open(place)?;
+    let alone = sets.shelf.alone()?;
+    let swept = sets.shelf.sweep(&alone, &given(&sets)?, keep)?;
+    swept.notes.iter().for_each(|note| eprintln!("{note}"));
     if json {
-        screen::json(&serde_json::json!({ "sets": swept.sets, "files": swept.files, "bytes": swept.bytes }))?;
+        screen::json(&serde_json::json!({
+            "sets": swept.sets, "files": swept.files, "bytes": swept.bytes, "notes": swept.notes,
+        }))?;
     } else {
         println!("removed {} boot sets and {} files, {}", swept.sets, swept.files, megabytes(swept.bytes));
     }

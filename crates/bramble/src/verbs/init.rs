@@ -5,11 +5,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cli::Exit;
+use crate::exit::Exit;
 
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     ("bramble.toml", include_str!("init/bramble.toml")),
     ("workloads/hello.yaml", include_str!("init/hello.yaml")),
+    // git keeps no empty folder, and a clone without it would not pass the check.
+    ("overlay/etc/motd", "A node of @NAME@, kept by bramble.\n"),
     (".gitignore", ".bramble/\n"),
 ];
 
@@ -20,7 +22,7 @@ pub fn run(folder: &Path) -> Result<Exit> {
         "{} is already there, and is left as it is: choose another folder",
         folder.join(taken.map_or("", |(name, _)| name)).display()
     );
-    for name in ["overlay", "workloads"] {
+    for name in ["overlay/etc", "workloads"] {
         let path = folder.join(name);
         fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
     }
@@ -50,6 +52,10 @@ mod tests {
         let cluster = Cluster::load(&home).expect("valid");
         assert!(cluster.warnings.0.is_empty(), "{}", cluster.warnings);
         assert_eq!(cluster.name.as_str(), "my-home");
+        // As git gives it to whoever clones it: without empty folders.
+        for folder in ["overlay", "workloads"] {
+            assert_ne!(std::fs::read_dir(home.join(folder)).expect("a folder").count(), 0, "{folder} is kept by git");
+        }
         super::run(&home).expect_err("never over what is there");
     }
 }

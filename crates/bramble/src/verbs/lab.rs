@@ -13,22 +13,27 @@ use bramble_model::api::PowerAction;
 use bramble_model::names::Name;
 use bramble_power::lab::{Reply, Request, ask};
 
-use crate::cli::{Exit, Place, Switch};
+use crate::cli::Switch;
 use crate::client::{Client, NoHead};
+use crate::exit::Exit;
+use crate::place::Place;
+use crate::process::{Interrupted, interrupted, log, runtime};
 use crate::screen;
-use crate::verbs::{Interrupted, image, interrupted, log, runtime, up};
-use crate::workspace::{self, Workspace};
+use crate::verbs::{image, up};
+use crate::workspace::{BootSets, Material, Workspace};
 
 /// A head may look for other DHCP servers for some seconds before it starts.
 const START: Duration = Duration::from_secs(60);
 
 pub fn up(place: &Place, check: bool, off: bool, limit: u64, json: bool) -> Result<Exit> {
     let workspace = Workspace::open(place)?;
-    image::build_interruptibly(&workspace, false, json)?;
+    // The lab applies the folder that it is given, so that is what its machines boot.
+    let from = Material::of_folder(&place.repository()?)?;
+    image::build_interruptibly(&BootSets::at(workspace.state.clone())?, &from, false, json)?;
     let network = &workspace.cluster.network;
     let mut forwards = vec![(HEAD.to_owned(), network.http_port), (HEAD_TLS.to_owned(), network.https_port)];
     forwards.extend(workspace.cluster.lab.check.iter().map(|check| (check.workload.to_string(), check.port)));
-    let repository = place.repository.canonicalize().context("cannot find the repository")?;
+    let repository = place.repository()?.canonicalize().context("cannot find the repository")?;
     let state = workspace.state.canonicalize().context("cannot find the state folder")?;
     let runtime = runtime()?;
     let mut lab = Lab::start(&repository, &state, &Plan { forwards })?;
@@ -122,7 +127,7 @@ async fn head_is_up(client: &Client, lab: &mut Lab) -> Result<()> {
 }
 
 async fn ask_lab(place: &Place, request: &Request) -> Result<Reply> {
-    let socket = Places::new(&workspace::state(place)).socket();
+    let socket = Places::new(&place.state()?).socket();
     let reply = ask(&socket, request)
         .await
         .map_err(|_| anyhow::anyhow!("no lab runs for this repository: `bramble lab up` starts one"))?;
@@ -169,7 +174,7 @@ pub async fn power(action: Switch, node: &Name, place: &Place) -> Result<Exit> {
 }
 
 pub fn console(node: &Name, follow: bool, place: &Place) -> Result<Exit> {
-    let path = Places::new(&workspace::state(place)).console(node.as_str());
+    let path = Places::new(&place.state()?).console(node.as_str());
     let mut file = File::open(&path)
         .with_context(|| format!("there is no console of `{node}`: it appears with `bramble lab up`"))?;
     let mut out = io::stdout();

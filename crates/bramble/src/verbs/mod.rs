@@ -3,111 +3,122 @@
 mod adopt;
 mod backup;
 mod check;
+mod desired;
+mod engine;
 mod hands;
 mod image;
 mod init;
 mod lab;
 mod node;
 mod people;
-mod plan;
 mod power;
 mod router_recipe;
 mod serve;
+mod source;
 mod status;
+mod store;
 mod top;
 mod up;
 mod why;
 
 use std::io::Write as _;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bramble_model::hands::Errand;
 
-use crate::cli::{Arguments, Exit, ImageVerb, LabVerb, NodeVerb, TokenVerb, UserVerb, Verb, Where};
+use crate::cli::{
+    Arguments, EngineVerb, ImageVerb, LabVerb, NodeVerb, SourceVerb, StoreVerb, TokenVerb, UserVerb, Verb, Where,
+};
+use crate::exit::Exit;
+use crate::process::{log, runtime, wait};
 use crate::screen;
 use crate::workspace::STAGE1;
 
-/// The person pressed Ctrl-C; everything has been put away.
-#[derive(Debug)]
-pub struct Interrupted;
-
-impl std::fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("interrupted; nothing is left behind")
-    }
-}
-
-impl std::error::Error for Interrupted {}
-
 /// Runs one verb.
 pub fn run(arguments: Arguments) -> Result<Exit> {
-    let json = arguments.json;
-    match arguments.verb {
+    let Arguments { json, place, verb } = arguments;
+    let place = &place;
+    match verb {
         Verb::Init { folder } => init::run(&folder),
-        Verb::Check(place) => check::run(&place, json),
-        Verb::Plan(place) => wait(plan::run(&place, json)),
+        Verb::Check => check::run(place, json),
+        Verb::Plan { revision, exit_code } => wait(desired::plan(place, revision, exit_code, json)),
+        Verb::Apply { revision, yes } => wait(desired::apply(place, revision, yes, json)),
+        Verb::History => wait(desired::history(place, json)),
+        Verb::Rollback { revision, yes } => wait(desired::rollback(place, revision, yes, json)),
+        Verb::Sync => wait(source::sync(place, json)),
+        Verb::Source(verb) => match verb {
+            SourceVerb::Set { url, branch, path } => source::set(place, &url, &branch, &path),
+            SourceVerb::Key => wait(source::key(place, json)),
+            SourceVerb::Hold => wait(source::hold(place)),
+            SourceVerb::ForgetHost => wait(source::forget_host(place)),
+        },
+        Verb::Retry { what } => wait(desired::retry(place, &what)),
+        Verb::Engine(verb) => match verb {
+            EngineVerb::Start { without, yes, .. } => wait(engine::start(place, &without, yes)),
+            EngineVerb::GiveUp { cluster, yes, .. } => wait(engine::give_up(place, &cluster, yes)),
+        },
         Verb::Schema => screen::json(&bramble_model::repository::schema()).map(|()| Exit::Done),
         Verb::Image(verb) => match verb {
-            ImageVerb::Build { place, refresh } => image::build(&place, refresh, json),
-            ImageVerb::Ls(place) => image::list(&place, json),
-            ImageVerb::Inspect { set, place } => image::inspect(set.as_deref(), &place.into(), json),
-            ImageVerb::Gc { place, keep } => image::sweep(&place, keep, json),
+            ImageVerb::Build { refresh, folder } => image::build(place, refresh, folder, json),
+            ImageVerb::Use { set } => image::give(&set, place),
+            ImageVerb::Ls => image::list(place, json),
+            ImageVerb::Inspect { set } => image::inspect(set.as_deref(), place, json),
+            ImageVerb::Gc { keep } => image::sweep(place, keep, json),
             ImageVerb::Pack { program, tag, output } => image::pack(&program, &tag, &output),
         },
-        Verb::Serve { place, lab } => serve::run(&place, lab),
-        Verb::Up { place, limit } => wait(up::run(&place, limit, json)),
-        Verb::Status(place) => wait(status::run(&place, json)),
+        Verb::Serve { lab } => serve::run(place, lab),
+        Verb::Up { limit, yes } => wait(up::run(place, limit, yes, json)),
+        Verb::Status => wait(status::run(place, json)),
         Verb::Node(verb) => match verb {
-            NodeVerb::Ls(place) => wait(status::nodes(&place, json)),
-            NodeVerb::Show { node, place } => wait(node::show(&node, &place.into(), json)),
-            NodeVerb::Reinstall { node, place } => wait(node::reinstall(&node, &place.into())),
-            NodeVerb::Revoke { node, place } => wait(node::revoke(&node, &place.into())),
-            NodeVerb::Approve { node, fingerprint, place } => wait(node::approve(&node, &fingerprint, &place.into())),
+            NodeVerb::Ls => wait(status::nodes(place, json)),
+            NodeVerb::Show { node } => wait(node::show(&node, place, json)),
+            NodeVerb::Reinstall { node } => wait(node::reinstall(&node, place)),
+            NodeVerb::Revoke { node } => wait(node::revoke(&node, place)),
+            NodeVerb::Approve { node, fingerprint } => wait(node::approve(&node, &fingerprint, place)),
         },
-        Verb::Why { machine, place } => wait(why::run(&machine, &place.into(), json)),
-        Verb::RouterRecipe { router, head, place } => router_recipe::run(router, head, &place.into(), json),
-        Verb::Power { action, node, place } => wait(power::run(action, &node, &place.into())),
+        Verb::Why { machine } => wait(why::run(&machine, place, json)),
+        Verb::RouterRecipe { router, head } => router_recipe::run(router, head, place, json),
+        Verb::Power { action, node } => wait(power::run(action, &node, place, json)),
         Verb::Lab(verb) => match verb {
-            LabVerb::Up { place, check, off, limit } => lab::up(&place, check, off, limit, json),
-            LabVerb::Down(place) => wait(lab::down(&place)),
-            LabVerb::Ls(place) => wait(lab::list(&place, json)),
-            LabVerb::Console { node, follow, place } => lab::console(&node, follow, &place.into()),
-            LabVerb::Power { action, node, place } => wait(lab::power(action, &node, &place.into())),
-            LabVerb::Inside { place, forward } => lab::inside(&place, &forward),
+            LabVerb::Up { check, off, limit } => lab::up(place, check, off, limit, json),
+            LabVerb::Down => wait(lab::down(place)),
+            LabVerb::Ls => wait(lab::list(place, json)),
+            LabVerb::Console { node, follow } => lab::console(&node, follow, place),
+            LabVerb::Power { action, node } => wait(lab::power(action, &node, place)),
+            LabVerb::Inside { forward } => lab::inside(place, &forward),
         },
         Verb::Login { head, user, token, ca } => wait(people::login(&head, user, token, ca)),
         Verb::Logout { head } => wait(people::logout(head)),
         Verb::User(verb) => match verb {
-            UserVerb::Ls(place) => wait(people::users(&place, json)),
-            UserVerb::Set { name, role, password, place } => {
-                wait(people::put_user(&name, role, password, &place.into()))
-            }
-            UserVerb::Rm { name, place } => wait(people::remove_user(&name, &place.into())),
+            UserVerb::Ls => wait(people::users(place, json)),
+            UserVerb::Set { name, role, password } => wait(people::put_user(&name, role, password, place)),
+            UserVerb::Rm { name } => wait(people::remove_user(&name, place)),
         },
         Verb::Token(verb) => match verb {
-            TokenVerb::Ls(place) => wait(people::tokens(&place, json)),
-            TokenVerb::Add { name, role, days, place } => wait(people::add_token(&name, role, days, &place.into())),
-            TokenVerb::Rm { name, place } => wait(people::remove_token(&name, &place.into())),
+            TokenVerb::Ls => wait(people::tokens(place, json)),
+            TokenVerb::Add { name, role, days } => wait(people::add_token(&name, role, days, place)),
+            TokenVerb::Rm { name } => wait(people::remove_token(&name, place)),
         },
-        Verb::Adopt { mac, name, role, write, again, limit, place } => {
-            wait(adopt::run(mac, adopt::Wishes { name, role, write, again, limit }, &place.into(), json))
+        Verb::Adopt { mac, name, role, write, again, limit } => {
+            wait(adopt::run(mac, adopt::Wishes { name, role, write, again, limit }, place, json))
         }
-        Verb::Exec { at: Where { nodes, role }, input, place, command } => {
+        Verb::Exec { at: Where { nodes, role }, input, command } => {
             let nodes = hands::set(nodes, role, None)?;
-            wait(hands::exec(&nodes, command, input, &place.into(), json))
+            wait(hands::exec(&nodes, command, input, place, json))
         }
-        Verb::Shell { node, place } => wait(hands::shell(&node, &place.into())),
-        Verb::Logs { at: Where { nodes, role }, follow, lines, unit, place } => {
+        Verb::Shell { node } => wait(hands::shell(&node, place)),
+        Verb::Logs { at: Where { nodes, role }, follow, lines, unit } => {
             let nodes = hands::set(nodes, role, Some("all"))?;
-            wait(hands::logs(&nodes, unit, follow, lines, &place.into()))
+            wait(hands::logs(&nodes, unit, follow, lines, place))
         }
-        Verb::Cp { from, to, place } => wait(hands::copy(&from, &to, &place.into())),
-        Verb::Reboot { nodes, place } => wait(hands::send_down(&nodes, Errand::Reboot, &place.into())),
-        Verb::Halt { nodes, place } => wait(hands::send_down(&nodes, Errand::Halt, &place.into())),
-        Verb::Top { role, once, place } => wait(top::run(role, &place.into(), once, json)),
-        Verb::Audit { last, place } => wait(people::audit(last, &place.into(), json)),
-        Verb::Backup { output, place } => wait(backup::make(output, &place.into())),
-        Verb::Restore { backup, place } => backup::restore(&backup, &place.into()),
+        Verb::Cp { from, to } => wait(hands::copy(&from, &to, place)),
+        Verb::Reboot { nodes } => wait(hands::send_down(&nodes, Errand::Reboot, place)),
+        Verb::Halt { nodes } => wait(hands::send_down(&nodes, Errand::Halt, place)),
+        Verb::Top { role, once } => wait(top::run(role, place, once, json)),
+        Verb::Audit { last } => wait(people::audit(last, place, json)),
+        Verb::Backup { output } => wait(backup::make(output, place)),
+        Verb::Restore { backup } => backup::restore(&backup, place),
+        Verb::Store(StoreVerb::Repair { yes }) => wait(store::repair(yes, place, json)),
         Verb::Agent => agent(),
         Verb::Stage1 => {
             std::io::stdout().write_all(STAGE1)?;
@@ -116,60 +127,8 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
     }
 }
 
-/// Runs a verb that waits for others.
-fn wait(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
-    runtime()?.block_on(work)
-}
-
-/// One thread is enough for all but the head.
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
-}
-
-/// Logs fields as lines; on a node they go to the journal, which has its own time.
-fn log() {
-    let level = std::env::var("BRAMBLE_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(tracing::Level::INFO);
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_target(false)
-        .with_ansi(false)
-        .with_writer(std::io::stderr)
-        .init();
-}
-
 fn agent() -> Result<Exit> {
     log();
     let never = runtime()?.block_on(bramble_node::run(env!("CARGO_PKG_VERSION")))?;
     match never {}
-}
-
-/// The person's wish to end: Ctrl-C, or the system's. From its making on, none is missed.
-struct Interrupts([tokio::signal::unix::Signal; 3]);
-
-impl Interrupts {
-    fn listen() -> Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Interrupts([
-            listen(SignalKind::terminate())?,
-            listen(SignalKind::interrupt())?,
-            listen(SignalKind::hangup())?,
-        ]))
-    }
-
-    /// Completes when there is one.
-    async fn next(&mut self) {
-        let [terminate, interrupt, hangup] = &mut self.0;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
-}
-
-/// Completes when the person presses Ctrl-C or the system asks to end.
-async fn interrupted() -> Result<()> {
-    Interrupts::listen()?.next().await;
-    Ok(())
 }

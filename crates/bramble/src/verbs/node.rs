@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::Result;
 use bramble_model::names::Name;
 
-use crate::cli::{Exit, Place};
 use crate::client::Client;
+use crate::exit::Exit;
+use crate::place::Place;
 use crate::screen::{self, ago, seconds};
 
 /// Events shown.

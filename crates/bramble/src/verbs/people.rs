@@ -10,9 +10,10 @@ use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
 
-use crate::cli::{Exit, Place};
 use crate::client::{Client, problem};
-use crate::heads::{self, Known};
+use crate::exit::Exit;
+use crate::heads::{self, KnownHead};
+use crate::place::Place;
 use crate::screen::{self, ago};
 
 /// Reads a secret: without echo from a terminal, else the first line of the standard input.
@@ -70,7 +71,7 @@ pub async fn login(address: &str, user: Option<String>, token: bool, fingerprint
             "the head at {url} is not known yet: give its CA's fingerprint with --ca (`bramble status` on the head shows it)"
         ),
     }
-    let mut known = Known { url: url.clone(), ca, user: String::new(), token: String::new(), until: None };
+    let mut known = KnownHead { url: url.clone(), ca, user: String::new(), token: String::new(), until: None };
     if token {
         known.token = secret("Token: ")?;
         let me = Client::remote(known.clone()).me().await?;

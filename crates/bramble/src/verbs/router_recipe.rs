@@ -6,11 +6,12 @@ use anyhow::Result;
 use bramble_model::repository::Cluster;
 use bramble_netboot::recipe::{Cards, Router, recipe};
 
-use crate::cli::{Exit, Place};
+use crate::exit::Exit;
+use crate::place::Place;
 use crate::screen;
 
 pub fn run(router: Router, head: Option<Ipv4Addr>, place: &Place, json: bool) -> Result<Exit> {
-    let cluster = Cluster::load(&place.repository)?;
+    let cluster = Cluster::load(&place.repository()?)?;
     let http = match head {
         Some(address) => cluster.network.http(address),
         None => bramble_head::http_address(&cluster)?,

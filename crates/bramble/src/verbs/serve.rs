@@ -1,26 +1,33 @@
 //! `bramble serve`
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result};
-use bramble_head::Settings;
+use bramble_head::{Ended, Settings};
+use bramble_image::Shelf;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{Exit, Place};
-use crate::verbs::{interrupted, log};
-use crate::workspace::Workspace;
+use crate::exit::Exit;
+use crate::place::Place;
+use crate::process::{interrupted, log};
+use crate::workspace;
 
 pub fn run(place: &Place, lab: Option<PathBuf>) -> Result<Exit> {
     log();
-    let workspace = Workspace::open(place)?;
-    let shelf = workspace.shelf()?;
-    let settings = Settings { cluster: workspace.cluster, state: workspace.state, shelf, lab };
+    let (home, state) = place.head();
+    workspace::make_state(&state)?;
+    let shelf = Shelf::open(state.join("image"))?;
+    let home = home.canonicalize().context("cannot find the repository")?;
+    // A lab has the folder that it is given, whatever it had before.
+    let settings = Settings { home, state, shelf, apply: lab.is_some(), lab };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let stop = CancellationToken::new();
         let asked = stop.clone();
         tokio::spawn(async move {
@@ -30,5 +37,12 @@ pub fn run(place: &Place, lab: Option<PathBuf>) -> Result<Exit> {
         });
         bramble_head::run(settings, stop).await
     })?;
-    Ok(Exit::Done)
+    match ended {
+        Ended::Asked => Ok(Exit::Done),
+        // Nothing of the old head is left in a new program, and whoever watches this process keeps it.
+        Ended::ForAWire => {
+            let program = std::env::current_exe().context("cannot find this program")?;
+            Err(Command::new(program).args(std::env::args_os().skip(1)).exec()).context("cannot begin anew")
+        }
+    }
 }

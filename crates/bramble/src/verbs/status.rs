@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bramble_model::api::Status;
+use bramble_model::section::Ends;
 
-use crate::cli::{Exit, Place};
 use crate::client::Client;
+use crate::exit::Exit;
+use crate::place::Place;
 use crate::screen::{self, ago};
 
 pub async fn run(place: &Place, json: bool) -> Result<Exit> {
@@ -48,16 +50,25 @@ fn node_table(status: &Status) -> String {
 
 fn render(status: &Status) -> String {
     let set = status.set.as_deref().map_or("not built yet", |set| &set[..12]);
-    let mut text = format!("{}, boot set {set}\nCA {}\n\n{}", status.cluster, status.ca, node_table(status));
+    let snapshot = status.desired.as_ref().map_or_else(String::new, |desired| {
+        let revision = desired.revision.short().map(|revision| format!(" ({revision})")).unwrap_or_default();
+        format!(
+            "snapshot {}{revision}, applied {} by {}\n",
+            desired.snapshot.short(),
+            since(status, desired.at),
+            desired.by
+        )
+    });
+    let mut text = format!("{}, boot set {set}\n{snapshot}CA {}\n\n{}", status.cluster, status.ca, node_table(status));
     let services: Vec<_> = status
         .workloads
         .iter()
         .flat_map(|workload| {
-            let state = if workload.current { "as in the repository" } else { "being updated" };
+            let state = workload.state(status.at);
             workload.services.iter().map(move |service| {
                 let ports: Vec<String> = service.ports.iter().map(u16::to_string).collect();
                 let replicas = format!("{} of {}", service.running, service.wanted);
-                vec![workload.name.to_string(), service.name.clone(), replicas, ports.join(" "), state.into()]
+                vec![workload.name.to_string(), service.name.clone(), replicas, ports.join(" "), state.clone()]
             })
         })
         .collect();
@@ -65,7 +76,7 @@ fn render(status: &Status) -> String {
         text += &format!("\n{}", screen::table(&["WORKLOAD", "SERVICE", "REPLICAS", "PORTS", "STATE"], &services));
     }
     for workload in status.workloads.iter().filter(|workload| workload.services.is_empty()) {
-        text += &format!("\n{} is not deployed yet\n", workload.name);
+        text += &format!("\n{} is {}\n", workload.name, workload.state(status.at));
     }
     let seen: Vec<_> = status
         .seen
@@ -92,9 +103,19 @@ fn render(status: &Status) -> String {
     for (node, key) in status.nodes.iter().filter_map(|node| Some((node, node.pending.as_ref()?))) {
         text += &format!("\n{} waits to be let in: bramble node approve {} {key}\n", node.name, node.name);
     }
-    for waiting in &status.waiting {
-        text +=
-            &format!("\nwaiting: {}: {} (since {})\n", waiting.subject, waiting.reason, since(status, waiting.since));
+    for failure in status.failed() {
+        let again = match failure.again {
+            Some(again) => format!("again in {} s", again.saturating_sub(status.at) / 1000),
+            None => "`bramble retry` tries it again".into(),
+        };
+        text += &format!("\nfailed: {} {}: {} ({again})\n", failure.subject, failure.step, failure.reason);
+    }
+    for waiting in status.waiting() {
+        let since = since(status, waiting.since);
+        text += &format!("\nwaiting: {}: {} (since {since})\n", waiting.subject, waiting.reason);
+        if let Ends::Person(act) = &waiting.ends {
+            text += &format!("  {act}\n");
+        }
     }
     text
 }

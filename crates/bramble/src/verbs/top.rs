@@ -4,14 +4,15 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use anyhow::Result;
-use bramble_model::agent::EngineState;
 use bramble_model::api::Status;
+use bramble_model::engine::EngineState;
 use bramble_model::node_set::Wrong;
 
-use crate::cli::{Exit, Place};
 use crate::client::Client;
+use crate::exit::Exit;
+use crate::place::Place;
+use crate::process::Interrupts;
 use crate::screen;
-use crate::verbs::Interrupts;
 
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -47,6 +48,16 @@ pub async fn run(role: Option<String>, place: &Place, once: bool, json: bool) ->
     }
 }
 
+fn place(engine: &EngineState) -> &'static str {
+    match engine {
+        EngineState::None => "–",
+        EngineState::Starting { .. } => "starting",
+        EngineState::Alone => "alone",
+        EngineState::Member { manager: true, .. } => "manager",
+        EngineState::Member { .. } => "worker",
+    }
+}
+
 fn render(status: &Status) -> String {
     let mut nodes: Vec<_> = status.nodes.iter().collect();
     let busy = |node: &&bramble_model::api::NodeStatus| node.health.as_ref().map_or(0, |health| health.busy);
@@ -60,13 +71,8 @@ fn render(status: &Status) -> String {
             };
             let memory = node.facts.as_ref().map_or(0, |facts| facts.memory);
             let used = memory.saturating_sub(health.memory_available);
-            let engine = match &health.engine {
-                EngineState::None => "–",
-                EngineState::Starting { .. } => "starting",
-                EngineState::Alone => "alone",
-                EngineState::Member { manager: true, .. } => "manager",
-                EngineState::Member { .. } => "worker",
-            };
+            let engines: Vec<&str> = health.engines.values().map(place).collect();
+            let engine = if engines.is_empty() { "–".to_owned() } else { engines.join(", ") };
             vec![
                 name,
                 screen::state(node),
@@ -75,7 +81,7 @@ fn render(status: &Status) -> String {
                 format!("{} of {} MiB", used >> 20, memory >> 20),
                 format!("{} MiB", health.disk_available >> 20),
                 health.temperature.map_or_else(|| "–".into(), |degrees| format!("{degrees} °C")),
-                engine.to_owned(),
+                engine,
             ]
         })
         .collect();

@@ -6,15 +6,18 @@ use anyhow::{Result, bail};
 use bramble_model::api::{NodeStatus, PowerAction, Status};
 use bramble_model::timeline::Phase;
 
-use crate::cli::{Exit, Place};
 use crate::client::Client;
+use crate::exit::Exit;
+use crate::place::Place;
 use crate::screen::{self, Progress};
+use crate::verbs::desired;
 
 /// How often the screen is renewed.
 const LOOK: Duration = Duration::from_millis(400);
 
-pub async fn run(place: &Place, limit: u64, json: bool) -> Result<Exit> {
+pub async fn run(place: &Place, limit: u64, yes: bool, json: bool) -> Result<Exit> {
     let client = Client::of(place)?;
+    settle(place, &client, yes, json).await?;
     switch_on(&client).await?;
     let status = follow(&client, Duration::from_secs(limit), json).await?;
     if json {
@@ -25,20 +28,47 @@ pub async fn run(place: &Place, limit: u64, json: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// Has the head keep this folder true, where it is another one and the head follows no git repository.
+async fn settle(place: &Place, client: &Client, yes: bool, json: bool) -> Result<()> {
+    let folder = match place.repository() {
+        Ok(folder) => folder,
+        Err(error) if place.is_named() => return Err(error.into()),
+        Err(_) => return Ok(()),
+    };
+    let digest = desired::send(client, &folder).await?;
+    let status = client.status().await?;
+    if status.follows_git {
+        if status.desired.is_some_and(|desired| desired.snapshot != digest) {
+            eprintln!("this folder is not what the head follows by git: it is not applied");
+        }
+        return Ok(());
+    }
+    match desired::change(client, &digest.to_string(), false, yes, json).await? {
+        None | Some(Exit::Done) => Ok(()),
+        Some(_) => bail!("without it, nothing is switched on"),
+    }
+}
+
 /// A node on its way is silent for no longer than this, in milliseconds: servers test their memory.
 const SILENT: u64 = 5 * 60 * 1000;
 
-/// Switches on every node that is off, or has gone away, or stopped on its way.
+/// Switches on every node that is off, or has gone away, or stopped on its way; says whose button a person has to
+/// press.
 async fn switch_on(client: &Client) -> Result<()> {
     let status = client.status().await?;
     for node in &status.nodes {
         let on_its_way = !matches!(node.phase, Phase::Off | Phase::Ready) && node.since + SILENT > status.at;
-        if !node.connected
-            && !on_its_way
-            && let Err(error) = client.power(&node.name, PowerAction::On).await
-        {
-            // A node that is switched by hand is followed like the others.
-            eprintln!("{}: {error}", node.name);
+        if node.connected || on_its_way {
+            continue;
+        }
+        // Whatever comes of it, the node is followed like the others.
+        match client.power(&node.name, PowerAction::On).await {
+            Ok(switched) => {
+                if let Some(to_do) = switched.to_do(&node.name, bramble_system::now()) {
+                    eprintln!("{to_do}");
+                }
+            }
+            Err(error) => eprintln!("{}: {error}", node.name),
         }
     }
     Ok(())

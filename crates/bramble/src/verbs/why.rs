@@ -4,8 +4,9 @@ use anyhow::{Result, bail};
 use bramble_model::api::Explanation;
 use bramble_model::names::Mac;
 
-use crate::cli::{Exit, Place};
 use crate::client::Client;
+use crate::exit::Exit;
+use crate::place::Place;
 use crate::screen;
 
 /// `machine` is a node's name or a MAC address.

@@ -5,43 +5,110 @@ use axum::http::Method;
 use bramble_model::api::Audit;
 use bramble_system::now;
 
-use super::Actor;
-use crate::{Error, Head};
+use bramble_store::{Expect, Key, OnLoss, Record, Store, Table, Version, Write, put};
+
+use super::door::Actor;
+use crate::error::Error;
+
+/// Number → what someone did.
+pub(crate) struct AuditLog;
+
+impl Record for AuditLog {
+    type Key = u64;
+    type Value = Audit;
+    const TABLE: Table = Table::new("audit");
+    const FORM: u32 = 1;
+    const WHAT: &'static str = "entry of the audit log";
+    const ON_LOSS: OnLoss = OnLoss::Wait;
+
+    fn key(key: &u64) -> Key {
+        Key::Number(*key)
+    }
+}
+
+/// Entries that are kept.
+const KEPT: u64 = 50_000;
+
+/// Adds an entry to the audit log and gives its number. On disk when this returns.
+fn add(store: &Store, mut entry: Audit) -> Result<u64, Error> {
+    loop {
+        let number = store.blocking().last_number(AuditLog::TABLE)? + 1;
+        entry.number = number;
+        let writes = [
+            put::<AuditLog>(&number, &entry),
+            Write::RemoveBefore { table: AuditLog::TABLE, number: number.saturating_sub(KEPT) },
+        ];
+        let expect = Expect { table: AuditLog::TABLE, key: number.into(), version: Version::ABSENT };
+        match store.blocking().commit(&[expect], &writes) {
+            Ok(_) => return Ok(number),
+            // Someone else's entry took this number.
+            Err(bramble_store::Error::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The latest entries of the audit log, oldest first.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(super) fn latest(store: &Store, most: usize) -> Result<Vec<Audit>, Error> {
+    Ok(store.blocking().read_last::<AuditLog>(most)?.readable.into_values().collect())
+}
 
 /// The longest description, in characters.
 const LONGEST: usize = 300;
 
-/// A change in words. Of what may hold a secret only the name is told.
-pub(super) fn describe(method: &Method, path: &str, body: &[u8]) -> String {
-    let secret = path.starts_with("/v1/users/");
-    let body = if secret || body.is_empty() { String::new() } else { format!(" {}", String::from_utf8_lossy(body)) };
-    let text = format!("{method} {path}{body}");
+/// Of bodies that may hold a secret, or are empty.
+pub(crate) fn nothing(_: &[u8]) -> String {
+    String::new()
+}
+
+/// The whole body.
+pub(crate) fn body(body: &[u8]) -> String {
+    String::from_utf8_lossy(body).into_owned()
+}
+
+/// The fields of a form, without the session's own word.
+pub(crate) fn form(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    text.split('&').filter(|field| !field.starts_with("csrf=")).collect::<Vec<_>>().join("&")
+}
+
+/// A change in words, in one line. `told` says what of the body is in it.
+pub(crate) fn describe(method: &Method, path: &str, body: &[u8], told: fn(&[u8]) -> String) -> String {
+    let body = told(body);
+    let space = if body.is_empty() { "" } else { " " };
+    let text = format!("{method} {path}{space}{body}");
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
 }
 
-impl Head {
-    /// Writes down what someone does.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    pub(crate) fn audit(&self, actor: &Actor, what: &str, result: &str) -> Result<u64, Error> {
-        let entry = Audit {
-            number: 0,
-            at: now(),
-            who: actor.name.clone(),
-            from: actor.from.clone(),
-            what: what.to_owned(),
-            result: result.to_owned(),
-        };
-        tracing::info!(who = entry.who, from = entry.from, what, result, "audit");
-        self.store.add_audit(entry)
-    }
+/// Writes down what someone does; gives the entry's number.
+///
+/// # Errors
+/// When the store cannot be written.
+pub(super) fn begin(store: &Store, actor: &Actor, what: &str, result: &str) -> Result<u64, Error> {
+    let entry = Audit {
+        number: 0,
+        at: now(),
+        who: actor.name.clone(),
+        from: actor.from.clone(),
+        what: what.to_owned(),
+        result: result.to_owned(),
+    };
+    tracing::info!(who = entry.who, from = entry.from, what, result, "audit");
+    add(store, entry)
+}
 
-    /// Writes down how it went.
-    pub(crate) fn audit_result(&self, number: u64, result: &str) {
-        if let Err(error) = self.store.end_audit(number, result) {
-            tracing::error!(%error, number, result, "the audit log has no result of this");
+/// Writes down how it went.
+pub(super) fn end(store: &Store, number: u64, result: &str) {
+    let ended = store.blocking().update::<AuditLog, ()>(&number, |entry| {
+        if let Some(entry) = entry {
+            result.clone_into(&mut entry.result);
         }
+    });
+    if let Err(error) = ended {
+        tracing::error!(%error, number, result, "the audit log has no result of this");
     }
 }
 
@@ -50,10 +117,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_password_is_written_down() {
-        let text = describe(&Method::PUT, "/v1/users/ann", br#"{"password":"hunter2"}"#);
-        assert_eq!(text, "PUT /v1/users/ann");
-        assert_eq!(describe(&Method::POST, "/v1/nodes/w1/power", b"\"off\""), "POST /v1/nodes/w1/power \"off\"");
-        assert_eq!(describe(&Method::POST, "/x", b"a\nb"), "POST /x a b", "one line stays one line");
+    fn one_line_stays_one_line() {
+        assert_eq!(describe(&Method::POST, "/x", b"a\nb", body), "POST /x a b");
+        assert_eq!(describe(&Method::POST, "/x", b"secret", nothing), "POST /x");
+        assert_eq!(describe(&Method::POST, "/x", &[b'a'; 1000], body).chars().count(), LONGEST);
     }
 }

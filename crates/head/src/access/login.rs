@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Form, Path, State};
+use axum::extract::{Form, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::{Extension, Json};
 use bramble_model::api::{LoggedIn, Login, Me, NewToken, Role, UserChange};
+use bramble_model::repository::{Cluster, Oidc};
 use bramble_system::now;
+use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::people::{BROWSER, COMMAND_LINE, Refused, Session, kept};
-use super::{Actor, COOKIE, Door, Who, bearer, cookie};
-use crate::api::{Refusal, refuse};
-use crate::{Head, page};
+use super::door::{Actor, Door, Who};
+use super::headers::{COOKIE, bearer, cookie};
+use super::people::{self, BROWSER, COMMAND_LINE, Refused, Session, kept};
+use super::{Access, oidc};
+use crate::frame::frame;
+use crate::refusal::{Refusal, refuse};
 
 pub(super) fn refused(error: &Refused) -> Refusal {
     match error {
@@ -23,13 +27,20 @@ pub(super) fn refused(error: &Refused) -> Refusal {
     }
 }
 
-impl Head {
+/// Why nobody can log in elsewhere.
+const NO_PROVIDER: &str = "bramble.toml names no provider";
+
+impl Access {
+    fn provider(&self) -> Option<Oidc> {
+        self.snapshots.cluster().access.oidc.clone()
+    }
+
     /// Checks a password and begins a session. Both outcomes are in the audit log.
     async fn log_in(&self, door: Door, login: &Login, life: u64) -> Result<(String, Session), Refused> {
         let from = door.from();
         let checked = self.people.check(&self.store, &from, &login.user, &login.password, now()).await;
         // What was typed as a name may be a password: one that no user has is not written down.
-        let known = self.store.user(&login.user)?.is_some();
+        let known = people::user(&self.store, &login.user)?.is_some();
         let name = if known { login.user.clone() } else { "someone".into() };
         let actor = Actor { name, role: Role::Viewer, from, csrf: None };
         match checked {
@@ -56,14 +67,31 @@ fn is_cross_site(headers: &HeaderMap) -> bool {
     headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none")
 }
 
+/// The page that asks for name and password.
+fn login_page(cluster: &Cluster, problem: Option<&str>) -> Markup {
+    let body = html! {
+        header { h1 { (cluster.name) } }
+        main {
+            form.login method="post" action="/login" {
+                @if let Some(problem) = problem { p.problem role="alert" { (problem) } }
+                label { "Name" input name="user" autocomplete="username" autofocus required; }
+                label { "Password" input name="password" type="password" autocomplete="current-password" required; }
+                button { "Log in" }
+            }
+            @if cluster.access.oidc.is_some() { p { a href="/login/oidc" { "Log in with your organisation's account" } } }
+        }
+    };
+    frame(&format!("Log in · {}", cluster.name), None, body)
+}
+
 /// `GET /login`
-pub(crate) async fn form(State(head): State<Arc<Head>>) -> Html<String> {
-    Html(page::login(&head.cluster(), None).into_string())
+pub(crate) async fn form(State(access): State<Arc<Access>>) -> Html<String> {
+    Html(login_page(&access.snapshots.cluster(), None).into_string())
 }
 
 /// `POST /login`: what the page's form sends.
 pub(crate) async fn enter(
-    State(head): State<Arc<Head>>,
+    State(access): State<Arc<Access>>,
     Extension(door): Extension<Door>,
     headers: HeaderMap,
     Form(login): Form<Login>,
@@ -72,7 +100,7 @@ pub(crate) async fn enter(
         return refuse(StatusCode::FORBIDDEN, "this login does not come from the head's own page", None)
             .into_response();
     }
-    match head.log_in(door, &login, BROWSER).await {
+    match access.log_in(door, &login, BROWSER).await {
         Ok((token, _)) => {
             ([(header::SET_COOKIE, cookie_header(&token, BROWSER / 1000))], Redirect::to("/")).into_response()
         }
@@ -82,29 +110,81 @@ pub(crate) async fn enter(
                 Refused::Store(_) => "The head cannot look into its store; its log says more.".to_owned(),
                 error => error.to_string(),
             };
-            (status, Html(page::login(&head.cluster(), Some(&text)).into_string())).into_response()
+            (status, Html(login_page(&access.snapshots.cluster(), Some(&text)).into_string())).into_response()
         }
     }
 }
 
 /// `POST /logout`
-pub(crate) async fn leave(State(head): State<Arc<Head>>, headers: HeaderMap) -> Response {
+pub(crate) async fn leave(State(access): State<Arc<Access>>, headers: HeaderMap) -> Response {
     if let Some(token) = cookie(&headers, COOKIE).or_else(|| bearer(&headers))
-        && let Err(error) = head.store.remove_session(&kept(token))
+        && let Err(error) = people::remove_session(&access.store, &kept(token))
     {
         tracing::error!(%error, "a session could not be ended");
     }
     ([(header::SET_COOKIE, cookie_header("", 0))], Redirect::to("/")).into_response()
 }
 
+fn oidc_failed(access: &Access, reason: &str) -> Response {
+    tracing::warn!(reason, "a login by OpenID Connect failed");
+    let text = "The login elsewhere did not work; the head's log says why.";
+    (StatusCode::BAD_GATEWAY, Html(login_page(&access.snapshots.cluster(), Some(text)).into_string())).into_response()
+}
+
+/// `GET /login/oidc`: sends the browser to the provider.
+pub(crate) async fn oidc(State(access): State<Arc<Access>>, headers: HeaderMap) -> Response {
+    let Some(provider) = access.provider() else { return oidc_failed(&access, NO_PROVIDER) };
+    match oidc::begin(&access.flows, &provider, &headers).await {
+        Ok((state, url)) => {
+            let cookie = format!("{}={state}; Path=/; Max-Age=600; Secure; HttpOnly; SameSite=Lax", oidc::COOKIE);
+            let cookie: HeaderValue = cookie.parse().expect("digits and letters");
+            ([(header::SET_COOKIE, cookie)], Redirect::to(&url)).into_response()
+        }
+        Err(reason) => oidc_failed(&access, &reason),
+    }
+}
+
+/// `GET /login/oidc/callback`: the browser comes back.
+pub(crate) async fn oidc_callback(
+    State(access): State<Arc<Access>>,
+    Extension(door): Extension<Door>,
+    Query(back): Query<oidc::Back>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(provider) = access.provider() else { return oidc_failed(&access, NO_PROVIDER) };
+    let claims = match oidc::come_back(&access.flows, &provider, &back, &headers).await {
+        Ok(claims) => claims,
+        Err(reason) => return oidc_failed(&access, &reason),
+    };
+    let from = door.from();
+    let name = claims.mail().unwrap_or(&claims.sub).to_owned();
+    let role = claims.role(&provider);
+    let actor = Actor { name: name.clone(), role: role.unwrap_or(Role::Viewer), from, csrf: None };
+    let result = if role.is_some() { "done" } else { "refused: neither operator nor viewer" };
+    if let Err(error) = access.audit(&actor, &format!("log in by {}", provider.issuer), result) {
+        return oidc_failed(&access, &bramble_system::sentence(&error));
+    }
+    let Some(role) = role else {
+        let text = format!("{name} is neither among the operators nor among the viewers of this cluster.");
+        return (StatusCode::FORBIDDEN, Html(login_page(&access.snapshots.cluster(), Some(&text)).into_string()))
+            .into_response();
+    };
+    match access.people.begin(&access.store, &name, Some(role), BROWSER, now()) {
+        Ok((token, _)) => {
+            ([(header::SET_COOKIE, cookie_header(&token, BROWSER / 1000))], Redirect::to("/")).into_response()
+        }
+        Err(error) => oidc_failed(&access, &bramble_system::sentence(&error)),
+    }
+}
+
 /// `POST /v1/login`
 pub(crate) async fn api(
-    State(head): State<Arc<Head>>,
+    State(access): State<Arc<Access>>,
     Extension(door): Extension<Door>,
     Json(login): Json<Login>,
 ) -> Result<Json<LoggedIn>, Refusal> {
-    let (token, session) = head.log_in(door, &login, COMMAND_LINE).await.map_err(|error| refused(&error))?;
-    let user = head.store.user(&session.user).map_err(|error| refused(&error.into()))?;
+    let (token, session) = access.log_in(door, &login, COMMAND_LINE).await.map_err(|error| refused(&error))?;
+    let user = people::user(&access.store, &session.user).map_err(|error| refused(&error.into()))?;
     let role = user.and_then(|user| user.role).unwrap_or(Role::Viewer);
     Ok(Json(LoggedIn { token, user: session.user, role, until: session.until }))
 }
@@ -116,53 +196,53 @@ pub(crate) async fn me(Extension(who): Extension<Who>) -> Result<Json<Me>, Refus
 }
 
 /// `GET /v1/users`
-pub(crate) async fn users(State(head): State<Arc<Head>>) -> Result<Response, Refusal> {
-    let users = head.people.users(&head.store).map_err(|error| refused(&error.into()))?;
+pub(crate) async fn users(State(access): State<Arc<Access>>) -> Result<Response, Refusal> {
+    let users = access.people.users(&access.store).map_err(|error| refused(&error.into()))?;
     Ok(Json(users).into_response())
 }
 
 /// `PUT /v1/users/NAME`
 pub(crate) async fn put_user(
-    State(head): State<Arc<Head>>,
+    State(access): State<Arc<Access>>,
     Path(name): Path<String>,
     Json(change): Json<UserChange>,
 ) -> Result<StatusCode, Refusal> {
-    let changed = head.people.change_user(&head.store, &name, change, now()).await;
+    let changed = access.people.change_user(&access.store, &name, change, now()).await;
     changed.map_err(|error| refused(&error))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `DELETE /v1/users/NAME`
 pub(crate) async fn remove_user(
-    State(head): State<Arc<Head>>,
+    State(access): State<Arc<Access>>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Refusal> {
-    match head.store.remove_user(&name).map_err(|error| refused(&error.into()))? {
+    match people::remove_user(&access.store, &name).map_err(|error| refused(&error.into()))? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(refuse(StatusCode::NOT_FOUND, format!("there is no user `{name}`"), Some("`bramble user ls`"))),
     }
 }
 
 /// `GET /v1/tokens`
-pub(crate) async fn tokens(State(head): State<Arc<Head>>) -> Result<Response, Refusal> {
-    let tokens = head.people.tokens(&head.store).map_err(|error| refused(&error.into()))?;
+pub(crate) async fn tokens(State(access): State<Arc<Access>>) -> Result<Response, Refusal> {
+    let tokens = access.people.tokens(&access.store).map_err(|error| refused(&error.into()))?;
     Ok(Json(tokens).into_response())
 }
 
 /// `POST /v1/tokens`: gives the secret, once.
 pub(crate) async fn add_token(
-    State(head): State<Arc<Head>>,
+    State(access): State<Arc<Access>>,
     Json(new): Json<NewToken>,
 ) -> Result<Json<String>, Refusal> {
-    head.people.add_token(&head.store, &new, now()).map(Json).map_err(|error| refused(&error))
+    access.people.add_token(&access.store, &new, now()).map(Json).map_err(|error| refused(&error))
 }
 
 /// `DELETE /v1/tokens/NAME`
 pub(crate) async fn remove_token(
-    State(head): State<Arc<Head>>,
+    State(access): State<Arc<Access>>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Refusal> {
-    match head.store.remove_token(&name).map_err(|error| refused(&error.into()))? {
+    match people::remove_token(&access.store, &name).map_err(|error| refused(&error.into()))? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(refuse(StatusCode::NOT_FOUND, format!("there is no token `{name}`"), Some("`bramble token ls`"))),
     }
@@ -180,9 +260,9 @@ fn hundred() -> usize {
 
 /// `GET /v1/audit?last=N`
 pub(crate) async fn audit(
-    State(head): State<Arc<Head>>,
-    axum::extract::Query(Latest { last }): axum::extract::Query<Latest>,
+    State(access): State<Arc<Access>>,
+    Query(Latest { last }): Query<Latest>,
 ) -> Result<Response, Refusal> {
-    let entries = head.store.audited(last).map_err(|error| refused(&error.into()))?;
+    let entries = super::audit::latest(&access.store, last).map_err(|error| refused(&error.into()))?;
     Ok(Json(entries).into_response())
 }

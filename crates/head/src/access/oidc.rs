@@ -9,13 +9,10 @@
 //! ```
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Mutex, Once};
 use std::time::Duration;
 
-use axum::Extension;
-use axum::extract::{Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bramble_model::api::Role;
@@ -32,10 +29,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
-use super::login::cookie_header;
-use super::people::{BROWSER, secret};
-use super::{Actor, Door, cookie, same};
-use crate::{Head, page};
+use super::headers::{cookie, same};
+use super::people::secret;
 
 /// How long someone may take to log in elsewhere.
 const PATIENCE: Millis = 10 * 60 * 1000;
@@ -44,7 +39,7 @@ const MOST: usize = 500;
 /// How long the provider may take for one answer.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Binds a login to the browser that began it.
-const COOKIE: &str = "__Host-bramble-oidc";
+pub(super) const COOKIE: &str = "__Host-bramble-oidc";
 /// Signatures that are taken. None of them can be made with a public key, or left out.
 const ALGORITHMS: [Algorithm; 5] =
     [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA];
@@ -81,8 +76,8 @@ struct Tokens {
 
 /// What the ID token and the user-info endpoint say of a person.
 #[derive(Debug, Default, Deserialize)]
-struct Claims {
-    sub: String,
+pub(super) struct Claims {
+    pub(super) sub: String,
     nonce: Option<String>,
     azp: Option<String>,
     email: Option<String>,
@@ -104,7 +99,7 @@ enum Verified {
 
 impl Claims {
     /// The mail address, where the provider vouches for it.
-    fn mail(&self) -> Option<&str> {
+    pub(super) fn mail(&self) -> Option<&str> {
         let verified = match &self.email_verified {
             Verified::Said(verified) => *verified,
             Verified::Written(text) => text == "true",
@@ -121,7 +116,7 @@ impl Claims {
         })
     }
 
-    fn role(&self, oidc: &Oidc) -> Option<Role> {
+    pub(super) fn role(&self, oidc: &Oidc) -> Option<Role> {
         if self.is_one_of(&oidc.operators) {
             Some(Role::Operator)
         } else {
@@ -259,28 +254,10 @@ fn redirect_url(oidc: &Oidc, headers: &HeaderMap) -> Result<String, String> {
     Ok(format!("{own}/login/oidc/callback"))
 }
 
-fn failed(head: &Head, reason: &str) -> Response {
-    tracing::warn!(reason, "a login by OpenID Connect failed");
-    let text = "The login elsewhere did not work; the head's log says why.";
-    (StatusCode::BAD_GATEWAY, Html(page::login(&head.cluster(), Some(text)).into_string())).into_response()
-}
-
-/// `GET /login/oidc`: sends the browser to the provider.
-pub(crate) async fn begin(State(head): State<Arc<Head>>, headers: HeaderMap) -> Response {
-    match go(&head, &headers).await {
-        Ok((state, url)) => {
-            let cookie = format!("{COOKIE}={state}; Path=/; Max-Age=600; Secure; HttpOnly; SameSite=Lax");
-            let cookie: HeaderValue = cookie.parse().expect("digits and letters");
-            ([(header::SET_COOKIE, cookie)], Redirect::to(&url)).into_response()
-        }
-        Err(reason) => failed(&head, &reason),
-    }
-}
-
-async fn go(head: &Head, headers: &HeaderMap) -> Result<(String, String), String> {
-    let oidc = head.cluster().access.oidc.clone().ok_or("bramble.toml names no provider")?;
-    let provider = discover(&client(&oidc)?, &oidc).await?;
-    let flow = Flow { nonce: secret(), verifier: secret(), redirect: redirect_url(&oidc, headers)?, since: now() };
+/// Begins a login; gives its state, and where the browser is sent to.
+pub(super) async fn begin(flows: &Flows, oidc: &Oidc, headers: &HeaderMap) -> Result<(String, String), String> {
+    let provider = discover(&client(oidc)?, oidc).await?;
+    let flow = Flow { nonce: secret(), verifier: secret(), redirect: redirect_url(oidc, headers)?, since: now() };
     let state = secret();
     let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(flow.verifier.as_bytes()));
     let needs_groups = oidc.operators.iter().chain(&oidc.viewers).any(|entry| entry.starts_with("group:"));
@@ -297,7 +274,7 @@ async fn go(head: &Head, headers: &HeaderMap) -> Result<(String, String), String
         ("code_challenge", challenge.as_str()),
         ("code_challenge_method", "S256"),
     ]);
-    let mut flows = head.flows.0.lock().expect("no panic while held");
+    let mut flows = flows.0.lock().expect("no panic while held");
     flows.retain(|_, flow| flow.since + PATIENCE > now());
     if flows.len() >= MOST
         && let Some(oldest) = flows.iter().min_by_key(|(_, flow)| flow.since).map(|(state, _)| state.clone())
@@ -308,6 +285,7 @@ async fn go(head: &Head, headers: &HeaderMap) -> Result<(String, String), String
     Ok((state, url.into()))
 }
 
+/// What the browser brings back.
 #[derive(Deserialize)]
 pub(crate) struct Back {
     code: Option<String>,
@@ -315,54 +293,22 @@ pub(crate) struct Back {
     error: Option<String>,
 }
 
-/// `GET /login/oidc/callback`: the browser comes back.
-pub(crate) async fn callback(
-    State(head): State<Arc<Head>>,
-    Extension(door): Extension<Door>,
-    Query(back): Query<Back>,
-    headers: HeaderMap,
-) -> Response {
-    let claims = match come_back(&head, &back, &headers).await {
-        Ok(claims) => claims,
-        Err(reason) => return failed(&head, &reason),
-    };
-    let Some(oidc) = head.cluster().access.oidc.clone() else { return failed(&head, "bramble.toml names no provider") };
-    let from = door.from();
-    let name = claims.mail().unwrap_or(&claims.sub).to_owned();
-    let role = claims.role(&oidc);
-    let actor = Actor { name: name.clone(), role: role.unwrap_or(Role::Viewer), from, csrf: None };
-    let result = if role.is_some() { "done" } else { "refused: neither operator nor viewer" };
-    if let Err(error) = head.audit(&actor, &format!("log in by {}", oidc.issuer), result) {
-        return failed(&head, &bramble_system::sentence(&error));
-    }
-    let Some(role) = role else {
-        let text = format!("{name} is neither among the operators nor among the viewers of this cluster.");
-        return (StatusCode::FORBIDDEN, Html(page::login(&head.cluster(), Some(&text)).into_string())).into_response();
-    };
-    match head.people.begin(&head.store, &name, Some(role), BROWSER, now()) {
-        Ok((token, _)) => {
-            ([(header::SET_COOKIE, cookie_header(&token, BROWSER / 1000))], Redirect::to("/")).into_response()
-        }
-        Err(error) => failed(&head, &bramble_system::sentence(&error)),
-    }
-}
-
-async fn come_back(head: &Head, back: &Back, headers: &HeaderMap) -> Result<Claims, String> {
-    let oidc = head.cluster().access.oidc.clone().ok_or("bramble.toml names no provider")?;
+/// What the provider says of the person who comes back from it.
+pub(super) async fn come_back(flows: &Flows, oidc: &Oidc, back: &Back, headers: &HeaderMap) -> Result<Claims, String> {
     let state = back.state.as_deref().ok_or("the provider sends no state")?;
     // Another browser's login is not this one's.
     if !cookie(headers, COOKIE).is_some_and(|own| same(own.as_bytes(), state.as_bytes())) {
         return Err("the login was begun by another browser".into());
     }
-    let flow = head.flows.0.lock().expect("no panic while held").remove(state);
+    let flow = flows.0.lock().expect("no panic while held").remove(state);
     let flow =
         flow.filter(|flow| flow.since + PATIENCE > now()).ok_or("the login took too long, or was used already")?;
     if let Some(error) = &back.error {
         return Err(format!("the provider says: {error}"));
     }
     let code = back.code.as_deref().ok_or("the provider sends no code")?;
-    let client = client(&oidc)?;
-    let provider = discover(&client, &oidc).await?;
+    let client = client(oidc)?;
+    let provider = discover(&client, oidc).await?;
     let mut form = vec![
         ("grant_type", "authorization_code"),
         ("code", code),
@@ -402,7 +348,7 @@ async fn come_back(head: &Head, back: &Back, headers: &HeaderMap) -> Result<Clai
     let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body(body);
     let tokens: Tokens = fetch(request).await?;
     let keys: JwkSet = fetch(client.get(&provider.jwks_uri)).await?;
-    let mut claims = verify(&tokens.id_token, &keys, &provider, &oidc, &flow.nonce)?;
+    let mut claims = verify(&tokens.id_token, &keys, &provider, oidc, &flow.nonce)?;
     // Many providers say more of a person there than in the token.
     if let (Some(endpoint), Some(access)) = (&provider.userinfo_endpoint, &tokens.access_token)
         && (claims.email.is_none() || claims.groups.is_empty())

@@ -9,14 +9,14 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use bramble_model::api::{NewToken, Role, TokenStatus, UserChange, UserStatus};
 use bramble_model::names::Digest;
 use bramble_model::timeline::Millis;
+use bramble_store::{Error as StoreError, Expect, OnLoss, Record, Store, Table, Version, Write, put, remove};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use super::limits::Limits;
-use crate::Error;
-use crate::boot_http::hex;
-use crate::store::Store;
+use crate::error::Error;
+use crate::random::random;
 
 /// A browser's session, and one of the command line.
 pub(crate) const BROWSER: Millis = 12 * 3600 * 1000;
@@ -55,8 +55,130 @@ pub(crate) struct Token {
     pub(crate) until: Option<Millis>,
 }
 
+/// Name → a person with a password.
+pub(crate) struct Users;
+
+impl Record for Users {
+    type Key = String;
+    type Value = User;
+    const TABLE: Table = Table::new("users");
+    const FORM: u32 = 1;
+    const WHAT: &'static str = "the user";
+    const ON_LOSS: OnLoss = OnLoss::Wait;
+}
+
+/// SHA-256 of its secret → a session. Whoever loses one logs in again.
+pub(crate) struct Sessions;
+
+impl Record for Sessions {
+    type Key = String;
+    type Value = Session;
+    const TABLE: Table = Table::new("sessions");
+    const FORM: u32 = 1;
+    const WHAT: &'static str = "the session";
+    const ON_LOSS: OnLoss = OnLoss::BeginAnew;
+}
+
+/// SHA-256 of its secret → a program's token.
+pub(crate) struct Tokens;
+
+impl Record for Tokens {
+    type Key = String;
+    type Value = Token;
+    const TABLE: Table = Table::new("tokens");
+    const FORM: u32 = 1;
+    const WHAT: &'static str = "the token";
+    const ON_LOSS: OnLoss = OnLoss::Wait;
+}
+
+/// # Errors
+/// When the record cannot be read.
+pub(super) fn user(store: &Store, name: &str) -> Result<Option<User>, Error> {
+    Ok(store.blocking().read::<Users>(&name.to_owned())?)
+}
+
+/// The ends of a user's sessions, as parts of a commit.
+fn ends_of_sessions(store: &Store, user: &str) -> Result<Vec<Write>, StoreError> {
+    let sessions = store.blocking().read_all::<Sessions>()?.readable.into_iter();
+    let own = sessions.filter(|(_, session)| session.user == user && session.role.is_none());
+    Ok(own.map(|(key, _)| remove::<Sessions>(&key)).collect())
+}
+
+/// Writes over a user that is as it was read, or again from the beginning.
+fn commit_user(
+    store: &Store,
+    name: &str,
+    writes: impl Fn(&String) -> Result<Vec<Write>, StoreError>,
+) -> Result<Version, Error> {
+    let key = name.to_owned();
+    loop {
+        let (_, version) = store.blocking().read_with_version::<Users>(&key)?;
+        let expect = Expect { table: Users::TABLE, key: Users::key(&key), version };
+        match store.blocking().commit(&[expect], &writes(&key)?) {
+            Ok(_) => return Ok(version),
+            Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Keeps a user, and ends the user's sessions where that is asked for.
+fn put_user(store: &Store, name: &str, user: &User, end_sessions: bool) -> Result<(), Error> {
+    commit_user(store, name, |key| {
+        let mut writes = if end_sessions { ends_of_sessions(store, name)? } else { Vec::new() };
+        writes.push(put::<Users>(key, user));
+        Ok(writes)
+    })?;
+    Ok(())
+}
+
+/// Removes a user with all sessions; `false` where there was none.
+///
+/// # Errors
+/// When the record cannot be read, or the store not be written.
+pub(super) fn remove_user(store: &Store, name: &str) -> Result<bool, Error> {
+    let was = commit_user(store, name, |key| {
+        let mut writes = ends_of_sessions(store, name)?;
+        writes.push(remove::<Users>(key));
+        Ok(writes)
+    })?;
+    Ok(was != Version::ABSENT)
+}
+
+/// Keeps a session. Those whose time is over go, and the oldest of more than `most`.
+fn put_session(store: &Store, key: &String, session: &Session, now: Millis, most: usize) -> Result<(), Error> {
+    let sessions = store.blocking().read_all::<Sessions>()?.readable;
+    let mut known: Vec<(Millis, String)> = sessions.into_iter().map(|(key, session)| (session.until, key)).collect();
+    known.sort_unstable();
+    let over = known.partition_point(|(until, _)| *until <= now).max((known.len() + 1).saturating_sub(most));
+    let mut writes: Vec<Write> = known[..over].iter().map(|(_, old)| remove::<Sessions>(old)).collect();
+    writes.push(put::<Sessions>(key, session));
+    store.blocking().commit(&[], &writes)?;
+    Ok(())
+}
+
+/// Ends a session.
+///
+/// # Errors
+/// When the store cannot be written.
+pub(super) fn remove_session(store: &Store, key: &String) -> Result<(), Error> {
+    store.blocking().commit(&[], &[remove::<Sessions>(key)])?;
+    Ok(())
+}
+
+/// Removes the token of this name; `false` where there was none.
+///
+/// # Errors
+/// When the store cannot be read or written.
+pub(super) fn remove_token(store: &Store, name: &str) -> Result<bool, Error> {
+    let tokens = store.blocking().read_all::<Tokens>()?.readable;
+    let Some((key, _)) = tokens.into_iter().find(|(_, token)| token.name == name) else { return Ok(false) };
+    store.blocking().update::<Tokens, ()>(&key, |token| *token = None)?;
+    Ok(true)
+}
+
 /// Who a credential belongs to.
-pub(crate) struct Known {
+pub(crate) struct Holder {
     pub(crate) name: String,
     pub(crate) role: Role,
     pub(crate) csrf: String,
@@ -73,6 +195,12 @@ pub(crate) enum Refused {
     Store(#[from] Error),
 }
 
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Refused::Store(error.into())
+    }
+}
+
 fn wrong<T>(reason: impl Into<String>) -> Result<T, Refused> {
     Err(Refused::Wrong(reason.into()))
 }
@@ -84,7 +212,7 @@ pub(crate) fn kept(secret: &str) -> String {
 
 /// 256 random bits in hex.
 pub(super) fn secret() -> String {
-    hex(rand::random::<[u8; 16]>()) + &hex(rand::random::<[u8; 16]>())
+    random() + &random()
 }
 
 /// A name of a person or of a token.
@@ -141,7 +269,7 @@ impl People {
         // One at a time, and asked again then: many tries at once are counted one after the other.
         let turn = self.hashing.acquire().await.expect("the semaphore is never closed");
         self.limits().may_try(from, name, now).map_err(Refused::TooOften)?;
-        let user = store.user(name)?;
+        let user = user(store, name)?;
         let known = user.is_some();
         let hash = user.map_or_else(
             || self.nobody.get_or_init(|| hash(&secret()).expect("a hash of random digits")).clone(),
@@ -172,25 +300,31 @@ impl People {
     ) -> Result<(String, Session), Error> {
         let token = secret();
         let session = Session { user: user.to_owned(), role, csrf: secret(), until: now + life };
-        store.put_session(&kept(&token), &session, now, MOST_SESSIONS)?;
+        put_session(store, &kept(&token), &session, now, MOST_SESSIONS)?;
         Ok((token, session))
     }
 
-    pub(crate) fn of_session(&self, store: &Store, token: &str, now: Millis) -> Option<Known> {
-        let session = store.session(&kept(token)).ok()?.filter(|session| session.until > now)?;
+    pub(crate) fn of_session(&self, store: &Store, token: &str, now: Millis) -> Option<Holder> {
+        let session = store.blocking().read::<Sessions>(&kept(token)).ok()?.filter(|session| session.until > now)?;
         let role = match session.role {
             Some(role) => role,
             // The role may have changed, and the user may be gone.
-            None => store.user(&session.user).ok()??.role?,
+            None => user(store, &session.user).ok()??.role?,
         };
-        Some(Known { name: session.user, role, csrf: session.csrf })
+        Some(Holder { name: session.user, role, csrf: session.csrf })
     }
 
     /// A token of a program, or of someone who logged in on the command line.
-    pub(crate) fn of_token(&self, store: &Store, token: &str, now: Millis) -> Option<Known> {
-        let found = store.token(&kept(token)).ok()?.filter(|token| token.until.is_none_or(|until| until > now));
+    pub(crate) fn of_token(&self, store: &Store, token: &str, now: Millis) -> Option<Holder> {
+        let found = store
+            .blocking()
+            .read::<Tokens>(&kept(token))
+            .ok()?
+            .filter(|token| token.until.is_none_or(|until| until > now));
         match found {
-            Some(token) => Some(Known { name: format!("token {}", token.name), role: token.role, csrf: String::new() }),
+            Some(token) => {
+                Some(Holder { name: format!("token {}", token.name), role: token.role, csrf: String::new() })
+            }
             None => self.of_session(store, token, now),
         }
     }
@@ -212,7 +346,7 @@ impl People {
             }
             None => None,
         };
-        let old = store.user(name)?;
+        let old = user(store, name)?;
         let (role, since) = match &old {
             Some(old) => (change.role.or(old.role), old.since),
             None => (Some(change.role.unwrap_or(Role::Viewer)), now),
@@ -220,12 +354,12 @@ impl People {
         let Some(hash) = hashed.clone().or_else(|| old.map(|old| old.hash)) else {
             return wrong("a new user needs a password");
         };
-        store.put_user(name, &User { hash, role, since }, hashed.is_some())?;
+        put_user(store, name, &User { hash, role, since }, hashed.is_some())?;
         Ok(())
     }
 
     pub(crate) fn users(&self, store: &Store) -> Result<Vec<UserStatus>, Error> {
-        let users = store.users()?.into_iter();
+        let users = store.blocking().read_all::<Users>()?.readable.into_iter();
         Ok(users
             .map(|(name, user)| UserStatus { name, role: user.role.unwrap_or(Role::Viewer), since: user.since })
             .collect())
@@ -234,17 +368,18 @@ impl People {
     /// Makes a token; its secret is told once.
     pub(crate) fn add_token(&self, store: &Store, new: &NewToken, now: Millis) -> Result<String, Refused> {
         check_name(&new.name)?;
-        if store.tokens()?.iter().any(|token| token.name == new.name) {
+        if store.blocking().read_all::<Tokens>()?.readable.values().any(|token| token.name == new.name) {
             return wrong(format!("there is a token `{}` already", new.name));
         }
         let token = secret();
         let until = new.days.map(|days| now + u64::from(days) * DAY);
-        store.put_token(&kept(&token), &Token { name: new.name.clone(), role: new.role, since: now, until })?;
+        let token_kept = Token { name: new.name.clone(), role: new.role, since: now, until };
+        store.blocking().update::<Tokens, ()>(&kept(&token), |kept| *kept = Some(token_kept.clone()))?;
         Ok(token)
     }
 
     pub(crate) fn tokens(&self, store: &Store) -> Result<Vec<TokenStatus>, Error> {
-        let tokens = store.tokens()?.into_iter();
+        let tokens = store.blocking().read_all::<Tokens>()?.readable.into_values();
         Ok(tokens.map(|Token { name, role, since, until }| TokenStatus { name, role, since, until }).collect())
     }
 }
@@ -255,7 +390,7 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Store) {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let store = Store::open(&folder.path().join("head.redb")).expect("opens");
+        let store = Store::open(&folder.path().join("head.redb"), 1).expect("opens");
         (folder, store)
     }
 
@@ -293,7 +428,7 @@ mod tests {
         people.change_user(&store, "ann", change(Some("battery staple"), None), 0).await.expect("changed");
         assert!(people.of_session(&store, &token, 1).is_none(), "a new password");
         let (token, _) = people.begin(&store, "ann", None, 1000, 0).expect("begun");
-        store.remove_user("ann").expect("removed");
+        remove_user(&store, "ann").expect("removed");
         assert!(people.of_session(&store, &token, 1).is_none(), "the user is gone");
     }
 
@@ -306,7 +441,7 @@ mod tests {
         assert!(people.add_token(&store, &new, 0).is_err(), "twice");
         assert!(people.of_token(&store, &token, DAY - 1).is_some_and(|known| known.name == "token ci"));
         assert!(people.of_token(&store, &token, DAY).is_none());
-        store.remove_token("ci").expect("removed");
+        remove_token(&store, "ci").expect("removed");
         assert!(people.of_token(&store, &token, 1).is_none());
     }
 }

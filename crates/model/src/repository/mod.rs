@@ -7,15 +7,17 @@
 mod keys;
 pub mod problem;
 mod rules;
+pub mod tree;
 pub mod written;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::boot_set::Architecture;
+use crate::engine::{ByEngine, EngineKind, EnginePart};
 use crate::names::{Mac, Name};
 pub use problem::{Problem, Problems, Severity};
 
@@ -36,9 +38,12 @@ pub struct Cluster {
     pub image: Image,
     /// Systems that are not bramble's own.
     pub boots: BTreeMap<Name, Profile>,
+    /// The engine that `engine = …` of a role means.
     pub engine: EngineKind,
     pub admission: Admission,
     pub access: Access,
+    /// The git repository that the head follows.
+    pub source: Option<Source>,
     pub backup: Option<Backup>,
     pub nodes: BTreeMap<Name, Node>,
     pub workloads: BTreeMap<Name, Workload>,
@@ -138,10 +143,20 @@ pub struct Image {
     pub cmdline: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum EngineKind {
-    Swarm,
+/// A git repository to follow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// A URL, or an absolute path.
+    pub git: String,
+    pub branch: String,
+    /// Seconds between two looks.
+    pub every: u32,
+    /// Folder of `bramble.toml` inside the repository; empty for its root.
+    pub path: String,
+    /// Public SSH keys: only commits that one of them signed count. Empty for any commit.
+    pub signers: Vec<String>,
+    /// Absolute.
+    pub token_file: Option<PathBuf>,
 }
 
 /// When the head's state is backed up, and where to.
@@ -188,23 +203,14 @@ pub enum Admission {
     Open,
 }
 
-/// What a role does in the engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum EnginePart {
-    Manager,
-    Worker,
-    /// Not a member.
-    None,
-}
-
 /// A machine of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     /// All addresses it may send from; never empty.
     pub macs: Vec<Mac>,
     pub role: Name,
-    pub part: EnginePart,
+    /// Its part in each engine that it has one in.
+    pub engines: ByEngine<EnginePart>,
     /// Fixed address, in full DHCP.
     pub address: Option<Ipv4Addr>,
     /// The other system that it runs.
@@ -213,6 +219,18 @@ pub struct Node {
     pub secure_boot: Option<bool>,
     pub power: PowerKind,
     pub machine: LabMachine,
+}
+
+impl Node {
+    /// Its part in this engine.
+    pub fn part(&self, engine: EngineKind) -> EnginePart {
+        self.engines.of(engine).copied().unwrap_or(EnginePart::None)
+    }
+
+    /// Whether it is a manager of any engine.
+    pub fn is_manager(&self) -> bool {
+        self.engines.values().any(|part| *part == EnginePart::Manager)
+    }
 }
 
 /// Words that a profile's command line and templates may use, sorted.
@@ -234,14 +252,14 @@ pub struct Profile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Starts {
     /// `cmdline` is a template.
-    Kernel { kernel: Source, initrds: Vec<Source>, cmdline: String },
+    Kernel { kernel: BootFile, initrds: Vec<BootFile>, cmdline: String },
     /// A program for UEFI, absolute.
     Efi(PathBuf),
 }
 
 /// Where a boot file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum BootFile {
     /// In the repository, absolute.
     File(PathBuf),
     /// Elsewhere: the machine fetches it there.
@@ -267,10 +285,15 @@ pub enum PowerKind {
 }
 
 /// Files in the engine's own format.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Workload {
     /// Absolute.
     pub path: PathBuf,
+    /// What is wrong with its own files.
+    pub problem: Option<Problem>,
+    /// It names volumes or folders of the machine: what they hold is not made again by deploying it. So does one
+    /// whose files nobody can read.
+    pub holds_data: bool,
 }
 
 /// The lab's own settings.
@@ -313,6 +336,15 @@ pub enum LabFirmware {
     UefiSecure,
 }
 
+/// Where the paths that a repository names begin.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    /// The folder of the repository's own files.
+    pub root: &'a Path,
+    /// The head's folder: secrets and backups lie beside it, and in no repository.
+    pub home: &'a Path,
+}
+
 impl Cluster {
     /// Reads and validates the repository in `root`.
     ///
@@ -325,19 +357,78 @@ impl Cluster {
         Self::parse(root, &path, &text)
     }
 
+    /// Reads and validates a repository whose files are in `tree`. What is wrong with a workload's own files is in
+    /// that [`Workload`], and stops nothing else.
+    ///
+    /// # Errors
+    /// All problems of the repository as a whole, each with its line.
+    pub fn of(tree: &dyn tree::Tree, places: Places<'_>) -> Result<Cluster, Problems> {
+        let path = Path::new(FILE);
+        let text = tree.read(path).and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
+        let text = text.map_err(|error| Problems::unreadable(path, &error))?;
+        let source = problem::Source::new(path, &text);
+        let written = keys::read(&source)?;
+        rules::hold(tree, places, &written, source)
+    }
+
+    /// As [`Cluster::of`], of a folder.
+    ///
+    /// # Errors
+    /// As [`Cluster::of`].
+    pub fn of_folder(root: &Path) -> Result<Cluster, Problems> {
+        Self::of(&tree::Folder(root), Places { root, home: root })
+    }
+
     /// As [`Cluster::load`], with the text of `bramble.toml` given.
     pub fn parse(root: &Path, path: &Path, text: &str) -> Result<Cluster, Problems> {
         let source = problem::Source::new(path, text);
         let written = keys::read(&source)?;
-        rules::hold(root, &written, source)
+        let mut cluster = rules::hold(&tree::Folder(root), Places { root, home: root }, &written, source)?;
+        let sick: Vec<Problem> =
+            cluster.workloads.values_mut().filter_map(|workload| workload.problem.take()).collect();
+        if sick.is_empty() {
+            return Ok(cluster);
+        }
+        let mut problems = cluster.warnings.0;
+        problems.extend(sick);
+        problems.sort_by_key(|problem| (problem.line, problem.column));
+        Err(Problems(problems))
     }
 
     pub fn node_of(&self, mac: Mac) -> Option<(&Name, &Node)> {
         self.nodes.iter().find(|(_, node)| node.macs.contains(&mac))
     }
 
-    pub fn managers(&self) -> impl Iterator<Item = &Name> {
-        self.nodes.iter().filter(|(_, node)| node.part == EnginePart::Manager).map(|(name, _)| name)
+    /// What the repository's keys say of the image, without the folder that it lies in.
+    pub fn image_keys(&self) -> Image {
+        let inside = |path: &PathBuf| path.strip_prefix(&self.root).map_or_else(|_| path.clone(), Path::to_owned);
+        let image = self.image.clone();
+        Image {
+            overlay: image.overlay.as_ref().map(inside),
+            containers: image.containers.iter().map(inside).collect(),
+            ..image
+        }
+    }
+
+    /// The nodes that are managers of this engine.
+    pub fn managers(&self, engine: EngineKind) -> impl Iterator<Item = &Name> {
+        self.nodes.iter().filter(move |(_, node)| node.part(engine) == EnginePart::Manager).map(|(name, _)| name)
+    }
+
+    /// The engines that the image has to have: the one that roles mean, and all that a node has a part in.
+    pub fn engines(&self) -> BTreeSet<EngineKind> {
+        let used = self.nodes.values().flat_map(|node| node.engines.kinds());
+        used.chain([self.engine]).collect()
+    }
+}
+
+impl written::Repository {
+    /// Reads the text of a `bramble.toml`; what it means is not judged.
+    ///
+    /// # Errors
+    /// All unknown keys at once, or the first error of syntax or type.
+    pub fn read(path: &Path, text: &str) -> Result<Self, Problems> {
+        keys::read(&problem::Source::new(path, text))
     }
 }
 

@@ -97,18 +97,18 @@ impl Source {
             file: self.name.clone(),
             line,
             column,
-            key,
-            message: message.into(),
+            key: shown(&key),
+            message: shown(&message.into()),
             help: None,
             span,
-            source: Some(NamedSource::new(&self.name, self.text.clone())),
+            source: Some(NamedSource::new(&self.name, plain(&self.text))),
         }
     }
 }
 
 impl Problem {
     pub(super) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(shown(&help.into()));
         self
     }
 
@@ -128,6 +128,20 @@ impl Problem {
         self.severity = Severity::Warning;
         self
     }
+}
+
+/// A person reads it on a terminal, and a commit's author may have written it: what moves a cursor is named.
+fn shown(text: &str) -> String {
+    let named = |c: char| {
+        if c.is_control() && c != '\n' { c.escape_unicode().to_string() } else { c.to_string() }
+    };
+    text.chars().map(named).collect()
+}
+
+/// As [`shown`], with every place where it was.
+fn plain(text: &str) -> String {
+    let kept = |c: char| !c.is_control() || c == '\n' || c == '\t' || c == '\r';
+    text.chars().map(|c| if kept(c) { c.to_string() } else { "?".repeat(c.len_utf8()) }).collect()
 }
 
 /// The one of `known` that was probably meant.

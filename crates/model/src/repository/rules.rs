@@ -2,24 +2,36 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use super::problem::{Problem, Problems};
+use super::tree::{Kind, Tree};
 use super::*;
 
 mod access;
 mod boots;
 mod network;
+mod source;
 
 /// Debian suites that the stock recipe is known to build. Older ones lack what it needs
 /// (kernels that load compressed modules, a Docker that loads OCI archives).
 const SUITES: [&str; 3] = ["trixie", "forky", "sid"];
 
 /// Holds every rule over what was written.
-pub(super) fn hold(root: &Path, written: &written::Repository, source: problem::Source) -> Result<Cluster, Problems> {
-    let mut rules = Rules { root, source: &source, problems: Vec::new() };
+///
+/// # Errors
+/// All that is wrong with the repository as a whole. What is wrong with a workload's own files stops that workload
+/// alone: it is in the cluster, and the caller may refuse it, too.
+pub(super) fn hold(
+    tree: &dyn Tree,
+    places: Places<'_>,
+    written: &written::Repository,
+    text: problem::Source,
+) -> Result<Cluster, Problems> {
+    let mut rules = Rules { tree, places, source: &text, problems: Vec::new() };
     let name = rules.name(&["cluster", "name"], &written.cluster.name);
     let domain = rules.domain(written.cluster.domain.as_deref());
     rules.ssh_keys(&written.cluster.ssh_keys);
@@ -28,14 +40,15 @@ pub(super) fn hold(root: &Path, written: &written::Repository, source: problem::
     let boots = rules.boots(&written.boot);
     let access = rules.access(&written.access);
     let backup = written.backup.as_ref().and_then(|backup| rules.backup(backup));
+    let source = written.source.as_ref().and_then(|source| rules.source(source));
     let admission = rules.word(
         &["cluster", "admission"],
         written.cluster.admission.as_deref(),
         "admission",
         &[("expected", Admission::Expected), ("approve", Admission::Approve), ("open", Admission::Open)],
     );
-    let engine = rules.engine(written.engine.kind.as_deref());
-    let roles = rules.roles(&written.roles);
+    let engine = rules.engine(&["engine", "kind"], written.engine.kind.as_deref());
+    let roles = rules.roles(&written.roles, engine);
     let nodes = rules.nodes(&written.nodes, &roles, &network, &written.boot);
     let workloads = rules.workloads(&written.workloads);
     let lab = rules.lab(&written.lab, &workloads);
@@ -51,7 +64,7 @@ pub(super) fn hold(root: &Path, written: &written::Repository, source: problem::
         unreachable!("a part is missing only where a problem was reported");
     };
     Ok(Cluster {
-        root: root.to_owned(),
+        root: places.root.to_owned(),
         name,
         domain,
         ssh_keys: written.cluster.ssh_keys.clone(),
@@ -62,6 +75,7 @@ pub(super) fn hold(root: &Path, written: &written::Repository, source: problem::
         engine,
         admission,
         access,
+        source,
         backup,
         nodes,
         workloads,
@@ -71,7 +85,8 @@ pub(super) fn hold(root: &Path, written: &written::Repository, source: problem::
 }
 
 struct Rules<'a> {
-    root: &'a Path,
+    tree: &'a dyn Tree,
+    places: Places<'a>,
     source: &'a problem::Source,
     problems: Vec<Problem>,
 }
@@ -199,52 +214,71 @@ impl Rules<'_> {
                 Some("name a path inside the folder of bramble.toml".into());
             return None;
         }
-        let full = self.root.join(relative);
+        let kind = self.tree.kind(relative);
         match expect {
-            Expect::Folder if !full.is_dir() => {
+            Expect::Folder if kind != Some(Kind::Folder) => {
                 self.wrong(key, format!("there is no folder `{path}`")).help =
                     Some("make it, or remove this line".into());
                 None
             }
-            Expect::File if !full.is_file() => {
-                let near = self.near_file(&full);
+            Expect::File if kind != Some(Kind::File) => {
+                let near = self.near_file(relative);
                 let problem = self.wrong(key, format!("there is no file `{path}`"));
                 problem.help =
                     Some(near.map_or("make it, or correct the path".into(), |near| format!("did you mean `{near}`?")));
                 None
             }
-            _ => Some(full),
+            _ => Some(self.places.root.join(relative)),
         }
     }
 
     /// A file in the same folder with nearly the same name, relative to the repository.
     fn near_file(&self, path: &Path) -> Option<String> {
         let wanted = path.file_name()?.to_str()?;
-        let names: Vec<String> = std::fs::read_dir(path.parent()?)
-            .ok()?
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .collect();
+        let names = self.tree.names(path.parent()?);
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
         let near = super::problem::near_miss(wanted, &known)?;
-        let near = path.with_file_name(near);
-        Some(near.strip_prefix(self.root).ok()?.display().to_string())
+        Some(path.with_file_name(near).display().to_string())
     }
 
-    fn engine(&mut self, kind: Option<&str>) -> EngineKind {
-        self.word(&["engine", "kind"], kind, "engine", &[("swarm", EngineKind::Swarm)])
+    fn engine(&mut self, key: &[&str], kind: Option<&str>) -> EngineKind {
+        self.word(key, kind, "engine", &EngineKind::ALL.map(|kind| (kind.as_str(), kind)))
     }
 
-    fn roles(&mut self, roles: &BTreeMap<String, written::RoleSection>) -> BTreeMap<String, EnginePart> {
+    /// Each role's part in each engine. `kind` is the engine that the short form means.
+    fn roles(
+        &mut self,
+        roles: &BTreeMap<String, written::RoleSection>,
+        kind: EngineKind,
+    ) -> BTreeMap<String, ByEngine<EnginePart>> {
+        let words = [("worker", EnginePart::Worker), ("manager", EnginePart::Manager), ("none", EnginePart::None)];
         let mut found = BTreeMap::new();
         for (name, role) in roles {
             self.name(&["roles", name], name);
-            let key = ["roles", name, "engine"];
-            let words = [("worker", EnginePart::Worker), ("manager", EnginePart::Manager), ("none", EnginePart::None)];
-            if role.engine.is_none() {
-                self.wrong(&["roles", name], "the role says nothing of its part in the engine").help =
-                    Some("add `engine = \"manager\"`, `\"worker\"` or `\"none\"`".into());
+            let mut own = ByEngine::default();
+            match (&role.engine, &role.engines) {
+                (None, None) => {
+                    self.wrong(&["roles", name], "the role says nothing of its part in the engine").help =
+                        Some("add `engine = \"manager\"`, `\"worker\"` or `\"none\"`".into());
+                }
+                (Some(_), Some(_)) => {
+                    self.wrong(&["roles", name, "engine"], "the role says `engine` and `engines`").help =
+                        Some(format!("write `engines = {{ {} = … }}` and nothing else", kind.as_str()));
+                }
+                (Some(part), None) => {
+                    own.set(kind, self.word(&["roles", name, "engine"], Some(part), "engine part", &words));
+                }
+                (None, Some(engines)) => {
+                    for (engine, part) in engines {
+                        let key = ["roles", name, "engines", engine];
+                        let kind = self.engine(&key, Some(engine));
+                        own.set(kind, self.word(&key, Some(part), "engine part", &words));
+                    }
+                }
             }
-            found.insert(name.clone(), self.word(&key, role.engine.as_deref(), "engine part", &words));
+            let parts = own.iter().filter(|(_, part)| **part != EnginePart::None);
+            let parts: ByEngine<EnginePart> = parts.map(|(kind, part)| (kind, *part)).collect();
+            found.insert(name.clone(), parts);
         }
         found
     }
@@ -252,7 +286,7 @@ impl Rules<'_> {
     fn nodes(
         &mut self,
         nodes: &BTreeMap<String, written::NodeSection>,
-        roles: &BTreeMap<String, EnginePart>,
+        roles: &BTreeMap<String, ByEngine<EnginePart>>,
         network: &Option<Network>,
         boots: &BTreeMap<String, written::BootSection>,
     ) -> BTreeMap<Name, Node> {
@@ -275,8 +309,8 @@ impl Rules<'_> {
                 }
                 own.push(mac);
             }
-            let part = match roles.get(&node.role) {
-                Some(part) => *part,
+            let engines = match roles.get(&node.role) {
+                Some(engines) => engines.clone(),
                 None => {
                     let known: Vec<&str> = roles.keys().map(String::as_str).collect();
                     let problem = self
@@ -284,11 +318,11 @@ impl Rules<'_> {
                         .problem(&["nodes", name, "role"], format!("there is no role `{}`", node.role))
                         .near(&node.role, &known);
                     self.problems.push(problem);
-                    EnginePart::None
+                    ByEngine::default()
                 }
             };
             let address = self.node_address(name, node, network, &mut addresses);
-            let boot = self.node_boot(name, node, part, boots);
+            let boot = self.node_boot(name, node, !engines.is_empty(), boots);
             let power = self.word(
                 &["nodes", name, "power"],
                 node.power.as_deref(),
@@ -298,7 +332,7 @@ impl Rules<'_> {
             let machine = self.machine(name, &node.lab);
             let secure_boot = node.secure_boot;
             let (Some(name), Ok(role)) = (self.name(&["nodes", name], name), node.role.parse()) else { continue };
-            found.insert(name, Node { macs: own, role, part, address, boot, secure_boot, power, machine });
+            found.insert(name, Node { macs: own, role, engines, address, boot, secure_boot, power, machine });
         }
         found
     }
@@ -371,38 +405,44 @@ impl Rules<'_> {
         for (name, workload) in workloads {
             let key = ["workloads", name, "path"];
             let path = self.inside(&key, &workload.path, Expect::File);
-            if let Some(path) = &path {
-                self.compose(&key, path);
-            }
-            if let (Some(name), Some(path)) = (self.name(&["workloads", name], name), path) {
-                found.insert(name, Workload { path });
+            let name = self.name(&["workloads", name], name);
+            if let (Some(name), Some(path)) = (name, path) {
+                let (problem, holds_data) = match self.compose(&key, Path::new(&workload.path)) {
+                    Ok(holds_data) => (None, holds_data),
+                    Err(problem) => (Some(*problem), true),
+                };
+                found.insert(name, Workload { path, problem, holds_data });
             }
         }
         found
     }
 
-    /// A Compose file has at least one service. What is inside is the engine's to judge.
-    fn compose(&mut self, key: &[&str], path: &Path) {
+    /// A Compose file has at least one service. What is inside is the engine's to judge. What is wrong with it
+    /// concerns no other workload. Gives whether it holds data.
+    fn compose(&self, key: &[&str], path: &Path) -> Result<bool, Box<Problem>> {
         #[derive(serde::Deserialize)]
         struct Compose {
             services: BTreeMap<String, serde_json::Value>,
+            volumes: Option<serde_json::Value>,
         }
-        let text = match std::fs::read_to_string(path) {
+        let text = self.tree.read(path).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+        let text = match text {
             Ok(text) => text,
-            Err(error) => {
-                self.wrong(key, format!("cannot be read: {error}"));
-                return;
-            }
+            Err(error) => return Err(Box::new(self.source.problem(key, format!("cannot be read: {error}")))),
         };
         match serde_saphyr::from_str::<Compose>(&text) {
             Ok(compose) if compose.services.is_empty() => {
-                self.wrong(key, "the Compose file has no services");
+                Err(Box::new(self.source.problem(key, "the Compose file has no services")))
             }
-            Ok(_) => {}
+            Ok(compose) => {
+                let names = |value: Option<&serde_json::Value>| value.is_some_and(|value| !value.is_null());
+                Ok(names(compose.volumes.as_ref())
+                    || compose.services.values().any(|service| names(service.get("volumes"))))
+            }
             Err(error) => {
                 let error = error.to_string();
                 let first = error.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-                self.wrong(key, format!("is not a Compose file: {first}"));
+                Err(Box::new(self.source.problem(key, format!("is not a Compose file: {first}"))))
             }
         }
     }
@@ -427,11 +467,13 @@ impl Rules<'_> {
     }
 
     fn managers(&mut self, nodes: &BTreeMap<Name, Node>, workloads: bool) {
-        let managers = nodes.values().filter(|node| node.part == EnginePart::Manager).count();
-        if managers == 0 && workloads {
+        let of = |kind| nodes.values().filter(|node| node.part(kind) == EnginePart::Manager).count();
+        // Workloads are the Swarm's.
+        if of(EngineKind::Swarm) == 0 && workloads {
             self.wrong(&["workloads"], "there are workloads, and no node is a manager that could run them").help =
                 Some("give a node a role with `engine = \"manager\"`".into());
-        } else if managers > 0 && managers % 2 == 0 {
+        }
+        for managers in EngineKind::ALL.map(of).into_iter().filter(|managers| *managers > 0 && managers % 2 == 0) {
             let survive = (managers - 1) / 2;
             let message = format!(
                 "{managers} managers is an even number: the cluster survives the loss of {survive}, no more than {} would, and one more can fail",

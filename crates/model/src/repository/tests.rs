@@ -86,6 +86,9 @@ golden! {
     no_mac: "[\"52:54:00:00:00:02\", \"52:54:00:00:00:03\"]" => "[]";
     unknown_role: "role = \"worker\"" => "role = \"wroker\"";
     role_without_engine_part: "[roles.worker]\nengine = \"worker\"" => "[roles.worker]";
+    engine_and_engines_of_a_role: "engine = \"worker\"" => "engine = \"worker\"\nengines = { swarm = \"worker\" }";
+    unknown_engine_of_a_role: "engine = \"worker\"" => "engines = { swram = \"worker\" }";
+    unknown_part_of_several: "engine = \"worker\"" => "engines = { swarm = \"follower\" }";
     unknown_engine_part: "engine = \"worker\"" => "engine = \"follower\"";
     unknown_engine: "[image]" => "[engine]\nkind = \"swam\"\n\n[image]";
     absent_workload_file: "whoami.yaml" => "whoami.yml";
@@ -101,6 +104,7 @@ golden! {
     full_dhcp_without_a_pool: "pool = \"10.77.0.100-10.77.0.199\"\n" => "";
     proxy_dhcp_with_a_pool: "\"full\"" => "\"proxy\"";
     the_routers_dhcp_with_a_pool: "\"full\"" => "\"router\"";
+    proxy_dhcp_with_a_subnet: "\"full\"\nsubnet = \"10.77.0.0/24\"\npool = \"10.77.0.100-10.77.0.199\"\n" => "\"proxy\"\nsubnet = \"10.77.0.0/24\"\n";
     unknown_dhcp_mode: "\"full\"" => "\"ful\"";
     subnet_malformed: "10.77.0.0/24" => "10.77.0.0";
     subnet_with_host_bits: "10.77.0.0/24" => "10.77.0.7/24";
@@ -136,13 +140,23 @@ fn a_missing_repository_says_how_to_make_one() {
 }
 
 #[test]
+fn a_role_may_say_its_part_in_each_engine() {
+    let text = GOOD.replace("engine = \"manager\"", "engines = { swarm = \"manager\" }");
+    let text = text.replace("engine = \"worker\"", "engines = { swarm = \"none\" }");
+    let cluster = load(&text).expect("valid");
+    let part = |name: &str| cluster.nodes[&name.parse::<Name>().expect("a name")].part(EngineKind::Swarm);
+    assert_eq!((part("m1"), part("w1")), (EnginePart::Manager, EnginePart::None));
+    assert_eq!(cluster.engines().into_iter().collect::<Vec<_>>(), [EngineKind::Swarm]);
+}
+
+#[test]
 fn the_good_repository_has_no_problems_and_its_defaults() {
     let cluster = load(GOOD).expect("valid");
     assert!(cluster.warnings.0.is_empty(), "{}", cluster.warnings);
     assert_eq!(cluster.domain, "home.arpa");
     assert_eq!(cluster.image.suite, "trixie");
     assert_eq!(cluster.network.http_port, 7080);
-    assert_eq!(cluster.managers().map(Name::as_str).collect::<Vec<_>>(), ["m1"]);
+    assert_eq!(cluster.managers(EngineKind::Swarm).map(Name::as_str).collect::<Vec<_>>(), ["m1"]);
     let second_card = "52:54:00:00:00:03".parse().expect("a MAC");
     assert_eq!(cluster.node_of(second_card).map(|(name, _)| name.as_str()), Some("w1"));
 }
@@ -179,4 +193,14 @@ fn a_word_that_no_template_knows() {
 fn a_template_that_cannot_be_read() {
     let profile = "[boot.x]\nkernel = \"http://h/k\"\ncmdline = \"a={{ node\"\n\n";
     insta::assert_snapshot!(check("[workloads.whoami]", &format!("{profile}[workloads.whoami]")));
+}
+
+/// A commit's author writes what an operator's terminal shows.
+#[test]
+fn nothing_that_is_shown_moves_the_cursor() {
+    for text in ["[nodes.\"\\u001b[31mred\"]\nmac = 3\n", "[cluster]\nname = \"\u{1b}[2J\"\n", "\u{9b}31m = 1\n"] {
+        let problems = Cluster::parse(Path::new("/nowhere"), Path::new("bramble.toml"), text).expect_err("wrong");
+        let told = format!("{}{}", problems.render(false), problems);
+        assert!(!told.chars().any(|c| c.is_control() && c != '\n'), "{told:?}");
+    }
 }

@@ -17,6 +17,8 @@ pub struct Repository {
     /// Who may look at the cluster, and change it.
     #[serde(default)]
     pub access: AccessSection,
+    /// The git repository that the head follows.
+    pub source: Option<SourceSection>,
     /// Where the head's state is backed up by itself.
     pub backup: Option<BackupSection>,
     #[serde(default)]
@@ -66,6 +68,28 @@ pub struct AccessSection {
     pub public: bool,
     /// A login of another service, beside the users of `bramble user`.
     pub oidc: Option<OidcSection>,
+}
+
+/// A head with this fetches the repository by itself, and applies each commit that checks.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSection {
+    /// URL of the git repository, such as "https://git.home.arpa/ann/home.git" or
+    /// "ssh://git@git.home.arpa/ann/home.git".
+    pub git: String,
+    /// Default: "main".
+    pub branch: Option<String>,
+    /// How often it is looked at, such as "30s" or "5m". Default: "30s".
+    pub every: Option<String>,
+    /// Folder of bramble.toml inside the repository. Default: its root.
+    pub path: Option<String>,
+    /// Public SSH keys ("ssh-ed25519 AAAA… ann@home"). Only commits that one of them signed count. Default: any
+    /// commit.
+    #[serde(default)]
+    pub signers: Vec<String>,
+    /// File on the head with a token for a private repository over HTTPS. Over SSH the head has a key of its own:
+    /// `bramble source key`.
+    pub token_file: Option<String>,
 }
 
 /// Backups of the head's store and keys. `bramble restore` reads them.
@@ -212,8 +236,10 @@ pub struct EngineSection {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoleSection {
-    /// The role's part in the engine: "manager", "worker" or "none".
+    /// The role's part in the cluster's engine: "manager", "worker" or "none".
     pub engine: Option<String>,
+    /// Its part in each of several engines, in the place of `engine`: `{ swarm = "manager" }`.
+    pub engines: Option<BTreeMap<String, String>>,
 }
 
 /// One or several of the same thing.

@@ -9,6 +9,9 @@
 //! INFORM   ─▶ ACK (no address)                   ACK (boot file)              67 and 4011
 //! RELEASE, DECLINE ─▶ the lease changes          –
 //! ```
+//! Who the client is comes as an argument, and what was seen of it goes back with the answer: nothing is looked up
+//! or recorded while a message is being decided on.
+//!
 //! A machine that the repository does not know gets an address in full mode and never a boot
 //! file; in proxy mode it gets silence.
 
@@ -21,6 +24,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use bramble_boot::{Firmware, Pi};
 use bramble_model::names::{Mac, Name};
 use bramble_model::repository::Subnet;
 use dhcproto::v4::relay::{RelayCode, RelayInfo};
@@ -30,8 +34,8 @@ use dhcproto::{Decodable, Decoder, Encodable, Encoder};
 pub use leases::{Lease, Leases};
 pub use serve::{Interface, LeaseStore, run};
 
-use crate::client::{Client, Firmware, Pi, option};
-use crate::{BootServer, Directory, Known, Sight, pi};
+use crate::client::{Client, option};
+use crate::{BootServer, KnownMachine, Sight, pi};
 
 /// Relays and old clients drop shorter messages: the BOOTP minimum (RFC 1542, section 2.1).
 const SHORTEST: usize = 300;
@@ -79,6 +83,8 @@ pub struct Outcome {
     pub reply: Option<Reply>,
     /// To be stored durably before the reply is sent, or the address could be given twice.
     pub store: Vec<Lease>,
+    /// What was seen of the machine with this card, in order.
+    pub saw: Vec<(Mac, Sight)>,
 }
 
 /// One wire that is served: the head's own address on it, which is server identifier and boot
@@ -111,7 +117,23 @@ struct Question<'a> {
     client: Client,
     link: &'a Link,
     /// The node and the file that it may boot.
-    boot: Option<(Name, String)>,
+    boot: Option<(&'a Name, &'a str)>,
+}
+
+/// The boot client that a message is from, where who it is matters for the answer: whoever has the
+/// [`Directory`](crate::Directory) looks it up and hands what is known to [`Server::handle`].
+pub fn asks(message: &Message, link: &Link) -> Option<Client> {
+    let client = Client::of(message)?;
+    (message.opcode() == Opcode::BootRequest && client.firmware.is_some() && elsewhere(message, link).is_none())
+        .then_some(client)
+}
+
+/// Another server that the message is for: none of this one's business (RFC 2131, section 4.3.2).
+fn elsewhere(message: &Message, link: &Link) -> Option<Ipv4Addr> {
+    match option(message, OptionCode::ServerIdentifier) {
+        Some(DhcpOption::ServerIdentifier(server)) if *server != link.address => Some(*server),
+        _ => None,
+    }
 }
 
 impl Server {
@@ -123,34 +145,33 @@ impl Server {
         }
     }
 
-    /// Takes one message that came in on `link`. `now` is in seconds since the epoch.
+    /// Takes one message that came in on `link`. `now` is in seconds since the epoch; `known` is what the directory
+    /// says of a client that [`asks`].
     pub fn handle(
         &mut self,
         message: &Message,
         link: &Link,
         port: Port,
         now: u64,
-        directory: &dyn Directory,
+        known: Option<&KnownMachine>,
     ) -> Outcome {
+        let mut outcome = Outcome::default();
         if message.opcode() != Opcode::BootRequest {
-            return Outcome::default();
+            return outcome;
         }
         let (Some(kind), Some(client)) = (message.opts().msg_type(), Client::of(message)) else {
-            return Outcome::default();
+            return outcome;
         };
-        // A message for another server is none of this one's business (RFC 2131, section 4.3.2).
-        if let Some(DhcpOption::ServerIdentifier(server)) = option(message, OptionCode::ServerIdentifier)
-            && *server != link.address
-        {
+        if let Some(server) = elsewhere(message, link) {
             if kind == MessageType::Request {
                 for pool in &mut self.pools {
                     pool.leases.forget_offer(client.mac);
                 }
                 if client.firmware.is_some() {
-                    directory.saw(client.mac, Sight::Chose { server: *server });
+                    outcome.saw.push((client.mac, Sight::Chose { server }));
                 }
             }
-            return Outcome::default();
+            return outcome;
         }
         let answers = match (self.pools.is_empty(), port) {
             (_, Port::Proxy) => matches!(kind, MessageType::Request | MessageType::Inform),
@@ -158,36 +179,36 @@ impl Server {
             (false, Port::Dhcp) => true,
         };
         if !answers {
-            return Outcome::default();
+            return outcome;
         }
-        let boot = boot_file(&client, link, directory);
+        let boot = known.and_then(|known| Some((&known.node, known.file.as_deref()?)));
+        if let Some(firmware) = client.firmware {
+            outcome.saw.push((client.mac, Sight::Asked(client.clone())));
+            if let Some(known) = known {
+                let sight = match &known.file {
+                    Some(file) => Sight::Offered { file: file.clone() },
+                    None => Sight::NoLoader { firmware },
+                };
+                outcome.saw.push((client.mac, sight));
+            }
+        }
         if port == Port::Proxy && boot.is_some() {
-            directory.saw(client.mac, Sight::AskedBootServer { address: message.ciaddr() });
+            outcome.saw.push((client.mac, Sight::AskedBootServer { address: message.ciaddr() }));
         }
         let question = Question { message, kind, client, link, boot };
         if port == Port::Proxy || self.pools.is_empty() {
-            return proxy(&question, port);
+            outcome.reply = proxy(&question, port);
+            return outcome;
         }
         let on = subnet_of(message, link);
-        let Some(pool) = self.pools.iter_mut().find(|pool| pool.subnet.contains(on)) else {
-            tracing::warn!(mac = %question.client.mac, relay = %on, "no subnet of bramble.toml holds this relay's address");
-            return Outcome::default();
-        };
-        full(pool, &self.domain, &question, now, directory)
+        match self.pools.iter_mut().find(|pool| pool.subnet.contains(on)) {
+            Some(pool) => full(pool, &self.domain, &question, now, &mut outcome),
+            None => {
+                tracing::warn!(mac = %question.client.mac, relay = %on, "no subnet of bramble.toml holds this relay's address");
+            }
+        }
+        outcome
     }
-}
-
-/// Which file the client may boot; tells the directory that it asked.
-fn boot_file(client: &Client, link: &Link, directory: &dyn Directory) -> Option<(Name, String)> {
-    let firmware = client.firmware?;
-    let Known { node, boot } = directory.who(client)?;
-    let file = link.boot.first_file(client, &boot, directory);
-    let sight = match &file {
-        Some(file) => Sight::Offered { file: file.clone() },
-        None => Sight::NoLoader { firmware },
-    };
-    directory.saw(client.mac, sight);
-    Some((node, file?))
 }
 
 /// The address whose subnet the client is on: what a relay says of its link (RFC 3527), the relay
@@ -201,16 +222,16 @@ fn subnet_of(message: &Message, link: &Link) -> Ipv4Addr {
     if message.giaddr().is_unspecified() { link.address } else { message.giaddr() }
 }
 
-fn proxy(question: &Question<'_>, port: Port) -> Outcome {
-    let Some((_, file)) = &question.boot else { return Outcome::default() };
+fn proxy(question: &Question<'_>, port: Port) -> Option<Reply> {
+    let (_, file) = question.boot?;
     let kind = if question.kind == MessageType::Discover { MessageType::Offer } else { MessageType::Ack };
-    let mut reply = answer(question, kind);
-    add_boot(&mut reply, question, file, true);
+    let mut message = answer(question, kind);
+    add_boot(&mut message, question, file, true);
     let to = if port == Port::Proxy { Target::Sender } else { target(question.message, Ipv4Addr::UNSPECIFIED) };
-    Outcome { reply: Some(Reply { to, delay: delay(&question.client), message: reply }), store: Vec::new() }
+    Some(Reply { to, delay: delay(&question.client), message })
 }
 
-fn full(pool: &mut Pool, domain: &str, question: &Question<'_>, now: u64, directory: &dyn Directory) -> Outcome {
+fn full(pool: &mut Pool, domain: &str, question: &Question<'_>, now: u64, outcome: &mut Outcome) {
     let Question { message, client, .. } = question;
     let requested = match option(message, OptionCode::RequestedIpAddress) {
         Some(DhcpOption::RequestedIpAddress(address)) => Some(*address),
@@ -221,71 +242,60 @@ fn full(pool: &mut Pool, domain: &str, question: &Question<'_>, now: u64, direct
         MessageType::Discover => {
             let Some(address) = pool.leases.choose(client.mac, requested, now) else {
                 tracing::warn!(mac = %client.mac, "the pool is exhausted");
-                return Outcome::default();
+                return;
             };
             // The ROM of a Pi 3 takes the offer and never sends a REQUEST: the offer is its lease.
-            let store = if client.firmware == Some(Firmware::RaspberryPi(Pi::Rom)) {
+            if client.firmware == Some(Firmware::RaspberryPi(Pi::Rom)) {
                 // No firmware is named: that it took the offer is not known.
-                directory.saw(client.mac, Sight::Leased { address, firmware: None });
-                vec![pool.leases.grant(client.mac, address, now + seconds)]
+                outcome.saw.push((client.mac, Sight::Leased { address, firmware: None }));
+                outcome.store.push(pool.leases.grant(client.mac, address, now + seconds));
             } else {
                 pool.leases.hold(client.mac, address, now + OFFER_SECONDS);
-                Vec::new()
-            };
-            with_address(&pool.subnet, domain, question, MessageType::Offer, address, store)
+            }
+            outcome.reply = Some(with_address(&pool.subnet, domain, question, MessageType::Offer, address));
         }
         MessageType::Request => {
             let renewing = message.ciaddr();
             let wanted = if renewing.is_unspecified() { requested } else { Some(renewing) };
-            let Some(wanted) = wanted else { return Outcome::default() };
+            let Some(wanted) = wanted else { return };
             if pool.leases.may_have(client.mac, wanted, now) {
-                let lease = pool.leases.grant(client.mac, wanted, now + seconds);
-                directory.saw(client.mac, Sight::Leased { address: wanted, firmware: client.firmware });
-                return with_address(&pool.subnet, domain, question, MessageType::Ack, wanted, vec![lease]);
+                outcome.store.push(pool.leases.grant(client.mac, wanted, now + seconds));
+                outcome.saw.push((client.mac, Sight::Leased { address: wanted, firmware: client.firmware }));
+                outcome.reply = Some(with_address(&pool.subnet, domain, question, MessageType::Ack, wanted));
+                return;
             }
             let mut reply = answer(question, MessageType::Nak);
             reply.opts_mut().insert(DhcpOption::Message(format!("{wanted} is not yours")));
             reply.set_flags(Flags::default().set_broadcast());
             let to =
                 if message.giaddr().is_unspecified() { Target::Broadcast } else { Target::Relay(message.giaddr()) };
-            Outcome { reply: Some(Reply { to, delay: Duration::ZERO, message: reply }), store: Vec::new() }
+            outcome.reply = Some(Reply { to, delay: Duration::ZERO, message: reply });
         }
         MessageType::Inform => {
             let mut reply = answer(question, MessageType::Ack);
             reply.set_ciaddr(message.ciaddr());
             add_network(&mut reply, &pool.subnet, domain);
-            if let Some((_, file)) = &question.boot {
+            if let Some((_, file)) = question.boot {
                 add_boot(&mut reply, question, file, false);
             }
             let to = target(message, Ipv4Addr::UNSPECIFIED);
-            Outcome { reply: Some(Reply { to, delay: Duration::ZERO, message: reply }), store: Vec::new() }
+            outcome.reply = Some(Reply { to, delay: Duration::ZERO, message: reply });
         }
-        MessageType::Release => {
-            let store = pool.leases.release(client.mac, message.ciaddr(), now).into_iter().collect();
-            Outcome { reply: None, store }
-        }
+        MessageType::Release => outcome.store.extend(pool.leases.release(client.mac, message.ciaddr(), now)),
         MessageType::Decline => {
             // Only what the client could have been given: nobody takes another's address away.
             let declined = requested.filter(|address| pool.leases.may_have(client.mac, *address, now));
-            let store = declined.map(|address| pool.leases.quarantine(client.mac, address, now + seconds));
-            Outcome { reply: None, store: store.into_iter().collect() }
+            outcome.store.extend(declined.map(|address| pool.leases.quarantine(client.mac, address, now + seconds)));
         }
-        _ => Outcome::default(),
+        _ => {}
     }
 }
 
-fn with_address(
-    subnet: &Subnet,
-    domain: &str,
-    question: &Question<'_>,
-    kind: MessageType,
-    address: Ipv4Addr,
-    store: Vec<Lease>,
-) -> Outcome {
-    let mut reply = answer(question, kind);
-    reply.set_yiaddr(address);
+fn with_address(subnet: &Subnet, domain: &str, question: &Question<'_>, kind: MessageType, address: Ipv4Addr) -> Reply {
+    let mut message = answer(question, kind);
+    message.set_yiaddr(address);
     if kind == MessageType::Ack {
-        reply.set_ciaddr(question.message.ciaddr());
+        message.set_ciaddr(question.message.ciaddr());
     }
     let seconds = subnet.lease_seconds;
     for option in [
@@ -293,15 +303,15 @@ fn with_address(
         DhcpOption::Renewal(seconds / 2),
         DhcpOption::Rebinding(seconds / 8 * 7),
     ] {
-        reply.opts_mut().insert(option);
+        message.opts_mut().insert(option);
     }
-    add_network(&mut reply, subnet, domain);
-    if let Some((node, file)) = &question.boot {
-        reply.opts_mut().insert(DhcpOption::Hostname(node.to_string()));
-        add_boot(&mut reply, question, file, false);
+    add_network(&mut message, subnet, domain);
+    if let Some((node, file)) = question.boot {
+        message.opts_mut().insert(DhcpOption::Hostname(node.to_string()));
+        add_boot(&mut message, question, file, false);
     }
     let to = target(question.message, address);
-    Outcome { reply: Some(Reply { to, delay: delay(&question.client), message: reply }), store }
+    Reply { to, delay: delay(&question.client), message }
 }
 
 /// An answer with what every answer has.

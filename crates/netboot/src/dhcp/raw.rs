@@ -15,15 +15,15 @@ const ETHERTYPE_IPV4: u16 = 0x0800;
 const UDP: u8 = 17;
 
 /// A packet socket on one interface, for sending only.
-pub(super) struct Wire {
+pub(super) struct PacketSocket {
     socket: Socket,
     to: SockAddr,
 }
 
-impl Wire {
+impl PacketSocket {
     /// Opens it on the interface of this index. Needs `CAP_NET_RAW`.
     pub(super) fn open(index: u32) -> io::Result<Self> {
-        Ok(Wire { socket: packet::open(index, 0)?, to: packet::address(index, ETHERTYPE_IPV4) })
+        Ok(PacketSocket { socket: packet::open(index, 0)?, to: packet::address(index, ETHERTYPE_IPV4) })
     }
 
     /// Sends `payload` from port 67 of `from` to port 68 of `to`.

@@ -22,8 +22,8 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::raw::Wire;
-use super::{Lease, Link, Port, Reply, Server, Target, decode, encode};
+use super::raw::PacketSocket;
+use super::{Lease, Link, Port, Reply, Server, Target, asks, decode, encode};
 use crate::packet::set_option;
 use crate::{BootServer, Directory};
 
@@ -109,11 +109,11 @@ struct Open {
     link: Link,
     dhcp: std::net::UdpSocket,
     proxy: std::net::UdpSocket,
-    wire: Wire,
+    wire: PacketSocket,
 }
 
 /// An answer on its way out.
-struct Answer {
+struct Outgoing {
     on: Arc<Open>,
     port: Port,
     from: SocketAddr,
@@ -123,7 +123,7 @@ struct Answer {
 /// Leases that are not on disk yet, and the answer that waits for that: both go or fail together.
 struct Unstored {
     leases: Vec<Lease>,
-    answer: Option<Answer>,
+    answer: Option<Outgoing>,
 }
 
 /// What the readers share.
@@ -151,7 +151,7 @@ pub async fn run(
         let open = Arc::new(Open {
             dhcp: bind(&interface.name, 67)?.into(),
             proxy: bind(&interface.name, 4011)?.into(),
-            wire: Wire::open(interface.index)?,
+            wire: PacketSocket::open(interface.index)?,
             link: Link { address: interface.address, boot },
             interface,
         });
@@ -194,10 +194,15 @@ fn read(on: &Arc<Open>, port: Port, shared: &Shared, queue: &SyncSender<Unstored
             continue;
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        // Both may wait for a disk: neither happens while the machine is held.
+        let known = asks(&message, &on.link).and_then(|client| shared.directory.look(&client, &on.link.boot));
         let mut server = shared.server.lock().expect("no panic while held");
-        let outcome = server.handle(&message, &on.link, port, now, &*shared.directory);
+        let outcome = server.handle(&message, &on.link, port, now, known.as_ref());
         drop(server);
-        let answer = outcome.reply.map(|reply| Answer { on: Arc::clone(on), port, from, reply });
+        for (mac, sight) in outcome.saw {
+            shared.directory.saw(mac, sight);
+        }
+        let answer = outcome.reply.map(|reply| Outgoing { on: Arc::clone(on), port, from, reply });
         if !outcome.store.is_empty() {
             // A client that is not answered asks again.
             let _ = queue.try_send(Unstored { leases: outcome.store, answer });
@@ -214,7 +219,7 @@ fn keep(queue: &Receiver<Unstored>, store: &dyn LeaseStore) {
         let leases: Vec<Lease> = batch.iter().flat_map(|unstored| unstored.leases.iter().copied()).collect();
         let rush = batch.len() > RUSH;
         match store.store(&leases) {
-            Ok(()) => batch.into_iter().filter_map(|unstored| unstored.answer).for_each(Answer::send),
+            Ok(()) => batch.into_iter().filter_map(|unstored| unstored.answer).for_each(Outgoing::send),
             Err(error) => tracing::error!(%error, "leases could not be stored and are not given"),
         }
         if rush {
@@ -232,7 +237,7 @@ impl Open {
     }
 }
 
-impl Answer {
+impl Outgoing {
     /// Sends it now, or when it has been held back long enough.
     fn send(self) {
         if self.reply.delay.is_zero() {
@@ -246,7 +251,7 @@ impl Answer {
     }
 
     fn leave(&self) {
-        let Answer { on, port, from, reply } = self;
+        let Outgoing { on, port, from, reply } = self;
         let bytes = encode(&reply.message);
         let socket = on.socket(*port);
         let to = |address: Ipv4Addr, port| SocketAddr::V4(SocketAddrV4::new(address, port));

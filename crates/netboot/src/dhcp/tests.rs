@@ -1,45 +1,28 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::sync::Mutex;
 
 use dhcproto::v4::{Architecture, DhcpOptions, UnknownOption};
 use dhcproto::{Decodable, Decoder};
 use proptest::prelude::*;
 
 use super::*;
-use crate::Cpu;
+use bramble_boot::{Cpu, Loader};
 
 const HEAD: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const M1: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
 const STRANGER: Mac = Mac([0x52, 0x54, 0, 0, 0, 0x99]);
 
-/// Knows `m1`; remembers what it was asked and told.
-#[derive(Default)]
-struct Book {
-    asked: Mutex<Vec<(Mac, bool)>>,
-    sights: Mutex<Vec<(Mac, Sight)>>,
+/// What a directory that has `m1` and every loader says of the sender.
+fn look(message: &Message) -> Option<KnownMachine> {
+    let client = asks(message, &link())?;
+    let has = |loader: Loader| crate::ipxe::LOADERS.contains(&loader);
+    let file = link().boot.first_file(&client, &crate::FirstFile::Loader, has);
+    (client.mac == M1).then(|| KnownMachine { node: "m1".parse().expect("a name"), file })
 }
 
-impl Directory for Book {
-    fn who(&self, client: &Client) -> Option<Known> {
-        let known = client.mac == M1;
-        self.asked.lock().expect("no panic while held").push((client.mac, known));
-        known.then(|| Known { node: "m1".parse().expect("a name"), boot: crate::Boot::Loader })
-    }
-
-    fn has_loader(&self, name: &str) -> bool {
-        crate::ipxe::LOADERS.contains(&name)
-    }
-
-    fn saw(&self, mac: Mac, sight: Sight) {
-        self.sights.lock().expect("no panic while held").push((mac, sight));
-    }
-
-    fn file(&self, _: Ipv4Addr, _: &str) -> Option<crate::tftp::Content> {
-        None
-    }
-
-    fn read(&self, _: Ipv4Addr, _: &str, _: crate::tftp::End) {}
+/// One message, from whoever sent it.
+fn handle(server: &mut Server, message: &Message, port: Port, now: u64) -> Outcome {
+    server.handle(message, &link(), port, now, look(message).as_ref())
 }
 
 fn link() -> Link {
@@ -104,7 +87,7 @@ fn file(message: &Message) -> Option<String> {
 }
 
 fn ask(server: &mut Server, message: &Message, port: Port) -> Option<(Target, Message)> {
-    reply(server.handle(message, &link(), port, 1000, &Book::default()))
+    reply(handle(server, message, port, 1000))
 }
 
 #[test]
@@ -157,22 +140,22 @@ fn a_uuid_of_the_wrong_length_is_tolerated_and_echoed() {
 
 #[test]
 fn a_stranger_gets_an_address_in_full_mode_and_nothing_to_boot() {
-    let book = Book::default();
     let discover = pxe(message(MessageType::Discover, STRANGER), 7);
-    let (_, offer) = reply(server(true).handle(&discover, &link(), Port::Dhcp, 0, &book)).expect("an offer");
+    let outcome = handle(&mut server(true), &discover, Port::Dhcp, 0);
+    let saw = outcome.saw.clone();
+    let (_, offer) = reply(outcome).expect("an offer");
     assert_eq!(offer.yiaddr(), Ipv4Addr::new(10, 77, 0, 100));
     assert_eq!((file(&offer), offer.siaddr()), (None, Ipv4Addr::UNSPECIFIED));
-    assert_eq!(*book.asked.lock().expect("no panic"), [(STRANGER, false)], "and was seen");
+    assert!(matches!(&saw[..], [(STRANGER, Sight::Asked(client))] if client.mac == STRANGER), "and was seen");
 }
 
 #[test]
 fn in_proxy_mode_phones_and_strangers_hear_nothing() {
     let mut server = server(false);
-    let book = Book::default();
     for kind in [MessageType::Discover, MessageType::Request, MessageType::Inform] {
         for port in [Port::Dhcp, Port::Proxy] {
             for message in [message(kind, M1), message(kind, STRANGER), pxe(message(kind, STRANGER), 7)] {
-                assert!(server.handle(&message, &link(), port, 0, &book).reply.is_none());
+                assert!(handle(&mut server, &message, port, 0).reply.is_none());
             }
         }
     }
@@ -223,7 +206,7 @@ fn a_lease_is_to_be_stored_before_it_is_acknowledged_and_survives() {
     let mut server = server(true);
     let mut request = message(MessageType::Request, STRANGER);
     request.opts_mut().insert(DhcpOption::RequestedIpAddress([10, 77, 0, 101].into()));
-    let outcome = server.handle(&request, &link(), Port::Dhcp, 1000, &Book::default());
+    let outcome = handle(&mut server, &request, Port::Dhcp, 1000);
     let [lease] = outcome.store[..] else { panic!("one lease, not {:?}", outcome.store) };
     assert_eq!((lease.mac, lease.until), (STRANGER, 1600));
     let mut restarted =
@@ -239,11 +222,11 @@ fn an_exhausted_pool_offers_nothing_until_a_lease_runs_out() {
         let card = Mac([2, 0, 0, 0, 0, last]);
         let mut request = message(MessageType::Request, card);
         request.opts_mut().insert(DhcpOption::RequestedIpAddress([10, 77, 0, 100 + last].into()));
-        assert!(server.handle(&request, &link(), Port::Dhcp, 1000 + u64::from(last), &Book::default()).reply.is_some());
+        assert!(handle(&mut server, &request, Port::Dhcp, 1000 + u64::from(last)).reply.is_some());
     }
     let late = message(MessageType::Discover, STRANGER);
-    assert!(server.handle(&late, &link(), Port::Dhcp, 1001, &Book::default()).reply.is_none());
-    let (_, offer) = reply(server.handle(&late, &link(), Port::Dhcp, 9000, &Book::default())).expect("an offer");
+    assert!(handle(&mut server, &late, Port::Dhcp, 1001).reply.is_none());
+    let (_, offer) = reply(handle(&mut server, &late, Port::Dhcp, 9000)).expect("an offer");
     assert_eq!(offer.yiaddr(), Ipv4Addr::new(10, 77, 0, 100), "the one that ran out longest ago");
 }
 
@@ -252,7 +235,7 @@ fn a_declined_address_is_left_alone() {
     let mut server = server(true);
     let mut decline = message(MessageType::Decline, STRANGER);
     decline.opts_mut().insert(DhcpOption::RequestedIpAddress([10, 77, 0, 100].into()));
-    assert_eq!(server.handle(&decline, &link(), Port::Dhcp, 1000, &Book::default()).store.len(), 1);
+    assert_eq!(handle(&mut server, &decline, Port::Dhcp, 1000).store.len(), 1);
     let (_, offer) = ask(&mut server, &message(MessageType::Discover, STRANGER), Port::Dhcp).expect("an offer");
     assert_eq!(offer.yiaddr(), Ipv4Addr::new(10, 77, 0, 101));
 }
@@ -290,8 +273,7 @@ fn a_relay_decides_the_subnet_and_gets_its_option_back() {
 #[test]
 fn raspberry_pi_3_sends_no_request_and_keeps_what_it_was_offered() {
     let card = Mac([0xb8, 0x27, 0xeb, 1, 2, 3]);
-    let outcome =
-        server(true).handle(&pxe(message(MessageType::Discover, card), 0), &link(), Port::Dhcp, 1000, &Book::default());
+    let outcome = handle(&mut server(true), &pxe(message(MessageType::Discover, card), 0), Port::Dhcp, 1000);
     assert_eq!(outcome.store.len(), 1, "the offer is its lease");
     assert!(outcome.reply.expect("an offer").delay >= Duration::from_millis(500), "it misses quick answers");
 }
@@ -323,12 +305,32 @@ fn an_interface_option_of_the_wrong_length_does_no_harm() {
 
 #[test]
 fn what_a_machine_takes_from_another_server_is_seen() {
-    let book = Book::default();
     let mut request = pxe(message(MessageType::Request, M1), 7);
     request.opts_mut().insert(DhcpOption::ServerIdentifier([10, 77, 0, 254].into()));
-    server(false).handle(&request, &link(), Port::Dhcp, 0, &book);
-    let sights = book.sights.lock().expect("no panic");
-    assert_eq!(*sights, [(M1, Sight::Chose { server: [10, 77, 0, 254].into() })]);
+    assert_eq!(asks(&request, &link()), None, "nobody has to know who it is");
+    let outcome = handle(&mut server(false), &request, Port::Dhcp, 0);
+    assert_eq!(outcome.saw, [(M1, Sight::Chose { server: [10, 77, 0, 254].into() })]);
+}
+
+#[test]
+fn what_is_seen_comes_in_order_and_only_of_what_is_answered() {
+    let names = |server: &mut Server, message: &Message, port| {
+        let saw = handle(server, message, port, 1000).saw;
+        let name = |(_, sight): &(Mac, Sight)| match sight {
+            Sight::Asked(_) => "asked",
+            Sight::Offered { .. } => "offered",
+            Sight::AskedBootServer { .. } => "asked 4011",
+            Sight::Leased { .. } => "leased",
+            _ => "other",
+        };
+        saw.iter().map(name).collect::<Vec<_>>().join(", ")
+    };
+    let mut request = pxe(message(MessageType::Request, M1), 7);
+    request.opts_mut().insert(DhcpOption::RequestedIpAddress([10, 77, 0, 11].into()));
+    assert_eq!(names(&mut server(true), &request, Port::Dhcp), "asked, offered, leased");
+    assert_eq!(names(&mut server(false), &request, Port::Proxy), "asked, offered, asked 4011");
+    assert_eq!(names(&mut server(false), &request, Port::Dhcp), "", "a proxy answers none on port 67");
+    assert_eq!(names(&mut server(true), &message(MessageType::Discover, M1), Port::Dhcp), "", "no boot client");
 }
 
 #[test]
@@ -386,7 +388,7 @@ proptest! {
                 if kind == MessageType::Release { message.set_ciaddr(address); }
                 else { message.opts_mut().insert(DhcpOption::RequestedIpAddress(address)); }
             }
-            let outcome = server.handle(&message, &link(), Port::Dhcp, now, &Book::default());
+            let outcome = handle(&mut server, &message, Port::Dhcp, now);
             for lease in &outcome.store {
                 if kind == MessageType::Release || lease.quarantined {
                     held.retain(|at, (owner, _)| !(*at == lease.address && *owner == mac));

@@ -10,6 +10,7 @@ mod serve;
 
 use std::fs::File;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,6 +75,16 @@ pub enum End {
     Silent { at: u64, of: u64, block: u32, agreed: bool },
     /// The file cannot be read any more.
     Unreadable { reason: String },
+}
+
+/// What is served. Who asks is known by its address.
+pub trait Files: Send + Sync {
+    /// What the machine at this address gets by this name. It may have to be made, and may begin a boot: whoever
+    /// asks waits for it, and holds nobody else up.
+    fn open(&self, from: Ipv4Addr, path: &str) -> Option<Content>;
+
+    /// How the read of it ended.
+    fn ended(&self, from: Ipv4Addr, path: &str, end: End);
 }
 
 /// A request to read, parsed.

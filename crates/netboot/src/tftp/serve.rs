@@ -11,8 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Content, End, ReadRequest, Refusal, Step, Transfer, parse_request};
-use crate::Directory;
+use super::{Content, End, Files, ReadRequest, Refusal, Step, Transfer, parse_request};
 use crate::packet::set_option;
 
 /// Bytes of a transfer's stack; its packets are on the heap. A file that is made for one boot goes through
@@ -24,11 +23,11 @@ const AT_ONCE: usize = 40;
 /// Transfers at once; more wait for their client to ask again.
 const MOST: usize = 1024;
 
-/// Serves what `directory` has on `address`, port 69, until cancelled.
+/// Serves what `files` has on `address`, port 69, until cancelled.
 ///
 /// # Errors
 /// When the port cannot be had.
-pub async fn run(address: Ipv4Addr, directory: Arc<dyn Directory>, stop: CancellationToken) -> io::Result<()> {
+pub async fn run(address: Ipv4Addr, files: Arc<dyn Files>, stop: CancellationToken) -> io::Result<()> {
     let socket = tokio::net::UdpSocket::bind((address, 69)).await?;
     let mut transfers = JoinSet::new();
     // A client that asks again before the first answer arrived has its transfer already.
@@ -64,14 +63,14 @@ pub async fn run(address: Ipv4Addr, directory: Arc<dyn Directory>, stop: Cancell
             continue;
         }
         running.insert(from);
-        let directory = Arc::clone(&directory);
+        let files = Arc::clone(&files);
         let (done, ended) = oneshot::channel();
         // A thread of its own: lock step lives on the time between an answer and the next packet, and a
         // thread that waits in `recv` has the shortest. Most of them sleep. And a file that has to be made
         // holds nobody else up.
         let spawned = thread::Builder::new().name("tftp".into()).stack_size(STACK).spawn(move || {
-            match answer(address, client, &*directory, &request) {
-                Ok(end) => directory.read(*client.ip(), &request.file, end),
+            match answer(address, client, &*files, &request) {
+                Ok(end) => files.ended(*client.ip(), &request.file, end),
                 Err(error) => tracing::debug!(file = request.file, %client, %error, "no answer could be sent"),
             }
             // Nobody waits where the head is ending.
@@ -89,11 +88,11 @@ pub async fn run(address: Ipv4Addr, directory: Arc<dyn Directory>, stop: Cancell
 }
 
 /// Sends what was asked for, to its end.
-fn answer(address: Ipv4Addr, to: SocketAddrV4, directory: &dyn Directory, request: &ReadRequest) -> io::Result<End> {
+fn answer(address: Ipv4Addr, to: SocketAddrV4, files: &dyn Files, request: &ReadRequest) -> io::Result<End> {
     // A port of its own is the transfer's name, also that of one that is refused (RFC 1350, section 4).
     let socket = UdpSocket::bind((address, 0))?;
     socket.connect(to)?;
-    match directory.file(*to.ip(), &request.file) {
+    match files.open(*to.ip(), &request.file) {
         Some(content) => transfer(&socket, content, request),
         None => socket.send(&Refusal::NotFound.packet()).map(|_| End::Missing),
     }

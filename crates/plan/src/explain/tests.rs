@@ -1,4 +1,6 @@
+use bramble_model::engine::EngineKind;
 use bramble_model::names::{BootTag, Name};
+use bramble_model::subject::Subject;
 
 use super::*;
 
@@ -12,11 +14,12 @@ struct Case {
     phase: Phase,
     events: Vec<Event>,
     percent: Option<u8>,
-    failure: Option<&'static str>,
+    failure: Option<(&'static str, Option<Failure>)>,
     health: Option<Health>,
-    waiting: Option<Waiting>,
+    failed: Option<section::Failure>,
+    engine: Option<&'static str>,
     foreign: bool,
-    last: Option<&'static str>,
+    last: Option<What>,
 }
 
 impl Case {
@@ -32,7 +35,8 @@ impl Case {
             percent: None,
             failure: None,
             health: None,
-            waiting: None,
+            failed: None,
+            engine: None,
             foreign: false,
             last: None,
         }
@@ -47,13 +51,15 @@ impl Case {
             phase: self.phase,
             since: self.events.first().map_or(0, |event| event.at),
             percent: self.percent,
-            failure: self.failure,
+            failure: self.failure.as_ref().map(|(said, kind)| (*said, kind.as_ref())),
             connected: self.health.is_some(),
             health: self.health.as_ref(),
-            waiting: self.waiting.as_ref(),
+            waiting: None,
+            failed: self.failed.as_ref(),
+            engine: self.engine,
             foreign: self.foreign,
             events: &self.events,
-            last: self.last,
+            last: self.last.as_ref(),
         })
     }
 
@@ -88,7 +94,7 @@ fn looked() -> What {
 }
 
 fn stopped(at: u64, of: u64, block: u32, agreed: bool) -> What {
-    What::TftpStopped { file: "kernel.img".into(), at, of, block, agreed, reason: "silent".into() }
+    What::TftpStopped { file: "kernel.img".into(), at, of, block, agreed, reason: Stopped::Silent }
 }
 
 fn script() -> What {
@@ -113,14 +119,14 @@ fn health() -> Health {
         disk_available: 8 << 30,
         killed_for_memory: 0,
         agent_resident: 0,
-        engine: EngineState::Alone,
+        engines: [(EngineKind::Swarm, EngineState::Alone)].into_iter().collect(),
     }
 }
 
 #[test]
 fn no_packet_at_all_and_the_last_thing_seen() {
     let mut case = Case::new(Phase::Firmware, vec![(200, What::PowerOn)]);
-    case.last = Some("agent disconnected: it is silent");
+    case.last = Some(What::Disconnected { reason: "it is silent".into() });
     assert!(case.is("no-packet").cause.ends_with("the last thing seen of it was: agent disconnected: it is silent"));
     case.events[0].at = NOW - 20_000;
     assert_eq!(case.why().name, "firmware-starts");
@@ -173,7 +179,7 @@ fn a_file_for_another_architecture() {
 
 #[test]
 fn a_firmware_that_nothing_boots() {
-    let what = What::NoLoader { firmware: "UEFI i386 PXE".into() };
+    let what = What::NoLoader { firmware: Firmware::Uefi(Cpu::I386).into() };
     Case::new(Phase::Firmware, vec![(40, asked("UEFI i386 PXE")), (40, what)]).is("no-loader");
 }
 
@@ -241,7 +247,7 @@ fn a_silent_stage_1_names_the_network_card() {
 
 #[test]
 fn a_layer_that_stalls() {
-    let step = What::Stage1 { step: "root".into(), percent: Some(40) };
+    let step = What::Stage1 { step: bramble_boot::Step::Root, percent: Some(40) };
     let mut case = Case::new(Phase::Root, vec![(90, step)]);
     case.percent = Some(40);
     assert!(case.is("layer-fetch-stalls").cause.contains("40 %"));
@@ -249,27 +255,50 @@ fn a_layer_that_stalls() {
 
 #[test]
 fn what_stage_1_says_itself_has_a_name() {
-    for (said, name) in [
-        (
-            "layer `site` from the head is not the one that the manifest names (digest 0…, expected 1…)",
-            "digest-mismatch",
-        ),
-        ("cannot fetch layer `root` past byte 7: connection reset", "layer-fetch-stalls"),
-        ("cannot write the layer: No space left on device (os error 28)", "out-of-memory"),
-        ("no driver of this initrd brought up the network card 52:54:00:00:00:01", "no-driver"),
-        ("network card eth0 has no link: is its cable plugged in?", "stage1-failed"),
+    for (kind, name) in [
+        (Failure::Digest, "digest-mismatch"),
+        (Failure::Fetch, "layer-fetch-stalls"),
+        (Failure::NoMemory, "out-of-memory"),
+        (Failure::NoDriver, "no-driver"),
+        (Failure::NoLink, "stage1-failed"),
+        (Failure::Signature, "stage1-failed"),
+        (Failure::Other("gremlins".into()), "stage1-failed"),
     ] {
-        let mut case = Case::new(Phase::Root, vec![(5, What::Failed { reason: said.into(), retry_in_seconds: 1 })]);
-        case.failure = Some(said);
+        let said = "what it says is for people";
+        let mut case = Case::new(Phase::Root, vec![(5, failed(said, Some(kind.clone())))]);
+        case.failure = Some((said, Some(kind)));
         assert!(case.is(name).cause.contains(said));
     }
 }
 
+fn failed(reason: &str, failure: Option<Failure>) -> What {
+    What::Failed { reason: reason.into(), retry_in_seconds: 1, failure }
+}
+
+/// Sentences that once decided, in another wording or in a report that does not say its kind.
+#[test]
+fn no_sentence_decides_a_cause() {
+    for said in [
+        "layer `site` from the head is not the one that the manifest names (digest 0…, expected 1…)",
+        "cannot fetch layer `root` past byte 7: connection reset",
+        "cannot write the layer: No space left on device (os error 28)",
+        "no driver of this initrd brought up the network card 52:54:00:00:00:01",
+    ] {
+        for (kind, name) in [(None, "stage1-failed"), (Some(Failure::NoDriver), "no-driver")] {
+            let mut case = Case::new(Phase::Root, vec![(5, failed(said, kind.clone()))]);
+            case.failure = Some((said, kind));
+            case.is(name);
+        }
+    }
+    let what = What::TlsFailed { reason: "the certificate has expired".into(), clock: false };
+    Case::new(Phase::System, vec![(10, what)]).is("tls-refused");
+}
+
 #[test]
 fn a_clock_that_is_too_far_off() {
-    let what = What::TlsFailed { reason: "received fatal alert: CertificateExpired".into() };
+    let what = What::TlsFailed { reason: "received fatal alert: CertificateExpired".into(), clock: true };
     Case::new(Phase::System, vec![(10, what)]).is("clock-off");
-    let what = What::TlsFailed { reason: "received fatal alert: UnknownCA".into() };
+    let what = What::TlsFailed { reason: "received fatal alert: UnknownCA".into(), clock: false };
     Case::new(Phase::System, vec![(10, what)]).is("tls-refused");
 }
 
@@ -285,13 +314,24 @@ fn an_admission_that_waits_for_an_operator() {
 fn an_engine_that_refuses_to_join() {
     let mut case = Case::new(Phase::Engine, vec![(20, What::Connected)]);
     case.health = Some(health());
-    case.waiting = Some(Waiting {
-        subject: "m1".into(),
+    case.failed = Some(section::Failure {
+        subject: Subject::node(&"m1".parse().expect("a name")),
+        step: "joins the Swarm".into(),
         reason: "invalid join token".into(),
+        times: 1,
         since: NOW - 5000,
-        until: Some(NOW + 5000),
+        again: Some(NOW + 5000),
     });
     assert!(case.is("engine-refuses").cause.contains("invalid join token"));
+}
+
+/// Fault 15 of the ground: the manager that was left over was ready, and `why` said "nothing".
+#[test]
+fn a_ready_manager_of_a_swarm_without_a_leader() {
+    let mut case = Case::new(Phase::Ready, vec![(500, What::Ready)]);
+    case.health = Some(health());
+    case.engine = Some("Swarm s cannot be read, for 60 s: no leader");
+    assert!(case.is("engine-unreadable").cause.contains("no leader"));
 }
 
 #[test]

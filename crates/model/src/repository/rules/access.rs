@@ -18,7 +18,7 @@ impl Rules<'_> {
             }
         }
         Some(Backup {
-            folder: self.root.join(&backup.folder),
+            folder: self.places.home.join(&backup.folder),
             every_hours: backup.every_hours.unwrap_or(24),
             keep: backup.keep.unwrap_or(14),
             days: backup.days.unwrap_or(90),
@@ -58,7 +58,7 @@ impl Rules<'_> {
         }
         let mut file = |last: &'static str, path: &Option<String>| {
             // Secrets lie where the person wants them: beside the repository, or in /etc.
-            let path = self.root.join(path.as_deref()?);
+            let path = self.places.home.join(path.as_deref()?);
             if !path.is_file() {
                 self.wrong(&key(last), format!("`{}` is no file", path.display()));
             }

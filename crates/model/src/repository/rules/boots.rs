@@ -18,10 +18,15 @@ impl Rules<'_> {
             };
             let (files, templates) = (folder("files", &section.files), folder("templates", &section.templates));
             self.template(&key("cmdline"), "the command line", section.cmdline.as_deref().unwrap_or_default());
-            for path in templates.iter().flat_map(|folder| all_files(folder)) {
+            for path in section
+                .templates
+                .iter()
+                .filter(|_| templates.is_some())
+                .flat_map(|folder| self.tree.files(Path::new(folder)))
+            {
                 // What is not text is served to nobody: a node that asks for it is told so.
-                if let Ok(text) = std::fs::read_to_string(&path) {
-                    let shown = path.strip_prefix(self.root).unwrap_or(&path).display().to_string();
+                if let Some(text) = self.tree.read(&path).ok().and_then(|bytes| String::from_utf8(bytes).ok()) {
+                    let shown = path.display().to_string();
                     self.template(&key("templates"), &format!("`{shown}`"), &text);
                 }
             }
@@ -89,14 +94,14 @@ impl Rules<'_> {
     }
 
     /// A file of the repository, or a URL that loaders can fetch.
-    fn boot_file(&mut self, key: &[&str], text: &str) -> Option<crate::repository::Source> {
+    fn boot_file(&mut self, key: &[&str], text: &str) -> Option<crate::repository::BootFile> {
         if text.starts_with("http://") || text.starts_with("https://") {
             if text.contains(char::is_whitespace) {
                 self.wrong(key, format!("`{text}`: a URL has no blanks"));
             }
-            return Some(crate::repository::Source::Url(text.to_owned()));
+            return Some(crate::repository::BootFile::Url(text.to_owned()));
         }
-        self.inside(key, text, Expect::File).map(crate::repository::Source::File)
+        self.inside(key, text, Expect::File).map(crate::repository::BootFile::File)
     }
 
     /// The profile that a node names. Such a node has no agent, so it can have no part in the engine.
@@ -104,7 +109,7 @@ impl Rules<'_> {
         &mut self,
         name: &str,
         node: &written::NodeSection,
-        part: EnginePart,
+        has_engine: bool,
         boots: &BTreeMap<String, written::BootSection>,
     ) -> Option<Name> {
         let boot = node.boot.as_deref()?;
@@ -113,27 +118,10 @@ impl Rules<'_> {
             let known: Vec<&str> = boots.keys().map(String::as_str).collect();
             let problem = self.source.problem(&key, format!("there is no `[boot.{boot}]`")).near(boot, &known);
             self.problems.push(problem);
-        } else if part != EnginePart::None {
+        } else if has_engine {
             self.wrong(&key, format!("`{name}` runs another system, and its role has a part in the engine")).help =
                 Some("give it a role with `engine = \"none\"`".into());
         }
         boot.parse().ok()
     }
-}
-
-/// The files below a folder, sorted.
-fn all_files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut open = vec![folder.to_owned()];
-    while let Some(folder) = open.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => open.push(entry.path()),
-                Ok(kind) if kind.is_file() => found.push(entry.path()),
-                _ => {}
-            }
-        }
-    }
-    found.sort();
-    found
 }

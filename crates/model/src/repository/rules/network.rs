@@ -57,6 +57,7 @@ impl Rules<'_> {
     /// A mode in which the head hands out no addresses.
     fn without_addresses(&mut self, network: &written::NetworkSection, mode: &str, dhcp: Dhcp) -> Dhcp {
         let only_full = [
+            ("subnet", network.subnet.is_some()),
             ("pool", network.pool.is_some()),
             ("router", network.router.is_some()),
             ("dns", !network.dns.is_empty()),

@@ -1,0 +1,37 @@
+//! The words that loader, stage 1, agent and head share, each rendered and read in one place.
+//!
+//! ```text
+//! firmware ──▶ head ── kernel arguments ─▶ stage 1 ── boot.json ─▶ agent
+//!   (who asks)  ▲ ▲────── reports ───────────┘
+//!               └── names of files: loaders, kernel, initrd, layers, manifest
+//! ```
+//! An image may be older or newer than the head that serves it: a word that is not known here is kept as it
+//! is (`Other`), bounded, and decides nothing. Nothing is ever decided by a sentence: those are for people.
+//!
+//! No dependencies, since all of it is in the first program of a booting node.
+
+mod arguments;
+mod file;
+mod firmware;
+mod json;
+mod loader;
+mod place;
+mod report;
+
+pub use arguments::{Addresses, Arguments, HandedOut, Missing};
+pub use file::{File, HandOver};
+pub use firmware::{Asker, Cpu, Firmware, Pi};
+pub use json::Malformed;
+pub use loader::Loader;
+pub use place::{
+    BOOT_FILE, KEY_FILE, MANIFEST, SIGNATURE, file_path, is_kept_of_a_set, kept_file, kept_set, report_path, set_path,
+};
+pub use report::{Failure, Report, Step};
+
+/// The longest word of another generation that is kept, in characters.
+const LONGEST_WORD: usize = 32;
+
+/// A word of letters, digits and hyphens, as another program wrote it, bounded.
+fn bounded(word: &str) -> String {
+    word.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(LONGEST_WORD).collect()
+}

@@ -1,0 +1,42 @@
+//! Where things lie: on the head, by path, and on a node.
+
+use std::path::{Path, PathBuf};
+
+/// What stage 1 writes and the agent reads.
+pub const BOOT_FILE: &str = "/run/bramble/boot.json";
+/// The key that verifies manifests, in an initrd; without a leading slash.
+pub const KEY_FILE: &str = "etc/bramble.pub";
+/// The files of a boot set's own folder.
+pub const MANIFEST: &str = "manifest.json";
+pub const SIGNATURE: &str = "manifest.json.minisig";
+
+/// Whether a set's own folder has a file of this name.
+pub fn is_kept_of_a_set(name: &str) -> bool {
+    [MANIFEST, SIGNATURE].contains(&name)
+}
+
+/// Path and query of a boot set's file, for the boot that fetches it. `digest` is in hex; `name` is what the
+/// boot calls it.
+pub fn file_path(digest: &str, boot: &str, name: &str) -> String {
+    format!("/boot/files/{digest}?boot={boot}&name={name}")
+}
+
+/// Path of a set's manifest or signature.
+pub fn set_path(set: &str, name: &str) -> String {
+    format!("/boot/sets/{set}/{name}")
+}
+
+/// Path that stage 1 of a boot reports to.
+pub fn report_path(boot: &str) -> String {
+    format!("/v1/boots/{boot}/report")
+}
+
+/// The folder of a set below a shelf or a data partition.
+pub fn kept_set(shelf: &Path, set: &str) -> PathBuf {
+    shelf.join("sets").join(set)
+}
+
+/// A file by its digest below a shelf or a data partition.
+pub fn kept_file(shelf: &Path, digest: &str) -> PathBuf {
+    shelf.join("files").join(digest)
+}

@@ -1,0 +1,52 @@
+//! How the program ends: its exit codes.
+
+use std::process::ExitCode;
+
+use bramble_model::repository::Problems;
+
+use crate::client::NoHead;
+use crate::place::NoRepository;
+use crate::process::Interrupted;
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Done,
+    Failed,
+    Repository,
+    NoHead,
+    /// Something would change.
+    Changes,
+    Interrupted,
+    /// As what ran on nodes did.
+    Node(u8),
+}
+
+impl Exit {
+    /// The exit code that tells this error.
+    pub fn of(error: &anyhow::Error) -> Exit {
+        if error.is::<Problems>() || error.is::<NoRepository>() {
+            Exit::Repository
+        } else if error.is::<NoHead>() {
+            Exit::NoHead
+        } else if error.is::<Interrupted>() {
+            Exit::Interrupted
+        } else {
+            Exit::Failed
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Repository => 3,
+            Exit::NoHead => 4,
+            Exit::Changes => 5,
+            Exit::Interrupted => 130,
+            Exit::Node(code) => code,
+        })
+    }
+}

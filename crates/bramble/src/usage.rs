@@ -1,0 +1,102 @@
+//! What a person hears who used the command line wrongly: what to type instead.
+
+use std::path::Path;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::cli::{Arguments, Verb};
+
+/// The exit code of wrong usage, as clap has it.
+pub const WRONG: u8 = 2;
+
+/// What does not go together, though each is good by itself.
+pub fn conflict(arguments: &Arguments) -> Option<String> {
+    match &arguments.verb {
+        Verb::Init { folder } if arguments.place.is_named() => {
+            let folder = quoted(&folder.to_string_lossy());
+            Some(format!("`init` makes the folder that is its word: type `bramble init {folder}`, without -C"))
+        }
+        _ => None,
+    }
+}
+
+/// For a word that no verb takes: how the folder of a repository is named. `None` where clap's own words say
+/// it better.
+pub fn advice(error: &clap::Error, words: &[String]) -> Option<String> {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
+    let command = with_folder(words, word)?;
+    Some(if Path::new(word).is_dir() {
+        format!("the folder of a repository is named with -C, and not by a word of the verb: type `{command}`")
+    } else {
+        format!("`{word}` is one word too many; if it is the folder of a repository, type `{command}`")
+    })
+}
+
+/// The same command line with this word as the folder.
+fn with_folder(words: &[String], word: &str) -> Option<String> {
+    let (program, rest) = words.split_first()?;
+    let names_one = |said: &String| said.starts_with("-C") || said.starts_with("--directory");
+    if word.starts_with('-') || rest.iter().any(names_one) {
+        return None;
+    }
+    let at = rest.iter().rposition(|said| said == word)?;
+    let program = Path::new(program).file_name()?.to_str()?;
+    let kept = rest.iter().enumerate().filter(|(index, _)| *index != at).map(|(_, said)| said.as_str());
+    Some([program, "-C", word].into_iter().chain(kept).map(quoted).collect::<Vec<_>>().join(" "))
+}
+
+/// As a shell reads it as one word (POSIX.1-2017, XCU section 2.2.2).
+fn quoted(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@,=+%".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn told(line: &[&str]) -> Option<String> {
+        let error = Arguments::try_parse_from(line).err().expect("refused");
+        assert_eq!(error.exit_code(), i32::from(WRONG));
+        advice(&error, &line.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_folder_as_a_word_is_refused_with_what_to_type() {
+        for (line, wanted) in [
+            (&["bramble", "status", "home"][..], "`bramble -C home status`"),
+            (&["/usr/bin/bramble", "check", "my home", "--json"], "`bramble -C 'my home' check --json`"),
+            (&["bramble", "image", "build", "/srv/home"], "`bramble -C /srv/home image build`"),
+            (&["bramble", "lab", "up", "home", "--check"], "`bramble -C home lab up --check`"),
+            (&["bramble", "power", "on", "w1", "home"], "`bramble -C home power on w1`"),
+        ] {
+            let told = told(line).expect("advice");
+            assert!(told.ends_with(wanted), "{told}");
+        }
+        assert!(told(&["bramble", "status", "/"]).expect("advice").starts_with("the folder of a repository"));
+        assert_eq!(told(&["bramble", "status", "--nonsense"]), None);
+        assert_eq!(told(&["bramble", "-C", "home", "status", "other"]), None, "one is named already");
+    }
+
+    #[test]
+    fn the_folder_may_come_before_the_verb_and_behind_it() {
+        for line in [["bramble", "-C", ".", "status"], ["bramble", "status", "-C", "."]] {
+            let arguments = Arguments::try_parse_from(line).expect("good");
+            assert!(arguments.place.is_named());
+        }
+        let line = ["bramble", "lab", "power", "on", "w1", "-C", "home"];
+        assert!(Arguments::try_parse_from(line).expect("good").place.is_named());
+        let init = Arguments::try_parse_from(["bramble", "-C", "home", "init", "new"]).expect("good words");
+        assert!(conflict(&init).expect("they do not go together").contains("`bramble init new`"));
+        let line = ["bramble", "exec", "-n", "all", "--", "tar", "-C", "/"];
+        assert!(!Arguments::try_parse_from(line).expect("good").place.is_named(), "that is tar's");
+    }
+}

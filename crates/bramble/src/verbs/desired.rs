@@ -1,0 +1,259 @@
+//! `bramble plan`, `apply`, `history`, `rollback` and `retry`: desired state, looked at and changed.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write, stdin, stdout};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use bramble_model::desired::{Apply, Line, Offer, Preview, Question};
+use bramble_model::names::Digest;
+use bramble_model::repository::Cluster;
+use bramble_model::section::{Ends, Risk};
+use bramble_model::snapshot::{Revision, SMALL, Snapshot};
+use bramble_model::subject::Subject;
+
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::place::Place;
+use crate::screen;
+use crate::workspace::revision;
+
+/// Bytes of small files that travel in one request.
+const BATCH: usize = 2 << 20;
+
+/// Reads the folder, checks it, and sends the head what it has not. Gives the snapshot that it was offered.
+pub async fn send(client: &Client, folder: &Path) -> Result<Digest> {
+    let cluster = Cluster::of_folder(folder)?;
+    if !cluster.warnings.0.is_empty() {
+        screen::warnings(&cluster.warnings);
+    }
+    let (snapshot, files) = Snapshot::read(folder).context("the repository cannot be read as a snapshot")?;
+    let offer = Offer { snapshot, revision: revision(folder) };
+    let offered = client.offer(&offer).await?;
+    send_contents(client, &offer.snapshot, &files, &offered.missing).await?;
+    if !offered.missing.is_empty() {
+        let again = client.offer(&offer).await?;
+        if !again.missing.is_empty() {
+            bail!("{} files of the repository changed while they were sent: try again", again.missing.len());
+        }
+    }
+    Ok(offered.digest)
+}
+
+async fn send_contents(
+    client: &Client,
+    snapshot: &Snapshot,
+    files: &BTreeMap<Digest, PathBuf>,
+    missing: &[Digest],
+) -> Result<()> {
+    let sizes = snapshot.contents();
+    let (mut batch, mut held) = (Vec::new(), 0);
+    for digest in missing {
+        let path = files.get(digest).context("the head asks for a file that the repository does not have")?;
+        let read = || format!("cannot read {}", path.display());
+        if sizes.get(digest).is_some_and(|size| *size > SMALL) {
+            client.send_file(digest, path).await?;
+            continue;
+        }
+        let bytes = std::fs::read(path).with_context(read)?;
+        held += bytes.len();
+        batch.push(bytes);
+        if held > BATCH {
+            client.send_contents(std::mem::take(&mut batch)).await?;
+            held = 0;
+        }
+    }
+    if batch.is_empty() { Ok(()) } else { client.send_contents(batch).await }
+}
+
+/// What a preview says, as people read it.
+pub fn render(preview: &Preview) -> String {
+    let mut text = String::new();
+    for sentence in &preview.changed {
+        text += &format!("{sentence}\n");
+    }
+    let rows: Vec<Vec<String>> = preview
+        .steps()
+        .map(|step| {
+            let risk = match &step.risk {
+                Risk::Safe => String::new(),
+                risk => risk.to_string(),
+            };
+            vec![step.subject.to_string(), step.step.clone(), step.reason.clone(), risk]
+        })
+        .collect();
+    if !rows.is_empty() {
+        text += &format!("\n{}", screen::table(&["WHAT", "STEP", "WHY", "RISK"], &rows));
+    }
+    for one in &preview.loops {
+        if let Some(unknown) = &one.unknown {
+            text += &format!("\n{}: nothing can be said: {unknown}\n", one.name);
+        }
+    }
+    let waits: Vec<_> = preview.loops.iter().flat_map(|one| &one.waits).collect();
+    if !waits.is_empty() {
+        text += "\nThen it waits:\n";
+        for wait in waits {
+            text += &format!("  {}: {}\n", wait.subject, wait.reason);
+            if let Ends::Person(act) = &wait.ends {
+                text += &format!("    {act}\n");
+            }
+        }
+    }
+    for reason in &preview.brake {
+        text += &format!("\nCAREFUL: {reason}\n");
+    }
+    text.trim_start_matches('\n').to_owned()
+}
+
+/// Whether anything would be different with this snapshot.
+fn changes(preview: &Preview) -> bool {
+    preview.current != Some(preview.snapshot) || preview.steps().next().is_some()
+}
+
+pub async fn plan(place: &Place, word: Option<String>, exit_code: bool, json: bool) -> Result<Exit> {
+    let client = Client::of(place)?;
+    let word = match word {
+        Some(word) => Some(word),
+        None => match place.repository() {
+            Ok(folder) => Some(send(&client, &folder).await?.to_string()),
+            Err(error) if place.is_named() => return Err(error.into()),
+            // A head that follows git is asked from anywhere.
+            Err(_) => None,
+        },
+    };
+    let preview = client.plan(&Question { revision: word }).await?;
+    if json {
+        screen::json(&preview)?;
+    } else {
+        let text = render(&preview);
+        if !changes(&preview) {
+            println!("nothing would change: the cluster is as the repository says");
+        }
+        print!("{text}");
+    }
+    Ok(if exit_code && changes(&preview) { Exit::Changes } else { Exit::Done })
+}
+
+/// A yes on the terminal.
+pub fn asked(question: &str) -> Result<bool> {
+    if !stdin().is_terminal() {
+        bail!("nobody is there to ask: `--yes` says so");
+    }
+    print!("{question} [y/N] ");
+    stdout().flush()?;
+    let mut answer = String::new();
+    stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Shows what a snapshot changes, asks, and makes it current. `false` where it is current already.
+pub async fn change(client: &Client, word: &str, rollback: bool, yes: bool, json: bool) -> Result<Option<Exit>> {
+    let preview = client.plan(&Question { revision: Some(word.to_owned()) }).await?;
+    if preview.current == Some(preview.snapshot) {
+        return Ok(None);
+    }
+    if !json {
+        print!("{}", render(&preview));
+    }
+    if !yes && !asked(&format!("make snapshot {} current?", preview.snapshot.short()))? {
+        println!("nothing has changed");
+        return Ok(Some(Exit::Failed));
+    }
+    let wish = Apply { expects: preview.current, rollback };
+    let desired = client.apply(&preview.snapshot, &wish).await?;
+    if json {
+        screen::json(&serde_json::json!({ "applied": desired, "preview": preview }))?;
+    } else {
+        println!("snapshot {} is current", desired.snapshot.short());
+    }
+    Ok(Some(Exit::Done))
+}
+
+pub async fn apply(place: &Place, word: Option<String>, yes: bool, json: bool) -> Result<Exit> {
+    let client = Client::of(place)?;
+    let word = match word {
+        Some(word) => word,
+        None => send(&client, &place.repository()?).await?.to_string(),
+    };
+    match change(&client, &word, false, yes, json).await? {
+        Some(exit) => Ok(exit),
+        None if json => screen::json(&serde_json::json!({ "applied": null })).map(|()| Exit::Done),
+        None => {
+            println!("nothing to change: this is the current snapshot");
+            Ok(Exit::Done)
+        }
+    }
+}
+
+pub async fn rollback(place: &Place, word: Option<String>, yes: bool, json: bool) -> Result<Exit> {
+    let client = Client::of(place)?;
+    let word = match word {
+        Some(word) => word,
+        None => {
+            let lines = client.history().await?;
+            let current = lines.iter().find(|line| line.current).map(|line| line.snapshot);
+            let earlier = lines.iter().find(|line| line.kept && Some(line.snapshot) != current);
+            earlier.context("the head has no earlier snapshot")?.snapshot.to_string()
+        }
+    };
+    match change(&client, &word, true, yes, json).await? {
+        Some(exit) => Ok(exit),
+        None => bail!("that is the current snapshot"),
+    }
+}
+
+pub async fn history(place: &Place, json: bool) -> Result<Exit> {
+    let lines = Client::of(place)?.history().await?;
+    if json {
+        screen::json(&lines)?;
+        return Ok(Exit::Done);
+    }
+    let now = bramble_system::now();
+    let rows: Vec<Vec<String>> = lines.iter().map(|line| row(line, now)).collect();
+    print!("{}", screen::table(&["SNAPSHOT", "REVISION", "AUTHOR", "WHEN", "BY", "CHANGED"], &rows));
+    Ok(Exit::Done)
+}
+
+fn row(line: &Line, now: u64) -> Vec<String> {
+    let mark = if line.current {
+        " *"
+    } else if line.kept {
+        ""
+    } else {
+        " (gone)"
+    };
+    let Revision { author, .. } = &line.revision;
+    vec![
+        format!("{}{mark}", line.snapshot.short()),
+        line.revision.short().unwrap_or_else(|| "–".into()),
+        author.clone().unwrap_or_default(),
+        screen::ago(std::time::Duration::from_millis(now.saturating_sub(line.at))),
+        line.by.clone(),
+        line.changed.join("; "),
+    ]
+}
+
+pub async fn retry(place: &Place, what: &str) -> Result<Exit> {
+    let client = Client::of(place)?;
+    let status = client.status().await?;
+    let found: Vec<Subject> =
+        status.failed().map(|failure| failure.subject.clone()).filter(|subject| is_meant(subject, what)).collect();
+    if found.is_empty() {
+        bail!("nothing has failed for `{what}`: `bramble status` lists what has");
+    }
+    for subject in found {
+        client.retry(&subject).await?;
+        println!("{subject} is tried again");
+    }
+    Ok(Exit::Done)
+}
+
+/// `w1`, `whoami`, or the whole as it is shown.
+fn is_meant(subject: &Subject, what: &str) -> bool {
+    let name = match subject {
+        Subject::Node { name } | Subject::Workload { name, .. } => name.as_str(),
+        _ => "",
+    };
+    what == "all" || name == what || subject.to_string() == what
+}

@@ -1,0 +1,91 @@
+//! `bramble sync` and `bramble source …`: the git repository that a head follows.
+
+use anyhow::{Result, bail};
+use bramble_model::repository::{FILE, Source};
+
+use crate::client::{Client, NoHead};
+use crate::exit::Exit;
+use crate::place::Place;
+use crate::screen;
+use crate::workspace;
+
+pub async fn sync(place: &Place, json: bool) -> Result<Exit> {
+    let synced = Client::of(place)?.sync().await?;
+    let well = synced.problem.is_none() && synced.braked.is_none();
+    if json {
+        screen::json(&synced)?;
+        return Ok(if well { Exit::Done } else { Exit::Failed });
+    }
+    if let Some(desired) = &synced.desired {
+        let revision = desired.revision.short().unwrap_or_else(|| "of a folder".into());
+        println!("snapshot {} ({revision}) is current", desired.snapshot.short());
+    }
+    if let Some((commit, reasons)) = &synced.braked {
+        let short: String = commit.chars().take(12).collect();
+        println!("commit {short} waits for a person: {}", reasons.join("; "));
+        println!("`bramble plan {short}` shows what it does, `bramble apply --yes {short}` lets it through");
+    }
+    if let Some(problem) = synced.problem {
+        bail!("{problem}");
+    }
+    Ok(if well { Exit::Done } else { Exit::Failed })
+}
+
+pub async fn hold(place: &Place) -> Result<Exit> {
+    Client::of(place)?.hold().await?;
+    println!("the head stays with its present snapshot; `bramble sync` follows the repository again");
+    Ok(Exit::Done)
+}
+
+pub async fn forget_host(place: &Place) -> Result<Exit> {
+    Client::of(place)?.forget_host().await?;
+    println!(
+        "the server's host key is forgotten; the next fetch pins the one that it finds: `bramble source key` shows it"
+    );
+    Ok(Exit::Done)
+}
+
+pub async fn key(place: &Place, json: bool) -> Result<Exit> {
+    let key = match Client::of(place)?.source_key().await {
+        Ok(key) => key,
+        // Before the head has run once, the key can be given to the repository's server.
+        Err(error) if error.is::<NoHead>() => {
+            let (_, state) = place.head();
+            workspace::make_state(&state)?;
+            bramble_model::desired::SourceKey { public: bramble_head::source_key(&state)?, host: None }
+        }
+        Err(error) => return Err(error),
+    };
+    if json {
+        screen::json(&key)?;
+        return Ok(Exit::Done);
+    }
+    println!("{}", key.public.trim_end());
+    match key.host {
+        Some(host) => eprintln!("the server's host key is pinned: {host}"),
+        None => eprintln!("the server's host key is pinned at the first fetch, and shown here then"),
+    }
+    Ok(Exit::Done)
+}
+
+/// Begins a head that has no repository of its own with the address of one.
+pub fn set(place: &Place, url: &str, branch: &str, path: &str) -> Result<Exit> {
+    let (home, state) = place.head();
+    if home.join(FILE).exists() {
+        bail!("{} has a bramble.toml: write `[source] git = \"{url}\"` into it, and `bramble apply`", home.display());
+    }
+    workspace::make_state(&state)?;
+    let source = Source {
+        git: url.to_owned(),
+        branch: branch.to_owned(),
+        every: 30,
+        path: path.to_owned(),
+        signers: Vec::new(),
+        token_file: None,
+    };
+    bramble_head::begin_with(&state, &source)?;
+    println!(
+        "`bramble serve` fetches {url}, and begins with what it says; a private one needs `bramble source key` first"
+    );
+    Ok(Exit::Done)
+}

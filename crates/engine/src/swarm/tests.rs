@@ -1,0 +1,227 @@
+//! The driver against a stand-in for the daemon's socket: it follows the Docker Engine API for the few calls
+//! that a node's membership takes, and remembers which were made.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
+
+use super::*;
+
+/// Of a manager: Swarm `swarm-a`, node `node-a`.
+const MANAGER: &str = include_str!("../../tests-data/swarm-node.crt");
+
+/// A daemon that is a member, or is none, or failed to become one.
+struct Daemon {
+    folder: tempfile::TempDir,
+    /// Method and path of every call but pings.
+    calls: Arc<Mutex<Vec<String>>>,
+}
+
+impl Daemon {
+    /// `membership` is what `GET /_ping` says in its header `Swarm`.
+    fn start(membership: &'static str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let listener = UnixListener::bind(folder.path().join("docker.sock")).expect("a socket");
+        let certificates = folder.path().join("swarm/certificates");
+        std::fs::create_dir_all(&certificates).expect("a folder");
+        if membership != "inactive" {
+            std::fs::write(certificates.join("swarm-node.crt"), MANAGER).expect("written");
+        }
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&calls);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let call = request(&mut stream).await;
+                if !call.ends_with("/_ping") {
+                    heard.lock().expect("no panic while held").push(call.clone());
+                }
+                let body = if call.contains("/swarm/init") { "\"node-b\"" } else { "" };
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\nSwarm: {membership}\r\nContent-Type: application/json\r\n\
+                     Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        Daemon { folder, calls }
+    }
+
+    async fn driver(&self) -> Swarm {
+        Swarm::at(&self.folder.path().join("docker.sock"), &self.certificate()).await.expect("it answers")
+    }
+
+    fn certificate(&self) -> PathBuf {
+        self.folder.path().join("swarm/certificates/swarm-node.crt")
+    }
+
+    /// The calls so far, without the API's version in front.
+    fn calls(&self) -> Vec<String> {
+        let calls = self.calls.lock().expect("no panic while held");
+        calls.iter().map(|call| call.split_once("/swarm").map_or(call.clone(), |(_, rest)| rest.to_owned())).collect()
+    }
+}
+
+/// Reads one request to its end; gives method and path.
+async fn request(stream: &mut UnixStream) -> String {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let count = stream.read(&mut buffer).await.unwrap_or(0);
+        bytes.extend_from_slice(&buffer[..count]);
+        let text = String::from_utf8_lossy(&bytes).to_lowercase();
+        let length = text
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length:"))
+            .and_then(|length| length.trim().parse::<usize>().ok())
+            .unwrap_or(0);
+        let whole = text.split_once("\r\n\r\n").is_some_and(|(_, body)| body.len() >= length);
+        if whole || count == 0 {
+            let first = String::from_utf8_lossy(&bytes).lines().next().unwrap_or_default().to_owned();
+            return first.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        }
+    }
+}
+
+fn initialise(leaves: Option<&str>) -> Work {
+    Work::Initialise { address: "192.168.7.21".into(), leaves: leaves.map(str::to_owned) }
+}
+
+fn join(cluster: &str, leaves: Option<&str>) -> Work {
+    Work::Join {
+        cluster: cluster.into(),
+        manager: "192.168.7.22:2377".into(),
+        token: "SWMTKN-1-aa-m".into(),
+        part: EnginePart::Manager,
+        address: "192.168.7.21".into(),
+        leaves: leaves.map(str::to_owned),
+    }
+}
+
+#[tokio::test]
+async fn a_member_never_leaves_what_nobody_named() {
+    // One that works, and one that waits for the other managers.
+    for membership in ["active/manager", "error"] {
+        let daemon = Daemon::start(membership);
+        let swarm = daemon.driver().await;
+        for work in
+            [initialise(None), initialise(Some("swarm-b")), join("swarm-b", None), join("swarm-b", Some("swarm-c"))]
+        {
+            let answer = swarm.work(work.clone()).await;
+            let Answer::Refused { why } = &answer else { panic!("{membership}, {work:?}: {answer:?}") };
+            assert!(why.contains("swarm-a"), "{why}");
+        }
+        assert_eq!(daemon.calls(), Vec::<String>::new(), "{membership}: nothing is left, and nothing begun");
+    }
+}
+
+#[tokio::test]
+async fn a_head_of_version_1_cannot_make_a_member_leave() {
+    let daemon = Daemon::start("active/manager");
+    let swarm = daemon.driver().await;
+    for question in [
+        r#"{"do":"initialise","address":"192.168.7.21"}"#,
+        r#"{"do":"join","cluster":"swarm-b","manager":"192.168.7.22:2377","token":"t","part":"worker","address":"192.168.7.21"}"#,
+    ] {
+        let answer = swarm.work(serde_json::from_str(question).expect("a question of version 1")).await;
+        assert!(matches!(answer, Answer::Refused { .. }), "{question}: {answer:?}");
+    }
+    assert_eq!(daemon.calls(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_member_leaves_the_one_that_is_named() {
+    let daemon = Daemon::start("active/manager");
+    let swarm = daemon.driver().await;
+    assert_eq!(swarm.work(join("swarm-b", Some("swarm-a"))).await, Answer::Done);
+    assert_eq!(daemon.calls(), ["/leave?force=true", "/join"]);
+}
+
+#[tokio::test]
+async fn asked_twice_to_join_it_stays() {
+    let daemon = Daemon::start("active/manager");
+    assert_eq!(daemon.driver().await.work(join("swarm-a", None)).await, Answer::Done);
+    assert_eq!(daemon.calls(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn who_belongs_to_none_begins() {
+    let daemon = Daemon::start("inactive");
+    let swarm = daemon.driver().await;
+    assert_eq!(swarm.work(initialise(None)).await, Answer::Done);
+    assert_eq!(daemon.calls(), ["/init"]);
+}
+
+/// Seen on a machine that was short of memory: the join took longer than the daemon waits, failed behind its back, and
+/// every other one was refused with "already part of a swarm".
+#[tokio::test]
+async fn a_try_to_join_that_failed_is_no_membership() {
+    for work in [join("swarm-b", None), initialise(None)] {
+        let daemon = Daemon::start("error");
+        std::fs::remove_file(daemon.certificate()).expect("removed");
+        let swarm = daemon.driver().await;
+        assert_eq!(swarm.state().await, EngineState::Alone);
+        assert_eq!(swarm.work(work).await, Answer::Done);
+        assert_eq!(daemon.calls()[0], "/leave?force=true");
+        assert_eq!(daemon.calls().len(), 2);
+    }
+}
+
+/// Neither beginning nor joining makes this node leave what it may have, or begin anything: why.
+async fn keeps_what_it_has(daemon: &Daemon) -> String {
+    let swarm = daemon.driver().await;
+    let mut said = String::new();
+    for work in [initialise(None), initialise(Some("swarm-a")), join("swarm-b", None), join("swarm-b", Some("swarm-a"))]
+    {
+        let answer = swarm.work(work).await;
+        let Answer::Refused { why } = answer else { panic!("{answer:?}") };
+        said = why;
+    }
+    assert_eq!(daemon.calls(), Vec::<String>::new());
+    said
+}
+
+#[tokio::test]
+async fn who_has_a_log_and_no_certificate_keeps_the_log() {
+    let daemon = Daemon::start("error");
+    std::fs::remove_file(daemon.certificate()).expect("removed");
+    std::fs::create_dir(daemon.folder.path().join("swarm/raft")).expect("a folder");
+    let why = keeps_what_it_has(&daemon).await;
+    assert!(why.contains("missing beside a Swarm's log"), "{why}");
+}
+
+#[tokio::test]
+async fn who_cannot_look_for_a_log_leaves_nothing() {
+    let daemon = Daemon::start("error");
+    std::fs::remove_file(daemon.certificate()).expect("removed");
+    // As a disk does that fails: there is no telling whether a log is there.
+    let raft = daemon.folder.path().join("swarm/raft");
+    std::os::unix::fs::symlink(&raft, &raft).expect("a link to itself");
+    let why = keeps_what_it_has(&daemon).await;
+    assert!(why.contains("log, which cannot be read"), "{why}");
+}
+
+/// A worker has no log: its certificate is all that says that it belongs to a Swarm.
+#[tokio::test]
+async fn a_worker_with_a_damaged_certificate_leaves_nothing() {
+    let daemon = Daemon::start("error");
+    for damaged in ["", "-----BEGIN CERTIFICATE-----\nMIIB"] {
+        std::fs::write(daemon.certificate(), damaged).expect("damaged");
+        let why = keeps_what_it_has(&daemon).await;
+        assert!(why.contains("damaged: `docker swarm leave --force` on the node"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn a_word_that_nobody_knows_is_not_none() {
+    for word in ["", "migrating", "Inactive"] {
+        let why = keeps_what_it_has(&Daemon::start(word)).await;
+        assert!(why.contains(&format!("{word:?}")), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn who_cannot_tell_what_it_has_begins_nothing() {
+    keeps_what_it_has(&Daemon::start("locked")).await;
+}

@@ -1,0 +1,114 @@
+//! What the store keeps of each node's boots, and what goes when a node goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bramble_model::names::Name;
+use bramble_plan::admission::Record as Admission;
+use bramble_plan::chain::Chain;
+use bramble_plan::hand_off::Record as HandOff;
+use bramble_store::{Expect, OnLoss, Record, Store, Table, remove};
+
+use crate::error::Error;
+
+/// Node → what is known of its boots.
+pub(crate) struct Admissions;
+
+impl Record for Admissions {
+    type Key = Name;
+    type Value = Admission;
+    const TABLE: Table = Table::new("admissions");
+    const FORM: u32 = 1;
+    const WHAT: &'static str = "the admission of";
+    const ON_LOSS: OnLoss = OnLoss::Wait;
+}
+
+/// Node → which other system it was handed. What is lost might be installed twice: a person looks first.
+pub(crate) struct HandOffs;
+
+impl Record for HandOffs {
+    type Key = Name;
+    type Value = HandOff;
+    const TABLE: Table = Table::new("hand-offs");
+    const FORM: u32 = 1;
+    const WHAT: &'static str = "the hand-off of";
+    const ON_LOSS: OnLoss = OnLoss::Wait;
+}
+
+/// Node → the chain that ran on it. What is lost is learned again.
+pub(crate) struct LastChains;
+
+impl Record for LastChains {
+    type Key = Name;
+    type Value = Chain;
+    const TABLE: Table = Table::new("chains");
+    const FORM: u32 = 1;
+    const WHAT: &'static str = "the chain of";
+    const ON_LOSS: OnLoss = OnLoss::BeginAnew;
+}
+
+/// Of one node; of one that never booted, the record of that.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn of(store: &Store, node: &Name) -> Result<Admission, Error> {
+    Ok(store.blocking().read::<Admissions>(node)?.unwrap_or_default())
+}
+
+/// Of all nodes whose record can be read, in one look.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) fn all(store: &Store) -> Result<BTreeMap<Name, Admission>, Error> {
+    Ok(store.blocking().read_all::<Admissions>()?.readable)
+}
+
+/// Reads, changes and writes one record. On disk when this returns. `change` may be called more than once.
+///
+/// # Errors
+/// When it cannot be read, or the store not be written; then nothing has changed.
+pub(crate) fn change<T>(store: &Store, node: &Name, mut change: impl FnMut(&mut Admission) -> T) -> Result<T, Error> {
+    Ok(store.blocking().update::<Admissions, T>(node, |kept| change(kept.get_or_insert_default()))?)
+}
+
+/// The keys of a table that are nodes, of records that cannot be read, too.
+fn nodes_in<R: Record<Key = Name>>(store: &Store) -> Result<BTreeSet<Name>, Error> {
+    let keys = store.blocking().all(R::TABLE)?.into_iter();
+    Ok(keys.filter_map(|(key, _)| key.to_string().parse().ok()).collect())
+}
+
+/// Nodes that something is kept of.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) fn known_nodes(store: &Store) -> Result<BTreeSet<Name>, Error> {
+    let mut known = nodes_in::<Admissions>(store)?;
+    known.extend(nodes_in::<HandOffs>(store)?);
+    known.extend(nodes_in::<LastChains>(store)?);
+    Ok(known)
+}
+
+/// What a removal expects: that the record is as it is now. One that cannot be read is not removed.
+fn as_read<R: Record<Key = Name>>(store: &Store, node: &Name) -> Result<Expect, Error> {
+    let (_, version) = store.blocking().read_with_version::<R>(node)?;
+    Ok(Expect { table: R::TABLE, key: R::key(node), version })
+}
+
+/// Forgets all that is kept of a node.
+///
+/// # Errors
+/// When a record of it cannot be read, or the store not be written; then all of it is still there.
+pub(crate) fn forget(store: &Store, node: &Name) -> Result<(), Error> {
+    loop {
+        let expects = [
+            as_read::<Admissions>(store, node)?,
+            as_read::<HandOffs>(store, node)?,
+            as_read::<LastChains>(store, node)?,
+        ];
+        let writes = [remove::<Admissions>(node), remove::<HandOffs>(node), remove::<LastChains>(node)];
+        match store.blocking().commit(&expects, &writes) {
+            Ok(_) => return Ok(()),
+            Err(bramble_store::Error::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! One connection: the handshake, and the conversation with an admitted agent.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bramble_link::{Connection, Ended, Event};
+use bramble_model::agent::{
+    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, NodeDocument, ToAgent, Versions,
+};
+use bramble_model::hands::{FromProcess, ToProcess};
+use bramble_model::names::{BootId, Name};
+use bramble_model::timeline::What;
+use bramble_system::now;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::{Agents, Connected, Say};
+use crate::error::Error;
+use crate::gate::Pass;
+use crate::store::beside;
+use crate::{admissions, ca};
+
+/// What may wait for a connection that is busy. One that has more waiting is stuck.
+pub(super) const QUEUE: usize = 32;
+
+type Agent = Connection<TlsStream<TcpStream>>;
+
+/// Why a connection is served no more.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Why {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// What its agent did, or what is known of its node.
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Head(#[from] Error),
+}
+
+fn refused(why: impl Into<String>) -> Why {
+    Why::Refused(why.into())
+}
+
+/// With a certificate it is an agent; without one it may enrol, and nothing else.
+pub(super) async fn greet(
+    agents: Arc<Agents>,
+    tls: TlsAcceptor,
+    stream: TcpStream,
+    from: SocketAddr,
+    pass: Pass,
+) -> Result<(), Why> {
+    stream.set_nodelay(true)?;
+    let shaken = Connection::open(agents.limits, tls.accept(stream)).await;
+    let mut agent = shaken.inspect_err(|error| agents.tls_failed(from, error))?;
+    let certificates = agent.stream().get_ref().1.peer_certificates();
+    let certificate = certificates.and_then(|chain| chain.first()).map(|der| der.to_vec());
+    match certificate {
+        Some(der) => {
+            let (node, key) = whose(&der).ok_or_else(|| refused("its certificate has no name"))?;
+            serve(agents, node, key, agent, pass).await
+        }
+        None => {
+            let request: EnrolRequest = agent.first().await?;
+            match beside(move || agents.enrol(&request)).await {
+                Ok(enrolled) => agent.say(&enrolled)?,
+                Err(why) => agent.say(&serde_json::json!({ "refused": why }))?,
+            }
+            Ok(agent.finish().await?)
+        }
+    }
+}
+
+/// The node that a certificate is for, and its key's fingerprint.
+fn whose(der: &[u8]) -> Option<(Name, String)> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?.parse().ok()?;
+    Some((name, ca::fingerprint_of(&certificate.tbs_certificate.subject_pki)))
+}
+
+/// The last word to an agent that is not served, or not any more.
+async fn refuse(mut agent: Agent, reason: String) -> Result<(), Why> {
+    agent.say(&ToAgent::Refused { reason: reason.clone() })?;
+    agent.finish().await?;
+    Err(Why::Refused(reason))
+}
+
+/// Who an agent is, by its certificate and its hello.
+#[derive(Clone, Copy)]
+struct Who<'a> {
+    node: &'a Name,
+    boot: &'a BootId,
+    /// The fingerprint of its key.
+    key: &'a str,
+}
+
+impl Who<'_> {
+    /// What it is told of its node, where it is still the one that was let in; or why it is not.
+    ///
+    /// # Errors
+    /// When the admission cannot be read. No verdict is told then: an agent that is refused forgets who it is.
+    async fn holds(&self, agents: &Agents) -> Result<Result<NodeDocument, String>, Error> {
+        let (store, node) = (agents.store.clone(), self.node.clone());
+        let record = beside(move || admissions::of(&store, &node)).await?;
+        Ok(match (agents.document(self.node), record.holds(self.boot, self.key)) {
+            (Some(document), Ok(())) => Ok(document),
+            (None, _) => Err("this node is not in the repository".into()),
+            (Some(_), Err(reason)) => Err(reason.into()),
+        })
+    }
+}
+
+/// Finds out whether a node's agent is served, and serves it.
+async fn serve(agents: Arc<Agents>, node: Name, key: String, mut agent: Agent, pass: Pass) -> Result<(), Why> {
+    let FromAgent::Hello { boot, version, facts, protocol, capabilities } = agent.first().await? else {
+        return Err(refused("it did not say hello"));
+    };
+    let version: String = version.chars().filter(|c| c.is_ascii_graphic()).take(32).collect();
+    if protocol.from > Versions::OWN.to || protocol.to < Versions::OWN.from {
+        return Err(refused(format!("it speaks versions {} to {} of the protocol", protocol.from, protocol.to)));
+    }
+    let who = Who { node: &node, boot: &boot, key: &key };
+    if let Err(reason) = who.holds(&agents).await? {
+        return refuse(agent, reason).await;
+    }
+    // It is no stranger any more.
+    drop(pass);
+    agent.watch();
+    let number = agents.numbers.fetch_add(1, Ordering::Relaxed);
+    let (say, queue) = mpsc::channel(QUEUE);
+    let hears_beats = capabilities.contains(&Capability::HearsBeats);
+    let entry = Connected { number, say, last_heard: now(), version: version.clone(), protocol, capabilities };
+    let mut leaving = Leaving::enter(&agents, &node, entry);
+    // Whoever revoked it in between found no connection to end, and whoever told documents none to tell.
+    let document = match who.holds(&agents).await {
+        Ok(Ok(document)) => document,
+        Ok(Err(reason)) => {
+            leaving.reason.clone_from(&reason);
+            drop(leaving);
+            return refuse(agent, reason).await;
+        }
+        Err(why) => {
+            leaving.reason = why.to_string();
+            return Err(why.into());
+        }
+    };
+    agents.timeline.learn(&node, |track| track.facts = Some(facts));
+    tracing::info!(%node, version, "agent connected");
+    agent.say(&ToAgent::Document(document))?;
+    let conversation = Conversation { agents: &agents, who, number, hears_beats };
+    let ended = conversation.hold(agent, queue).await;
+    leaving.reason = ended.as_ref().err().map_or_else(|| "it said goodbye".to_owned(), Why::to_string);
+    drop(leaving);
+    ended
+}
+
+/// The entry of a connection among those that are there, for as long as it is: whichever way it ends, also by an error
+/// of bramble's own, no node stays listed as connected.
+pub(super) struct Leaving<'a> {
+    agents: &'a Agents,
+    node: &'a Name,
+    number: u64,
+    reason: String,
+}
+
+impl<'a> Leaving<'a> {
+    /// Enters it. An older connection of the same node ends when its entry is replaced.
+    pub(super) fn enter(agents: &'a Agents, node: &'a Name, entry: Connected) -> Self {
+        let number = entry.number;
+        agents.sessions().insert(node.clone(), entry);
+        agents.timeline.add(Some(node), What::Connected);
+        Leaving { agents, node, number, reason: "an error of bramble's own".into() }
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        let Leaving { agents, node, number, reason } = self;
+        {
+            let mut sessions = agents.sessions();
+            // A newer connection has taken its place. Where there is none, it was told to go, and goes now.
+            if sessions.get(*node).is_some_and(|entry| entry.number != *number) {
+                return;
+            }
+            sessions.remove(*node);
+        }
+        agents.timeline.add(Some(node), What::Disconnected { reason: std::mem::take(reason) });
+        agents.timeline.learn(node, |track| track.health = None);
+        agents.changed.tell();
+    }
+}
+
+/// What a conversation is about.
+struct Conversation<'a> {
+    agents: &'a Agents,
+    who: Who<'a>,
+    /// Of its entry among those that are there.
+    number: u64,
+    hears_beats: bool,
+}
+
+/// Who waits for what an agent says.
+#[derive(Default)]
+struct Waiting {
+    answers: BTreeMap<u64, oneshot::Sender<Answer>>,
+    asked: u64,
+    processes: BTreeMap<u64, mpsc::Sender<FromProcess>>,
+}
+
+impl Conversation<'_> {
+    /// Goes on until one side ends it. Nothing is awaited but what happens next: what the agent does not take holds up
+    /// nothing that it says.
+    async fn hold(self, mut agent: Agent, mut queue: mpsc::Receiver<Say>) -> Result<(), Why> {
+        let mut waiting = Waiting::default();
+        loop {
+            tokio::select! {
+                event = agent.next() => match event? {
+                    Event::Line(line) => match self.heard(&line, &mut waiting, &mut agent).await? {
+                        ControlFlow::Continue(()) => {}
+                        ControlFlow::Break(reason) => return refuse(agent, reason).await,
+                    },
+                    Event::Beat if self.hears_beats => agent.say(&ToAgent::Beat)?,
+                    Event::Beat | Event::Free => {}
+                },
+                asked = queue.recv(), if agent.is_free() => match asked {
+                    // The queue closes when a newer connection of the same node has taken over.
+                    None => return Ok(()),
+                    Some(Say::Goodbye(reason)) => return refuse(agent, reason).await,
+                    Some(Say::Ask(work, under, answer)) => {
+                        // Who stopped waiting is not told, and an agent that never answers fills nothing.
+                        waiting.answers.retain(|_, asker| !asker.is_closed());
+                        waiting.asked += 1;
+                        waiting.answers.insert(waiting.asked, answer);
+                        agent.say(&ToAgent::Ask { number: waiting.asked, work, under })?;
+                    }
+                    Some(Say::Start(number, start, tell)) => {
+                        waiting.processes.insert(number, tell);
+                        agent.say(&ToAgent::Start { number, start })?;
+                    }
+                    Some(Say::Process(number, tell)) => agent.say(&ToAgent::Process { number, tell })?,
+                    Some(Say::Document(document)) => agent.say(&ToAgent::Document(document))?,
+                },
+            }
+        }
+    }
+
+    /// Does what a line asks for; breaks with the reason why its agent is served no more.
+    async fn heard(&self, line: &str, waiting: &mut Waiting, agent: &mut Agent) -> Result<ControlFlow<String>, Why> {
+        let (agents, node) = (self.agents, self.who.node);
+        if let Some(known) = agents.sessions().get_mut(node).filter(|known| known.number == self.number) {
+            known.last_heard = now();
+        }
+        let message = match Heard::read(line).map_err(Ended::from)? {
+            Heard::Message(message) => message,
+            Heard::Unknown { what, number } => {
+                tracing::warn!(%node, what, "its agent said something in a form that this head does not know");
+                // Whoever asked need not wait for more.
+                if let Some(asker) = number.and_then(|number| waiting.answers.remove(&number)) {
+                    let _ = asker.send(Answer::UNKNOWN);
+                }
+                return Ok(ControlFlow::Continue(()));
+            }
+        };
+        match message {
+            FromAgent::Health(health) => agents.heard(node, health),
+            FromAgent::Answer { number, answer } => {
+                if let Some(asker) = waiting.answers.remove(&number) {
+                    // Whoever asked may have stopped waiting.
+                    let _ = asker.send(answer);
+                }
+            }
+            FromAgent::Process { number, tell } => {
+                let ends = matches!(tell, FromProcess::Ended { .. });
+                // Whoever asked may have gone, and is not waited for: what is on its way fits the queue.
+                let passed = waiting.processes.get(&number).is_some_and(|asker| asker.try_send(tell).is_ok());
+                if ends {
+                    waiting.processes.remove(&number);
+                } else if !passed && waiting.processes.remove(&number).is_some() {
+                    agent.say(&ToAgent::Process { number, tell: ToProcess::Stop })?;
+                }
+            }
+            FromAgent::Renew { csr } => {
+                // The key that was admitted, and no other: a new one enrols with a boot of its own.
+                if ca::fingerprint(&csr)? != self.who.key {
+                    return Err(refused("it asks for a certificate for another key"));
+                }
+                let document = match self.who.holds(agents).await? {
+                    Ok(document) => document,
+                    Err(reason) => return Ok(ControlFlow::Break(reason)),
+                };
+                let (certificate, renew_at) = agents.authority.sign(node, &csr)?;
+                agent.say(&ToAgent::Renewed(Box::new(Enrolled { certificate, renew_at, document })))?;
+            }
+            FromAgent::Hello { .. } => return Err(refused("it said hello twice")),
+            FromAgent::Unknown => tracing::warn!(%node, "its agent said something that this head does not know"),
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}

@@ -1,0 +1,401 @@
+//! The agents' listener over TLS on the loopback: this part of the head, and what it is handed.
+
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use bramble_model::agent::{Capability, Facts, FromAgent, LONGEST_LINE, ToAgent, swarm};
+use bramble_model::hands::{Channel, Data, End};
+use bramble_model::names::BootId;
+use bramble_model::repository::{Admission, FILE};
+use futures_util::{SinkExt, StreamExt};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::codec::{Framed, LinesCodec};
+
+use super::*;
+use crate::adoptions::Adoptions;
+use crate::snapshots::Snapshots;
+
+/// Short, for tests: a second for a message to leave.
+const LIMITS: Limits = Limits { greeting: 20_000, silence: 30_000, sending: 1_000, beat: 300 };
+
+fn node(number: u8) -> Name {
+    format!("w{number}").parse().expect("a name")
+}
+
+/// The agents of a head of three nodes, with its state in this folder.
+fn agents(folder: &Path, limits: Limits) -> Arc<Agents> {
+    let mut text =
+        String::from("[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n[roles.r]\nengine = \"none\"\n");
+    for number in 1..=3 {
+        text += &format!("[nodes.w{number}]\nmac = \"52:54:00:00:00:0{number}\"\nrole = \"r\"\n");
+    }
+    std::fs::write(folder.join(FILE), &text).expect("written");
+    let state = folder.join(".bramble");
+    std::fs::create_dir(&state).expect("made");
+    let store = Store::open(&state.join("head.redb"), 1).expect("opens");
+    let shelf = bramble_image::Shelf::open(state.join("image")).expect("opens");
+    let snapshots = Arc::new(Snapshots::open(&state, folder, shelf, store.clone()).expect("opens"));
+    let (next, applied) = snapshots.first(folder).expect("it checks");
+    let current = snapshots.begin(next, applied).expect("current");
+    let authority = Arc::new(Authority::open(&state.join("keys")).expect("made"));
+    let timeline = Arc::new(Timeline::open(store.clone(), &current.cluster, 0).expect("opens"));
+    let nodes = Nodes::new(snapshots, Arc::new(Adoptions::open(store.clone()).expect("opens")));
+    let agents = Agents::open(nodes, Arc::default(), timeline, store, authority).expect("opens");
+    Arc::new(Agents { limits, ..agents })
+}
+
+/// Where they are listened for, until the test ends.
+async fn listening(agents: &Arc<Agents>) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let tls = TlsAcceptor::from(Arc::new(agents.authority.tls().expect("certificates")));
+    tokio::spawn(run(Arc::clone(agents), listener, tls, CancellationToken::new()));
+    address
+}
+
+type Lines = Framed<TlsStream<TcpStream>, LinesCodec>;
+
+/// An agent that was admitted, has said hello and was told its document. Its machine takes little at a time.
+async fn settle(agents: &Agents, address: SocketAddr, name: &Name) -> Lines {
+    let (mut lines, hello, _) = connect(agents, address, name).await;
+    say(&mut lines, &hello).await;
+    assert!(matches!(hear(&mut lines).await, Some(ToAgent::Document(document)) if document.hostname == *name));
+    lines
+}
+
+/// An agent that was admitted and is connected, what it says first, and its certificate request.
+async fn connect(agents: &Agents, address: SocketAddr, name: &Name) -> (Lines, FromAgent, String) {
+    let key = KeyPair::generate().expect("a key");
+    let csr = CertificateParams::default().serialize_request(&key).and_then(|csr| csr.pem()).expect("a request");
+    let (boot, nonce) = (BootId(format!("boot-of-{name}")), Digest([7; 32]));
+    let enrolment =
+        Enrolment { boot: boot.clone(), nonce, fingerprint: ca::fingerprint(&csr).expect("a key"), last_heard: None };
+    let verdict = admissions::change(&agents.store, name, |record| {
+        record.serve(boot.clone(), nonce, Digest([1; 32]), 1);
+        record.enrol(&enrolment, Admission::Open)
+    });
+    assert_eq!(verdict.expect("written"), Verdict::Admit);
+    let (certificate, _) = agents.authority.sign(name, &csr).expect("signed");
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(agents.authority.pem().as_bytes()).expect("PEM")).expect("a CA");
+    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM")],
+            PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
+        )
+        .expect("it fits");
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("set");
+    let stream = socket.connect(address).await.expect("it listens");
+    let server = ServerName::try_from("head.bramble").expect("a name");
+    let stream = TlsConnector::from(Arc::new(tls)).connect(server, stream).await.expect("TLS");
+    let lines = Framed::new(stream, LinesCodec::new_with_max_length(LONGEST_LINE));
+    let facts = Facts {
+        kernel: "6.12.0".into(),
+        architecture: "x86_64".into(),
+        cpus: 4,
+        memory: 8 << 30,
+        set: "none".into(),
+        address: Ipv4Addr::LOCALHOST.into(),
+    };
+    let capabilities = Capability::OWN.to_vec();
+    let hello = FromAgent::Hello { boot, version: "0".into(), facts, protocol: Versions::OWN, capabilities };
+    (lines, hello, csr)
+}
+
+async fn say(lines: &mut Lines, message: &FromAgent) {
+    lines.send(serde_json::to_string(message).expect("plain data")).await.expect("it is connected");
+}
+
+async fn hear(lines: &mut Lines) -> Option<ToAgent> {
+    let line = lines.next().await?.ok()?;
+    Some(serde_json::from_str(&line).expect("a message of the head"))
+}
+
+fn health() -> FromAgent {
+    FromAgent::Health(Health {
+        uptime: 60,
+        busy: 1,
+        load: 0.5,
+        temperature: None,
+        memory_available: 1 << 30,
+        disk_available: 1 << 30,
+        killed_for_memory: 0,
+        agent_resident: 1 << 20,
+        engines: Default::default(),
+    })
+}
+
+/// Answers every question, and every command with its own words.
+async fn live(mut lines: Lines) {
+    while let Some(message) = hear(&mut lines).await {
+        match message {
+            ToAgent::Ask { number, .. } => say(&mut lines, &FromAgent::Answer { number, answer: Answer::Done }).await,
+            ToAgent::Start { number, start } => {
+                let data = Data(start.argv.join(" ").into_bytes());
+                let output = FromProcess::Output { channel: Channel::Out, data };
+                let end = FromProcess::Ended { end: End::Exited { code: 0 } };
+                for tell in [output, end] {
+                    say(&mut lines, &FromAgent::Process { number, tell }).await;
+                }
+            }
+            // Such an agent is heard in good time where it answers the head's beat.
+            ToAgent::Beat => say(&mut lines, &health()).await,
+            _ => {}
+        }
+    }
+}
+
+fn words(words: &[&str]) -> Start {
+    Start { argv: words.iter().map(|word| (*word).to_owned()).collect(), terminal: None, input: true }
+}
+
+/// Why the head says that a node is no longer connected.
+async fn end_of(agents: &Agents, node: &Name) -> String {
+    let mut newest = agents.timeline.newest();
+    loop {
+        newest.borrow_and_update();
+        let end = agents.timeline.of(node, 100).into_iter().find_map(|event| match event.what {
+            What::Disconnected { reason } => Some(reason),
+            _ => None,
+        });
+        if let Some(end) = end {
+            return end;
+        }
+        newest.changed().await.expect("the head lives");
+    }
+}
+
+/// Its agent asks every 15 s, for as long as nobody starts its machine again.
+#[tokio::test]
+async fn an_agent_that_is_refused_again_and_again_is_one_event() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), LIMITS);
+    let key = KeyPair::generate().expect("a key");
+    let csr = CertificateParams::default().serialize_request(&key).and_then(|csr| csr.pem()).expect("a request");
+    let request = EnrolRequest { node: node(1), boot: BootId("guessed".into()), nonce: "guessed".into(), csr };
+    for _ in 0..5 {
+        agents.enrol(&request).expect_err("it knows no boot");
+    }
+    let events = agents.timeline.of(&node(1), 100);
+    assert_eq!(events.iter().filter(|event| matches!(event.what, What::Refused { .. })).count(), 1);
+}
+
+/// It was told to go and stayed "connected", with its last health, for as long as its node was in the repository.
+#[tokio::test]
+async fn a_node_whose_certificate_is_revoked_is_shown_as_gone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), LIMITS);
+    let address = listening(&agents).await;
+    let mut lines = settle(&agents, address, &node(1)).await;
+    say(&mut lines, &health()).await;
+    let is_connected = || agents.timeline.look(&node(1), |track| track.connected).expect("a node");
+    assert!(is_connected());
+    agents.revoke(&node(1)).expect("written");
+    assert!(matches!(hear(&mut lines).await, Some(ToAgent::Refused { .. })));
+    assert_eq!(end_of(&agents, &node(1)).await, "its certificate was revoked");
+    assert!(!is_connected());
+    assert!(agents.timeline.look(&node(1), |track| track.health.is_none()).expect("a node"));
+}
+
+/// Whoever revokes it then finds no connection to end: it stayed for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_revoked_while_it_comes_in_does_not_stay() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), LIMITS);
+    let address = listening(&agents).await;
+    let (mut lines, hello, _) = connect(&agents, address, &node(1)).await;
+    let (holds, held) = oneshot::channel();
+    let revoking = Arc::clone(&agents);
+    let revoked = std::thread::spawn(move || {
+        // Until this goes, nobody enters. A connection has its number once its admission has been read.
+        let sessions = revoking.sessions();
+        holds.send(()).expect("the test waits");
+        while revoking.numbers.load(Ordering::Relaxed) == 0 {
+            std::thread::yield_now();
+        }
+        admissions::forget(&revoking.store, &node(1)).expect("written");
+        assert!(sessions.is_empty(), "there is no connection to end");
+    });
+    held.await.expect("it holds");
+    say(&mut lines, &hello).await;
+    let heard = hear(&mut lines).await;
+    assert!(matches!(&heard, Some(ToAgent::Refused { reason }) if reason.contains("revoked")), "{heard:?}");
+    revoked.join().expect("no panic");
+    assert!(!agents.is_connected(&node(1)));
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_revoked_is_not_renewed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), LIMITS);
+    let address = listening(&agents).await;
+    let (mut lines, hello, csr) = connect(&agents, address, &node(1)).await;
+    say(&mut lines, &hello).await;
+    assert!(matches!(hear(&mut lines).await, Some(ToAgent::Document(_))));
+    say(&mut lines, &FromAgent::Renew { csr: csr.clone() }).await;
+    assert!(matches!(hear(&mut lines).await, Some(ToAgent::Renewed(_))));
+    admissions::forget(&agents.store, &node(1)).expect("written");
+    say(&mut lines, &FromAgent::Renew { csr }).await;
+    let heard = hear(&mut lines).await;
+    assert!(matches!(&heard, Some(ToAgent::Refused { reason }) if reason.contains("revoked")), "{heard:?}");
+    end_of(&agents, &node(1)).await;
+    assert!(!agents.is_connected(&node(1)));
+}
+
+/// It says how it is again and again, and takes nothing: whoever asks it is told so when the limit is over, and
+/// nobody else waits at all.
+#[tokio::test]
+async fn an_agent_that_takes_nothing_holds_up_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), LIMITS);
+    let address = listening(&agents).await;
+    let (stuck, lively) = (node(1), node(2));
+    let (_reads, mut writes) = tokio::io::split(settle(&agents, address, &stuck).await.into_inner());
+    tokio::spawn(async move {
+        let line = serde_json::to_string(&health()).expect("plain data") + "\n";
+        while tokio::io::AsyncWriteExt::write_all(&mut writes, line.as_bytes()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    tokio::spawn(live(settle(&agents, address, &lively).await));
+
+    // More than the buffers of both machines hold.
+    let mut asked = JoinSet::new();
+    for _ in 0..12 {
+        let (agents, stuck) = (Arc::clone(&agents), stuck.clone());
+        let file = "x".repeat(LONGEST_LINE - 1024);
+        let work = swarm::Work::Deploy { name: node(9), generation: "g".into(), file }.into();
+        asked.spawn(async move { agents.ask(&stuck, work, None, Duration::from_secs(600)).await });
+    }
+    // An errand of both: the stuck one's process is given orders that its agent does not take.
+    let (says, mut said) = mpsc::channel(64);
+    let mut orders = Vec::new();
+    for name in [&stuck, &lively] {
+        let (number, told) = agents.start(name, words(&["hostname"])).await.expect("connected");
+        let (order, ordered) = mpsc::channel(serve::QUEUE * 4);
+        for _ in 0..serve::QUEUE * 2 {
+            order.try_send(ToProcess::Room { bytes: 1 }).expect("room");
+        }
+        orders.push(order);
+        tokio::spawn(crate::hands::carry(Arc::clone(&agents), name.clone(), number, told, ordered, says.clone()));
+    }
+    let (from, output) = said.recv().await.expect("one speaks");
+    assert!(from == lively && matches!(output, FromProcess::Output { .. }), "{from}: {output:?}");
+    let (from, end) = said.recv().await.expect("it ends");
+    assert!(from == lively && matches!(end, FromProcess::Ended { end: End::Exited { code: 0 } }), "{from}: {end:?}");
+    // A loop that looks at both.
+    let look = agents.ask(&lively, swarm::Work::Observe.into(), None, Duration::from_secs(600)).await;
+    assert_eq!((look, agents.is_connected(&stuck)), (Answer::Done, true));
+
+    assert_eq!(end_of(&agents, &stuck).await, "it took nothing for 1 s");
+    assert!(!agents.is_connected(&stuck));
+    for answer in asked.join_all().await {
+        assert_eq!(answer, Answer::Failed { error: "its agent went away before it answered".into() });
+    }
+    let (from, end) = said.recv().await.expect("it is told");
+    assert!(from == stuck && matches!(end, FromProcess::Ended { end: End::Failed { .. } }), "{from}: {end:?}");
+    // What it does not take is not what others do not say.
+    let look = agents.ask(&lively, swarm::Work::Observe.into(), None, Duration::from_secs(600)).await;
+    assert_eq!(look, Answer::Done);
+}
+
+#[tokio::test]
+async fn an_agent_that_is_silent_is_gone_and_one_that_hears_the_beat_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), Limits { silence: 1_000, ..LIMITS });
+    let address = listening(&agents).await;
+    let silent = settle(&agents, address, &node(1)).await;
+    tokio::spawn(live(settle(&agents, address, &node(2)).await));
+    assert_eq!(end_of(&agents, &node(1)).await, "it said nothing for 1 s");
+    assert!(agents.is_connected(&node(2)));
+    drop(silent);
+}
+
+/// What is logged while this is kept.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic while held").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_panics_is_logged_and_forgotten_and_others_go_on() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), LIMITS);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let numbers = AtomicU64::new(1);
+    let entered = Arc::clone(&agents);
+    // Each takes its place as an agent that was let in does; the first has an error of its own then.
+    let serve = move |(stream, _)| {
+        let (agents, number) = (Arc::clone(&entered), numbers.fetch_add(1, Ordering::Relaxed));
+        Some(async move {
+            let name = node(u8::try_from(number).expect("few"));
+            let (say, _queue) = mpsc::channel(1);
+            let version = "0".to_owned();
+            let (protocol, capabilities) = (Versions::OWN, Vec::new());
+            let entry = Connected { number, say, last_heard: 1, version, protocol, capabilities };
+            let _leaving = serve::Leaving::enter(&agents, &name, entry);
+            assert!(number > 1, "as an error of bramble's own");
+            let mut byte = [0];
+            let _ = tokio::io::AsyncReadExt::read(&mut { stream }, &mut byte).await;
+        })
+    };
+    tokio::spawn(async move { gate::accept(|| listener.accept(), serve).await });
+    let _first = TcpStream::connect(address).await.expect("it listens");
+    assert_eq!(end_of(&agents, &node(1)).await, "an error of bramble's own");
+    assert_eq!(agents.connected(), []);
+    let second = TcpStream::connect(address).await.expect("it still listens");
+    let mut newest = agents.timeline.newest();
+    while !agents.is_connected(&node(2)) {
+        newest.changed().await.expect("the head lives");
+    }
+    drop(second);
+    assert_eq!(end_of(&agents, &node(2)).await, "an error of bramble's own", "it gave no reason of its own");
+    let log = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("text");
+    let line = log.lines().find(|line| line.contains("a connection ended by an error of bramble's own"));
+    assert!(line.is_some_and(|line| line.contains("ERROR") && line.contains("panic")), "{log}");
+}
+
+/// Two hundred workloads are deployed through one manager: each question waits for its turn, and none is taken for
+/// one of a stuck agent.
+#[tokio::test]
+async fn one_agent_may_be_asked_by_many_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), LIMITS);
+    let address = listening(&agents).await;
+    let lively = node(1);
+    tokio::spawn(live(settle(&agents, address, &lively).await));
+    let mut asked = JoinSet::new();
+    for _ in 0..200 {
+        let (agents, lively) = (Arc::clone(&agents), lively.clone());
+        let limit = Duration::from_secs(600);
+        asked.spawn(async move { agents.ask(&lively, swarm::Work::Observe.into(), None, limit).await });
+    }
+    for answer in asked.join_all().await {
+        assert_eq!(answer, Answer::Done);
+    }
+}

@@ -1,0 +1,280 @@
+//! Desired state over the API: `/v1/snapshots`, `/v1/contents`, `/v1/plan`, `/v1/history`.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use bramble_model::desired::{
+    self, Apply, Contents, Foreseen, Line, Offer, Offered, Preview, Question, SourceKey, Synced,
+};
+use bramble_model::names::Digest;
+use bramble_model::snapshot::{Revision, SMALL};
+use bramble_system::now;
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+
+use crate::access::Actor;
+use crate::desired::Desired;
+use crate::loops::all::Loops;
+use crate::loops::source::Following;
+use crate::refusal::{Refusal, failed, refuse};
+use crate::snapshots::{Current, Held, Refused, Snapshots};
+
+/// Lines of the history in one answer.
+const LINES: usize = 200;
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        let (status, help) = match &refused {
+            Refused::Unknown(_) => (StatusCode::NOT_FOUND, Some("`bramble history` lists what the head has")),
+            Refused::Ambiguous(_) => (StatusCode::CONFLICT, Some("write more of its digits")),
+            Refused::Problems(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, Some("correct it and apply again; nothing has changed"))
+            }
+            Refused::Unsound => (StatusCode::UNPROCESSABLE_ENTITY, None),
+            Refused::Missing(_) | Refused::Gone(_) => {
+                (StatusCode::CONFLICT, Some("`bramble apply` from the folder sends them"))
+            }
+            Refused::Overtaken => (StatusCode::CONFLICT, Some("look at it again: `bramble plan`")),
+            Refused::Head(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.help()),
+        };
+        refuse(status, bramble_system::sentence(&refused), help)
+    }
+}
+
+/// Runs what reads and writes files beside the requests of others.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refused> + Send + 'static) -> Result<T, Refusal> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(Refusal::from),
+        Err(error) => {
+            tracing::error!(%error, "a request failed with an error of bramble's own");
+            Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, "an error of bramble's own; see the head's log", None))
+        }
+    }
+}
+
+/// `POST /v1/snapshots`: takes a candidate, and says which of its contents have to come.
+pub(crate) async fn offer(
+    State(snapshots): State<Arc<Snapshots>>,
+    Json(offer): Json<Offer>,
+) -> Result<Json<Offered>, Refusal> {
+    let Offer { snapshot, revision } = offer;
+    let (digest, missing) = beside(move || snapshots.offer(snapshot, bounded(revision))).await?;
+    Ok(Json(Offered { digest, missing }))
+}
+
+/// What someone says of a revision, as far as it is shown.
+fn bounded(revision: Revision) -> Revision {
+    let short =
+        |text: Option<String>| text.map(|text| text.chars().filter(|c| !c.is_control()).take(200).collect::<String>());
+    let commit = revision.commit.filter(|commit| commit.len() <= 64 && commit.bytes().all(|c| c.is_ascii_hexdigit()));
+    Revision { commit, author: short(revision.author), subject: short(revision.subject), ..revision }
+}
+
+/// `POST /v1/contents`: small files.
+pub(crate) async fn contents(
+    State(snapshots): State<Arc<Snapshots>>,
+    Json(Contents { contents }): Json<Contents>,
+) -> Result<StatusCode, Refusal> {
+    for content in contents {
+        if content.0.len() as u64 > SMALL {
+            let help = "`PUT /v1/contents/DIGEST` takes it";
+            return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "a file is too long for this request", Some(help)));
+        }
+        if !snapshots.take_small(&content.0) {
+            let help = "apply what was sent, or a smaller repository";
+            return Err(refuse(StatusCode::INSUFFICIENT_STORAGE, "too much waits to be applied", Some(help)));
+        }
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A request's body, read by a thread that writes it to disk.
+struct Incoming {
+    pieces: mpsc::Receiver<Bytes>,
+    rest: Bytes,
+}
+
+impl Read for Incoming {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        while self.rest.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.rest = piece,
+                None => return Ok(0),
+            }
+        }
+        let length = self.rest.len().min(out.len());
+        out[..length].copy_from_slice(&self.rest.split_to(length));
+        Ok(length)
+    }
+}
+
+/// `PUT /v1/contents/DIGEST`: a file that goes to the shelf, as it comes.
+pub(crate) async fn content(
+    State(snapshots): State<Arc<Snapshots>>,
+    Path(digest): Path<Digest>,
+    body: Body,
+) -> Result<StatusCode, Refusal> {
+    let (send, pieces) = mpsc::channel::<Bytes>(8);
+    let taking =
+        tokio::task::spawn_blocking(move || snapshots.take_large(&digest, Incoming { pieces, rest: Bytes::new() }));
+    let mut stream = body.into_data_stream();
+    while let Some(piece) = stream.next().await {
+        let piece =
+            piece.map_err(|error| refuse(StatusCode::BAD_REQUEST, format!("the file broke off: {error}"), None))?;
+        if send.send(piece).await.is_err() {
+            break;
+        }
+    }
+    drop(send);
+    match taking.await {
+        Ok(Ok(())) => Ok(StatusCode::NO_CONTENT),
+        Ok(Err(error)) => {
+            Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, bramble_system::sentence(&error), error.help().as_deref()))
+        }
+        Err(error) => Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string(), None)),
+    }
+}
+
+/// What would happen with this snapshot.
+async fn preview(snapshots: &Snapshots, desired: &Desired, loops: &Loops, next: &Current) -> Preview {
+    let current = snapshots.current().map(|current| current.digest);
+    let (changed, brake) = if current == Some(next.digest) { Default::default() } else { desired.weigh(next, true) };
+    let loops: Vec<Foreseen> = loops.foresee(next).await;
+    Preview { snapshot: next.digest, revision: next.revision.clone(), current, changed, brake, loops }
+}
+
+/// `POST /v1/plan`: what would happen with a snapshot that the head has, or with the current one.
+pub(crate) async fn plan(
+    State(snapshots): State<Arc<Snapshots>>,
+    State(desired): State<Arc<Desired>>,
+    State(loops): State<Arc<Loops>>,
+    Json(question): Json<Question>,
+) -> Result<Json<Preview>, Refusal> {
+    let next = match question.revision {
+        Some(word) => {
+            let snapshots = Arc::clone(&snapshots);
+            Arc::new(beside(move || snapshots.find(&word)).await?)
+        }
+        None => snapshots.current().ok_or_else(|| {
+            refuse(StatusCode::CONFLICT, "no snapshot is current yet", Some("`bramble apply` makes one current"))
+        })?,
+    };
+    Ok(Json(preview(&snapshots, &desired, &loops, &next).await))
+}
+
+/// `POST /v1/snapshots/REVISION/apply`: makes it current.
+pub(crate) async fn apply(
+    State(snapshots): State<Arc<Snapshots>>,
+    State(desired): State<Arc<Desired>>,
+    Extension(actor): Extension<Actor>,
+    Path(word): Path<String>,
+    Json(wish): Json<Apply>,
+) -> Result<Json<desired::Desired>, Refusal> {
+    let applying = Arc::clone(&desired);
+    beside(move || {
+        let next = snapshots.find(&word)?;
+        let holds = snapshots.follows(&next).then(|| {
+            if wish.rollback {
+                "an earlier snapshot was made current".into()
+            } else {
+                "a snapshot was applied by hand".to_owned()
+            }
+        });
+        applying.apply(next, wish.expects.map(Some), &actor.name, holds).map(drop)
+    })
+    .await?;
+    let gone = || refuse(StatusCode::INTERNAL_SERVER_ERROR, "no snapshot is current", None);
+    desired.status().map(Json).ok_or_else(gone)
+}
+
+/// `GET /v1/history`
+pub(crate) async fn history(State(snapshots): State<Arc<Snapshots>>) -> Result<Json<Vec<Line>>, Refusal> {
+    let lines = beside(move || {
+        let kept = snapshots.kept()?;
+        let current = snapshots.current().map(|current| current.digest);
+        let mut is_first = true;
+        let lines = snapshots.history(LINES)?.into_iter().map(|applied| Line {
+            snapshot: applied.digest,
+            at: applied.at,
+            by: applied.by,
+            changed: applied.changed,
+            kept: kept.contains(&applied.digest),
+            current: current == Some(applied.digest) && std::mem::replace(&mut is_first, false),
+            revision: applied.revision,
+        });
+        Ok(lines.collect())
+    });
+    Ok(Json(lines.await?))
+}
+
+/// `POST /v1/source/hold`: the head stays with its present snapshot.
+pub(crate) async fn hold(
+    State(snapshots): State<Arc<Snapshots>>,
+    Extension(actor): Extension<Actor>,
+) -> Result<StatusCode, Refusal> {
+    let held = Held { since: now(), by: actor.name, reason: "a person said so".into() };
+    beside(move || Ok(snapshots.hold(Some(&held))?)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /v1/source/sync`: the repository is looked at now, and followed from now on.
+pub(crate) async fn sync(
+    State(snapshots): State<Arc<Snapshots>>,
+    State(desired): State<Arc<Desired>>,
+    State(following): State<Arc<Following>>,
+) -> Result<Json<Synced>, Refusal> {
+    let current = snapshots.current();
+    if current.is_none_or(|current| snapshots.source_of(&current).is_none()) {
+        return Err(follows_none());
+    }
+    let followed = following.sync(&snapshots).await.map_err(failed)?;
+    Ok(Json(Synced {
+        desired: desired.status(),
+        problem: followed.problem.map(|(problem, help)| format!("{problem}: {help}")),
+        braked: followed.braked.map(|braked| (braked.commit, braked.reasons)),
+    }))
+}
+
+/// `POST /v1/source/forget-host`: the server's host key is pinned anew at the next look.
+pub(crate) async fn forget_host(
+    State(snapshots): State<Arc<Snapshots>>,
+    State(following): State<Arc<Following>>,
+) -> Result<StatusCode, Refusal> {
+    let Some(source) = snapshots.current().and_then(|current| snapshots.source_of(&current)) else {
+        return Err(follows_none());
+    };
+    match tokio::task::spawn_blocking(move || following.forget_host(&source)).await {
+        Ok(Ok(())) => Ok(StatusCode::NO_CONTENT),
+        Ok(Err(problem)) => {
+            let help = problem.help();
+            Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, bramble_system::sentence(&problem), Some(help)))
+        }
+        Err(error) => Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string(), None)),
+    }
+}
+
+fn follows_none() -> Refusal {
+    let help = "`[source] git = \"…\"` in bramble.toml names one";
+    refuse(StatusCode::CONFLICT, "this head follows no git repository", Some(help))
+}
+
+/// `GET /v1/source/key`: what a private repository's server has to know of this head, and what this head knows of it.
+pub(crate) async fn key(
+    State(snapshots): State<Arc<Snapshots>>,
+    State(following): State<Arc<Following>>,
+) -> Result<Json<SourceKey>, Refusal> {
+    let source = snapshots.current().and_then(|current| snapshots.source_of(&current));
+    let asking = tokio::task::spawn_blocking(move || following.key(source.as_ref()));
+    match asking.await {
+        Ok(Ok((public, host))) => Ok(Json(SourceKey { public, host })),
+        Ok(Err(problem)) => {
+            let help = problem.help();
+            Err(refuse(StatusCode::BAD_GATEWAY, bramble_system::sentence(&problem), Some(help)))
+        }
+        Err(error) => Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string(), None)),
+    }
+}

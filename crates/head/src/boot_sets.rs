@@ -1,0 +1,340 @@
+//! Which boot set the nodes of each architecture are given: desired state, so a record of the store. The sets
+//! themselves lie on the shelf.
+//!
+//! A head that runs is told over its API. Where none runs, a person's command opens the store itself.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path as UrlPath, State};
+use axum::http::StatusCode;
+use bramble_image::{BootSet, Shelf};
+use bramble_model::boot_set::{Architecture, GivenSet};
+use bramble_model::names::Digest;
+use bramble_store::{OnLoss, Record, Store, Table};
+use bramble_system::now;
+
+use crate::changes::Changes;
+use crate::error::Error;
+use crate::refusal::{Refusal, refuse};
+use crate::store::{self, STORE, beside};
+use crate::timeline::Timeline;
+
+/// Architecture → the boot set that its nodes are given.
+pub(crate) struct GivenSets;
+
+impl Record for GivenSets {
+    type Key = String;
+    type Value = GivenSet;
+    const TABLE: Table = Table::new("boot-sets");
+    const FORM: u32 = 1;
+    const WHAT: &'static str = "which boot set is given to nodes of";
+    const ON_LOSS: OnLoss = OnLoss::Wait;
+}
+
+/// The part of the head that knows which boot set is given.
+pub(crate) struct BootSets {
+    store: Store,
+    shelf: Shelf,
+    /// Another set is given.
+    pub(crate) changed: Changes,
+}
+
+impl BootSets {
+    /// Takes over what a file on the shelf said, where the store has not said anything yet.
+    pub(crate) fn open(store: Store, shelf: Shelf) -> Self {
+        let sets = BootSets { store, shelf, changed: Changes::default() };
+        for architecture in Architecture::ALL {
+            // Nothing is lost: the file stays, and is looked at again at the next start.
+            if let Err(error) = sets.take_over(architecture) {
+                let error = bramble_system::sentence(&error);
+                tracing::error!(%architecture, error, "the boot set that was given before is not taken over");
+            }
+        }
+        sets
+    }
+
+    /// Before the store said which set is given, a file beside the sets did. It says so once: a store that is new, or
+    /// whose record was set aside, is not to be told again of a set of long ago.
+    fn take_over(&self, architecture: Architecture) -> Result<(), Error> {
+        match self.said(architecture) {
+            Ok(None) => {
+                let Some(set) = self.shelf.named_before(architecture).map_err(Error::image)? else { return Ok(()) };
+                self.store.blocking().update::<GivenSets, ()>(&architecture.to_string(), |kept| {
+                    kept.get_or_insert(GivenSet { set, since: 0 });
+                })?;
+            }
+            Ok(Some(_)) => {}
+            // Whatever it says came after the file.
+            Err(error) if error.is_unreadable() => {}
+            Err(error) => return Err(error),
+        }
+        self.forget_before(architecture)
+    }
+
+    /// Removes that file, where what the store says now will be there at the next start.
+    fn forget_before(&self, architecture: Architecture) -> Result<(), Error> {
+        if self.store.blocking().trouble().is_some() {
+            return Ok(());
+        }
+        self.shelf.forget_named_before(architecture).map_err(Error::image)
+    }
+
+    /// What was said last; `None` where nobody has said it.
+    fn said(&self, architecture: Architecture) -> Result<Option<GivenSet>, Error> {
+        Ok(self.store.blocking().read::<GivenSets>(&architecture.to_string())?)
+    }
+
+    /// The boot set that nodes of this architecture are given; `None` before the first build, and on a new machine, to
+    /// which a backup brings the record and no sets.
+    ///
+    /// # Errors
+    /// When the record or the set cannot be read.
+    pub(crate) fn given(&self, architecture: Architecture) -> Result<Option<BootSet>, Error> {
+        let Some(GivenSet { set, .. }) = self.said(architecture)? else { return Ok(None) };
+        match self.shelf.load(set) {
+            Ok(set) => Ok(Some(set)),
+            Err(bramble_image::Error::NotOnShelf { .. }) => Ok(None),
+            Err(error) => Err(Error::image(error)),
+        }
+    }
+
+    /// What was said of every architecture.
+    ///
+    /// # Errors
+    /// When a record cannot be read.
+    fn all(&self) -> Result<BTreeMap<Architecture, GivenSet>, Error> {
+        let said = |architecture| Ok(self.said(architecture)?.map(|given| (architecture, given)));
+        Architecture::ALL.into_iter().filter_map(|architecture| said(architecture).transpose()).collect()
+    }
+
+    /// Nodes of this architecture are given this set from now on. On disk when this returns.
+    ///
+    /// # Errors
+    /// When the shelf has no such set for them, what was there before cannot be read, or the store not be written.
+    pub(crate) fn give(&self, architecture: Architecture, set: Digest) -> Result<(), Error> {
+        // Nothing is swept while the set is named by nobody.
+        let _hold = self.shelf.hold().map_err(Error::image)?;
+        let found = self.shelf.load(set).map_err(Error::image)?;
+        if found.manifest.architecture != architecture {
+            return Err(Error::OtherArchitecture { set, architecture: found.manifest.architecture });
+        }
+        let new = GivenSet { set, since: now() };
+        self.store.blocking().update_lasting::<GivenSets, ()>(&architecture.to_string(), |kept| {
+            if kept.as_ref().is_none_or(|kept| kept.set != set) {
+                *kept = Some(new);
+            }
+        })?;
+        self.changed.tell();
+        self.forget_before(architecture)
+    }
+}
+
+/// As `GET /v1/boot-sets` says it, where no head runs.
+///
+/// # Errors
+/// When the store cannot be read, or a head is using it.
+pub fn all_of(state: &Path, shelf: &Shelf) -> Result<BTreeMap<Architecture, GivenSet>, Error> {
+    if !state.join(STORE).exists() {
+        return Ok(BTreeMap::new());
+    }
+    BootSets::open(store::open(state)?, shelf.clone()).all()
+}
+
+/// As `PUT /v1/boot-sets/{architecture}`, where no head runs.
+///
+/// # Errors
+/// When the shelf has no such set, the store cannot be written, or a head is using it.
+pub fn give_to(state: &Path, shelf: &Shelf, architecture: Architecture, set: Digest) -> Result<(), Error> {
+    let path = state.join(STORE);
+    bramble_system::files::make_secret(&path).map_err(Error::file("cannot make the store", &path))?;
+    BootSets::open(store::open(state)?, shelf.clone()).give(architecture, set)
+}
+
+/// `GET /v1/boot-sets`
+pub(crate) async fn list(State(sets): State<Arc<BootSets>>) -> Result<Json<BTreeMap<Architecture, GivenSet>>, Refusal> {
+    beside(move || sets.all()).await.map(Json).map_err(failed)
+}
+
+/// `PUT /v1/boot-sets/{architecture}`
+pub(crate) async fn put(
+    State(sets): State<Arc<BootSets>>,
+    State(timeline): State<Arc<Timeline>>,
+    UrlPath(architecture): UrlPath<Architecture>,
+    Json(set): Json<Digest>,
+) -> Result<StatusCode, Refusal> {
+    match beside(move || sets.give(architecture, set)).await {
+        Ok(()) => {
+            timeline.note(&format!("nodes of {architecture} are given boot set {}", set.short()));
+            Ok(StatusCode::NO_CONTENT)
+        }
+        Err(error) => Err(refused(error)),
+    }
+}
+
+/// Why a set is not given: for what was asked, or for what the head itself cannot do.
+fn refused(error: Error) -> Refusal {
+    let status = match &error {
+        Error::Shelf(bramble_image::Error::NotOnShelf { .. }) => StatusCode::NOT_FOUND,
+        Error::OtherArchitecture { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        _ => return failed(error),
+    };
+    refuse(status, bramble_system::sentence(&error), Some("`bramble image ls` lists them"))
+}
+
+fn failed(error: Error) -> Refusal {
+    refuse(StatusCode::INTERNAL_SERVER_ERROR, bramble_system::sentence(&error), error.help())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::boots::own::tests::shelve;
+
+    struct Place {
+        folder: tempfile::TempDir,
+        shelf: Shelf,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            let shelf = Shelf::open(folder.path().join("image")).expect("opens");
+            Place { folder, shelf }
+        }
+
+        fn set(&self, architecture: Architecture, word: &str) -> Digest {
+            shelve(&self.folder.path().join("image"), architecture, word)
+        }
+
+        fn given(&self, architecture: Architecture) -> Option<Digest> {
+            self.open().given(architecture).expect("read").map(|set| set.digest)
+        }
+
+        fn open(&self) -> BootSets {
+            BootSets::open(store::open(self.folder.path()).expect("opens"), self.shelf.clone())
+        }
+    }
+
+    #[test]
+    fn each_architecture_is_given_what_was_said_last() {
+        let place = Place::new();
+        let (old, new) = (place.set(Architecture::Amd64, "old"), place.set(Architecture::Amd64, "new"));
+        let arm64 = place.set(Architecture::Arm64, "arm64");
+        assert_eq!(place.given(Architecture::Amd64), None, "being on the shelf is not being given");
+        let give = |architecture, set| give_to(place.folder.path(), &place.shelf, architecture, set);
+        for set in [old, new, old] {
+            give(Architecture::Amd64, set).expect("given");
+            assert_eq!(place.given(Architecture::Amd64), Some(set));
+        }
+        give(Architecture::Arm64, arm64).expect("given");
+        assert_eq!((place.given(Architecture::Amd64), place.given(Architecture::Arm64)), (Some(old), Some(arm64)));
+        let wrong = give(Architecture::Amd64, arm64).expect_err("another architecture's");
+        assert!(wrong.to_string().contains("arm64"), "{wrong}");
+        give(Architecture::Amd64, Digest([7; 32])).expect_err("it is not on the shelf");
+        assert_eq!(place.given(Architecture::Amd64), Some(old), "what was refused has changed nothing");
+    }
+
+    #[test]
+    fn no_set_is_given_that_would_not_last() {
+        let place = Place::new();
+        let set = place.set(Architecture::Amd64, "a kernel");
+        let store = Store::open(&place.folder.path().join("no folder/head.redb"), 1).expect("opens in memory");
+        let sets = BootSets::open(store, place.shelf.clone());
+        let error = sets.give(Architecture::Amd64, set).expect_err("it would not last");
+        assert!(error.is_not_lasting() && error.help().is_some(), "{error}");
+        assert!(sets.given(Architecture::Amd64).expect("read").is_none(), "nothing has changed");
+    }
+
+    /// The record comes with a backup, the set does not.
+    #[test]
+    fn a_set_that_is_not_on_the_shelf_is_none() {
+        let place = Place::new();
+        let set = place.set(Architecture::Amd64, "a kernel");
+        give_to(place.folder.path(), &place.shelf, Architecture::Amd64, set).expect("given");
+        std::fs::remove_dir_all(place.shelf.set(&set)).expect("removed");
+        assert_eq!(place.given(Architecture::Amd64), None);
+    }
+
+    /// Until the store had the record, a file beside the sets named the one that was given.
+    #[test]
+    fn what_the_shelf_said_before_the_store_did_is_taken_over_once() {
+        let place = Place::new();
+        let (old, new) = (place.set(Architecture::Arm64, "old"), place.set(Architecture::Arm64, "new"));
+        let file = place.folder.path().join("image/current-arm64");
+        let named_before = || std::fs::write(&file, format!("{old}\n")).expect("written");
+        named_before();
+        assert_eq!(place.given(Architecture::Arm64), Some(old));
+        assert!(!file.exists(), "the store says it now");
+        assert_eq!(place.given(Architecture::Arm64), Some(old));
+        // As a bramble of before leaves it that ran in between.
+        named_before();
+        give_to(place.folder.path(), &place.shelf, Architecture::Arm64, new).expect("given");
+        assert!(!file.exists());
+        assert_eq!(place.given(Architecture::Arm64), Some(new));
+        std::fs::remove_file(place.folder.path().join(STORE)).expect("removed");
+        assert_eq!(place.given(Architecture::Arm64), None, "a new store is not told of a set of long ago");
+    }
+
+    #[test]
+    fn a_file_that_names_no_set_stays_and_says_nothing() {
+        let place = Place::new();
+        let file = place.folder.path().join("image/current");
+        std::fs::write(&file, "half a dig").expect("written");
+        assert_eq!(place.given(Architecture::Amd64), None);
+        assert!(file.exists());
+    }
+
+    /// Keeps bytes that no bramble can read as which set is given.
+    pub(crate) fn tear(store: &Store, architecture: Architecture) {
+        let (table, key) = (GivenSets::TABLE, bramble_store::Key::Text(architecture.to_string()));
+        let write = bramble_store::Write::Put { table, key, bytes: b"1 {\"set\":".to_vec() };
+        store.blocking().commit(&[], &[write]).expect("written");
+    }
+
+    #[test]
+    fn after_a_repair_no_set_of_long_ago_is_given() {
+        let place = Place::new();
+        let (old, new) = (place.set(Architecture::Amd64, "old"), place.set(Architecture::Amd64, "new"));
+        give_to(place.folder.path(), &place.shelf, Architecture::Amd64, new).expect("given");
+        let file = place.folder.path().join("image/current");
+        std::fs::write(&file, old.to_string()).expect("written");
+        {
+            let sets = {
+                let store = store::open(place.folder.path()).expect("opens");
+                tear(&store, Architecture::Amd64);
+                BootSets::open(store, place.shelf.clone())
+            };
+            let error = sets.given(Architecture::Amd64).expect_err("it is there and cannot be read");
+            assert!(error.is_unreadable(), "{error}");
+        }
+        assert!(!file.exists());
+        assert_eq!(crate::unreadable::repair_of(place.folder.path()).expect("repaired").records, 1);
+        assert_eq!(place.given(Architecture::Amd64), None);
+    }
+
+    #[test]
+    fn only_what_is_asked_wrongly_is_refused_as_such() {
+        let place = Place::new();
+        let (set, arm64) = (place.set(Architecture::Amd64, "a kernel"), place.set(Architecture::Arm64, "arm64"));
+        let sets = place.open();
+        let status = |set| refused(sets.give(Architecture::Amd64, set).expect_err("refused")).0;
+        assert_eq!(status(Digest([7; 32])), StatusCode::NOT_FOUND);
+        assert_eq!(status(arm64), StatusCode::UNPROCESSABLE_ENTITY);
+        std::fs::write(place.shelf.set(&set).join(bramble_boot::MANIFEST), "{").expect("damaged");
+        assert_eq!(status(set), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    #[test]
+    fn whoever_waits_for_another_set_is_woken() {
+        let place = Place::new();
+        let set = place.set(Architecture::Amd64, "a kernel");
+        let sets = place.open();
+        let mut changed = sets.changed.receiver();
+        changed.borrow_and_update();
+        sets.give(Architecture::Amd64, set).expect("given");
+        assert!(changed.has_changed().expect("it lives"));
+    }
+}

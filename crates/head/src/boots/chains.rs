@@ -1,0 +1,72 @@
+//! Machines whose firmware starts signed programs only: which chain each is given.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use bramble_boot::Loader;
+use bramble_model::names::Name;
+use bramble_plan::chain::{Chain, Learned};
+use bramble_store::{Store, put};
+
+use crate::admissions::LastChains;
+use crate::error::Error;
+
+fn ran_last(store: &Store, node: &Name) -> Chain {
+    store.blocking().read::<LastChains>(node).ok().flatten().unwrap_or_default()
+}
+
+fn keep_chain(store: &Store, node: &Name, chain: Chain) -> Result<(), Error> {
+    store.blocking().commit(&[], &[put::<LastChains>(node, &chain)])?;
+    Ok(())
+}
+
+/// What is learned of the machines while the head runs. The chain that ran is in the store.
+pub(super) struct Chains {
+    store: Store,
+    learned: Mutex<HashMap<Name, Learned>>,
+}
+
+impl Chains {
+    pub(super) fn new(store: Store) -> Self {
+        Chains { store, learned: Mutex::default() }
+    }
+
+    fn learned(&self) -> MutexGuard<'_, HashMap<Name, Learned>> {
+        self.learned.lock().expect("no panic while held")
+    }
+
+    fn with_learned<T>(&self, node: &Name, work: impl FnOnce(&mut Learned) -> T) -> T {
+        if let Some(learned) = self.learned().get_mut(node) {
+            return work(learned);
+        }
+        // The store is looked at once for each, and nobody waits for that.
+        let ran = Learned::from(ran_last(&self.store, node));
+        work(self.learned().entry(node.clone()).or_insert(ran))
+    }
+
+    /// The chain that this node's firmware is to be given now. `declared` is the repository's word.
+    pub(super) fn give(&self, node: &Name, declared: Option<bool>) -> Chain {
+        self.with_learned(node, |learned| learned.give(declared))
+    }
+
+    /// A loader left whole: the first program of a chain is on trial.
+    pub(super) fn sent(&self, node: &Name, file: &str) {
+        match Loader::named(file) {
+            Some(Loader::Shim(_)) => self.with_learned(node, |learned| learned.sent(Chain::Signed)),
+            Some(Loader::Ipxe(_)) => self.with_learned(node, |learned| learned.sent(Chain::Plain)),
+            Some(Loader::IpxeBios | Loader::Grub(_) | Loader::MokManager(_)) | None => {}
+        }
+    }
+
+    /// A loader of this node runs: what it was given works.
+    pub(super) fn runs(&self, node: &Name) {
+        // A loader asks several times; the store is looked at for the first.
+        let Some(ran) = self.with_learned(node, |learned| learned.on_trial().then(|| learned.ran())) else { return };
+        if ran_last(&self.store, node) == ran {
+            return;
+        }
+        if let Err(error) = keep_chain(&self.store, node, ran) {
+            tracing::error!(%error, %node, "the chain that runs could not be stored");
+        }
+    }
+}

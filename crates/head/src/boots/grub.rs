@@ -1,0 +1,67 @@
+//! GRUB, which machines get whose firmware starts signed programs only: its menus.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{Response, StatusCode};
+use axum::response::IntoResponse;
+use bramble_boot::{Asker, Cpu};
+use bramble_model::names::{Mac, Name};
+use bramble_netboot::grub;
+use bramble_netboot::tftp::Content;
+use bramble_system::now;
+
+use super::Boots;
+use super::given::{Given, Handed};
+use super::http::text;
+use crate::ends::Ends;
+
+impl Boots {
+    /// What GRUB gets by this path.
+    pub(super) fn grub(&self, path: &str, from: Ipv4Addr) -> Option<Content> {
+        let (cpu, mac) = match grub::asked(path)? {
+            grub::Asked::Configuration => return Some(Content::Memory(grub::CONFIGURATION.as_bytes().into())),
+            grub::Asked::Menu(cpu, mac) => (cpu, mac),
+        };
+        let Some(node) = self.nodes.of_card(mac) else {
+            self.strangers.saw(mac, Asker::Grub, None);
+            return None;
+        };
+        self.neighbours.learn(from, mac);
+        self.chains.runs(&node);
+        let menu = || Some(self.menu(&node, mac, cpu, from).unwrap_or_else(|reason| grub::wait_menu(&reason)));
+        self.made.of(mac, now(), menu)
+    }
+
+    /// The menu of a new boot; or the reason why there is none.
+    fn menu(&self, node: &Name, mac: Mac, cpu: Cpu, from: Ipv4Addr) -> Result<String, String> {
+        let http = self.wires.http_beside(from);
+        match self.hand_out(node, mac, cpu, http)? {
+            Given::Kernel(Handed { kernel, initrds, cmdline }) => grub::menu(node, &kernel, &cmdline, &initrds),
+            Given::Efi(url) => grub::chain_menu(node, &url),
+            Given::Disk => Ok(grub::disk_menu(mac)),
+            Given::Own(own) => {
+                let [kernel, initrd] = own.urls();
+                grub::menu(node, &kernel, &own.words().render(&self.wires.addresses(from, mac)), &[initrd])
+            }
+        }
+    }
+}
+
+/// `GET /grub/PATH`: what GRUB asks for that came over HTTP.
+pub(crate) async fn file(
+    State(boots): State<Arc<Boots>>,
+    Extension(ends): Extension<Ends>,
+    Path(path): Path<String>,
+) -> Response<Body> {
+    let from = *ends.peer.ip();
+    let made = tokio::task::spawn_blocking(move || boots.grub(&format!("grub/{path}"), from));
+    match made.await {
+        Ok(Some(Content::Memory(bytes))) => Bytes::from_owner(bytes).into_response(),
+        Ok(_) => text(StatusCode::NOT_FOUND, "no such file\n"),
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

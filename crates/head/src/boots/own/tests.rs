@@ -1,0 +1,206 @@
+//! Boots over a real store and a real shelf, whose current set changes.
+
+use std::fs;
+
+use bramble_boot::{MANIFEST, kept_file, kept_set};
+use bramble_model::boot_set::{FORM, Layer, Manifest};
+use bramble_model::repository::Cluster;
+use tempfile::TempDir;
+
+use super::*;
+
+/// A head's state, with the boot sets on its shelf.
+struct State(TempDir);
+
+impl State {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Shelf::open(folder.path()).expect("opens");
+        State(folder)
+    }
+
+    fn boots(&self) -> OwnBoots {
+        let shelf = Shelf::open(self.0.path()).expect("opens");
+        let store = Store::open(&self.0.path().join("head.redb"), 1).expect("opens");
+        let place = Path::new("/nowhere");
+        let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"eth0\"\n";
+        let cluster = Cluster::parse(place, &place.join("bramble.toml"), text).expect("valid");
+        let timeline = Arc::new(Timeline::open(store.clone(), &cluster, 0).expect("opens"));
+        let given = Arc::new(BootSets::open(store.clone(), shelf.clone()));
+        OwnBoots::open(shelf, store, timeline, Loaders::new(), given).expect("opens")
+    }
+
+    /// A set with these words in its files becomes the current one.
+    fn build(&self, boots: &OwnBoots, word: &str) -> Digest {
+        let set = shelve(self.0.path(), Architecture::Arm64, word);
+        boots.given.give(Architecture::Arm64, set).expect("given");
+        set
+    }
+}
+
+/// Puts a set with these words in its files onto a shelf.
+pub(crate) fn shelve(shelf: &Path, architecture: Architecture, word: &str) -> Digest {
+    let file = |name: &str| {
+        let bytes = format!("{word} {name}").into_bytes();
+        let sha256 = Digest(Sha256::digest(&bytes).into());
+        fs::write(kept_file(shelf, &sha256.to_string()), &bytes).expect("written");
+        Artifact { sha256, size: bytes.len() as u64 }
+    };
+    let named = |name: &str| Layer { name: name.into(), artifact: file(name) };
+    let manifest = Manifest {
+        form: FORM,
+        cluster: "c".parse().expect("a name"),
+        version: word.into(),
+        revision: None,
+        architecture,
+        suite: "trixie".into(),
+        kernel: file("kernel"),
+        initrd: file("initrd"),
+        firmware: vec![named("start4.elf"), named("shimaa64.efi"), named("grubaa64.efi")],
+        layers: Vec::new(),
+        cmdline: format!("set={word}"),
+        packages: Vec::new(),
+        inputs: None,
+        data: Vec::new(),
+    };
+    let bytes = serde_json::to_vec(&manifest).expect("plain data");
+    let digest = Digest(Sha256::digest(&bytes).into());
+    let folder = kept_set(shelf, &digest.to_string());
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(folder.join(MANIFEST), bytes).expect("written");
+    digest
+}
+
+fn pi() -> Name {
+    "pi".parse().expect("a name")
+}
+
+fn begin(boots: &OwnBoots, node: &Name) -> Result<Own, String> {
+    let http = "10.77.0.1:7080".parse().expect("an address");
+    boots.begin(&Asked { node, cpu: Cpu::Arm64, http, agent_port: 7443, inventory: false })
+}
+
+fn read(content: Option<Content>) -> String {
+    match content {
+        Some(Content::File { file, .. }) => std::io::read_to_string(&*file).expect("readable"),
+        Some(Content::Memory(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
+        None => "nothing".into(),
+    }
+}
+
+/// What a machine that fetches by name gets for its kernel.
+fn kernel(boots: &OwnBoots) -> String {
+    read(boots.named(&pi(), Cpu::Arm64, |set| Some(set.manifest.kernel.clone())))
+}
+
+fn start4(boots: &OwnBoots) -> String {
+    read(boots.named(&pi(), Cpu::Arm64, |set| set.manifest.firmware("start4.elf").cloned()))
+}
+
+#[test]
+fn kernel_and_command_line_are_of_one_set_though_another_becomes_current() {
+    let state = State::new();
+    let boots = state.boots();
+    state.build(&boots, "old");
+    let own = begin(&boots, &pi()).expect("a boot");
+    state.build(&boots, "new");
+    assert!(own.words().cmdline.ends_with("old"));
+    assert_eq!(kernel(&boots), "old kernel");
+    // Its next boot is of the new one.
+    let own = begin(&boots, &pi()).expect("a boot");
+    assert!(own.words().cmdline.ends_with("new"));
+    assert_eq!(kernel(&boots), "new kernel");
+}
+
+#[test]
+fn firmware_that_came_first_binds_the_boot_that_follows() {
+    let state = State::new();
+    let boots = state.boots();
+    state.build(&boots, "old");
+    boots.asks(&pi());
+    assert_eq!(start4(&boots), "old start4.elf");
+    state.build(&boots, "new");
+    let own = begin(&boots, &pi()).expect("a boot");
+    assert!(own.words().cmdline.ends_with("old"));
+    assert_eq!(kernel(&boots), "old kernel");
+    boots.asks(&pi());
+    assert_eq!(start4(&boots), "new start4.elf", "it was switched off and on");
+}
+
+#[test]
+fn the_signed_chain_is_of_one_set() {
+    let state = State::new();
+    let boots = state.boots();
+    state.build(&boots, "old");
+    let loader = |name| read(boots.loader(name, || Some(pi())));
+    assert_eq!(loader("shimaa64.efi"), "old shimaa64.efi");
+    state.build(&boots, "new");
+    assert_eq!(loader("grubaa64.efi"), "old grubaa64.efi");
+    assert!(begin(&boots, &pi()).expect("a boot").words().cmdline.ends_with("old"));
+    // No DHCP is seen beside a router that says what to boot: shim is what a machine asks for that starts.
+    assert_eq!(loader("shimaa64.efi"), "new shimaa64.efi");
+    assert_eq!(read(boots.loader("shimaa64.efi", || None)), "new shimaa64.efi", "a stranger");
+    assert_eq!(read(boots.loader("grubx64.efi", || None)), "nothing", "no set for amd64");
+}
+
+#[test]
+fn a_head_that_was_killed_goes_on_with_the_boots_that_it_handed_out() {
+    let state = State::new();
+    let boot = {
+        let boots = state.boots();
+        state.build(&boots, "old");
+        begin(&boots, &pi()).expect("a boot").boot
+    };
+    let boots = state.boots();
+    state.build(&boots, "new");
+    assert_eq!(kernel(&boots), "old kernel");
+    assert_eq!(boots.node_of(&boot.0), Some(pi()));
+}
+
+/// The other records say what each node had: it boots that, until a person has looked.
+#[test]
+fn a_node_boots_what_it_had_last_where_nobody_can_read_what_is_given() {
+    let state = State::new();
+    let boots = state.boots();
+    let old = state.build(&boots, "old");
+    begin(&boots, &pi()).expect("a boot");
+    crate::boot_sets::tests::tear(&boots.store, Architecture::Arm64);
+    for _ in 0..2 {
+        assert!(begin(&boots, &pi()).expect("a boot").words().cmdline.ends_with("old"));
+        assert_eq!(kernel(&boots), "old kernel");
+    }
+    let why = |node: &str| begin(&boots, &node.parse().expect("a name")).map(drop).expect_err("no boot");
+    assert!(why("new").contains("boot set is given to nodes of arm64 cannot be read"), "{}", why("new"));
+    fs::remove_dir_all(kept_set(state.0.path(), &old.to_string())).expect("removed");
+    assert!(why("pi").contains("cannot be read"), "{}", why("pi"));
+}
+
+#[test]
+fn a_boot_whose_set_has_gone_gets_nothing_of_another_one() {
+    let state = State::new();
+    let boots = state.boots();
+    let old = state.build(&boots, "old");
+    begin(&boots, &pi()).expect("a boot");
+    state.build(&boots, "new");
+    fs::remove_dir_all(kept_set(state.0.path(), &old.to_string())).expect("removed");
+    assert_eq!(kernel(&boots), "nothing");
+    begin(&boots, &pi()).expect("a boot");
+    assert_eq!(kernel(&boots), "new kernel");
+}
+
+#[test]
+fn a_boot_leads_to_its_node_until_the_next_one_or_until_it_is_forgotten() {
+    let state = State::new();
+    let boots = state.boots();
+    assert!(begin(&boots, &pi()).is_err(), "there is no set");
+    state.build(&boots, "only");
+    let other: Name = "other".parse().expect("a name");
+    let (first, second) = (begin(&boots, &pi()).expect("a boot"), begin(&boots, &pi()).expect("a boot"));
+    let of_other = begin(&boots, &other).expect("a boot");
+    assert_eq!(boots.node_of(&first.boot.0), None, "a later one took its place");
+    assert_eq!(boots.node_of(&second.boot.0), Some(pi()));
+    assert_eq!(boots.node_of(&of_other.boot.0), Some(other));
+    assert_eq!(boots.node_of("no such boot"), None);
+    admissions::forget(&boots.store, &pi()).expect("stored");
+    assert_eq!(boots.node_of(&second.boot.0), None, "its record is gone");
+}

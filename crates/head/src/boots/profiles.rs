@@ -1,0 +1,149 @@
+//! What nodes that run another system fetch over HTTP, and where they say that they are installed.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path as UrlPath, Query, State};
+use axum::http::{Method, Response, StatusCode};
+use axum::response::IntoResponse;
+use axum::{Extension, Json};
+use bramble_boot::{Asker, Cpu};
+use bramble_model::names::{Digest, Mac, Name};
+use bramble_model::repository::{BootFile, Starts};
+use bramble_netboot::ipxe;
+use serde::{Deserialize, Serialize};
+
+use super::Boots;
+use super::foreign::{Template, below};
+use super::given::{Given, Handed};
+use super::http::{send_file, text};
+use crate::ends::Ends;
+
+fn missing() -> Response<Body> {
+    text(StatusCode::NOT_FOUND, "no such file\n")
+}
+
+#[derive(Deserialize)]
+pub(crate) struct OfBoot {
+    boot: Option<String>,
+    /// SHA-256 of what the file contained when this boot was handed out.
+    content: Option<Digest>,
+}
+
+/// `GET /boot/profile/NAME/FILE`: kernel, initrd or UEFI program of a profile.
+pub(crate) async fn boot_file(
+    State(boots): State<Arc<Boots>>,
+    UrlPath((profile, file)): UrlPath<(String, String)>,
+    Query(of): Query<OfBoot>,
+    method: Method,
+    headers: axum::http::HeaderMap,
+) -> Response<Body> {
+    let cluster = boots.nodes.cluster();
+    let Some(found) = profile.parse::<Name>().ok().and_then(|name| cluster.boots.get(&name)) else {
+        return missing();
+    };
+    let (path, last) = match &found.starts {
+        Starts::Efi(path) if file == "start.efi" => (path, true),
+        Starts::Kernel { kernel: BootFile::File(path), initrds, .. } if file == "kernel" => (path, initrds.is_empty()),
+        Starts::Kernel { initrds, .. } => {
+            let index = file.strip_prefix("initrd").and_then(|index| index.parse::<usize>().ok());
+            match index.and_then(|index| Some((index, initrds.get(index)?))) {
+                Some((index, BootFile::File(path))) => (path, index + 1 == initrds.len()),
+                _ => return missing(),
+            }
+        }
+        Starts::Efi(_) => return missing(),
+    };
+    // What was handed out and is gone is nothing: a kernel with another one's initrd is no system.
+    let kept;
+    let path = match of.content {
+        Some(content) if boots.nodes.content_of(path) != Some(content) => {
+            kept = boots.own.shelf.file(&content);
+            &kept
+        }
+        Some(_) | None => path,
+    };
+    let response = send_file(path, &headers).await;
+    if last
+        && method == Method::GET
+        && response.status().is_success()
+        && let Some(node) = of.boot.as_deref().and_then(|boot| boots.foreign.node_of(boot))
+    {
+        boots.foreign.handed(&node);
+    }
+    response
+}
+
+/// `GET /boot/profile/NAME/files/PATH`: a file of a profile as it is.
+pub(crate) async fn static_file(
+    State(boots): State<Arc<Boots>>,
+    UrlPath((profile, path)): UrlPath<(String, String)>,
+    headers: axum::http::HeaderMap,
+) -> Response<Body> {
+    let cluster = boots.nodes.cluster();
+    let profile = profile.parse::<Name>().ok().and_then(|name| cluster.boots.get(&name));
+    match profile.and_then(|profile| below(profile.files.as_deref()?, &path)) {
+        Some(path) => send_file(&path, &headers).await,
+        None => missing(),
+    }
+}
+
+/// `GET /boot/seed/BOOT/FILE`: a template of the node whose boot this is.
+pub(crate) async fn seed(
+    State(boots): State<Arc<Boots>>,
+    Extension(ends): Extension<Ends>,
+    UrlPath((boot, path)): UrlPath<(String, String)>,
+) -> Response<Body> {
+    match boots.foreign.template(&boot, &path, boots.wires.http_at(*ends.local.ip())) {
+        Template::Rendered(rendered) => text(StatusCode::OK, rendered),
+        Template::Failed(sentence) => text(StatusCode::INTERNAL_SERVER_ERROR, sentence + "\n"),
+        Template::Missing => missing(),
+    }
+}
+
+/// `GET` or `POST /boot/done/BOOT`: the node says that it is installed. Installers often have nothing
+/// but a `wget` that gets.
+pub(crate) async fn done(State(boots): State<Arc<Boots>>, UrlPath(boot): UrlPath<String>) -> Response<Body> {
+    let Some(node) = boots.foreign.node_of(&boot) else { return missing() };
+    match boots.foreign.installed(&node) {
+        Ok(()) => text(StatusCode::OK, "installed\n"),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+/// What Pixiecore asks its API server for.
+#[derive(Serialize)]
+struct PixieBoot {
+    kernel: String,
+    initrd: Vec<String>,
+    cmdline: String,
+}
+
+/// `GET /v1/boot/MAC`: Pixiecore's HTTP boot API (its `README.api.md`): what to boot, or 404 to leave
+/// the machine alone.
+pub(crate) async fn pixiecore(
+    State(boots): State<Arc<Boots>>,
+    Extension(ends): Extension<Ends>,
+    UrlPath(mac): UrlPath<String>,
+) -> Response<Body> {
+    let Ok(mac) = mac.parse::<Mac>() else { return text(StatusCode::BAD_REQUEST, "not a MAC address\n") };
+    let Some(node) = boots.nodes.of_card(mac) else {
+        boots.strangers.saw(mac, Asker::Pixiecore, None);
+        return text(StatusCode::NOT_FOUND, "this machine is not in the repository\n");
+    };
+    let http = boots.wires.http_at(*ends.local.ip());
+    let answered = match boots.hand_out(&node, mac, Cpu::Amd64, http) {
+        Ok(Given::Kernel(handed)) => Ok(handed),
+        Ok(Given::Efi(_)) => Err("Pixiecore cannot start a UEFI program\n".to_owned()),
+        Ok(Given::Disk) => Err("it boots its disk\n".to_owned()),
+        Ok(Given::Own(own)) => {
+            let [kernel, initrd] = own.urls();
+            Ok(Handed { kernel, initrds: vec![initrd], cmdline: own.words().render(&ipxe::addresses()) })
+        }
+        Err(reason) => Err(reason + "\n"),
+    };
+    match answered {
+        Ok(Handed { kernel, initrds, cmdline }) => Json(PixieBoot { kernel, initrd: initrds, cmdline }).into_response(),
+        Err(reason) => text(StatusCode::NOT_FOUND, reason),
+    }
+}

@@ -1,0 +1,135 @@
+//! What is read over TFTP. A file that is made for a boot begins it, by [`Boots::hand_out`].
+
+use std::net::Ipv4Addr;
+
+use bramble_boot::{Cpu, File, Loader};
+use bramble_model::names::{Mac, Name};
+use bramble_model::repository::Starts;
+use bramble_model::timeline::{Stopped, What};
+use bramble_netboot::tftp::{Content, End, Files};
+use bramble_netboot::{pi, uboot};
+use bramble_system::now;
+
+use super::given::Given;
+use super::own::content;
+use super::{Boots, foreign};
+
+impl Boots {
+    /// A file of U-Boot's boot. Its menu is asked for by card; it takes the addresses from its own variables.
+    fn uboot_file(&self, from: Ipv4Addr, path: &str) -> Option<Content> {
+        if let Some(mac) = uboot::card(path) {
+            let node = self.nodes.of_card(mac)?;
+            if self.nodes.declared(&node)?.boot.is_some() {
+                return None;
+            }
+            self.neighbours.learn(from, mac);
+            let http = self.wires.http_beside(from);
+            return self.made.of(mac, now(), || match self.hand_out(&node, mac, Cpu::Arm64, http).ok()? {
+                Given::Own(own) => Some(uboot::menu(&own.words().render(&uboot::addresses(mac)))),
+                Given::Kernel(_) | Given::Efi(_) | Given::Disk => None,
+            });
+        }
+        let (_, node) = self.node_at(from)?;
+        self.own.named(&node, Cpu::Arm64, |set| {
+            Some(if path == uboot::KERNEL { set.manifest.kernel.clone() } else { set.manifest.initrd.clone() })
+        })
+    }
+
+    /// A file of a Raspberry Pi's boot. The first folder is how the board names itself.
+    fn pi_file(&self, from: Ipv4Addr, path: &str) -> Option<Content> {
+        let by_prefix = || {
+            let mac = pi::prefix(path)?.replace('-', ":").parse::<Mac>().ok()?;
+            self.nodes.of_card(mac).map(|name| (mac, name))
+        };
+        let (mac, node) = self.node_at(from).or_else(by_prefix)?;
+        if self.nodes.declared(&node)?.boot.is_some() {
+            return None;
+        }
+        match pi::file(path)? {
+            // Without a system to boot nothing is answered, and the board goes on in its boot order.
+            pi::File::Config => {
+                self.own.starts(&node);
+                self.own.set_of(&node, Cpu::Arm64).ok()?;
+                Some(Content::Memory(pi::CONFIG.as_bytes().into()))
+            }
+            pi::File::Cmdline => {
+                let (own, http) = (self.wires.addresses(from, mac), self.wires.http_beside(from));
+                self.made.of(mac, now(), || match self.hand_out(&node, mac, Cpu::Arm64, http).ok()? {
+                    Given::Own(boot) => Some(boot.words().render(&own) + "\n"),
+                    Given::Kernel(_) | Given::Efi(_) | Given::Disk => None,
+                })
+            }
+            pi::File::Kernel => self.own.named(&node, Cpu::Arm64, |set| {
+                Some(set.manifest.firmware(pi::KERNEL).unwrap_or(&set.manifest.kernel).clone())
+            }),
+            pi::File::Initrd => self.own.named(&node, Cpu::Arm64, |set| Some(set.manifest.initrd.clone())),
+            pi::File::Firmware(name) => self.own.named(&node, Cpu::Arm64, |set| set.manifest.firmware(&name).cloned()),
+        }
+    }
+}
+
+impl Files for Boots {
+    fn open(&self, from: Ipv4Addr, path: &str) -> Option<Content> {
+        if Loader::named(path).is_some() {
+            return self.own.loader(path, || self.node_at(from).map(|(_, node)| node));
+        }
+        if let Some(profile) = foreign::profile_of_efi(path) {
+            let cluster = self.nodes.cluster();
+            let profile = cluster.boots.get(&profile)?;
+            let Starts::Efi(path) = &profile.starts else { return None };
+            return content(path);
+        }
+        if let Some(menu) = self.grub(path, from) {
+            return Some(menu);
+        }
+        if uboot::card(path).is_some() || [uboot::KERNEL, uboot::INITRD].contains(&path) {
+            return self.uboot_file(from, path);
+        }
+        self.pi_file(from, path)
+    }
+
+    fn ended(&self, from: Ipv4Addr, path: &str, end: End) {
+        let node: Option<Name> = self.node_at(from).map(|(_, node)| node);
+        let node = node.as_ref();
+        let file = path.to_owned();
+        let what = match end {
+            End::Sent { bytes } => {
+                let part = match (path.rsplit('/').next(), pi::file(path)) {
+                    (_, Some(pi::File::Kernel)) | (Some("kernel"), _) => Some(File::Kernel),
+                    (_, Some(pi::File::Initrd)) | (Some("initrd"), _) => Some(File::Initrd),
+                    _ => None,
+                };
+                if let (Some(file), Some(node)) = (part, node) {
+                    self.timeline.add(Some(node), What::Fetching { file, bytes });
+                    return;
+                }
+                if let (Some(_), Some(node)) = (foreign::profile_of_efi(path), node) {
+                    self.foreign.handed(node);
+                    return;
+                }
+                if let Some(node) = node {
+                    self.chains.sent(node, path);
+                }
+                // Each counts: a loader that is fetched again and again is a loop.
+                self.timeline.add(node, What::TftpSent { file, bytes });
+                return;
+            }
+            End::Missing => What::TftpMissing { file },
+            // Firmware ends a transfer on purpose, to learn a file's size.
+            End::Aborted { at: 0, .. } => return,
+            End::Aborted { reason, at, of, block } => {
+                What::TftpStopped { file, at, of, block, agreed: true, reason: Stopped::GaveUp(reason) }
+            }
+            End::Silent { at, of, block, agreed } => {
+                What::TftpStopped { file, at, of, block, agreed, reason: Stopped::Silent }
+            }
+            End::Unreadable { reason } => What::Note { text: format!("cannot read {path}: {reason}") },
+        };
+        match node {
+            Some(node) => self.tell_once(node, what),
+            // Strangers ask for much.
+            None if matches!(what, What::TftpMissing { .. }) => tracing::debug!(%from, path, "no such file"),
+            None => self.timeline.add(None, what),
+        }
+    }
+}

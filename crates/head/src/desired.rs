@@ -1,0 +1,120 @@
+//! Changing what is kept true: how a snapshot differs from the current one, what a person has to allow, and what
+//! follows at once from another one. What has to be kept true is kept so by loops.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bramble_model::desired;
+use bramble_model::names::{Digest, Name};
+use bramble_model::timeline::Millis;
+use bramble_plan::brake::Change;
+use bramble_system::now;
+
+use crate::agents::Agents;
+use crate::dhcp::Dhcp;
+use crate::snapshots::{Applied, Current, Refused, Snapshots};
+use crate::timeline::Timeline;
+use crate::wires::Wires;
+
+/// For so long what nodes were removed counts.
+const DAY: Millis = 24 * 3600 * 1000;
+
+/// The part of the head through which another snapshot becomes current. It knows who holds something of the snapshot.
+pub(crate) struct Desired {
+    snapshots: Arc<Snapshots>,
+    timeline: Arc<Timeline>,
+    agents: Arc<Agents>,
+    dhcp: Arc<Dhcp>,
+    wires: Arc<Wires>,
+}
+
+impl Desired {
+    pub(crate) fn new(
+        snapshots: Arc<Snapshots>,
+        timeline: Arc<Timeline>,
+        agents: Arc<Agents>,
+        dhcp: Arc<Dhcp>,
+        wires: Arc<Wires>,
+    ) -> Self {
+        Desired { snapshots, timeline, agents, dhcp, wires }
+    }
+
+    /// How a snapshot differs from the current one, and what a person has to allow where it came by itself.
+    pub(crate) fn weigh(&self, next: &Current, descends: bool) -> (Vec<String>, Vec<String>) {
+        let Some(current) = self.snapshots.current() else {
+            return (vec!["the first snapshot".into()], Vec::new());
+        };
+        let holding: BTreeSet<Name> = current.holding_data();
+        let removed = self.snapshots.removed_since(now().saturating_sub(DAY));
+        let change = Change {
+            from: &current.cluster,
+            to: &next.cluster,
+            holding: &holding,
+            removed_lately: removed.as_ref(),
+            descends,
+        };
+        let mut sentences = change.sentences();
+        sentences.extend(current.changed_files(next));
+        (sentences, change.brake())
+    }
+
+    /// Makes a snapshot current in somebody's name.
+    pub(crate) fn apply(
+        &self,
+        next: Current,
+        expects: Option<Option<Digest>>,
+        by: &str,
+        holds: Option<String>,
+    ) -> Result<Arc<Current>, Refused> {
+        let (changed, _) = self.weigh(&next, true);
+        self.apply_weighed(next, changed, expects, by, holds)
+    }
+
+    /// As [`Desired::apply`], where it is known what is `changed`.
+    pub(crate) fn apply_weighed(
+        &self,
+        next: Current,
+        changed: Vec<String>,
+        expects: Option<Option<Digest>>,
+        by: &str,
+        holds: Option<String>,
+    ) -> Result<Arc<Current>, Refused> {
+        let applied = Applied {
+            digest: next.digest,
+            revision: next.revision.clone(),
+            at: now(),
+            by: by.to_owned(),
+            changed,
+            holds,
+            removed: BTreeSet::new(),
+        };
+        let text = match next.revision.short() {
+            Some(revision) => format!("snapshot {} ({revision}) is current, by {by}", next.digest.short()),
+            None => format!("snapshot {} is current, by {by}", next.digest.short()),
+        };
+        let current = self.snapshots.make_current(next, expects, applied)?;
+        self.timeline.note(&text);
+        self.follow(&current);
+        Ok(current)
+    }
+
+    /// Tells the parts that hold something of the snapshot that there is a new one.
+    pub(crate) fn follow(&self, current: &Current) {
+        for name in self.timeline.keep_only(current.cluster.nodes.keys()) {
+            self.timeline.note_of(&name, "is new in the repository");
+        }
+        if current.cluster.network != *self.wires.network() {
+            self.timeline.note("`[network]` has changed: it takes effect when the head is started again");
+        }
+        self.dhcp.follow(&current.cluster);
+        self.agents.follow(&current.cluster);
+    }
+
+    /// What the status says of desired state.
+    pub(crate) fn status(&self) -> Option<desired::Desired> {
+        let current = self.snapshots.current()?;
+        let pointer = self.snapshots.pointer().ok().flatten()?;
+        let (at, by) = (pointer.at, pointer.by);
+        Some(desired::Desired { snapshot: current.digest, revision: current.revision.clone(), at, by })
+    }
+}

@@ -1,0 +1,109 @@
+//! Every loop of the head, and what each is handed.
+
+use std::sync::Arc;
+
+use bramble_model::desired::Foreseen;
+use bramble_store::Store;
+use tokio_util::sync::CancellationToken;
+
+use super::source::Following;
+use super::{Controller, Sections, Shared, backups, foresee, leaving, run, sets, source, strangers, swarm};
+use crate::adoptions::Adoptions;
+use crate::agents::Agents;
+use crate::backup::Backups;
+use crate::boot_sets::BootSets;
+use crate::desired::Desired;
+use crate::snapshots::{Current, Snapshots};
+use crate::strangers::Strangers;
+use crate::swarm::Swarm;
+use crate::timeline::Timeline;
+
+/// What the loops see and change.
+pub(crate) struct Subjects {
+    pub(crate) store: Store,
+    pub(crate) boot_sets: Arc<BootSets>,
+    pub(crate) timeline: Arc<Timeline>,
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) following: Arc<Following>,
+    pub(crate) desired: Arc<Desired>,
+    pub(crate) agents: Arc<Agents>,
+    pub(crate) swarm: Arc<Swarm>,
+    pub(crate) strangers: Arc<Strangers>,
+    pub(crate) adoptions: Arc<Adoptions>,
+    pub(crate) backups: Arc<Backups>,
+    pub(crate) sections: Arc<Sections>,
+}
+
+/// The part of the head that keeps things true.
+pub(crate) struct Loops {
+    sections: Arc<Sections>,
+    timeline: Arc<Timeline>,
+    snapshots: Arc<Snapshots>,
+    swarm: Arc<swarm::Controller>,
+    leaving: Arc<leaving::Controller>,
+    strangers: Arc<strangers::Controller>,
+    backups: Arc<backups::Controller>,
+    sets: Arc<sets::Controller>,
+    source: Arc<source::Controller>,
+}
+
+pub(crate) type LoopTask = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Loops {
+    pub(crate) fn of(subjects: Subjects) -> Self {
+        let Subjects { store, boot_sets, timeline, snapshots, following, desired, agents, .. } = subjects;
+        let Subjects { swarm, strangers, adoptions, backups, sections, .. } = subjects;
+        Loops {
+            swarm: Arc::new(swarm::Controller { agents: Arc::clone(&agents), timeline: Arc::clone(&timeline), swarm }),
+            leaving: Arc::new(leaving::Controller {
+                agents: Arc::clone(&agents),
+                adoptions: Arc::clone(&adoptions),
+                snapshots: Arc::clone(&snapshots),
+                store,
+            }),
+            strangers: Arc::new(strangers::Controller { strangers, adoptions }),
+            backups: Arc::new(backups::Controller { backups, snapshots: Arc::clone(&snapshots) }),
+            sets: Arc::new(sets::Controller { boot_sets, timeline: Arc::clone(&timeline), agents }),
+            source: Arc::new(source::Controller {
+                following,
+                snapshots: Arc::clone(&snapshots),
+                desired,
+                timeline: Arc::clone(&timeline),
+            }),
+            sections,
+            timeline,
+            snapshots,
+        }
+    }
+
+    /// Starts all of them.
+    pub(crate) fn start(&self, stop: &CancellationToken, spawn: &mut impl FnMut(LoopTask)) {
+        spawn(self.one(&self.swarm, stop));
+        spawn(self.one(&self.leaving, stop));
+        spawn(self.one(&self.strangers, stop));
+        spawn(self.one(&self.backups, stop));
+        spawn(self.one(&self.sets, stop));
+        spawn(self.one(&self.source, stop));
+    }
+
+    fn one<C: Controller>(&self, controller: &Arc<C>, stop: &CancellationToken) -> LoopTask {
+        let shared = Shared {
+            sections: Arc::clone(&self.sections),
+            timeline: Arc::clone(&self.timeline),
+            current: self.snapshots.subscribe(),
+        };
+        Box::pin(run(Arc::clone(controller), shared, stop.clone()))
+    }
+
+    /// What every loop would do with a snapshot, by its own planner, from what is to see now.
+    pub(crate) async fn foresee(&self, next: &Current) -> Vec<Foreseen> {
+        vec![
+            foresee(&*self.leaving, next).await,
+            foresee(&*self.swarm, next).await,
+            foresee(&*self.sets, next).await,
+            foresee(&*self.source, next).await,
+            foresee(&*self.backups, next).await,
+            foresee(&*self.strangers, next).await,
+        ]
+    }
+}

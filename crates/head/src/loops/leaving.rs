@@ -1,0 +1,56 @@
+//! Who has left the repository is let go.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bramble_model::names::Name;
+use bramble_plan::contract::{Outcome, Planned, Retry, Unknown};
+use bramble_plan::leaving::{Leaving, Observed, Revoke};
+use bramble_store::Store;
+
+use crate::admissions;
+use crate::adoptions::Adoptions;
+use crate::agents::Agents;
+use crate::snapshots::{Current, Snapshots};
+
+pub(crate) struct Controller {
+    pub(super) agents: Arc<Agents>,
+    pub(super) adoptions: Arc<Adoptions>,
+    pub(super) snapshots: Arc<Snapshots>,
+    pub(super) store: Store,
+}
+
+impl super::Controller for Controller {
+    type Planner = Leaving;
+
+    const NAME: &'static str = "admissions";
+
+    fn declared(&self, current: &Current) -> BTreeSet<Name> {
+        current.cluster.nodes.keys().cloned().collect()
+    }
+
+    async fn observe(&self, _declared: &BTreeSet<Name>) -> Result<Observed, Unknown> {
+        let known = admissions::known_nodes(&self.store);
+        let known = known.map_err(|error| {
+            Unknown(format!("who was admitted cannot be read: {}", bramble_system::sentence(&error)))
+        })?;
+        Ok(Observed { known, adopting: self.adoptions.names().into_iter().collect() })
+    }
+
+    async fn perform(&self, planned: Planned<Revoke, ()>) -> Outcome {
+        let node = planned.step.node;
+        // It may have come back while the step waited for its turn.
+        if self.snapshots.cluster().nodes.contains_key(&node) {
+            return Outcome::Done;
+        }
+        match self.agents.revoke(&node) {
+            Ok(()) => Outcome::Done,
+            Err(error) => Outcome::Failed { reason: bramble_system::sentence(&error), retry: Retry::BackOff },
+        }
+    }
+
+    fn looks(&self) -> (Duration, Duration) {
+        (Duration::from_secs(60), Duration::from_secs(5))
+    }
+}

@@ -1,0 +1,513 @@
+//! Following the git repository: fetch, check, and make current what may be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bramble_model::names::Digest;
+use bramble_model::repository::{self, Problems};
+use bramble_model::snapshot::{Content, Given, Revision, Snapshot};
+use bramble_model::timeline::Millis;
+use bramble_plan::contract::{Outcome, Planned, Unknown};
+use bramble_plan::source::{Braked, Look, Observed, Source};
+use bramble_source::{Commit, Credentials, Entry, Limits, Problem, Settings, Source as Git, Url};
+use bramble_system::{Cancel, now};
+use tokio::sync::watch;
+
+use super::Changes;
+use crate::desired::Desired;
+use crate::error::Error;
+use crate::snapshots::{Applied, Current, Refused, Snapshots};
+use crate::timeline::Timeline;
+
+/// Who applies what came by git.
+const BY: &str = "git";
+
+/// What is known of following the repository. It is learnt anew after a start of the head.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Followed {
+    pub(crate) looked: Option<Millis>,
+    /// Looks that were begun, and the newest of them that has ended. A person's question is answered by one that was
+    /// begun after it: numbers say so whatever a clock does.
+    begun: u64,
+    ended: u64,
+    /// How many looks were begun when a person asked last.
+    asked: Option<u64>,
+    pub(crate) problem: Option<(String, String)>,
+    pub(crate) braked: Option<Braked>,
+    /// The newest commit that was judged for good, against which snapshot: another look would find the same.
+    judged: Option<(String, Option<Digest>)>,
+}
+
+impl Followed {
+    /// Whether a person waits for a look that has not been begun, or not ended.
+    fn is_asked(&self) -> bool {
+        self.asked.is_some_and(|asked| self.ended <= asked)
+    }
+
+    /// As the planner has it.
+    fn observed(&self, held: Option<String>, now: Millis) -> Observed {
+        // What was seen in the future was seen before the clock was set back: it is looked at again.
+        let looked = self.looked.filter(|looked| *looked <= now);
+        let asked = self.is_asked().then(|| looked.map_or(now, |looked| now.max(looked + 1)));
+        Observed { looked, asked, held, problem: self.problem.clone(), braked: self.braked.clone() }
+    }
+
+    /// A look has ended with this, against this snapshot. Gives what is wrong where that is new.
+    fn end(&mut self, look: (u64, Millis), against: Option<Digest>, came: Came) -> Option<String> {
+        (self.ended, self.looked) = (look.0, Some(look.1));
+        let before = self.problem.take();
+        let (judged, problem) = match came {
+            Came::Same(commit) => {
+                let judged = Some((commit, against));
+                if self.judged == judged {
+                    self.problem = before;
+                } else {
+                    // It is what is current: nothing is in the way.
+                    (self.judged, self.braked) = (judged, None);
+                }
+                return None;
+            }
+            Came::Judged(commit, braked) => {
+                self.braked = braked;
+                (Some((commit, against)), None)
+            }
+            Came::Wrong { judged, reason, help } => {
+                self.braked = None;
+                (judged.map(|commit| (commit, against)), Some((reason, help)))
+            }
+        };
+        self.judged = judged;
+        self.problem = problem;
+        let new = self.problem.as_ref().map(|(reason, _)| reason);
+        new.filter(|reason| before.is_none_or(|(before, _)| before != **reason)).cloned()
+    }
+}
+
+/// What came of a look.
+enum Came {
+    /// What was judged before.
+    Same(String),
+    /// A commit that is current now, or waits for a person.
+    Judged(String, Option<Braked>),
+    /// Nothing that can be followed. Where a commit itself is to blame it is `judged`; all else may pass.
+    Wrong { judged: Option<String>, reason: String, help: String },
+}
+
+/// The part of the head that follows git.
+pub(crate) struct Following {
+    /// The bare repository, and the head's own key.
+    folder: PathBuf,
+    state: watch::Sender<Followed>,
+    /// git is asked one thing at a time.
+    turn: Mutex<()>,
+    pub(crate) changed: Changes,
+}
+
+impl Following {
+    pub(crate) fn new(state: &Path) -> Self {
+        Following {
+            folder: state.join("source"),
+            state: watch::Sender::new(Followed::default()),
+            turn: Mutex::new(()),
+            changed: Changes::default(),
+        }
+    }
+
+    pub(crate) fn followed(&self) -> Followed {
+        self.state.borrow().clone()
+    }
+
+    /// A person wants it looked at now. Gives how many looks were begun before.
+    fn ask(&self) -> u64 {
+        let mut begun = 0;
+        self.state.send_modify(|state| {
+            begun = state.begun;
+            state.asked = Some(begun);
+        });
+        self.changed.tell();
+        begun
+    }
+
+    /// A look begins; gives its number.
+    fn begin(&self) -> u64 {
+        let mut number = 0;
+        self.state.send_modify(|state| {
+            state.begun += 1;
+            number = state.begun;
+        });
+        number
+    }
+
+    /// What came of a look that was begun after so many others.
+    async fn after(&self, asked: u64) -> Followed {
+        let mut state = self.state.subscribe();
+        // A look has a time limit of its own; the head may end meanwhile.
+        let seen = state.wait_for(|state| state.ended > asked).await;
+        seen.map(|state| state.clone()).unwrap_or_default()
+    }
+
+    /// It guards nothing that a panic could leave half done: git's own folder is looked at anew each time.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settings(&self, source: &repository::Source, git: &Git) -> Result<Settings, Problem> {
+        let wrong = Problem::Setting;
+        let url: Url = source.git.parse().map_err(wrong)?;
+        let credentials = match &source.token_file {
+            Some(path) => Credentials::TokenFile(path.clone()),
+            // A key may have been made, by whoever only looked at it, for an address that takes none.
+            None if url.is_ssh() && git.deploy_key_file().exists() => Credentials::DeployKey(git.deploy_key_file()),
+            None => Credentials::None,
+        };
+        Ok(Settings {
+            git: url,
+            branch: source.branch.parse().map_err(wrong)?,
+            path: source.path.parse().map_err(wrong)?,
+            signers: source.signers.iter().map(|signer| signer.parse()).collect::<Result<_, _>>().map_err(wrong)?,
+            credentials,
+        })
+    }
+}
+
+/// A commit, as files of a snapshot.
+struct Fetched {
+    commit: String,
+    revision: Revision,
+    snapshot: Snapshot,
+    contents: BTreeMap<Digest, Content>,
+    /// Large files lie here until they are taken.
+    _large: tempfile::TempDir,
+    descends: bool,
+}
+
+/// Why a look found nothing to follow.
+enum Stopped {
+    /// It is what was judged before.
+    Same(String),
+    /// What is wrong, and what to do. It may pass.
+    Wrong(String, String),
+    /// As that, and the commit itself is to blame: only another one mends it.
+    Unfit { commit: String, reason: String },
+}
+
+/// What a person does about a commit that cannot be.
+const CORRECT: &str = "correct it and push; the present snapshot stays";
+
+impl From<Problem> for Stopped {
+    fn from(problem: Problem) -> Self {
+        let help = problem.help().to_owned();
+        Stopped::Wrong(bramble_system::sentence(&problem), help)
+    }
+}
+
+/// What git read, as a snapshot is made of it. What is left out has its place, too: where it is needed, that is said.
+fn given(read: bramble_source::Files) -> BTreeMap<String, Given> {
+    let given = |entry| match entry {
+        Entry::Link { target } => Given::Link { target },
+        Entry::File { executable, content } => {
+            let content = match content {
+                bramble_source::Content::Bytes(bytes) => Content::Bytes(bytes),
+                bramble_source::Content::Written(path) => Content::Written(path),
+            };
+            Given::File { executable, content }
+        }
+    };
+    let refused = read.refused.into_iter().map(|refused| (refused.path, Given::LeftOut { why: refused.why }));
+    let why = "is a submodule, and nothing of it is fetched";
+    let submodules = read.submodules.into_iter().map(|path| (path, Given::LeftOut { why }));
+    let entries = read.entries.into_iter().map(|(path, entry)| (path, given(entry)));
+    entries.chain(refused).chain(submodules).collect()
+}
+
+/// Gives a commit's files to those that the head has, and checks the whole.
+fn take(snapshots: &Snapshots, fetched: &Fetched) -> Result<Current, Refused> {
+    let (digest, missing) = snapshots.offer(fetched.snapshot.clone(), fetched.revision.clone())?;
+    let mut large = BTreeMap::new();
+    for content in missing {
+        match fetched.contents.get(&content) {
+            Some(Content::Bytes(bytes)) => {
+                if !snapshots.take_small(bytes) {
+                    let full = "too many files wait to be applied: try again";
+                    return Err(Error::Snapshot(full.into()).into());
+                }
+            }
+            Some(Content::Written(path)) => drop(large.insert(content, path.clone())),
+            None => return Err(Refused::Missing(vec![content])),
+        }
+    }
+    if large.is_empty() {
+        return snapshots.find(&digest.to_string());
+    }
+    snapshots.take(fetched.snapshot.clone(), fetched.revision.clone(), &large)
+}
+
+/// The first error of a repository, with its place.
+fn first(problems: &Problems) -> String {
+    let first = problems.0.iter().find(|problem| problem.severity == repository::Severity::Error);
+    first
+        .map_or_else(|| "it has errors".into(), |problem| format!("{}, line {}, {problem}", problem.file, problem.line))
+}
+
+fn refused(commit: &str, refused: Refused) -> Stopped {
+    let reason = match &refused {
+        Refused::Problems(problems) => first(problems),
+        other => bramble_system::sentence(other),
+    };
+    let reason = format!("commit {}: {reason}", short(commit));
+    let again = "the head tries again by itself; the present snapshot stays";
+    match refused {
+        Refused::Problems(_) | Refused::Unsound => Stopped::Unfit { commit: commit.to_owned(), reason },
+        Refused::Head(error) => Stopped::Wrong(reason, error.help().unwrap_or(again).into()),
+        Refused::Unknown(_) | Refused::Ambiguous(_) | Refused::Missing(_) | Refused::Gone(_) | Refused::Overtaken => {
+            Stopped::Wrong(reason, again.into())
+        }
+    }
+}
+
+impl Following {
+    /// Fetches the newest commit; `known` are its id and the current snapshot, where it was judged already.
+    fn fetch(
+        &self,
+        source: &repository::Source,
+        current: Option<&Current>,
+        known: Option<&(String, Option<Digest>)>,
+    ) -> Result<Fetched, Stopped> {
+        let _turn = self.turn();
+        let git = Git::open(&self.folder)?;
+        let settings = self.settings(source, &git)?;
+        let (limits, cancel) = (Limits::default(), Cancel::default());
+        let head = git.fetch(&settings, limits, &cancel)?;
+        let commit = head.commit.to_string();
+        let digest = current.map(|current| current.digest);
+        if known.is_some_and(|(judged, against)| *judged == commit && *against == digest) {
+            return Err(Stopped::Same(commit));
+        }
+        let old = current.filter(|current| !current.revision.dirty).and_then(|current| current.revision.commit.clone());
+        let descends = match old.and_then(|old| old.parse::<Commit>().ok()) {
+            // A folder that is no git repository was applied before: there is nothing to descend from.
+            None => true,
+            Some(old) if old.to_string() == commit => return Err(Stopped::Same(commit)),
+            Some(old) => git.ancestor(&old, &head.commit).unwrap_or(false),
+        };
+        let file = |error: std::io::Error| {
+            Stopped::Wrong(format!("{}: {error}", self.folder.display()), "make room on the head's disk".into())
+        };
+        let large = tempfile::Builder::new().prefix("export-").tempdir_in(&self.folder).map_err(file)?;
+        let read = git.files(&head.commit, &settings.path, large.path(), limits, &cancel)?;
+        let (snapshot, contents) = Snapshot::of(&given(read)).map_err(|error| {
+            let reason = match &error {
+                bramble_model::snapshot::Error::Repository(problems) => first(problems),
+                other => bramble_system::sentence(other),
+            };
+            let reason = format!("commit {}: {reason}", short(&commit));
+            match error {
+                // It may be the head's own disk.
+                bramble_model::snapshot::Error::File { .. } => Stopped::Wrong(reason, CORRECT.into()),
+                _ => Stopped::Unfit { commit: commit.clone(), reason },
+            }
+        })?;
+        let revision = Revision {
+            commit: Some(commit.clone()),
+            dirty: false,
+            author: Some(head.author),
+            subject: Some(head.subject),
+            at: Some(head.at * 1000),
+        };
+        Ok(Fetched { commit, revision, snapshot, contents, _large: large, descends })
+    }
+
+    /// The head's public key for private repositories, and the server's pinned host key.
+    pub(crate) fn key(&self, source: Option<&repository::Source>) -> Result<(String, Option<String>), Problem> {
+        let _turn = self.turn();
+        let git = Git::open(&self.folder)?;
+        let key = git.deploy_key()?;
+        let host = match source {
+            Some(source) => git.host_key(&self.settings(source, &git)?)?,
+            None => None,
+        };
+        Ok((key, host))
+    }
+
+    /// Forgets the server's pinned host key.
+    pub(crate) fn forget_host(&self, source: &repository::Source) -> Result<(), Problem> {
+        let _turn = self.turn();
+        let git = Git::open(&self.folder)?;
+        git.forget_host_key(&self.settings(source, &git)?)
+    }
+
+    /// A person wants the repository followed, and looked at now; gives what came of it.
+    pub(crate) async fn sync(&self, snapshots: &Snapshots) -> Result<Followed, Error> {
+        snapshots.hold(None)?;
+        Ok(self.after(self.ask()).await)
+    }
+}
+
+/// Whether a repository with these settings could be followed.
+///
+/// # Errors
+/// The first that is wrong, and what to write.
+pub(crate) fn check(source: &repository::Source) -> Result<(), Error> {
+    let wrong = |error: bramble_source::Wrong| {
+        let problem = Problem::Setting(error);
+        Error::Snapshot(format!("{}: {}", bramble_system::sentence(&problem), problem.help()))
+    };
+    source.git.parse::<Url>().map_err(wrong)?;
+    source.branch.parse::<bramble_source::Branch>().map_err(wrong)?;
+    source.path.parse::<bramble_source::Inside>().map(drop).map_err(wrong)
+}
+
+fn short(commit: &str) -> String {
+    commit.chars().take(12).collect()
+}
+
+impl Controller {
+    /// Looks at the repository, and makes current what may be. What it found is in [`Following`].
+    fn look(&self, source: &repository::Source) {
+        // From its beginning: what was pushed later may not be in it.
+        let look = (self.following.begin(), now());
+        let current = self.snapshots.current();
+        let Followed { judged, braked, .. } = self.following.followed();
+        // Others may have crowded out a commit that waits, and a person may want it: it is judged anew.
+        let known = judged.filter(|_| braked.is_none_or(|braked| self.snapshots.waits_on(&braked.commit)));
+        let fetched = self.following.fetch(source, current.as_deref(), known.as_ref());
+        let judged = fetched.and_then(|fetched| {
+            let braked = self.judge(&fetched, current.as_deref())?;
+            Ok((fetched.commit, braked))
+        });
+        let came = match judged {
+            Ok((commit, braked)) => Came::Judged(commit, braked),
+            Err(Stopped::Same(commit)) => Came::Same(commit),
+            Err(Stopped::Wrong(reason, help)) => Came::Wrong { judged: None, reason, help },
+            Err(Stopped::Unfit { commit, reason }) => {
+                Came::Wrong { judged: Some(commit), reason, help: CORRECT.into() }
+            }
+        };
+        let against = self.snapshots.current().map(|current| current.digest);
+        let mut wrong = None;
+        self.following.state.send_modify(|state| wrong = state.end(look, against, came));
+        if let Some(reason) = wrong {
+            tracing::warn!(reason, "the git repository is not followed");
+            self.timeline.note(&format!("the git repository is not followed: {reason}"));
+        }
+    }
+
+    /// Makes a commit current, or says why it has to wait.
+    fn judge(&self, fetched: &Fetched, current: Option<&Current>) -> Result<Option<Braked>, Stopped> {
+        let next = take(&self.snapshots, fetched).map_err(|error| refused(&fetched.commit, error))?;
+        if current.is_some_and(|current| current.digest == next.digest) {
+            return Ok(None);
+        }
+        let (changed, reasons) = self.desired.weigh(&next, fetched.descends);
+        if !reasons.is_empty() {
+            self.timeline.note(&format!(
+                "commit {} waits for a person: {}",
+                short(&fetched.commit),
+                reasons.join("; ")
+            ));
+            return Ok(Some(Braked { commit: fetched.commit.clone(), reasons }));
+        }
+        let expects = Some(current.map(|current| current.digest));
+        let applied = self.desired.apply_weighed(next, changed, expects, BY, None);
+        applied.map(|_| None).map_err(|error| refused(&fetched.commit, error))
+    }
+}
+
+/// Fetches the first snapshot of a head that was begun with a repository's address, and the line of its history.
+///
+/// # Errors
+/// What is wrong with the repository, or the way to it.
+pub(crate) fn first_of(
+    following: &Following,
+    snapshots: &Snapshots,
+    source: &repository::Source,
+) -> Result<(Current, Applied), Error> {
+    let told = |stopped: Stopped| match stopped {
+        Stopped::Wrong(reason, help) => Error::Snapshot(format!("{reason}: {help}")),
+        Stopped::Unfit { reason, .. } => Error::Snapshot(format!("{reason}: {CORRECT}")),
+        Stopped::Same(commit) => Error::Snapshot(format!("commit {commit} is current already")),
+    };
+    let fetched = following.fetch(source, None, None).map_err(told)?;
+    let not = |error| told(refused(&fetched.commit, error));
+    let next = take(snapshots, &fetched).map_err(not)?;
+    let applied = Applied {
+        digest: next.digest,
+        revision: fetched.revision.clone(),
+        at: now(),
+        by: BY.into(),
+        changed: vec!["the first snapshot".into()],
+        holds: None,
+        removed: BTreeSet::new(),
+    };
+    Ok((next, applied))
+}
+
+/// What follows git, and what it changes.
+#[derive(Clone)]
+pub(crate) struct Controller {
+    pub(super) following: Arc<Following>,
+    pub(super) snapshots: Arc<Snapshots>,
+    pub(super) desired: Arc<Desired>,
+    pub(super) timeline: Arc<Timeline>,
+}
+
+impl super::Controller for Controller {
+    type Planner = Source;
+
+    const NAME: &'static str = "source";
+
+    fn declared(&self, current: &Current) -> Option<repository::Source> {
+        self.snapshots.source_of(current)
+    }
+
+    async fn observe(&self, _declared: &Option<repository::Source>) -> Result<(Observed, Millis), Unknown> {
+        let pointer = self.snapshots.pointer();
+        let pointer = pointer.map_err(|error| {
+            Unknown(format!("whether following is held cannot be read: {}", bramble_system::sentence(&error)))
+        })?;
+        let held = pointer.and_then(|pointer| pointer.held).map(|held| {
+            let minutes = now().saturating_sub(held.since) / 60_000;
+            format!("following is held for {minutes} min, by {}: {}", held.by, held.reason)
+        });
+        let at = now();
+        Ok((self.following.followed().observed(held, at), at))
+    }
+
+    async fn perform(&self, _: Planned<Look, ()>) -> Outcome {
+        let Some(source) = self.snapshots.current().and_then(|current| self.snapshots.source_of(&current)) else {
+            return Outcome::Done;
+        };
+        let looking = self.clone();
+        let looked = tokio::task::spawn_blocking(move || looking.look(&source));
+        match looked.await {
+            Ok(()) => Outcome::Done,
+            Err(error) => {
+                let reason = format!("an error of bramble's own: {error}");
+                Outcome::Failed { reason, retry: bramble_plan::contract::Retry::BackOff }
+            }
+        }
+    }
+
+    fn wakes(&self) -> Vec<watch::Receiver<u64>> {
+        vec![self.following.changed.receiver()]
+    }
+
+    fn looks(&self) -> (Duration, Duration) {
+        (Duration::from_secs(60), Duration::from_secs(60))
+    }
+}
+
+/// Removes what a killed head left of a commit's files.
+pub(crate) fn sweep(state: &Path) {
+    for entry in fs::read_dir(state.join("source")).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("export-") {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

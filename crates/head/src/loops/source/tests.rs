@@ -1,0 +1,255 @@
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use bramble_model::repository::FILE;
+use bramble_plan::contract::Planner as _;
+use bramble_store::Store;
+
+use super::*;
+use crate::snapshots::record;
+
+const TOML: &str = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n[image]\noverlay = \"overlay\"\n\
+    [roles.r]\nengine = \"none\"\n[nodes.w1]\nmac = \"52:54:00:00:00:01\"\nrole = \"r\"\n";
+
+/// A repository with an overlay, and what follows it.
+struct House {
+    repository: tempfile::TempDir,
+    state: tempfile::TempDir,
+}
+
+impl House {
+    fn new() -> House {
+        let folder = || tempfile::tempdir().expect("a folder");
+        let house = House { repository: folder(), state: folder() };
+        house.git(&["init", "-q", "-b", "main"]);
+        house.write(FILE, TOML);
+        house.write("overlay/etc/motd", "hello\n");
+        house
+    }
+
+    fn root(&self) -> &Path {
+        self.repository.path()
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.root().join(path);
+        fs::create_dir_all(path.parent().expect("it has one")).expect("made");
+        fs::write(path, text).expect("written");
+    }
+
+    fn git(&self, args: &[&str]) -> String {
+        let mut command = Command::new("git");
+        command.args(["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]).args(args).current_dir(self.root());
+        command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+        let output = command.output().expect("git runs");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    fn commit(&self) -> String {
+        self.git(&["add", "-A"]);
+        self.git(&["commit", "-q", "-m", "A change"]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    fn source(&self) -> repository::Source {
+        repository::Source {
+            git: self.root().display().to_string(),
+            branch: "main".into(),
+            every: 30,
+            path: String::new(),
+            signers: Vec::new(),
+            token_file: None,
+        }
+    }
+
+    fn fetch(&self) -> Result<Fetched, Stopped> {
+        Following::new(self.state.path()).fetch(&self.source(), None, None)
+    }
+}
+
+fn wrong(commit: Option<&str>, reason: &str) -> Came {
+    Came::Wrong { judged: commit.map(str::to_owned), reason: reason.into(), help: String::new() }
+}
+
+#[test]
+fn a_commit_and_its_folder_are_the_same_snapshot_with_every_link_of_an_overlay() {
+    let house = House::new();
+    let wants = "overlay/etc/systemd/system/multi-user.target.wants";
+    house.write("overlay/etc/systemd/system/x.service", "[Service]\nExecStart=true\n");
+    fs::create_dir_all(house.root().join(wants)).expect("made");
+    for (name, target) in [
+        ("x.service", "/etc/systemd/system/x.service"),
+        ("beside.service", "../x.service"),
+        ("above.service", "../../../../../../usr/lib/systemd/system/y.service"),
+        ("nothing.service", "nowhere"),
+    ] {
+        symlink(target, house.root().join(wants).join(name)).expect("linked");
+    }
+    house.commit();
+    let Ok(fetched) = house.fetch() else { panic!("it is fetched") };
+    let (folder, _) = Snapshot::read(house.root()).expect("it reads");
+    assert_eq!(fetched.snapshot, folder);
+    assert_eq!(fetched.snapshot.digest(), folder.digest());
+    assert!(folder.entries.contains_key(&format!("{wants}/x.service")));
+}
+
+#[test]
+fn what_is_left_out_of_a_commit_stops_it_where_it_is_named_and_is_said() {
+    let house = House::new();
+    let first = house.commit();
+    let submodule = |path: &str| {
+        house.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{first},{path}")]);
+        house.git(&["commit", "-q", "-m", "A submodule"]);
+    };
+    submodule("docs/theme");
+    assert!(house.fetch().is_ok(), "nobody names it");
+    submodule("overlay/opt/tool");
+    let Err(Stopped::Unfit { reason, .. }) = house.fetch() else { panic!("it misses what is named") };
+    assert!(reason.ends_with("overlay/opt/tool is a submodule, and nothing of it is fetched"), "{reason}");
+    house.git(&["reset", "-q", "--hard", &first]);
+    house.write("overlay/etc/back\\slash", "");
+    let commit = house.commit();
+    let Err(Stopped::Unfit { reason, commit: blamed }) = house.fetch() else { panic!("it misses what is named") };
+    assert!(reason.contains("overlay/etc/back\\slash has a name with a character"), "{reason}");
+    assert_eq!(blamed, commit);
+}
+
+#[test]
+fn what_may_pass_is_tried_again_and_what_a_commit_is_to_blame_for_is_not() {
+    for passing in [
+        Refused::Overtaken,
+        Refused::Missing(vec![Digest([1; 32])]),
+        Refused::Head(Error::Snapshot("too many files wait to be applied: try again".into())),
+    ] {
+        assert!(matches!(refused("c1", passing), Stopped::Wrong(..)));
+    }
+    for lasting in [Refused::Unsound, Refused::Problems(Problems(Vec::new()))] {
+        assert!(matches!(refused("c1", lasting), Stopped::Unfit { .. }));
+    }
+    let against = Some(Digest([2; 32]));
+    let mut followed = Followed::default();
+    assert_eq!(followed.end((1, 5), against, wrong(None, "the disk is full")).as_deref(), Some("the disk is full"));
+    assert_eq!(followed.judged, None, "the next look tries it again");
+    assert_eq!(followed.end((2, 6), against, wrong(None, "the disk is full")), None, "it is noted once");
+    assert!(followed.problem.is_some());
+    followed.end((3, 7), against, wrong(Some("c1"), "line 3"));
+    assert_eq!(followed.judged, Some(("c1".into(), against)));
+    followed.end((4, 8), against, Came::Same("c1".into()));
+    assert_eq!(followed.problem.as_ref().map(|(reason, _)| reason.as_str()), Some("line 3"), "it is still said");
+    followed.end((5, 9), against, Came::Same("c0".into()));
+    assert_eq!(followed.problem, None, "what is current has nothing in its way");
+    followed.end((6, 10), against, Came::Judged("c2".into(), None));
+    assert_eq!((followed.judged, followed.problem), (Some(("c2".into(), against)), None));
+}
+
+#[test]
+fn a_commit_that_was_judged_is_not_read_again() {
+    let house = House::new();
+    let commit = house.commit();
+    let following = Following::new(house.state.path());
+    let known = (commit.clone(), None);
+    let again = following.fetch(&house.source(), None, Some(&known));
+    assert!(matches!(again, Err(Stopped::Same(same)) if same == commit));
+    let other = (commit, Some(Digest([1; 32])));
+    assert!(following.fetch(&house.source(), None, Some(&other)).is_ok(), "against another snapshot it is");
+}
+
+#[test]
+fn a_panic_while_git_is_asked_hinders_nobody_afterwards() {
+    let house = House::new();
+    house.commit();
+    let following = Following::new(house.state.path());
+    let panicked = std::thread::scope(|scope| {
+        let holding = scope.spawn(|| {
+            let _turn = following.turn();
+            panic!("as an error of bramble's own would");
+        });
+        holding.join()
+    });
+    assert!(panicked.is_err());
+    assert!(following.fetch(&house.source(), None, None).is_ok());
+    following.key(None).expect("made");
+}
+
+#[tokio::test]
+async fn a_clock_that_steps_back_leaves_nobody_waiting() {
+    let house = House::new();
+    let following = Following::new(house.state.path());
+    let early = following.begin();
+    let asked = following.ask();
+    // The look that was under way ends: it may not have seen what was pushed.
+    following.state.send_modify(|state| drop(state.end((early, 90_000), None, wrong(None, "it is away"))));
+    assert!(following.followed().is_asked());
+    // The clock is an hour behind now.
+    let plan = |followed: Followed, now| {
+        let observed = (followed.observed(Some("held".into()), now), now);
+        Source.plan(&Some(house.source()), &observed, now).steps.len()
+    };
+    assert_eq!(plan(following.followed(), 90_000), 1, "the question is of the same moment");
+    assert_eq!(plan(following.followed(), 1_000), 1);
+    let number = following.begin();
+    following.state.send_modify(|state| drop(state.end((number, 1_000), None, Came::Judged("c1".into(), None))));
+    let seen = tokio::time::timeout(Duration::from_secs(20), following.after(asked)).await.expect("it is answered");
+    assert_eq!(seen.looked, Some(1_000));
+    assert_eq!(plan(seen, 1_000), 0);
+}
+
+#[test]
+fn what_a_person_applies_holds_a_head_that_was_begun_with_a_repository() {
+    for begun in [false, true] {
+        let house = House::new();
+        let state = house.state.path();
+        let store = Store::open(&state.join("head.redb"), 1).expect("opens");
+        if begun {
+            record::begin_with(&store, &house.source()).expect("kept");
+        }
+        let shelf = bramble_image::Shelf::open(state.join("image")).expect("opens");
+        let snapshots = Snapshots::open(state, house.root(), shelf, store).expect("opens");
+        // It says nothing of a source itself.
+        let (current, _) = snapshots.first(house.root()).expect("it checks");
+        assert_eq!(snapshots.follows(&current), begun);
+    }
+}
+
+/// `source set` hints at `source key`, and whoever typed it for an https address followed nothing any more.
+#[test]
+fn a_key_that_was_made_stands_in_the_way_of_no_address_that_takes_none() {
+    let house = House::new();
+    let following = Following::new(house.state.path());
+    following.key(None).expect("made");
+    let git = Git::open(&following.folder).expect("opens");
+    let with = |url: &str| {
+        let source = repository::Source { git: url.into(), ..house.source() };
+        following.settings(&source, &git).expect("good settings").credentials
+    };
+    assert!(matches!(with("https://git.home.arpa/home.git"), Credentials::None));
+    assert!(matches!(with("/srv/home.git"), Credentials::None));
+    assert!(matches!(with("git@git.home.arpa:home.git"), Credentials::DeployKey(_)));
+}
+
+#[test]
+fn a_head_is_begun_with_no_address_that_cannot_be_followed() {
+    let house = House::new();
+    let of = |git: &str, branch: &str, path: &str| repository::Source {
+        git: git.into(),
+        branch: branch.into(),
+        path: path.into(),
+        ..house.source()
+    };
+    let good = ["https://git.home.arpa/home.git", "git@git.home.arpa:home.git", "/srv/home.git"];
+    good.iter().for_each(|git| check(&of(git, "main", "clusters/home")).expect("it can be followed"));
+    let bad = [
+        of("--upload-pack=/bin/sh", "main", ""),
+        of("ext::sh -c id", "main", ""),
+        of("", "main", ""),
+        of("relative/path", "main", ""),
+        of("/srv/home.git", "a..b", ""),
+        of("/srv/home.git", "main", "../x"),
+    ];
+    for source in bad {
+        check(&source).expect_err(&source.git);
+    }
+    let told = check(&of("http://ann:secret@git.home.arpa/x", "main", "")).expect_err("a password").to_string();
+    assert!(!told.contains("secret"), "{told}");
+}

@@ -1,0 +1,192 @@
+//! The Swarm: what its agents say of it, and asking them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bramble_model::agent::swarm::{Reply, Work};
+use bramble_model::agent::{Answer, Capability, Expects, Under};
+use bramble_model::engine::{EngineKind, EnginePart, EngineState};
+use bramble_model::names::Name;
+use bramble_model::timeline::Phase;
+use bramble_plan::contract::{Outcome, Planned, Retry, Unknown};
+use bramble_plan::swarm::{Declared, Node, Observed, Record, Seen, Step, Swarm, View};
+use tokio::sync::watch;
+
+use crate::agents::Agents;
+use crate::snapshots::Current;
+use crate::swarm;
+use crate::timeline::Timeline;
+
+/// The longest an agent may take for a step: a Swarm join waits for Raft, a deployment for Docker.
+const STEP: Duration = Duration::from_secs(180);
+/// The longest that a manager may take to say what it sees.
+const OBSERVE: Duration = Duration::from_secs(30);
+
+pub(crate) struct Controller {
+    pub(super) agents: Arc<Agents>,
+    pub(super) timeline: Arc<Timeline>,
+    pub(super) swarm: Arc<swarm::Swarm>,
+}
+
+impl Controller {
+    /// Asks a declared manager of the Swarm for its view: one that has a majority first.
+    async fn view(&self, declared: &Declared, record: &Record) -> Option<View> {
+        let cluster = record.cluster()?;
+        let mut managers: Vec<(bool, &Name)> = declared
+            .nodes
+            .iter()
+            .filter(|(_, part)| **part == EnginePart::Manager)
+            .filter_map(|(name, _)| match self.timeline.engine_of(name, EngineKind::Swarm)? {
+                EngineState::Member { cluster: own, manager: true, reachable, .. } if own == cluster => {
+                    Some((!reachable, name))
+                }
+                _ => None,
+            })
+            .collect();
+        managers.sort_unstable();
+        let mut last = None;
+        for (_, name) in managers {
+            let through = name.clone();
+            match self.agents.ask(name, Work::Observe.into(), None, OBSERVE).await {
+                Answer::Swarm(Reply::Observed(listing)) if listing.cluster == cluster => {
+                    return Some(View::Read { through, listing });
+                }
+                Answer::Failed { error } => last = Some(View::Unreadable { through, reason: error }),
+                answer => last = Some(View::Unreadable { through, reason: format!("it answers {answer:?}") }),
+            }
+        }
+        last
+    }
+
+    /// Asks in this head's lead, with what the plan saw.
+    async fn ask(&self, node: &Name, work: Work, expects: Option<Expects>) -> Result<Answer, Outcome> {
+        let under = (!work.only_looks()).then_some(Under { fence: self.swarm.lead(), expects });
+        let failed = |reason: String| Err(Outcome::Failed { reason, retry: Retry::BackOff });
+        match self.agents.ask(node, work.into(), under, STEP).await {
+            Answer::Failed { error } => failed(error),
+            Answer::Refused { why } => failed(format!("{node} refuses: {why}")),
+            Answer::CannotDo | Answer::Unknown(_) => {
+                failed(format!("the agent of {node} cannot do that: it is of another release"))
+            }
+            answer @ (Answer::Done | Answer::Swarm(_)) => Ok(answer),
+        }
+    }
+
+    /// Changes the record, where it is still what the plan saw.
+    fn write(&self, seen: &Seen, change: impl Fn(&mut Record)) -> Result<(), Outcome> {
+        let failed = |reason: String| Outcome::Failed { reason, retry: Retry::BackOff };
+        let Seen::Record(expected) = seen else { return Err(failed("the plan saw no record".into())) };
+        let changed = self.swarm.remember(|record| {
+            let same = record == expected;
+            if same {
+                change(record);
+            }
+            same
+        });
+        match changed {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(failed("the head's record of the Swarm has changed since it was planned".into())),
+            Err(error) => {
+                let help = error.help().map(|help| format!(": {help}")).unwrap_or_default();
+                Err(failed(format!("{}{help}", bramble_system::sentence(&error))))
+            }
+        }
+    }
+
+    async fn done(&self, planned: Planned<Step, Seen>) -> Result<(), Outcome> {
+        let expects = match (&planned.seen, &planned.step) {
+            (Seen::Engine(state), Step::Initialise { .. } | Step::Join { .. }) => {
+                Some(Expects::Engine { state: state.clone() })
+            }
+            (Seen::Generation(generation), Step::Deploy { workload, .. } | Step::Remove { workload, .. }) => {
+                Some(Expects::Generation { workload: workload.clone(), generation: generation.clone() })
+            }
+            // What is seen of another node, or of the head's own record, is not the asked agent's to see.
+            _ => None,
+        };
+        match planned.step {
+            Step::Begin { node } => self.write(&planned.seen, |record| record.begin(&node))?,
+            Step::Remember { cluster } => self.write(&planned.seen, |record| record.remember(&cluster))?,
+            Step::Initialise { node, address, leaves } => {
+                self.ask(&node, Work::Initialise { address, leaves }, expects).await?;
+            }
+            Step::Join { node, cluster, through, part, address, leaves } => {
+                // The tokens pass through on their way from agent to agent and are not kept.
+                let Answer::Swarm(Reply::JoinTokens { manager, worker, address: seed }) =
+                    self.ask(&through, Work::JoinTokens, None).await?
+                else {
+                    let reason = format!("{through} gave no join tokens");
+                    return Err(Outcome::Failed { reason, retry: Retry::BackOff });
+                };
+                let token = if part == EnginePart::Manager { manager } else { worker };
+                let work = Work::Join { cluster, manager: seed, token, part, address, leaves };
+                self.ask(&node, work, expects).await?;
+            }
+            Step::SetPart { through, node_id, part, .. } => {
+                self.ask(&through, Work::SetPart { node_id, part }, None).await?;
+            }
+            Step::Forget { through, node_id, .. } => drop(self.ask(&through, Work::Forget { node_id }, None).await?),
+            Step::Deploy { through, workload, generation, file } => {
+                let work = Work::Deploy { name: workload, generation, file: file.to_string() };
+                self.ask(&through, work, expects).await?;
+            }
+            Step::Remove { through, workload } => {
+                self.ask(&through, Work::Remove { name: workload }, expects).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl super::Controller for Controller {
+    type Planner = Swarm;
+
+    const NAME: &'static str = "swarm";
+
+    fn declared(&self, current: &Current) -> Declared {
+        current.swarm()
+    }
+
+    async fn observe(&self, declared: &Declared) -> Result<Observed, Unknown> {
+        let record = self.swarm.remembered().map_err(|error| {
+            Unknown(format!("the head's record of the Swarm cannot be read: {}", bramble_system::sentence(&error)))
+        })?;
+        let view = self.view(declared, &record).await;
+        let nodes = declared.nodes.keys().map(|name| {
+            let node = self.timeline.study(name, |track| Node {
+                engine: track
+                    .health
+                    .as_ref()
+                    .filter(|_| track.connected)
+                    .map(|health| health.engine(EngineKind::Swarm).clone()),
+                boots: !track.connected && !matches!(track.phase, Phase::Off | Phase::Ready),
+                address: track.facts.as_ref().map(|facts| facts.address.to_string()),
+                unable: self.agents.unable(name, &Capability::LeavesByName),
+            });
+            (name.clone(), node)
+        });
+        Ok(Observed { nodes: nodes.collect(), record, view })
+    }
+
+    fn saw(&self, observed: &Observed) {
+        match &observed.view {
+            Some(View::Read { listing, .. }) => self.swarm.read(listing.clone()),
+            Some(View::Unreadable { through, reason }) => {
+                self.swarm.cannot_read(&format!("manager {through} cannot say: {reason}"));
+            }
+            None => self.swarm.cannot_read("no manager of it is here"),
+        }
+    }
+
+    async fn perform(&self, planned: Planned<Step, Seen>) -> Outcome {
+        self.done(planned).await.err().unwrap_or(Outcome::Done)
+    }
+
+    fn wakes(&self) -> Vec<watch::Receiver<u64>> {
+        vec![self.agents.changed.receiver()]
+    }
+
+    fn looks(&self) -> (Duration, Duration) {
+        (Duration::from_secs(5), Duration::from_millis(1500))
+    }
+}

@@ -1,0 +1,215 @@
+//! The status: all that the head knows of the cluster at one moment, for the page, the API and the command line.
+
+use std::sync::Arc;
+
+use bramble_image::BootSet;
+use bramble_model::agent::swarm::Service;
+use bramble_model::api::{Explanation, NodeStatus, Stale, Status, WorkloadStatus};
+use bramble_model::boot_set::Architecture;
+use bramble_model::engine::{EngineKind, EnginePart};
+use bramble_model::names::Name;
+use bramble_model::repository::Node;
+use bramble_model::section::Section;
+use bramble_model::timeline::What;
+use bramble_plan::admission::Record;
+use bramble_plan::explain::{Evidence, explain};
+use bramble_store::Store;
+use bramble_system::now;
+
+use crate::boot_sets::BootSets;
+use crate::ca::Authority;
+use crate::desired::Desired;
+use crate::loops::Sections;
+use crate::snapshots::Snapshots;
+use crate::strangers::Strangers;
+use crate::swarm::Swarm;
+use crate::timeline::{Timeline, Track};
+use crate::unreadable::Waiting;
+use crate::wires::Wires;
+use crate::{admissions, store};
+
+/// The part of the head that only reads the others.
+pub(crate) struct Overview {
+    pub(crate) store: Store,
+    pub(crate) boot_sets: Arc<BootSets>,
+    pub(crate) timeline: Arc<Timeline>,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) desired: Arc<Desired>,
+    pub(crate) wires: Arc<Wires>,
+    pub(crate) strangers: Arc<Strangers>,
+    pub(crate) waiting: Arc<Waiting>,
+    pub(crate) sections: Arc<Sections>,
+    pub(crate) swarm: Arc<Swarm>,
+}
+
+impl Overview {
+    /// Why a node is where it is.
+    fn why(
+        &self,
+        name: &Name,
+        node: &Node,
+        track: &mut Track,
+        loops: &[Section],
+        engine: Option<&str>,
+        has_set: bool,
+    ) -> Explanation {
+        explain(&Evidence {
+            now: now(),
+            has_set,
+            dhcp: &self.wires.network().dhcp,
+            macs: &node.macs,
+            phase: track.phase,
+            since: track.since,
+            percent: track.percent,
+            failure: track.failure.as_ref().map(|said| (said.reason.as_str(), said.kind.as_ref())),
+            connected: track.connected,
+            health: track.health.as_ref(),
+            waiting: loops.iter().flat_map(|one| &one.waits).find(|wait| wait.subject.as_node() == Some(name)),
+            engine: engine.filter(|_| node.part(EngineKind::Swarm) != EnginePart::None),
+            failed: loops.iter().flat_map(|one| &one.failed).find(|failure| failure.subject.as_node() == Some(name)),
+            foreign: node.boot.is_some(),
+            events: track.recent.make_contiguous(),
+            last: track.last.as_ref(),
+        })
+    }
+
+    /// The whole of it. The store is read for it, beside what else is answered.
+    pub(crate) async fn status(self: &Arc<Self>) -> Status {
+        let overview = Arc::clone(self);
+        store::beside(move || overview.look()).await
+    }
+
+    fn look(&self) -> Status {
+        let (set, unknown) = given(&self.boot_sets);
+        // What cannot be read is not none.
+        let has_set = set.is_some() || !unknown.is_empty();
+        let loops = self.sections.all();
+        let sight = self.swarm.sight();
+        let engine = self.swarm.problem(&sight);
+        let cluster = self.snapshots.cluster();
+        // One look at the store for all of them.
+        let records = admissions::all(&self.store).unwrap_or_default();
+        let status = |name: &Name, node: &Node, track: &mut Track| {
+            let why = self.why(name, node, track, &loops, engine.as_deref(), has_set);
+            NodeStatus {
+                boot: node.boot.clone(),
+                why,
+                name: name.clone(),
+                macs: node.macs.clone(),
+                role: node.role.clone(),
+                phase: track.phase,
+                since: track.since,
+                percent: track.percent,
+                last: track.last.as_ref().map(What::sentence),
+                failure: track.failure.as_ref().map(|said| said.reason.clone()),
+                pending: track.pending.clone(),
+                connected: track.connected,
+                set: records.get(name).and_then(Record::boot).map(|boot| boot.set.to_string()),
+                facts: track.facts.clone(),
+                health: track.health.clone(),
+                times: track.times.clone(),
+            }
+        };
+        let known = |(name, node): (&Name, _)| self.timeline.study(name, |track| status(name, node, track));
+        let nodes = cluster.nodes.iter().map(known);
+        let snapshot = self.snapshots.current();
+        let (listed, seen_at) = match &sight.listing {
+            Some((listing, at)) => (&listing.services[..], Some(*at)),
+            None => (&[][..], None),
+        };
+        let stale = sight.stale.as_ref().map(|(reason, since)| Stale { reason: reason.clone(), since: *since });
+        let workloads = cluster.workloads.keys().map(|name| {
+            let own = listed.iter().filter(|service| service.workload.as_deref() == Some(name.as_str()));
+            let services: Vec<_> = own.cloned().collect();
+            let wanted = snapshot.as_ref().and_then(|snapshot| snapshot.generation(name));
+            let current = |service: &Service| service.generation.as_deref() == wanted;
+            let problem = snapshot.as_ref().and_then(|snapshot| {
+                snapshot.sick().find(|(sick, _)| *sick == name).map(|(_, problem)| problem.to_owned())
+            });
+            WorkloadStatus {
+                name: name.clone(),
+                current: stale.is_none() && !services.is_empty() && services.iter().all(current),
+                problem,
+                services,
+                seen_at,
+                stale: stale.clone(),
+            }
+        });
+        let mut problems: Vec<String> =
+            [self.store.blocking().trouble(), self.timeline.clock_problem()].into_iter().flatten().collect();
+        problems.extend(self.wires.problems());
+        problems.extend(self.snapshots.trouble());
+        problems.extend(self.snapshots.lost());
+        problems.extend(self.waiting.list().iter().map(ToString::to_string));
+        for problem in unknown {
+            // One whose record waits for a person is told already.
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+        problems.extend(engine.clone());
+        for section in &loops {
+            if let Some(unknown) = &section.unknown {
+                problems.push(format!("{}: nothing is planned: {}", section.name, unknown.reason));
+            }
+        }
+        Status {
+            cluster: cluster.name.clone(),
+            ca: self.authority.fingerprint().to_owned(),
+            at: now(),
+            set: set.map(|set| set.digest.to_string()),
+            head_resident: resident(),
+            nodes: nodes.collect(),
+            workloads: workloads.collect(),
+            seen: self.strangers.all(),
+            problems,
+            desired: self.desired.status(),
+            follows_git: cluster.source.is_some() || self.snapshots.begun_with().is_some(),
+            loops,
+        }
+    }
+}
+
+/// The first architecture's boot set that nodes are given, and why it is not known of others what they are given.
+fn given(sets: &BootSets) -> (Option<BootSet>, Vec<String>) {
+    let mut unknown = Vec::new();
+    let mut first = None;
+    for architecture in Architecture::ALL {
+        match sets.given(architecture) {
+            Ok(set) => first = first.or(set),
+            Err(error) => unknown.push(bramble_system::sentence(&error)),
+        }
+    }
+    (first, unknown)
+}
+
+/// Resident bytes of this process (proc(5)).
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use bramble_image::Shelf;
+
+    use super::*;
+    use crate::boot_sets::tests::tear;
+    use crate::boots::own::tests::shelve;
+
+    #[test]
+    fn what_is_given_and_cannot_be_read_is_told_and_is_not_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("head.redb"), 1).expect("opens");
+        let sets = BootSets::open(store.clone(), Shelf::open(folder.path()).expect("opens"));
+        assert_eq!(given(&sets).1, Vec::<String>::new());
+        let arm64 = shelve(folder.path(), Architecture::Arm64, "a kernel");
+        sets.give(Architecture::Arm64, arm64).expect("given");
+        tear(&store, Architecture::Amd64);
+        let (set, unknown) = given(&sets);
+        assert_eq!(set.map(|set| set.digest), Some(arm64));
+        assert!(unknown.len() == 1 && unknown[0].contains("given to nodes of amd64 cannot be read"), "{unknown:?}");
+    }
+}

@@ -1,0 +1,713 @@
+//! Desired state: the snapshots of the repository that the head has, and which of them is current.
+//!
+//! ```text
+//!  a folder, a commit ──offer──▶ candidate ──its contents come──▶ checked ──apply──▶ current ──▶ kept (50)
+//!                                    └── does not check: nothing has changed, and what is wrong is said
+//! ```
+//! A snapshot that is current lies in `snapshots/DIGEST`, made anew from the store and the shelf at each start:
+//! whoever serves or builds from files reads them there, and never in anybody's working tree.
+
+mod folder;
+pub(crate) mod record;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bramble_image::Shelf;
+use bramble_model::engine::EngineKind;
+use bramble_model::names::{Digest, Name};
+use bramble_model::repository::{Cluster, FILE, Places, Problems, Source};
+use bramble_model::snapshot::{Entry, Kept, Revision, SMALL, Snapshot};
+use bramble_model::timeline::Millis;
+use bramble_plan::{sets, swarm};
+use bramble_store::Store;
+use bramble_system::now;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+
+pub(crate) use record::{Applied, Held, Pointer, Stored};
+
+use crate::error::Error;
+
+/// Changed files that are named one by one.
+const MOST_FILES: usize = 20;
+/// Candidates that wait to be applied.
+const CANDIDATES: usize = 8;
+/// Bytes of small contents that came and wait with their candidates.
+const LOOSE: usize = 64 << 20;
+/// So long a candidate waits: whoever wants it later sends it again.
+const WAITS: Millis = 3600 * 1000;
+/// Files that one sentence names.
+const NAMED: usize = 5;
+
+/// The snapshot that is kept true.
+#[derive(Debug)]
+pub(crate) struct Current {
+    pub(crate) digest: Digest,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) revision: Revision,
+    pub(crate) cluster: Arc<Cluster>,
+    /// Workloads with their content, as the Swarm's planner has them.
+    workloads: BTreeMap<Name, swarm::Workload>,
+}
+
+impl Current {
+    #[cfg(test)]
+    pub(crate) fn of(digest: Digest, snapshot: Snapshot, revision: Revision, cluster: Cluster) -> Self {
+        Current { digest, snapshot, revision, cluster: Arc::new(cluster), workloads: BTreeMap::new() }
+    }
+
+    /// What it says of the Swarm.
+    pub(crate) fn swarm(&self) -> swarm::Declared {
+        let nodes = self.cluster.nodes.iter().map(|(name, node)| (name.clone(), node.part(EngineKind::Swarm)));
+        swarm::Declared { nodes: nodes.collect(), workloads: self.workloads.clone() }
+    }
+
+    /// What it says of images.
+    pub(crate) fn sets(&self) -> sets::Declared {
+        let own = self.cluster.nodes.iter().filter(|(_, node)| node.boot.is_none());
+        sets::Declared {
+            architectures: self.cluster.image.architectures.clone(),
+            nodes: own.map(|(name, _)| name.clone()).collect(),
+            inputs: Some(image_inputs(&self.cluster, &self.snapshot)),
+        }
+    }
+
+    /// What a workload's content is called; `None` where its file does not check.
+    pub(crate) fn generation(&self, workload: &Name) -> Option<&str> {
+        match self.workloads.get(workload)? {
+            swarm::Workload::Ready { generation, .. } => Some(generation),
+            swarm::Workload::Sick { .. } => None,
+        }
+    }
+
+    /// What does not check, and stops nothing but itself.
+    pub(crate) fn sick(&self) -> impl Iterator<Item = (&Name, &str)> {
+        self.workloads.iter().filter_map(|(name, workload)| match workload {
+            swarm::Workload::Sick { problem } => Some((name, problem.as_str())),
+            swarm::Workload::Ready { .. } => None,
+        })
+    }
+
+    /// Workloads that name a volume, or a folder of the machine: what they hold is not made again by deploying them.
+    pub(crate) fn holding_data(&self) -> BTreeSet<Name> {
+        let all = self.cluster.workloads.iter();
+        all.filter(|(_, workload)| workload.holds_data).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Files whose content differs in another snapshot, in short sentences.
+    pub(crate) fn changed_files(&self, next: &Current) -> Vec<String> {
+        let (old, new) = (&self.snapshot.entries, &next.snapshot.entries);
+        let both: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let differs = |path: &&String| old.get(*path) != new.get(*path) && path.as_str() != FILE;
+        both.into_iter().filter(differs).take(MOST_FILES).map(|path| format!("{path} changes")).collect()
+    }
+}
+
+/// SHA-256 of all that a repository says of the image: of its keys, and of the files that go into it.
+pub fn image_inputs(cluster: &Cluster, snapshot: &Snapshot) -> Digest {
+    let image = &cluster.image;
+    let mut hash = Sha256::new();
+    let inside =
+        |path: &Path| path.strip_prefix(&cluster.root).unwrap_or(path).to_string_lossy().trim_matches('/').to_owned();
+    hash.update(format!("{}\n{}\n{:?}\n{:?}\n", image.suite, image.cmdline, image.packages, cluster.engines()));
+    hash.update(env!("CARGO_PKG_VERSION"));
+    let folders = image.overlay.iter().chain(&image.containers).map(|path| inside(path));
+    for folder in folders {
+        let below = format!("{folder}/");
+        let own = snapshot.entries.iter().filter(|(path, _)| **path == folder || path.starts_with(&below));
+        for (path, entry) in own {
+            hash.update(format!("{path}\0{entry:?}\n"));
+        }
+    }
+    Digest(hash.finalize().into())
+}
+
+/// What the content of a workload's file is called.
+fn generation(file: &[u8]) -> String {
+    Digest(Sha256::digest(file).into()).short()
+}
+
+/// Why a snapshot does not become current.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("the head has no snapshot or commit `{0}`")]
+    Unknown(String),
+    #[error("several snapshots begin with `{0}`")]
+    Ambiguous(String),
+    #[error("the repository does not check")]
+    Problems(Problems),
+    #[error("it is no sound snapshot: a path leaves it, or it is too long")]
+    Unsound,
+    #[error("{} of its files have not come", .0.len())]
+    Missing(Vec<Digest>),
+    #[error("{} on the head's shelf any more", gone(.0))]
+    Gone(Vec<String>),
+    #[error("another snapshot has become current meanwhile")]
+    Overtaken,
+    #[error(transparent)]
+    Head(#[from] Error),
+}
+
+/// Which files are gone, as many as one sentence takes.
+fn gone(paths: &[String]) -> String {
+    let named = paths.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match paths.len() {
+        1 => format!("{named} is not"),
+        2..=NAMED => format!("{named} are not"),
+        more => format!("{named} and {} more are not", more - NAMED),
+    }
+}
+
+impl Refused {
+    /// Why a head does not start with it.
+    fn at_the_start(self) -> Error {
+        match self {
+            Refused::Head(error) => error,
+            Refused::Problems(problems) => Error::Repository(problems),
+            other => Error::Snapshot(bramble_system::sentence(&other)),
+        }
+    }
+}
+
+/// A snapshot that was offered, and is not applied.
+#[derive(Debug, Clone)]
+struct Candidate {
+    snapshot: Snapshot,
+    revision: Revision,
+    at: Millis,
+}
+
+#[derive(Default)]
+struct Waiting {
+    candidates: BTreeMap<Digest, Candidate>,
+    /// Small contents that came, by digest.
+    loose: BTreeMap<Digest, Arc<[u8]>>,
+}
+
+impl Waiting {
+    fn evict_oldest(&mut self) {
+        let oldest = self.candidates.iter().min_by_key(|(_, candidate)| candidate.at).map(|(digest, _)| *digest);
+        oldest.map(|oldest| self.candidates.remove(&oldest));
+    }
+
+    /// Lets go of what has waited for too long, and of contents that nothing which waits names.
+    fn tidy(&mut self, now: Millis) {
+        self.candidates.retain(|_, candidate| candidate.at + WAITS > now);
+        let named: BTreeSet<Digest> =
+            self.candidates.values().flat_map(|candidate| candidate.snapshot.contents().into_keys()).collect();
+        self.loose.retain(|digest, _| named.contains(digest));
+    }
+
+    fn held(&self) -> usize {
+        self.loose.values().map(|bytes| bytes.len()).sum()
+    }
+}
+
+/// The part of the head that owns desired state.
+pub(crate) struct Snapshots {
+    /// Where the current one lies as files.
+    folder: PathBuf,
+    /// What is no part of a repository is beside this: the head's own folder.
+    home: PathBuf,
+    shelf: Shelf,
+    store: Store,
+    /// The git repository with which this head was begun.
+    begun_with: Option<Source>,
+    waiting: Mutex<Waiting>,
+    current: watch::Sender<Option<Arc<Current>>>,
+    /// One change of the current snapshot at a time.
+    changing: Mutex<()>,
+    /// Why the current one is not laid out as it should be.
+    trouble: Mutex<Option<String>>,
+    /// Snapshots that this head has laid out itself, whole.
+    laid_out: Mutex<BTreeSet<Digest>>,
+    /// Why the one that the store calls current is not the one that is kept true. Then git is not followed.
+    lost: Mutex<Option<Held>>,
+}
+
+impl Snapshots {
+    /// Opens what the store has, and lays the current snapshot out as files.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the files not be written.
+    pub(crate) fn open(state: &Path, home: &Path, shelf: Shelf, store: Store) -> Result<Self, Error> {
+        let snapshots = Snapshots {
+            folder: state.join("snapshots"),
+            home: home.to_owned(),
+            begun_with: match record::begun_with(&store) {
+                // It waits for a person as others do.
+                Err(error) if error.is_unreadable() => None,
+                found => found?,
+            },
+            shelf,
+            store,
+            waiting: Mutex::default(),
+            current: watch::Sender::new(None),
+            changing: Mutex::new(()),
+            trouble: Mutex::new(None),
+            laid_out: Mutex::default(),
+            lost: Mutex::new(None),
+        };
+        let found = match snapshots.stored() {
+            Ok(found) => found,
+            Err(error) => snapshots.newest_but(&bramble_system::sentence(&error))?,
+        };
+        if let Some(current) = found {
+            // A disk that takes no writes has it as it was laid out last, and boots go on.
+            if let Err(error) = snapshots.lay_out(&current) {
+                let reason = bramble_system::sentence(&error);
+                tracing::error!(reason, "the current snapshot is not laid out anew");
+                *snapshots.trouble.lock().expect("no panic while held") = Some(reason);
+            }
+            snapshots.current.send_replace(Some(Arc::new(current)));
+        }
+        Ok(snapshots)
+    }
+
+    /// The one that the store calls current.
+    fn stored(&self) -> Result<Option<Current>, Error> {
+        let Some(pointer) = record::current(&self.store)? else {
+            let kept = !record::all_known(&self.store)?.is_empty();
+            let gone = || Error::Snapshot("which of those that are kept is current is not in the store".into());
+            return if kept { Err(gone()) } else { Ok(None) };
+        };
+        let known = record::known(&self.store, &pointer.digest)?;
+        let known = known.ok_or_else(|| {
+            Error::Snapshot(format!("the current one, {}, is not in the store", pointer.digest.short()))
+        })?;
+        self.look(&pointer.digest, &known.snapshot, &known.revision).map(Some).map_err(Refused::at_the_start)
+    }
+
+    /// In place of a current one that cannot be had: the newest of those that are kept and can be read whole. Nothing
+    /// that cannot be read is written over: it is a person's to repair.
+    fn newest_but(&self, reason: &str) -> Result<Option<Current>, Error> {
+        let mut kept: Vec<(Digest, Stored)> = record::all_known(&self.store)?.into_iter().collect();
+        kept.sort_by_key(|(_, known)| std::cmp::Reverse(known.at));
+        // Large files that are not on the shelf are left out, and whoever asks for one is told.
+        let is_whole = |snapshot: &Snapshot| {
+            let contents = snapshot.contents();
+            contents.iter().filter(|(_, size)| **size <= SMALL).all(|(digest, _)| self.content(digest).is_ok())
+        };
+        let whole = kept.iter().filter(|(_, known)| is_whole(&known.snapshot));
+        let found =
+            whole.into_iter().find_map(|(digest, known)| self.look(digest, &known.snapshot, &known.revision).ok());
+        let instead = match &found {
+            Some(current) => format!("snapshot {} takes its place", current.digest.short()),
+            None => "none that is kept can take its place".into(),
+        };
+        let reason = format!(
+            "the current snapshot cannot be had ({reason}); {instead}, and git is not followed until a person has seen \
+             to it: `bramble store repair`, then `bramble apply`, or start the head again"
+        );
+        tracing::error!(reason, "the head goes on without its current snapshot");
+        let held = Held { since: now(), by: "the head".into(), reason };
+        if let Some(current) = &found {
+            record::point_again(&self.store, &current.digest, &held)?;
+        }
+        *self.lost.lock().expect("no panic while held") = Some(held);
+        Ok(found)
+    }
+
+    /// Why the one that the store calls current is not the one that is kept true.
+    pub(crate) fn lost(&self) -> Option<String> {
+        self.lost.lock().expect("no panic while held").as_ref().map(|held| held.reason.clone())
+    }
+
+    /// Lays the current one out, where the disk took no writes before.
+    pub(crate) fn mend(&self) {
+        let _turn = self.changing.lock().expect("no panic while held");
+        let (Some(current), Some(_)) = (self.current(), self.trouble()) else { return };
+        if self.lay_out(&current).is_ok() {
+            *self.trouble.lock().expect("no panic while held") = None;
+        }
+    }
+
+    /// Lets go of what nobody has applied for too long.
+    pub(crate) fn tidy(&self) {
+        self.waiting().tidy(now());
+    }
+
+    /// Whether a commit still waits to be applied. It waits on: a person may want it.
+    pub(crate) fn waits_on(&self, commit: &str) -> bool {
+        let mut waiting = self.waiting();
+        let mut waits = false;
+        for candidate in waiting.candidates.values_mut() {
+            if !candidate.revision.dirty && candidate.revision.commit.as_deref() == Some(commit) {
+                (candidate.at, waits) = (now(), true);
+            }
+        }
+        waits
+    }
+
+    /// Nodes that a snapshot has removed since then; `None` where that cannot be read.
+    pub(crate) fn removed_since(&self, since: Millis) -> Option<BTreeSet<Name>> {
+        let removed = record::removed_since(&self.store, since);
+        removed.inspect_err(|error| tracing::error!(error = bramble_system::sentence(error), "the history")).ok()
+    }
+
+    /// Why files of the current snapshot may not be where they are served from.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().expect("no panic while held").clone()
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Arc<Current>>> {
+        self.current.subscribe()
+    }
+
+    pub(crate) fn current(&self) -> Option<Arc<Current>> {
+        self.current.borrow().clone()
+    }
+
+    /// What a file of the current snapshot contains, by where it is laid out.
+    pub(crate) fn content_of(&self, path: &Path) -> Option<Digest> {
+        let current = self.current()?;
+        let inside = path.strip_prefix(self.folder.join(current.digest.to_string())).ok()?;
+        match current.snapshot.entries.get(inside.to_str()?)? {
+            Entry::File { digest, .. } => Some(*digest),
+            Entry::Folder | Entry::Link { .. } => None,
+        }
+    }
+
+    /// The current one's cluster.
+    pub(crate) fn cluster(&self) -> Arc<Cluster> {
+        Arc::clone(&self.current().expect("a head runs with a snapshot").cluster)
+    }
+
+    /// The git repository with which this head was begun.
+    pub(crate) fn begun_with(&self) -> Option<&Source> {
+        self.begun_with.as_ref()
+    }
+
+    /// The repository that is followed: the snapshot's own word, else the one with which the head was begun.
+    pub(crate) fn source_of(&self, current: &Current) -> Option<Source> {
+        current.cluster.source.clone().or_else(|| self.begun_with.clone())
+    }
+
+    /// Whether a repository is followed now, or would be with another snapshot: who makes that one current by hand holds
+    /// following, or the next look would undo it.
+    pub(crate) fn follows(&self, next: &Current) -> bool {
+        self.current().is_some_and(|current| self.source_of(&current).is_some()) || self.source_of(next).is_some()
+    }
+
+    /// Which one is current, since when and by whom, and why following git is held.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub(crate) fn pointer(&self) -> Result<Option<Pointer>, Error> {
+        let pointer = record::current(&self.store)?;
+        let lost = self.lost.lock().expect("no panic while held").clone();
+        Ok(match (lost, self.current()) {
+            (Some(lost), Some(current)) if pointer.as_ref().is_none_or(|kept| kept.digest != current.digest) => {
+                let (digest, at, by) = (current.digest, lost.since, lost.by.clone());
+                Some(Pointer { digest, at, by, held: Some(lost) })
+            }
+            _ => pointer,
+        })
+    }
+
+    /// Holds following git, or goes on with it.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub(crate) fn hold(&self, held: Option<&Held>) -> Result<(), Error> {
+        let goes_on = |pointer: &Pointer| self.current().is_some_and(|current| current.digest == pointer.digest);
+        if let Some(lost) = self.lost().filter(|_| held.is_none())
+            && !record::current(&self.store)?.as_ref().is_some_and(goes_on)
+        {
+            return Err(Error::Snapshot(lost));
+        }
+        record::hold(&self.store, held)
+    }
+
+    /// The latest lines of the history, the newest first.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(crate) fn history(&self, most: usize) -> Result<Vec<Applied>, Error> {
+        record::history(&self.store, most)
+    }
+
+    /// Those that the head has.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(crate) fn kept(&self) -> Result<BTreeSet<Digest>, Error> {
+        Ok(record::all_known(&self.store)?.into_keys().collect())
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect("no panic while held")
+    }
+
+    /// A content, from where it lies: among those that just came, in the store, or on the shelf.
+    fn content(&self, digest: &Digest) -> io::Result<Arc<[u8]>> {
+        if let Some(bytes) = self.waiting().loose.get(digest) {
+            return Ok(Arc::clone(bytes));
+        }
+        if let Some(bytes) = record::content(&self.store, digest).map_err(io::Error::other)? {
+            return Ok(bytes.into());
+        }
+        Ok(std::fs::read(self.shelf.file(digest))?.into())
+    }
+
+    /// Those contents of a snapshot that are nowhere.
+    fn missing(&self, snapshot: &Snapshot) -> Result<Vec<Digest>, Error> {
+        let mut missing = Vec::new();
+        for (digest, size) in snapshot.contents() {
+            let is_there = if size <= SMALL {
+                let stored = match record::content(&self.store, &digest) {
+                    Err(error) if error.is_unreadable() => None,
+                    stored => stored?,
+                };
+                self.waiting().loose.contains_key(&digest) || stored.is_some()
+            } else {
+                self.shelf.has(&digest, size)
+            };
+            if !is_there {
+                missing.push(digest);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Takes a candidate; gives its digest, and the contents that have to come before it can be applied.
+    pub(crate) fn offer(&self, snapshot: Snapshot, revision: Revision) -> Result<(Digest, Vec<Digest>), Refused> {
+        if !snapshot.is_sound() {
+            return Err(Refused::Unsound);
+        }
+        let digest = snapshot.digest();
+        let missing = self.missing(&snapshot)?;
+        let mut waiting = self.waiting();
+        waiting.candidates.insert(digest, Candidate { snapshot, revision, at: now() });
+        while waiting.candidates.len() > CANDIDATES {
+            waiting.evict_oldest();
+        }
+        waiting.tidy(now());
+        Ok((digest, missing))
+    }
+
+    /// A small content has come. Where there is no room, what waits for longest makes way.
+    pub(crate) fn take_small(&self, bytes: &[u8]) -> bool {
+        let mut waiting = self.waiting();
+        if waiting.held() + bytes.len() > LOOSE {
+            waiting.tidy(now());
+        }
+        while waiting.held() + bytes.len() > LOOSE {
+            if waiting.candidates.len() < 2 {
+                return false;
+            }
+            waiting.evict_oldest();
+            waiting.tidy(now());
+        }
+        waiting.loose.insert(Digest(Sha256::digest(bytes).into()), bytes.into());
+        true
+    }
+
+    /// A content of any length has come: it goes to the shelf.
+    pub(crate) fn take_large(&self, digest: &Digest, content: impl Read) -> Result<(), bramble_image::Error> {
+        let _hold = self.shelf.hold()?;
+        self.shelf.take_as(digest, content).map(drop)
+    }
+
+    /// Validates a snapshot from its contents alone.
+    fn look(&self, digest: &Digest, snapshot: &Snapshot, revision: &Revision) -> Result<Current, Refused> {
+        let root = self.folder.join(digest.to_string());
+        let content = |digest: &Digest| self.content(digest).map(|bytes| bytes.to_vec());
+        let tree = Kept { snapshot, content };
+        let cluster = Cluster::of(&tree, Places { root: &root, home: &self.home }).map_err(Refused::Problems)?;
+        let mut workloads = BTreeMap::new();
+        for (name, workload) in &cluster.workloads {
+            let read = || {
+                if let Some(problem) = &workload.problem {
+                    return Err(problem.to_string());
+                }
+                let path = workload.path.strip_prefix(&root).unwrap_or(&workload.path);
+                let bytes =
+                    bramble_model::repository::tree::Tree::read(&tree, path).map_err(|error| error.to_string())?;
+                let generation = generation(&bytes);
+                let file = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
+                Ok(swarm::Workload::Ready { generation, file: file.into() })
+            };
+            workloads.insert(name.clone(), read().unwrap_or_else(|problem| swarm::Workload::Sick { problem }));
+        }
+        let (snapshot, revision) = (snapshot.clone(), revision.clone());
+        Ok(Current { digest: *digest, snapshot, revision, cluster: Arc::new(cluster), workloads })
+    }
+
+    /// Reads the folder of a head that has no snapshot yet; gives it, and the line of its history.
+    ///
+    /// # Errors
+    /// When it does not check.
+    pub(crate) fn first(&self, home: &Path) -> Result<(Current, Applied), Error> {
+        // Errors show the line that breaks a rule where a person reads them.
+        Cluster::load(home)?;
+        let (snapshot, files) =
+            Snapshot::read(home).map_err(|source| Error::Folder { home: home.to_owned(), source })?;
+        let applied = Applied {
+            digest: snapshot.digest(),
+            revision: Revision::default(),
+            at: now(),
+            by: "the head's own folder".into(),
+            changed: vec!["as it was when the head started".into()],
+            holds: None,
+            removed: BTreeSet::new(),
+        };
+        Ok((self.take(snapshot, Revision::default(), &files).map_err(Refused::at_the_start)?, applied))
+    }
+
+    /// Makes the snapshot current with which a head begins. Where one was lost, nothing is stored: what cannot be read
+    /// would be written over.
+    ///
+    /// # Errors
+    /// When it cannot be laid out or stored; nothing is current then.
+    pub(crate) fn begin(&self, next: Current, applied: Applied) -> Result<Arc<Current>, Error> {
+        if let Some(current) = self.current().filter(|current| current.digest == next.digest) {
+            return Ok(current);
+        }
+        if self.current().is_some() || self.lost().is_none() {
+            return self.make_current(next, None, applied).map_err(Refused::at_the_start);
+        }
+        self.lay_out(&next)?;
+        let next = Arc::new(next);
+        self.current.send_replace(Some(Arc::clone(&next)));
+        Ok(next)
+    }
+
+    /// Takes a snapshot whose files lie on this machine, and checks it.
+    pub(crate) fn take(
+        &self,
+        snapshot: Snapshot,
+        revision: Revision,
+        files: &BTreeMap<Digest, PathBuf>,
+    ) -> Result<Current, Refused> {
+        let (digest, missing) = self.offer(snapshot, revision)?;
+        let sizes: BTreeMap<Digest, u64> =
+            self.waiting().candidates.get(&digest).map(|candidate| candidate.snapshot.contents()).unwrap_or_default();
+        let _hold = self.shelf.hold().map_err(Error::image)?;
+        for content in missing {
+            let Some(path) = files.get(&content) else { return Err(Refused::Missing(vec![content])) };
+            let failed = Error::file("a file of the repository cannot be read", path);
+            if sizes.get(&content).is_some_and(|size| *size <= SMALL) {
+                let bytes = std::fs::read(path).map_err(failed)?;
+                if Digest(Sha256::digest(&bytes).into()) != content || !self.take_small(&bytes) {
+                    return Err(
+                        Error::Snapshot(format!("{} changed while it was read: try again", path.display())).into()
+                    );
+                }
+            } else {
+                let file = std::fs::File::open(path).map_err(failed)?;
+                self.shelf.take_as(&content, file).map_err(Error::image)?;
+            }
+        }
+        self.find(&digest.to_string())
+    }
+
+    /// The snapshot that a word names: a digest's or a commit's first digits, of a candidate or of one that is kept.
+    pub(crate) fn find(&self, word: &str) -> Result<Current, Refused> {
+        let mut found: BTreeMap<Digest, (Snapshot, Revision)> = BTreeMap::new();
+        let is = |digest: &Digest, revision: &Revision| {
+            let commit = revision.commit.as_deref().filter(|_| !revision.dirty).unwrap_or_default();
+            digest.to_string().starts_with(word) || commit.starts_with(word)
+        };
+        if word.len() < 4 || !word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(Refused::Unknown(word.to_owned()));
+        }
+        for (digest, candidate) in &self.waiting().candidates {
+            if is(digest, &candidate.revision) {
+                found.insert(*digest, (candidate.snapshot.clone(), candidate.revision.clone()));
+            }
+        }
+        for (digest, known) in record::all_known(&self.store)? {
+            if is(&digest, &known.revision) {
+                found.insert(digest, (known.snapshot, known.revision));
+            }
+        }
+        let (digest, (snapshot, revision)) = match (found.pop_first(), found.is_empty()) {
+            (Some(only), true) => only,
+            (Some(_), false) => return Err(Refused::Ambiguous(word.to_owned())),
+            (None, _) => return Err(Refused::Unknown(word.to_owned())),
+        };
+        let missing = self.missing(&snapshot)?;
+        if !missing.is_empty() && self.current().is_none_or(|current| current.digest != digest) {
+            return Err(Refused::Missing(missing));
+        }
+        self.look(&digest, &snapshot, &revision)
+    }
+
+    /// Makes a snapshot current: on disk when this returns, with the line in the history. Where `expects` names
+    /// another one than the current, nothing is changed.
+    pub(crate) fn make_current(
+        &self,
+        next: Current,
+        expects: Option<Option<Digest>>,
+        applied: Applied,
+    ) -> Result<Arc<Current>, Refused> {
+        let _turn = self.changing.lock().expect("no panic while held");
+        let before = self.current();
+        if expects.is_some_and(|expected| expected != before.as_ref().map(|current| current.digest)) {
+            return Err(Refused::Overtaken);
+        }
+        let _hold = self.shelf.hold().map_err(Error::image)?;
+        // Until now its large files could be swept. What a backup has brought here may be current without them.
+        if before.as_ref().is_none_or(|current| current.digest != next.digest) {
+            let missing: BTreeSet<Digest> = self.missing(&next.snapshot)?.into_iter().collect();
+            let is_gone = |entry: &Entry| matches!(entry, Entry::File { digest, .. } if missing.contains(digest));
+            let paths = next.snapshot.entries.iter().filter(|(_, entry)| is_gone(entry)).map(|(path, _)| path.clone());
+            let paths: Vec<String> = paths.collect();
+            if !paths.is_empty() {
+                return Err(Refused::Gone(paths));
+            }
+        }
+        let contents = next.snapshot.contents();
+        let large = contents.iter().filter(|(_, size)| **size > SMALL).map(|(digest, _)| *digest).collect();
+        self.shelf.claim(&next.digest, &large).map_err(Error::image)?;
+        let mut small = Vec::new();
+        for (digest, _) in contents.iter().filter(|(_, size)| **size <= SMALL) {
+            if record::content(&self.store, digest)?.is_none() {
+                let bytes = self.content(digest);
+                small.push((
+                    *digest,
+                    bytes.map_err(Error::file("a file of the snapshot cannot be read", &self.folder))?,
+                ));
+            }
+        }
+        self.lay_out(&next)?;
+        let known = Stored { snapshot: next.snapshot.clone(), revision: next.revision.clone(), at: now() };
+        let removes = before.as_ref().map(|before| {
+            let nodes = before.cluster.nodes.keys();
+            nodes.filter(|name| !next.cluster.nodes.contains_key(*name)).cloned().collect()
+        });
+        let applied = Applied { removed: removes.unwrap_or_default(), ..applied };
+        let gone = record::make_current(&self.store, &next.digest, &known, &small, &applied).inspect_err(|_| {
+            // What was never current claims nothing.
+            if let Ok(None) = record::known(&self.store, &next.digest) {
+                let _ = self.shelf.release(&next.digest);
+            }
+        })?;
+        let next = Arc::new(next);
+        self.current.send_replace(Some(Arc::clone(&next)));
+        *self.trouble.lock().expect("no panic while held") = None;
+        *self.lost.lock().expect("no panic while held") = None;
+        let mut waiting = self.waiting();
+        waiting.candidates.remove(&next.digest);
+        // The store has them now.
+        waiting.loose.retain(|digest, _| !contents.contains_key(digest));
+        waiting.tidy(now());
+        drop(waiting);
+        for digest in gone {
+            // What is still claimed is only kept for longer.
+            if let Err(error) = self.shelf.release(&digest) {
+                tracing::warn!(error = bramble_system::sentence(&error), "a snapshot's files could not be released");
+            }
+        }
+        Ok(next)
+    }
+}
+
+#[cfg(test)]
+mod lost_tests;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,255 @@
+//! Snapshots in a folder of their own: what is laid out, what waits, what is refused.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use super::*;
+
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Place { folder: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    fn home(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    fn state(&self) -> PathBuf {
+        self.home().join(".bramble")
+    }
+
+    fn shelf(&self) -> Shelf {
+        Shelf::open(self.state().join("image")).expect("opens")
+    }
+
+    /// A repository of these nodes, with a file of this content that belongs to its image.
+    fn write(&self, nodes: usize, content: &[u8]) {
+        let mut text = String::from(
+            "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n[image]\noverlay = \"overlay\"\n[roles.r]\nengine = \"none\"\n",
+        );
+        for number in 1..=nodes {
+            text += &format!("[nodes.w{number}]\nmac = \"52:54:00:00:00:0{number}\"\nrole = \"r\"\n");
+        }
+        fs::write(self.home().join(FILE), text).expect("written");
+        fs::create_dir_all(self.home().join("overlay/etc")).expect("made");
+        fs::write(self.home().join("overlay/etc/motd"), content).expect("written");
+    }
+
+    fn open(&self) -> Snapshots {
+        bramble_system::files::make_folder(&self.state()).expect("made");
+        bramble_system::files::make_secret(&self.state().join("head.redb")).expect("made");
+        let store = Store::open(&self.state().join("head.redb"), 1).expect("opens");
+        Snapshots::open(&self.state(), &self.home(), self.shelf(), store).expect("opens")
+    }
+
+    /// A file of the current snapshot, where it is served from.
+    fn served(&self, digest: &Digest) -> PathBuf {
+        self.state().join("snapshots").join(digest.to_string()).join("overlay/etc/motd")
+    }
+
+    fn read(&self) -> (Snapshot, BTreeMap<Digest, PathBuf>) {
+        Snapshot::read(&self.home()).expect("read")
+    }
+}
+
+/// What the folder says becomes current.
+fn first(snapshots: &Snapshots, place: &Place) -> Arc<Current> {
+    let (next, applied) = snapshots.first(&place.home()).expect("it checks");
+    snapshots.begin(next, applied).expect("current")
+}
+
+fn applied(next: &Current) -> Applied {
+    let removed = BTreeSet::new();
+    let (digest, revision) = (next.digest, next.revision.clone());
+    Applied { digest, revision, at: now(), by: "ann".into(), changed: Vec::new(), holds: None, removed }
+}
+
+#[test]
+fn a_folder_that_a_power_cut_tore_is_laid_out_anew_at_the_start() {
+    let place = Place::new();
+    place.write(1, b"hello");
+    let digest = first(&place.open(), &place).digest;
+    fs::write(place.served(&digest), b"").expect("torn");
+    let snapshots = place.open();
+    assert_eq!(fs::read(place.served(&digest)).expect("there"), b"hello");
+    assert_eq!(snapshots.trouble(), None);
+}
+
+#[test]
+fn a_folder_that_a_power_cut_tore_is_replaced_when_the_disk_takes_writes_again() {
+    let place = Place::new();
+    place.write(1, b"hello");
+    let digest = first(&place.open(), &place).digest;
+    fs::write(place.served(&digest), b"").expect("torn");
+    let in_the_way = place.state().join("snapshots/.making");
+    fs::write(&in_the_way, b"").expect("nothing can be laid out");
+    let snapshots = place.open();
+    assert!(snapshots.trouble().is_some());
+    fs::remove_file(&in_the_way).expect("removed");
+    snapshots.mend();
+    assert_eq!(snapshots.trouble(), None);
+    assert_eq!(fs::read(place.served(&digest)).expect("there"), b"hello");
+    // And what comes next is linked to what is whole.
+    place.write(2, b"hello");
+    let next = first(&snapshots, &place).digest;
+    assert_eq!(fs::read(place.served(&next)).expect("there"), b"hello");
+    assert_eq!(
+        fs::metadata(place.served(&next)).expect("there").ino(),
+        fs::metadata(place.served(&digest)).expect("there").ino(),
+        "what this head laid out is not made a second time"
+    );
+}
+
+#[test]
+fn nothing_is_linked_to_a_torn_folder() {
+    let place = Place::new();
+    place.write(1, b"hello");
+    let digest = first(&place.open(), &place).digest;
+    fs::write(place.served(&digest), b"").expect("torn");
+    let in_the_way = place.state().join("snapshots/.making");
+    fs::write(&in_the_way, b"").expect("nothing can be laid out");
+    let snapshots = place.open();
+    fs::remove_file(&in_the_way).expect("removed");
+    place.write(2, b"hello");
+    let next = first(&snapshots, &place).digest;
+    assert_eq!(fs::read(place.served(&next)).expect("there"), b"hello");
+}
+
+#[test]
+fn a_plan_that_nobody_applies_keeps_only_its_own_files_and_not_for_ever() {
+    let place = Place::new();
+    place.write(1, b"hello");
+    let snapshots = place.open();
+    first(&snapshots, &place);
+    place.write(1, b"planned");
+    let (planned, files) = place.read();
+    snapshots.take(planned, Revision::default(), &files).expect("checked");
+    assert_eq!(snapshots.waiting().loose.len(), 1);
+    for number in 0..3 {
+        place.write(1, format!("applied {number}").as_bytes());
+        first(&snapshots, &place);
+        assert_eq!(snapshots.waiting().loose.len(), 1, "only what the plan needs");
+    }
+    snapshots.waiting().tidy(now() + WAITS + 1);
+    assert!(snapshots.waiting().candidates.is_empty() && snapshots.waiting().loose.is_empty());
+}
+
+#[test]
+fn a_commit_that_waits_for_a_person_waits_on() {
+    let place = Place::new();
+    place.write(1, b"hello");
+    let snapshots = place.open();
+    let (snapshot, files) = place.read();
+    let revision = Revision { commit: Some("3f2a91c04d5e".into()), ..Revision::default() };
+    let digest = snapshots.take(snapshot, revision, &files).expect("checked").digest;
+    snapshots.waiting().candidates.get_mut(&digest).expect("waits").at = 1;
+    assert!(snapshots.waits_on("3f2a91c04d5e") && !snapshots.waits_on("another"));
+    snapshots.tidy();
+    assert!(snapshots.find("3f2a91c04d5e").is_ok());
+}
+
+#[test]
+fn a_large_file_that_was_swept_before_it_was_applied_is_named() {
+    let place = Place::new();
+    let large = vec![7; SMALL as usize + 1];
+    place.write(1, &large);
+    let snapshots = place.open();
+    let (snapshot, files) = place.read();
+    let next = snapshots.take(snapshot, Revision::default(), &files).expect("checked");
+    let shelf = place.shelf();
+    let alone = shelf.alone().expect("nobody builds");
+    assert_eq!(shelf.sweep(&alone, &BTreeSet::new(), 0).expect("swept").files, 1);
+    drop(alone);
+    let line = applied(&next);
+    let error = snapshots.make_current(next, None, line).expect_err("a file is gone");
+    assert!(error.to_string().starts_with("overlay/etc/motd is not on the head's shelf"), "{error}");
+    assert!(snapshots.current().is_none());
+    let digest = first(&snapshots, &place).digest;
+    assert_eq!(fs::read(place.served(&digest)).expect("there"), large);
+}
+
+#[test]
+fn nothing_becomes_current_that_would_not_last() {
+    let place = Place::new();
+    place.write(1, b"hello");
+    let store = Store::open(&place.home().join("no folder/head.redb"), 1).expect("opens in memory");
+    let snapshots = Snapshots::open(&place.state(), &place.home(), place.shelf(), store.clone()).expect("opens");
+    let (next, line) = snapshots.first(&place.home()).expect("it checks");
+    let error = snapshots.begin(next, line).expect_err("it would not last");
+    assert!(error.is_not_lasting() && error.help().is_some(), "{error}");
+    assert!(snapshots.current().is_none() && snapshots.history(9).expect("read").is_empty());
+    let claims = fs::read_dir(place.state().join("image/claims")).expect("a folder").count();
+    assert_eq!(claims, 0, "what is not current claims nothing");
+    let source = Source {
+        git: "https://git.home.arpa/home.git".into(),
+        branch: "main".into(),
+        every: 30,
+        path: String::new(),
+        signers: Vec::new(),
+        token_file: None,
+    };
+    assert!(record::begin_with(&store, &source).expect_err("it would not last").is_not_lasting());
+    assert_eq!(record::begun_with(&store).expect("read"), None);
+}
+
+#[test]
+fn what_was_removed_is_known_after_a_new_start() {
+    let place = Place::new();
+    place.write(3, b"hello");
+    let snapshots = place.open();
+    first(&snapshots, &place);
+    place.write(1, b"hello");
+    first(&snapshots, &place);
+    drop(snapshots);
+    let snapshots = place.open();
+    let names: BTreeSet<Name> = ["w2", "w3"].map(|name| name.parse().expect("a name")).into();
+    assert_eq!(snapshots.removed_since(now() - 60_000), Some(names));
+    assert_eq!(snapshots.removed_since(now() + 1), Some(BTreeSet::new()), "not for ever");
+    // Unknown is not none.
+    let torn = bramble_store::Write::Put { table: bramble_store::Table::new("history"), key: 1.into(), bytes: vec![0] };
+    snapshots.store.blocking().commit(&[], &[torn]).expect("written");
+    assert_eq!(snapshots.removed_since(0), None);
+}
+
+/// `sudo bramble serve` in a user's folder, and then `bramble up` as that user.
+#[test]
+fn nothing_in_the_state_of_a_user_is_roots() {
+    const USER: u32 = 12_345;
+    fn all(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).expect("a folder").flatten() {
+            found.push(entry.path());
+            if entry.file_type().expect("known").is_dir() {
+                all(&entry.path(), found);
+            }
+        }
+    }
+    let place = Place::new();
+    std::os::unix::fs::chown(place.home(), Some(USER), Some(USER)).expect("given away: the tests run as root");
+    place.write(1, b"hello");
+    let overlay = place.home().join("overlay");
+    fs::write(overlay.join("large"), vec![7; SMALL as usize + 1]).expect("written");
+    for (name, length) in [("run", 5), ("run-large", SMALL as usize + 2)] {
+        use std::os::unix::fs::PermissionsExt;
+        fs::write(overlay.join(name), vec![8; length]).expect("written");
+        fs::set_permissions(overlay.join(name), fs::Permissions::from_mode(0o755)).expect("set");
+    }
+    std::os::unix::fs::symlink("/etc/localtime", overlay.join("zone")).expect("linked");
+    let snapshots = place.open();
+    first(&snapshots, &place);
+    let shelf = place.shelf();
+    let hold = shelf.hold().expect("held");
+    let _work = shelf.workplace(&hold).expect("made");
+    let source = bramble_source::Source::open(&place.state().join("source")).expect("opens");
+    fs::create_dir_all(place.state().join("source/repository.git/objects")).expect("made, as by git");
+    fs::write(place.state().join("source/repository.git/HEAD"), b"ref").expect("written, as by git");
+    drop(source);
+    let mut found = vec![place.state()];
+    all(&place.state(), &mut found);
+    assert!(found.len() > 20, "{found:?}");
+    let roots: Vec<_> = found.iter().filter(|path| fs::symlink_metadata(path).expect("there").uid() != USER).collect();
+    assert!(roots.is_empty(), "{roots:?}");
+}

@@ -1,0 +1,307 @@
+//! Every kind of records, as it was written, torn, and of a form that is not known yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use bramble_store::{Blocking, Error as StoreError, Key, Table, Write, put};
+
+use super::*;
+use crate::access::people::People;
+use crate::boots::foreign;
+use crate::{admissions, membership};
+
+mod fixture;
+
+/// A store as commit 5b09a28 left it.
+fn of_5b09a28() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join(STORE);
+    std::fs::write(&path, include_bytes!("../../tests-data/store-5b09a28.redb")).expect("written");
+    let store = Store::open(&path, 1_765_000_000_000).expect("opens");
+    (folder, store)
+}
+
+fn kept<R: Record>(store: &Store) -> BTreeMap<R::Key, R::Value> {
+    let all = store.blocking().read_all::<R>().expect("read");
+    assert!(all.unreadable.is_empty(), "{}", all.unreadable[0]);
+    all.readable
+}
+
+#[test]
+fn a_store_of_5b09a28_opens_whole() {
+    let (folder, store) = of_5b09a28();
+    let check = |store: &Store| {
+        let leases = fixture::leases().into_iter().map(|lease| (lease.address, lease));
+        assert_eq!(kept::<LentAddresses>(store), leases.collect());
+        assert_eq!(kept::<Admissions>(store), fixture::admissions().into_iter().collect());
+        assert_eq!(kept::<HandOffs>(store), fixture::hand_offs().into_iter().collect());
+        assert_eq!(kept::<LastChains>(store), fixture::chains().into_iter().collect());
+        assert_eq!(kept::<Sightings>(store), fixture::seen().into_iter().map(|seen| (seen.mac, seen)).collect());
+        assert_eq!(kept::<AdoptionsKept>(store), fixture::adoptions().into_iter().collect());
+        assert_eq!(kept::<Users>(store), fixture::users().into_iter().collect());
+        assert_eq!(kept::<Sessions>(store), fixture::sessions().into_iter().collect());
+        assert_eq!(kept::<Tokens>(store), fixture::tokens().into_iter().collect());
+        assert_eq!(membership::swarm(store).expect("read").cluster(), Some(fixture::CLUSTER));
+        let events = fixture::events().into_iter().map(|event| (event.number, event));
+        assert_eq!(kept::<Events>(store), events.collect());
+        let audit = kept::<AuditLog>(store).into_values();
+        let told: Vec<_> = audit.map(|entry| (entry.number, entry.at, entry.who, entry.what, entry.result)).collect();
+        let expected = fixture::audit().into_iter();
+        let expected: Vec<_> =
+            expected.map(|entry| (entry.number, entry.at, entry.who, entry.what, entry.result)).collect();
+        assert_eq!(told, expected);
+        assert_eq!(store.blocking().life().expect("read"), 1_765_000_000_000, "it had no life before");
+    };
+    check(&store);
+    drop(store);
+    check(&Store::open(&folder.path().join(STORE), 1_766_000_000_000).expect("opens again"));
+}
+
+fn golden<R: Record>(records: impl IntoIterator<Item = (R::Key, R::Value)>) -> String {
+    let line = |(key, value)| {
+        let Write::Put { table, key, bytes } = put::<R>(&key, &value) else { panic!("a put") };
+        format!("{} {key} {}\n", table.name(), String::from_utf8(bytes).expect("text"))
+    };
+    records.into_iter().map(line).collect()
+}
+
+#[test]
+fn form_1_of_every_record() {
+    let all = [
+        golden::<LentAddresses>(fixture::leases().into_iter().map(|lease| (lease.address, lease))),
+        golden::<Admissions>(fixture::admissions()),
+        golden::<HandOffs>(fixture::hand_offs()),
+        golden::<LastChains>(fixture::chains()),
+        golden::<Sightings>(fixture::seen().into_iter().map(|seen| (seen.mac, seen))),
+        golden::<AdoptionsKept>(fixture::adoptions()),
+        golden::<Users>(fixture::users()),
+        golden::<Sessions>(fixture::sessions()),
+        golden::<Tokens>(fixture::tokens()),
+        golden::<SingleValues>([("cluster".to_owned(), fixture::CLUSTER.to_owned())]),
+        golden::<Events>(fixture::events().into_iter().map(|event| (event.number, event))),
+        golden::<AuditLog>(fixture::audit().into_iter().map(|entry| (entry.number, entry))),
+    ];
+    // When a form changes, this file stays, and is read; the new one gets a file of its own.
+    insta::assert_snapshot!(all.concat());
+}
+
+#[test]
+fn form_1_of_every_record_that_came_with_snapshots() {
+    let all = [
+        golden::<Snapshots>(fixture::snapshots()),
+        golden::<Contents>(fixture::contents()),
+        golden::<Pointers>(fixture::pointers()),
+        golden::<History>(fixture::history()),
+        golden::<BegunWith>(fixture::begun_with()),
+        golden::<Engines>(fixture::engines()),
+        golden::<GivenSets>(fixture::given_sets()),
+    ];
+    insta::assert_snapshot!(all.concat());
+}
+
+/// The golden lines: table, key, form, JSON.
+fn lines() -> Vec<[String; 4]> {
+    let files = ["form_1_of_every_record", "form_1_of_every_record_that_came_with_snapshots"];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/unreadable/snapshots");
+    let mut lines = Vec::new();
+    for file in files {
+        let path = folder.join(format!("bramble_head__unreadable__tests__{file}.snap"));
+        let text = std::fs::read_to_string(path).expect("golden bytes");
+        for line in text.splitn(3, "---\n").nth(2).expect("a head and a body").lines() {
+            let words: Vec<String> = line.splitn(4, ' ').map(str::to_owned).collect();
+            lines.push(words.try_into().unwrap_or_else(|words| panic!("no golden line: {words:?}")));
+        }
+    }
+    lines
+}
+
+/// The store of 5b09a28 with the golden bytes of what it has not.
+fn of_everything() -> (tempfile::TempDir, Store) {
+    let (folder, store) = of_5b09a28();
+    for [table, key, form, json] in lines() {
+        let key = key.parse().map_or_else(|_| key.as_str().into(), |number: u64| Key::Number(number));
+        let table = Table::new(table.leak());
+        if store.blocking().get(table, &key).expect("read").is_none() {
+            plant(store.blocking(), table, &key, format!("{form} {json}").as_bytes());
+        }
+    }
+    (folder, store)
+}
+
+#[test]
+fn form_1_of_what_came_with_snapshots_is_read() {
+    let (_folder, store) = of_everything();
+    assert_eq!(kept::<Snapshots>(&store), fixture::snapshots().into_iter().collect());
+    assert_eq!(kept::<Contents>(&store), fixture::contents().into_iter().collect());
+    assert_eq!(kept::<Pointers>(&store), fixture::pointers().into_iter().collect());
+    assert_eq!(kept::<History>(&store), fixture::history().into_iter().collect());
+    assert_eq!(kept::<BegunWith>(&store), fixture::begun_with().into_iter().collect());
+    assert_eq!(kept::<Engines>(&store), fixture::engines().into_iter().collect());
+    assert_eq!(kept::<GivenSets>(&store), fixture::given_sets().into_iter().collect());
+}
+
+/// It is passed over by a bramble that does not know it, so the form is the same.
+#[test]
+fn a_line_of_the_history_names_what_it_removed() {
+    let (number, mut line) = fixture::history().remove(1);
+    line.removed = BTreeSet::from([fixture::name("w4")]);
+    let bytes = golden::<History>([(number, line.clone())]);
+    assert!(bytes.ends_with(",\"holds\":\"a snapshot was applied by hand\",\"removed\":[\"w4\"]}\n"), "{bytes}");
+    let (_folder, store) = of_everything();
+    plant(
+        store.blocking(),
+        History::TABLE,
+        &number.into(),
+        bytes.trim_start_matches("history 2 ").trim_end().as_bytes(),
+    );
+    assert_eq!(kept::<History>(&store).remove(&number), Some(line));
+}
+
+/// Every `impl Record` of this crate, as it is written: its type, its table and its form.
+fn records() -> Vec<(String, String, String)> {
+    fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+            // Only what is compiled into the head.
+            if entry.path().file_stem().is_some_and(|name| name == "tests") {
+                continue;
+            }
+            if entry.path().is_dir() {
+                files(&entry.path(), found);
+            } else if entry.path().extension().is_some_and(|extension| extension == "rs") {
+                found.push(entry.path());
+            }
+        }
+    }
+    let mut found = Vec::new();
+    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    let mut records = Vec::new();
+    for file in found {
+        let text = std::fs::read_to_string(&file).expect("a file");
+        // Also `impl bramble_store::Record for`.
+        for body in text.split("Record for ").skip(1) {
+            let between = |start: &str, end: &str| {
+                let rest = body.split_once(start).map(|(_, rest)| rest);
+                rest.and_then(|rest| rest.split_once(end)).map(|(word, _)| word.to_owned())
+            };
+            let name: String = body.chars().take_while(|c| c.is_alphanumeric()).collect();
+            let table = between("const TABLE: Table = Table::new(\"", "\"");
+            let form = between("const FORM: u32 = ", ";");
+            let (Some(table), Some(form)) = (table, form) else { panic!("{}: {name}", file.display()) };
+            records.push((name, table, form));
+        }
+    }
+    records
+}
+
+#[test]
+fn every_record_has_golden_bytes_of_its_form_and_is_looked_at_when_the_head_starts() {
+    let (golden, looked_at) = (lines(), include_str!("../unreadable.rs"));
+    let records = records();
+    assert!(records.len() >= 18, "they are written in another way now: {records:?}");
+    for (name, table, form) in records {
+        let has = golden.iter().any(|[of, _, of_form, _]| *of == table && *of_form == form);
+        assert!(has, "{name} has no golden bytes of form {form}, with the table `{table}`");
+        assert!(looked_at.contains(&format!("add::<{name}>(")), "{name} is not looked at");
+    }
+}
+
+/// What may lie where a record was.
+const FOUND: [&[u8]; 4] = [b"9 {\"is\":\"of the future\"}", b"1 {\"torn\":", b"\0\0\0", b""];
+
+fn plant(store: &Blocking, table: Table, key: &Key, bytes: &[u8]) {
+    store.commit(&[], &[Write::Put { table, key: key.clone(), bytes: bytes.to_vec() }]).expect("written");
+}
+
+/// One record of a kind is lost: it is known by name, the others are read, and what waits is not touched.
+fn lose<R: Record>() {
+    // What points to the snapshot leads nowhere then.
+    let expected = if R::TABLE == <Snapshots as Record>::TABLE { 2 } else { 1 };
+    for found in FOUND {
+        let (folder, store) = of_everything();
+        let before = store.blocking().all(R::TABLE).expect("read");
+        let key = before[0].0.clone();
+        plant(store.blocking(), R::TABLE, &key, found);
+        let (waiting, notes) = Waiting::find(&store).expect("the head starts");
+        let rest = store.blocking().read_all::<R>().expect("read");
+        assert_eq!(rest.readable.len(), before.len() - 1, "{}", R::TABLE.name());
+        match R::ON_LOSS {
+            OnLoss::BeginAnew => {
+                assert!(waiting.list().is_empty() && rest.unreadable.is_empty());
+                assert!(notes[0].contains(&format!("set-aside/{}-", R::TABLE.name())), "{notes:?}");
+            }
+            OnLoss::Wait => {
+                let sentence = waiting.list()[0].to_string();
+                assert!(sentence.starts_with(&format!("{} {key} cannot be read: ", R::WHAT)), "{sentence}");
+                assert!(sentence.contains("`bramble store repair`"), "{sentence}");
+                let kept = store.blocking().get(R::TABLE, &key).expect("read").expect("there");
+                assert_eq!(kept.bytes, found, "nothing is written over");
+                drop(store);
+                assert_eq!(list_of(folder.path()).expect("read")[0].problem, sentence);
+                assert_eq!(repair_of(folder.path()).expect("repaired").records, expected);
+                assert!(list_of(folder.path()).expect("read").is_empty());
+            }
+        }
+        let files: Vec<_> = std::fs::read_dir(folder.path().join("set-aside")).expect("a folder").collect();
+        assert_eq!(files.len(), expected);
+    }
+}
+
+#[test]
+fn one_lost_record_of_each_kind_is_a_problem_by_name() {
+    lose::<LentAddresses>();
+    lose::<Admissions>();
+    lose::<HandOffs>();
+    lose::<LastChains>();
+    lose::<Sightings>();
+    lose::<AdoptionsKept>();
+    lose::<SingleValues>();
+    lose::<Engines>();
+    lose::<Snapshots>();
+    lose::<Contents>();
+    lose::<Pointers>();
+    lose::<History>();
+    lose::<BegunWith>();
+    lose::<GivenSets>();
+    lose::<Users>();
+    lose::<Sessions>();
+    lose::<Tokens>();
+    lose::<Events>();
+    lose::<AuditLog>();
+}
+
+#[tokio::test]
+async fn what_needs_a_lost_record_fails_with_its_name() {
+    let (_folder, store) = of_5b09a28();
+    let lost = b"9 {}";
+    for (table, key) in [("admissions", "w1"), ("hand-offs", "d2"), ("users", "ann"), ("facts", "cluster")] {
+        plant(store.blocking(), Table::new(table), &key.into(), lost);
+    }
+    let w1 = fixture::name("w1");
+    let sentence = |error: &Error| {
+        assert!(error.is_unreadable(), "{error}");
+        error.to_string()
+    };
+    let error = admissions::change(&store, &w1, |record| record.expect(0)).expect_err("lost");
+    assert!(sentence(&error).starts_with("the admission of w1 cannot be read: it is of form 9"), "{error}");
+    sentence(&admissions::forget(&store, &w1).expect_err("lost"));
+    assert!(admissions::known_nodes(&store).expect("read").contains(&w1), "it is known all the same");
+    let d2 = fixture::name("d2");
+    let error = foreign::change_hand_off(&store, &d2, bramble_plan::hand_off::Record::again).expect_err("lost");
+    assert!(sentence(&error).starts_with("the hand-off of d2 cannot be read"), "{error}");
+    let error = membership::change_swarm(&store, |record| record.remember("another")).expect_err("lost");
+    assert!(sentence(&error).starts_with("the engine's record cluster cannot be read"), "{error}");
+    sentence(&membership::swarm(&store).expect_err("lost: unknown is not none"));
+    assert!(People::new().check(&store, "here", "ann", "correct horse", 1).await.is_err());
+    for (table, key) in [("admissions", "w1"), ("hand-offs", "d2"), ("users", "ann"), ("facts", "cluster")] {
+        let kept = store.blocking().get(Table::new(table), &key.into()).expect("read").expect("there");
+        assert_eq!(kept.bytes, lost, "{table} {key}");
+    }
+    assert!(admissions::all(&store).expect("read").contains_key(&fixture::name("m1")), "the others go on");
+}
+
+#[test]
+fn a_newer_store_is_refused_by_the_name_of_its_form() {
+    let error = Error::Store(StoreError::Newer { path: "/x/head.redb".into(), found: 7, known: 2 });
+    assert!(error.to_string().contains("of form 7"), "{error}");
+    assert!(error.help().is_some_and(|help| help.contains("newer bramble")));
+}

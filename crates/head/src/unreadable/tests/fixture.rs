@@ -1,0 +1,276 @@
+//! What the store in `tests-data`, which commit 5b09a28 wrote, holds: one of everything. And one of every record that
+//! came later.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bramble_model::api::{Audit, Role, Seen};
+use bramble_model::boot_set::GivenSet;
+use bramble_model::hands::Data;
+use bramble_model::inventory::{Adoption, Card, Disk, Inventory};
+use bramble_model::names::{BootId, BootTag, Digest, Mac, Name};
+use bramble_model::repository::Source;
+use bramble_model::snapshot::{Entry, Revision, Snapshot};
+use bramble_model::timeline::{Event, What};
+use bramble_netboot::dhcp::Lease;
+use bramble_plan::chain::Chain;
+use bramble_plan::{admission, hand_off, swarm};
+
+use crate::access::people::{Session, Token, User};
+use crate::snapshots::record::{Applied, Held, Pointer, Stored};
+
+pub(crate) const CLUSTER: &str = "kq3vp0m1yq5w7r2ds8hbn4xej";
+
+pub(crate) fn name(text: &str) -> Name {
+    text.parse().expect("a name")
+}
+
+pub(crate) fn mac(last: u8) -> Mac {
+    Mac([0x52, 0x54, 0, 0, 0, last])
+}
+
+fn boot(number: u8, expected: bool) -> admission::Boot {
+    admission::Boot {
+        id: BootId(format!("{number:032x}")),
+        nonce: Digest([number; 32]),
+        set: Digest([0x77; 32]),
+        at: 1_764_000_000_000 + u64::from(number),
+        expected,
+    }
+}
+
+pub(crate) fn leases() -> Vec<Lease> {
+    vec![
+        Lease { address: [10, 77, 0, 100].into(), mac: mac(1), until: 1_764_003_600, quarantined: false },
+        Lease { address: [10, 77, 0, 101].into(), mac: mac(2), until: 1_764_007_200, quarantined: true },
+    ]
+}
+
+pub(crate) fn admissions() -> Vec<(Name, admission::Record)> {
+    use admission::{Record, State};
+    vec![
+        (
+            name("m1"),
+            Record {
+                state: State::Admitted(boot(1, true)),
+                expected_until: None,
+                known: true,
+                fingerprint: Some("0123456789abcdef0123456789abcdef".into()),
+                approved: None,
+            },
+        ),
+        (
+            name("w1"),
+            Record {
+                state: State::Served(boot(2, false)),
+                expected_until: Some(1_764_001_800_000),
+                known: false,
+                fingerprint: None,
+                approved: Some("fedcba9876543210fedcba9876543210".into()),
+            },
+        ),
+        (name("w2"), Record { expected_until: Some(1_764_001_900_000), ..Record::default() }),
+    ]
+}
+
+pub(crate) fn hand_offs() -> Vec<(Name, hand_off::Record)> {
+    use hand_off::{Record, Stage};
+    let record =
+        |state, times| Record { profile: Some(name("debian")), state, boot: Some(BootId("00ff".into())), times };
+    vec![
+        (name("d1"), record(Stage::Due, 0)),
+        (name("d2"), record(Stage::Handed, 2)),
+        (name("d3"), record(Stage::Installed, 1)),
+    ]
+}
+
+pub(crate) fn chains() -> Vec<(Name, Chain)> {
+    vec![(name("m1"), Chain::Plain), (name("w1"), Chain::Signed)]
+}
+
+pub(crate) fn seen() -> Vec<Seen> {
+    let seen = |last, vendor: Option<&str>, uuid: Option<&str>| Seen {
+        mac: mac(last),
+        vendor: vendor.map(str::to_owned),
+        firmware: "UEFI x64 PXE".into(),
+        uuid: uuid.map(str::to_owned),
+        first: 1_764_000_000_000,
+        last: 1_764_000_009_000,
+        times: 3,
+    };
+    vec![seen(0x51, None, None), seen(0x52, Some("Dell Inc."), Some("4c4c4544-0042-3510-8051-b4c04f503732"))]
+}
+
+pub(crate) fn adoptions() -> Vec<(Mac, Adoption)> {
+    let inventory = Inventory {
+        machine: "Dell Inc. OptiPlex 7050".into(),
+        serial: "1ABC".into(),
+        firmware: "UEFI, Dell Inc. 1.2".into(),
+        architecture: "amd64".into(),
+        processor: "Intel(R) Core(TM) i5-6500".into(),
+        cpus: 4,
+        memory: 8 << 30,
+        disks: vec![Disk {
+            name: "sda".into(),
+            model: "Samsung 860".into(),
+            serial: "S3Z".into(),
+            size: 500_107_862_016,
+            holds: vec!["gpt".into(), "ext4 on sda2".into()],
+        }],
+        cards: vec![Card { name: "eno1".into(), mac: mac(0x53), driver: "e1000e".into(), speed: Some(1000) }],
+        temperature: Some(41),
+    };
+    vec![
+        (mac(0x51), Adoption::Asked { until: 1_764_001_800_000 }),
+        (mac(0x52), Adoption::Booting { until: 1_764_001_800_001 }),
+        (mac(0x53), Adoption::Done { at: 1_764_000_500_000, inventory: Box::new(inventory) }),
+    ]
+}
+
+pub(crate) fn users() -> Vec<(String, User)> {
+    let user = |role| User {
+        hash: "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$H2wG6yHqL9Zs3lqk7mQ0m3o1mJk2uKxk0Yp3sJQqPvE"
+            .into(),
+        role,
+        since: 1_763_000_000_000,
+    };
+    vec![("ann".into(), user(Some(Role::Operator))), ("bob@home".into(), user(Some(Role::Viewer)))]
+}
+
+pub(crate) fn sessions() -> Vec<(String, Session)> {
+    let session = |user: &str, role| Session { user: user.into(), role, csrf: "77aa".into(), until: 1_764_043_200_000 };
+    vec![
+        (Digest([1; 32]).to_string(), session("ann", None)),
+        (Digest([2; 32]).to_string(), session("carl", Some(Role::Viewer))),
+    ]
+}
+
+pub(crate) fn tokens() -> Vec<(String, Token)> {
+    let token = |name: &str, role, until| Token { name: name.into(), role, since: 1_763_500_000_000, until };
+    vec![
+        (Digest([3; 32]).to_string(), token("ci", Role::Viewer, Some(1_766_000_000_000))),
+        (Digest([4; 32]).to_string(), token("robot", Role::Operator, None)),
+    ]
+}
+
+pub(crate) fn events() -> Vec<Event> {
+    let tag = || BootTag("0123456789ab".into());
+    let all = vec![
+        (Some("m1"), What::PowerOn),
+        (Some("m1"), What::Asked { mac: mac(1), firmware: "UEFI x64 PXE".into() }),
+        (None, What::SeenUnknown { mac: mac(0x51), firmware: "BIOS PXE".into() }),
+        (Some("m1"), What::Leased { address: [10, 77, 0, 100].into() }),
+        (Some("m1"), What::TftpSent { file: "ipxe.efi".into(), bytes: 1_044_480 }),
+        (Some("m1"), What::ScriptServed { boot: tag(), set: "777777777777".into() }),
+        (Some("m1"), What::Fetching { file: "kernel".into(), bytes: 9_000_000 }),
+        (Some("m1"), What::Stage1 { step: "root".into(), percent: Some(60) }),
+        (Some("m1"), What::Stage1 { step: "switch-root".into(), percent: None }),
+        (Some("m1"), What::Admitted { fingerprint: "0123456789abcdef0123456789abcdef".into() }),
+        (Some("m1"), What::Connected),
+        (Some("m1"), What::Engine { state: "joining".into() }),
+        (Some("m1"), What::Ready),
+        (Some("w1"), What::Failed { reason: "no link".into(), retry_in_seconds: 5, failure: None }),
+        (Some("m1"), What::Disconnected { reason: "silent".into() }),
+        (None, What::Note { text: "a backup was made".into() }),
+    ];
+    let numbered = (11..).zip(all);
+    numbered
+        .map(|(number, (node, what))| Event { number, at: 1_764_000_000_000 + number, node: node.map(name), what })
+        .collect()
+}
+
+/// Without their numbers: those are given as they are written.
+pub(crate) fn audit() -> Vec<Audit> {
+    let entry = |number, who: &str, what: &str, result: &str| Audit {
+        number,
+        at: 1_764_000_100_000 + number,
+        who: who.into(),
+        from: "10.77.0.2".into(),
+        what: what.into(),
+        result: result.into(),
+    };
+    vec![entry(1, "ann", "POST /v1/nodes/w1/power \"on\"", "done"), entry(2, "token ci", "POST /v1/backup", "begun")]
+}
+
+fn revision() -> Revision {
+    Revision {
+        commit: Some("3f2a91c04d5e3f2a91c04d5e3f2a91c04d5e0000".into()),
+        dirty: true,
+        author: Some("Ann <ann@home.arpa>".into()),
+        subject: Some("More of web".into()),
+        at: Some(1_764_100_000_000),
+    }
+}
+
+pub(crate) fn snapshots() -> Vec<(Digest, Stored)> {
+    let entries = [
+        ("bramble.toml", Entry::File { digest: Digest([0x11; 32]), size: 300, executable: false }),
+        ("overlay", Entry::Folder),
+        ("overlay/run", Entry::File { digest: Digest([0x12; 32]), size: 70_000, executable: true }),
+        ("overlay/zone", Entry::Link { target: "/etc/localtime".into() }),
+    ];
+    let snapshot = Snapshot { entries: entries.into_iter().map(|(path, entry)| (path.into(), entry)).collect() };
+    let empty = Snapshot { entries: BTreeMap::new() };
+    vec![
+        (Digest([0x21; 32]), Stored { snapshot, revision: revision(), at: 1_764_100_001_000 }),
+        (Digest([0x22; 32]), Stored { snapshot: empty, revision: Revision::default(), at: 1_764_100_002_000 }),
+    ]
+}
+
+pub(crate) fn contents() -> Vec<(Digest, Data)> {
+    vec![(Digest([0x11; 32]), Data(b"[cluster]\nname = \"house\"\n\0\xff".to_vec()))]
+}
+
+pub(crate) fn pointers() -> Vec<(String, Pointer)> {
+    let held = Held { since: 1_764_100_003_000, by: "ann".into(), reason: "a person said so".into() };
+    let pointer = |held| Pointer { digest: Digest([0x21; 32]), at: 1_764_100_001_000, by: "git".into(), held };
+    // The head has one; this is one of each shape.
+    vec![("current".into(), pointer(Some(held))), ("other".into(), pointer(None))]
+}
+
+pub(crate) fn history() -> Vec<(u64, Applied)> {
+    let applied = |by: &str, revision, changed: &[&str], holds: Option<&str>| Applied {
+        digest: Digest([0x21; 32]),
+        revision,
+        at: 1_764_100_001_000,
+        by: by.into(),
+        changed: changed.iter().map(|&sentence| sentence.into()).collect(),
+        holds: holds.map(str::to_owned),
+        removed: BTreeSet::new(),
+    };
+    vec![
+        (1, applied("the head's own folder", Revision::default(), &["as it was when the head started"], None)),
+        (2, applied("ann", revision(), &["web.yaml changes"], Some("a snapshot was applied by hand"))),
+    ]
+}
+
+pub(crate) fn begun_with() -> Vec<(String, Source)> {
+    let source = Source {
+        git: "https://git.home.arpa/ann/home.git".into(),
+        branch: "main".into(),
+        every: 30,
+        path: "clusters/home".into(),
+        signers: vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAnn".into()],
+        token_file: Some("/etc/bramble/token".into()),
+    };
+    vec![("source".into(), source)]
+}
+
+pub(crate) fn engines() -> Vec<(String, swarm::Record)> {
+    use swarm::{Memory, Record};
+    let full = Record {
+        memory: Memory::Swarm { cluster: CLUSTER.into() },
+        former: BTreeSet::from(["an-older-one".into()]),
+        without: Some(BTreeSet::from([name("m2"), name("m3")])),
+    };
+    // The head has one, of the Swarm; this is one of each shape.
+    vec![
+        ("swarm".into(), full),
+        ("swarm-2".into(), Record::new(Memory::Never)),
+        ("swarm-3".into(), Record::new(Memory::Lost)),
+        ("swarm-4".into(), Record::new(Memory::Begun { node: name("m1") })),
+    ]
+}
+
+pub(crate) fn given_sets() -> Vec<(String, GivenSet)> {
+    vec![("amd64".into(), GivenSet { set: Digest([0x77; 32]), since: 1_764_000_000_000 })]
+}

@@ -1,0 +1,343 @@
+//! The wiring: the only place that knows every part of the head, and what each is handed.
+//!
+//! ```text
+//! store, shelf ─▶ snapshots ─▶ authority, timeline ─▶ nodes, strangers ─▶ boots, agents ─▶ desired ─▶ loops
+//!                                                                 └─▶ access, power, backups ─┴─▶ overview
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::FromRef;
+use bramble_image::Shelf;
+use bramble_model::repository::FILE;
+use bramble_plan::swarm::Memory;
+use bramble_store::{Record, Store};
+use tokio_util::sync::CancellationToken;
+
+use crate::access::Access;
+use crate::access::people::{Tokens, Users};
+use crate::admissions::Admissions;
+use crate::adoptions::Adoptions;
+use crate::agents::Agents;
+use crate::backup::Backups;
+use crate::boot_sets::BootSets;
+use crate::boots::own::loaders;
+use crate::boots::{Around, Boots};
+use crate::ca::{self, Authority};
+use crate::desired::Desired;
+use crate::dhcp::{self, Dhcp};
+use crate::error::Error;
+use crate::loops::Sections;
+use crate::loops::all::{Loops, Subjects};
+use crate::loops::source::{self, Following};
+use crate::neighbours::Neighbours;
+use crate::nodes::Nodes;
+use crate::overview::Overview;
+use crate::power::Power;
+use crate::snapshots::{Current, Snapshots};
+use crate::store::STORE;
+use crate::strangers::Strangers;
+use crate::swarm::Swarm;
+use crate::timeline::{self, Events, Timeline};
+use crate::unreadable::Waiting;
+use crate::wires::Wires;
+use crate::{membership, store};
+
+/// What a head needs to start.
+pub struct Settings {
+    /// The repository's folder, from which the first snapshot is read where the head has none. Secrets and backups
+    /// that the repository names beside itself are looked for here, too.
+    pub home: PathBuf,
+    /// Apply the folder at the start, even where there is a snapshot: for labs.
+    pub apply: bool,
+    /// Where the store, the CA and the control socket are.
+    pub state: PathBuf,
+    pub shelf: Shelf,
+    /// The lab's control socket, where the nodes are virtual machines.
+    pub lab: Option<PathBuf>,
+}
+
+/// Makes the struct of the parts, and each of them out of it.
+macro_rules! parts {
+    ($($name:ident: $part:ty,)*) => {
+        /// The parts of a running head. Whatever answers a request is handed those that it names, and no others.
+        #[derive(Clone)]
+        pub(crate) struct Parts {
+            $(pub(crate) $name: $part,)*
+        }
+
+        $(impl FromRef<Parts> for $part {
+            fn from_ref(parts: &Parts) -> Self {
+                parts.$name.clone()
+            }
+        })*
+    };
+}
+
+parts! {
+    store: Store,
+    timeline: Arc<Timeline>,
+    authority: Arc<Authority>,
+    wires: Arc<Wires>,
+    dhcp: Arc<Dhcp>,
+    snapshots: Arc<Snapshots>,
+    strangers: Arc<Strangers>,
+    adoptions: Arc<Adoptions>,
+    boots: Arc<Boots>,
+    boot_sets: Arc<BootSets>,
+    agents: Arc<Agents>,
+    swarm: Arc<Swarm>,
+    desired: Arc<Desired>,
+    following: Arc<Following>,
+    sections: Arc<Sections>,
+    loops: Arc<Loops>,
+    access: Arc<Access>,
+    power: Arc<Power>,
+    backups: Arc<Backups>,
+    waiting: Arc<Waiting>,
+    overview: Arc<Overview>,
+}
+
+impl Parts {
+    /// Opens every part, and hands each what it needs. Gives the snapshot to begin with, too.
+    ///
+    /// # Errors
+    /// When a part cannot be opened.
+    pub(crate) async fn open(settings: Settings, stop: &CancellationToken) -> Result<(Self, Arc<Current>), Error> {
+        let Settings { home, apply, state, shelf, lab } = settings;
+        bramble_system::files::make_folder(&state).map_err(Error::file("cannot make the folder", &state))?;
+        let store = store::open(&state)?;
+        let keys = state.join("keys");
+        if !ca::is_there(&keys)? && knows_a_ca(&store)? {
+            return Err(Error::NoKeys { store: state.join(STORE), keys });
+        }
+        let snapshots = Arc::new(Snapshots::open(&state, &home, shelf.clone(), store.clone())?);
+        source::sweep(&state);
+        let following = Arc::new(Following::new(&state));
+        let first = match snapshots.current() {
+            Some(current) if !apply => alone(current).await?,
+            Some(current) => match first_snapshot(&home, &snapshots, &following, stop).await {
+                // Boots go on with what there is.
+                Err(error) if error.is_not_lasting() => {
+                    tracing::error!(error = bramble_system::sentence(&error), "the folder is not applied");
+                    alone(current).await?
+                }
+                first => first?,
+            },
+            None => {
+                let first = first_snapshot(&home, &snapshots, &following, stop).await;
+                first.map_err(|error| match snapshots.lost() {
+                    Some(reason) => Error::Lost { reason, source: Box::new(error) },
+                    None => error,
+                })?
+            }
+        };
+        let cluster = Arc::clone(&first.cluster);
+        let wires = Arc::new(Wires::open(&cluster.network));
+        wires.problems().iter().for_each(|problem| tracing::error!(problem, "a wire is not served"));
+        let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), format!("head.{}", cluster.domain)];
+        names.extend(wires.interfaces().iter().map(|interface| interface.address.to_string()));
+        let authority = Arc::new(Authority::open(&keys)?.known_as(names));
+        if ca::first_store(&keys)? {
+            let begun = membership::change_swarm(&store, |record| {
+                if record.memory == Memory::Lost {
+                    record.memory = Memory::Never;
+                }
+            });
+            match begun {
+                Ok(()) => ca::has_store(&keys)?,
+                // The next start says it.
+                Err(error) if error.is_not_lasting() => {
+                    tracing::error!(error = bramble_system::sentence(&error), "no Swarm can be begun");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let last_event = timeline::last_number(&store)?;
+        let (waiting, set_aside) = Waiting::find(&store)?;
+        let waiting = Arc::new(waiting);
+        let timeline = Arc::new(Timeline::open(store.clone(), &cluster, last_event)?);
+        set_aside.iter().for_each(|note| timeline.note(note));
+        let dhcp = Arc::new(Dhcp::open(&cluster.domain, &wires, &store)?);
+        let strangers = Arc::new(Strangers::open(store.clone(), Arc::clone(&timeline))?);
+        let adoptions = Arc::new(Adoptions::open(store.clone())?);
+        let nodes = Nodes::new(Arc::clone(&snapshots), Arc::clone(&adoptions));
+        let neighbours = Arc::<Neighbours>::default();
+        let agents = Arc::new(Agents::open(
+            nodes.clone(),
+            Arc::clone(&neighbours),
+            Arc::clone(&timeline),
+            store.clone(),
+            Arc::clone(&authority),
+        )?);
+        let swarm = Arc::new(Swarm::open(store.clone()));
+        let boot_sets = Arc::new(BootSets::open(store.clone(), shelf.clone()));
+        let around = Around {
+            wires: Arc::clone(&wires),
+            nodes: nodes.clone(),
+            neighbours,
+            strangers: Arc::clone(&strangers),
+            adoptions: Arc::clone(&adoptions),
+            timeline: Arc::clone(&timeline),
+            boot_sets: Arc::clone(&boot_sets),
+        };
+        let boots = Arc::new(Boots::open(around, shelf.clone(), &store, loaders()?)?);
+        let desired = Arc::new(Desired::new(
+            Arc::clone(&snapshots),
+            Arc::clone(&timeline),
+            Arc::clone(&agents),
+            Arc::clone(&dhcp),
+            Arc::clone(&wires),
+        ));
+        let access = Arc::new(Access::new(store.clone(), Arc::clone(&snapshots), cluster.network.https_port));
+        let power = Arc::new(Power::new(lab, Arc::clone(&wires), nodes, store.clone(), Arc::clone(&timeline)));
+        let backups = Arc::new(Backups::new(state, store.clone(), Arc::clone(&snapshots), Arc::clone(&timeline)));
+        let sections = Arc::<Sections>::default();
+        let loops = Arc::new(Loops::of(Subjects {
+            store: store.clone(),
+            boot_sets: Arc::clone(&boot_sets),
+            timeline: Arc::clone(&timeline),
+            snapshots: Arc::clone(&snapshots),
+            following: Arc::clone(&following),
+            desired: Arc::clone(&desired),
+            agents: Arc::clone(&agents),
+            swarm: Arc::clone(&swarm),
+            strangers: Arc::clone(&strangers),
+            adoptions: Arc::clone(&adoptions),
+            backups: Arc::clone(&backups),
+            sections: Arc::clone(&sections),
+        }));
+        let overview = Arc::new(Overview {
+            store: store.clone(),
+            boot_sets: Arc::clone(&boot_sets),
+            timeline: Arc::clone(&timeline),
+            authority: Arc::clone(&authority),
+            snapshots: Arc::clone(&snapshots),
+            desired: Arc::clone(&desired),
+            wires: Arc::clone(&wires),
+            strangers: Arc::clone(&strangers),
+            waiting: Arc::clone(&waiting),
+            sections: Arc::clone(&sections),
+            swarm: Arc::clone(&swarm),
+        });
+        let parts = Parts {
+            store,
+            timeline,
+            authority,
+            wires,
+            dhcp,
+            snapshots,
+            strangers,
+            adoptions,
+            boots,
+            boot_sets,
+            agents,
+            swarm,
+            desired,
+            following,
+            sections,
+            loops,
+            access,
+            power,
+            backups,
+            waiting,
+            overview,
+        };
+        Ok((parts, first))
+    }
+}
+
+/// Whether a head has kept what only one with a CA makes. A store is made before that: by `source set` and `image use`.
+fn knows_a_ca(store: &Store) -> Result<bool, Error> {
+    for table in [Admissions::TABLE, Users::TABLE, Tokens::TABLE, Events::TABLE] {
+        if !store.blocking().last(table, 1)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// How often a repository is tried again that a new head cannot fetch.
+const FETCH: Duration = Duration::from_secs(10);
+
+/// Whether a head can serve what this snapshot says of its network: one that it cannot begin with is not kept, or the
+/// head would go on with it when it has been corrected.
+async fn serves(next: &Current) -> Result<(), Error> {
+    dhcp::is_alone(&Wires::whole(&next.cluster.network)?).await
+}
+
+/// A snapshot that the head has served before: a wire of it that is missing comes later, and another DHCP server beside
+/// it is none of its own.
+async fn alone(current: Arc<Current>) -> Result<Arc<Current>, Error> {
+    dhcp::is_alone(&Wires::open(&current.cluster.network)).await?;
+    Ok(current)
+}
+
+/// The first snapshot: of the head's own folder where that has a repository, else of the git repository with which
+/// the head was begun, tried until it is there.
+async fn first_snapshot(
+    home: &Path,
+    snapshots: &Arc<Snapshots>,
+    following: &Arc<Following>,
+    stop: &CancellationToken,
+) -> Result<Arc<Current>, Error> {
+    let Some(source) = snapshots.begun_with().filter(|_| !home.join(FILE).exists()) else {
+        let (next, applied) = snapshots.first(home)?;
+        serves(&next).await?;
+        return snapshots.begin(next, applied);
+    };
+    loop {
+        let begin_with = Arc::clone(snapshots);
+        let (snapshots, following, source) = (Arc::clone(snapshots), Arc::clone(following), source.clone());
+        let fetched = tokio::task::spawn_blocking(move || source::first_of(&following, &snapshots, &source));
+        let begun = match fetched.await.map_err(|error| Error::Part(error.to_string()))? {
+            Ok((next, applied)) => serves(&next).await.and_then(|()| begin_with.begin(next, applied)),
+            Err(error) => Err(error),
+        };
+        match begun {
+            Ok(current) => return Ok(current),
+            Err(error) => {
+                tracing::error!(error = bramble_system::sentence(&error), "the repository cannot be fetched yet")
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Err(Error::Snapshot("the head was ended before it had one".into())),
+            () = tokio::time::sleep(FETCH) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_new_ca_is_made_for_a_store_that_knows_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = folder.path().join(".bramble");
+        std::fs::create_dir(&state).expect("a folder");
+        let store = store::open(&state).expect("made");
+        let source = bramble_model::repository::Source {
+            git: "/srv/home.git".into(),
+            branch: "main".into(),
+            every: 30,
+            path: String::new(),
+            signers: Vec::new(),
+            token_file: None,
+        };
+        crate::snapshots::record::begin_with(&store, &source).expect("written");
+        assert!(!knows_a_ca(&store).expect("read"), "`source set` comes before the first start");
+        let write = bramble_store::Write::Put { table: Users::TABLE, key: "ann".into(), bytes: b"1 {}".to_vec() };
+        store.blocking().commit(&[], &[write]).expect("written");
+        drop(store);
+        let shelf = Shelf::open(state.join("image")).expect("a shelf");
+        let home = folder.path().to_owned();
+        let settings = Settings { home, apply: false, state: state.clone(), shelf, lab: None };
+        let Err(error) = Parts::open(settings, &CancellationToken::new()).await else { panic!("it started") };
+        assert!(matches!(error, Error::NoKeys { .. }), "{error}");
+        assert!(error.help().is_some_and(|help| help.contains("bramble restore")), "{error}");
+        assert!(!state.join("keys").exists(), "nothing was made");
+    }
+}

@@ -1,0 +1,102 @@
+//! Messages as they are written: what version 1 knows of the Swarm alone is said beside what is said of all engines.
+
+use serde::{Deserialize, Serialize};
+
+use super::SignedLife;
+use crate::engine::{ByEngine, EngineKind, EnginePart, EngineState};
+use crate::names::Name;
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Document {
+    hostname: Name,
+    domain: String,
+    role: Name,
+    /// The part in the Swarm.
+    part: EnginePart,
+    /// Absent where it says no more than `part`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    engines: Option<ByEngine<EnginePart>>,
+    ssh_keys: Vec<String>,
+    time_servers: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    life: Option<SignedLife>,
+}
+
+/// What is said where only the Swarm is spoken of.
+fn swarm_alone(part: EnginePart) -> ByEngine<EnginePart> {
+    let own = (part != EnginePart::None).then_some((EngineKind::Swarm, part));
+    own.into_iter().collect()
+}
+
+impl From<super::NodeDocument> for Document {
+    fn from(document: super::NodeDocument) -> Self {
+        let super::NodeDocument { hostname, domain, role, engines, ssh_keys, time_servers, life } = document;
+        let part = engines.of(EngineKind::Swarm).copied().unwrap_or(EnginePart::None);
+        let engines = (engines != swarm_alone(part)).then_some(engines);
+        Document { hostname, domain, role, part, engines, ssh_keys, time_servers, life }
+    }
+}
+
+impl From<Document> for super::NodeDocument {
+    fn from(written: Document) -> Self {
+        let Document { hostname, domain, role, part, engines, ssh_keys, time_servers, life } = written;
+        let engines = engines.unwrap_or_else(|| swarm_alone(part));
+        super::NodeDocument { hostname, domain, role, engines, ssh_keys, time_servers, life }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Health {
+    uptime: u64,
+    #[serde(default)]
+    busy: u8,
+    #[serde(default)]
+    load: f32,
+    #[serde(default)]
+    temperature: Option<i16>,
+    memory_available: u64,
+    #[serde(default)]
+    disk_available: u64,
+    #[serde(default)]
+    killed_for_memory: u64,
+    agent_resident: u64,
+    /// The Swarm.
+    engine: EngineState,
+    /// Absent from an agent of version 1.
+    #[serde(default)]
+    engines: Option<ByEngine<EngineState>>,
+}
+
+impl From<super::Health> for Health {
+    fn from(health: super::Health) -> Self {
+        Health {
+            uptime: health.uptime,
+            busy: health.busy,
+            load: health.load,
+            temperature: health.temperature,
+            memory_available: health.memory_available,
+            disk_available: health.disk_available,
+            killed_for_memory: health.killed_for_memory,
+            agent_resident: health.agent_resident,
+            engine: health.engine(EngineKind::Swarm).clone(),
+            engines: Some(health.engines),
+        }
+    }
+}
+
+impl From<Health> for super::Health {
+    fn from(written: Health) -> Self {
+        let swarm = (written.engine != EngineState::None).then_some((EngineKind::Swarm, written.engine));
+        super::Health {
+            uptime: written.uptime,
+            busy: written.busy,
+            load: written.load,
+            temperature: written.temperature,
+            memory_available: written.memory_available,
+            disk_available: written.disk_available,
+            killed_for_memory: written.killed_for_memory,
+            agent_resident: written.agent_resident,
+            engines: written.engines.unwrap_or_else(|| swarm.into_iter().collect()),
+        }
+    }
+}

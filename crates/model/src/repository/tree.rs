@@ -1,0 +1,66 @@
+//! The files of a repository, wherever they are: in a folder, or in a snapshot that was read from one.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    File,
+    Folder,
+}
+
+/// Files by their paths inside the repository.
+pub trait Tree {
+    /// What is there; `None` where nothing is.
+    fn kind(&self, path: &Path) -> Option<Kind>;
+
+    /// The content of a file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// The files anywhere below a folder, sorted, by their paths inside the repository.
+    fn files(&self, folder: &Path) -> Vec<PathBuf>;
+
+    /// Names of what lies in a folder: for a near miss.
+    fn names(&self, folder: &Path) -> Vec<String>;
+}
+
+/// A repository as it lies in a folder now.
+#[derive(Debug, Clone, Copy)]
+pub struct Folder<'a>(pub &'a Path);
+
+impl Tree for Folder<'_> {
+    fn kind(&self, path: &Path) -> Option<Kind> {
+        let data = std::fs::metadata(self.0.join(path)).ok()?;
+        if data.is_dir() { Some(Kind::Folder) } else { data.is_file().then_some(Kind::File) }
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(self.0.join(path))
+    }
+
+    fn files(&self, folder: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut open = vec![folder.to_owned()];
+        while let Some(folder) = open.pop() {
+            for entry in std::fs::read_dir(self.0.join(&folder)).into_iter().flatten().flatten() {
+                let path = folder.join(entry.file_name());
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => open.push(path),
+                    Ok(kind) if kind.is_file() => found.push(path),
+                    _ => {}
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    fn names(&self, folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(self.0.join(folder)).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+}

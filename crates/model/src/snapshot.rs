@@ -1,0 +1,228 @@
+//! A snapshot: everything that the repository says, read once. What each file contains goes by its digest, and the
+//! whole by the digest of the list, so that two readings of the same repository are the same snapshot.
+//!
+//! ```text
+//! bramble.toml ─▶ the files that it names ─▶ each is read once, and hashed ─▶ the list ─▶ its digest
+//! ```
+//! What belongs to one machine is not in it: secrets and backups lie beside the head.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::names::Digest;
+use crate::repository::tree::{Kind, Tree};
+use crate::timeline::Millis;
+
+mod reading;
+
+pub use reading::{Content, Given};
+
+/// More entries than any repository names on purpose.
+const MOST: usize = 50_000;
+/// Deeper folders than anyone makes.
+const DEEPEST: usize = 64;
+/// The longest file that travels and is kept with the snapshot itself, in bytes. Longer ones lie on the shelf.
+pub const SMALL: u64 = 64 << 10;
+
+/// What is at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Entry {
+    Folder,
+    File {
+        digest: Digest,
+        /// Bytes.
+        size: u64,
+        #[serde(default)]
+        executable: bool,
+    },
+    /// A link inside an overlay: it is meant on the node, and nobody follows it here.
+    Link {
+        target: String,
+    },
+}
+
+/// All that a repository says, by name and digest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// By path inside the repository, with `/` between.
+    pub entries: BTreeMap<String, Entry>,
+}
+
+/// Where a snapshot came from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// The commit, by its full id; `None` where the folder is no git repository.
+    pub commit: Option<String>,
+    /// The folder had changes that were not committed.
+    #[serde(default)]
+    pub dirty: bool,
+    pub author: Option<String>,
+    /// The first line of the commit's message.
+    pub subject: Option<String>,
+    /// When it was committed.
+    pub at: Option<Millis>,
+}
+
+impl Revision {
+    /// As people read it: `3f2a91c04d5e`, `3f2a91c04d5e, dirty`, or nothing.
+    pub fn short(&self) -> Option<String> {
+        let commit = self.commit.as_deref()?;
+        let short: String = commit.chars().take(12).collect();
+        Some(if self.dirty { format!("{short}, dirty") } else { short })
+    }
+}
+
+/// Why a folder could not be read as a snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{path} cannot be read")]
+    File { path: String, source: io::Error },
+    #[error("bramble.toml has errors")]
+    Repository(#[source] Box<crate::repository::Problems>),
+    #[error("{path}: {problem}")]
+    Path { path: String, problem: &'static str },
+    /// Something that is named, or lies below what is, could not be read from where the files came.
+    #[error("{path} {why}")]
+    LeftOut { path: String, why: &'static str },
+    #[error("there are more than {MOST} files")]
+    TooMany,
+}
+
+impl Error {
+    /// What the person can do about it.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Error::Path { .. } => {
+                Some("a snapshot holds plain files and folders of the repository; links only inside an overlay")
+            }
+            Error::LeftOut { .. } => {
+                Some("give it a plain name, or put the submodule's files into the repository itself")
+            }
+            Error::TooMany => Some("name a smaller folder in bramble.toml"),
+            Error::File { .. } | Error::Repository(_) => None,
+        }
+    }
+}
+
+impl Snapshot {
+    /// Reads what `root/bramble.toml` names. Gives the snapshot, and where each content is now: by the time that it is
+    /// read again it may be another one, and its digest tells.
+    ///
+    /// # Errors
+    /// When something cannot be read, or is nothing that a snapshot holds. What the files say is not judged here.
+    pub fn read(root: &Path) -> Result<(Snapshot, BTreeMap<Digest, PathBuf>), Error> {
+        let real = fs::canonicalize(root).map_err(|source| Error::File { path: root.display().to_string(), source })?;
+        reading::read(&reading::Folder(real))
+    }
+
+    /// As [`Snapshot::read`], of a repository that lies in no folder: what is at each of its paths.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of(files: &BTreeMap<String, Given>) -> Result<(Snapshot, BTreeMap<Digest, Content>), Error> {
+        reading::read(&reading::Memory::new(files))
+    }
+
+    /// SHA-256 of what it says: the same for every reading of the same content.
+    pub fn digest(&self) -> Digest {
+        let mut hash = Sha256::new();
+        hash.update(b"bramble snapshot 1\n");
+        for (path, entry) in &self.entries {
+            let line = match entry {
+                Entry::Folder => format!("folder {path}\0"),
+                Entry::File { digest, size, executable } => format!("file {digest} {size} {executable} {path}\0"),
+                Entry::Link { target } => format!("link {path}\0{target}\0"),
+            };
+            hash.update(line);
+        }
+        Digest(hash.finalize().into())
+    }
+
+    /// The contents that it needs, with their sizes.
+    pub fn contents(&self) -> BTreeMap<Digest, u64> {
+        let files = self.entries.values().filter_map(|entry| match entry {
+            Entry::File { digest, size, .. } => Some((*digest, *size)),
+            Entry::Folder | Entry::Link { .. } => None,
+        });
+        files.collect()
+    }
+
+    /// Whether all of its paths stay inside, none lies below a file or a link, and it is no longer than a snapshot may be: one
+    /// that came from elsewhere is asked this before it is used.
+    pub fn is_sound(&self) -> bool {
+        let plain = |path: &str| {
+            !path.is_empty()
+                && !path.contains('\0')
+                && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
+                && Path::new(path).components().count() <= DEEPEST
+                && !path.ends_with('/')
+                && !path.contains("//")
+                && !path.split('/').any(|part| part == ".")
+        };
+        let parents_are_folders = |path: &str| {
+            let above = path.match_indices('/').map(|(at, _)| &path[..at]);
+            above.into_iter().all(|above| matches!(self.entries.get(above), Some(Entry::Folder)))
+        };
+        self.entries.len() <= MOST && self.entries.keys().all(|path| plain(path) && parents_are_folders(path))
+    }
+}
+
+/// A snapshot with a way to its contents: a repository that can be validated.
+pub struct Kept<'a, F> {
+    pub snapshot: &'a Snapshot,
+    /// Gives a content by its digest.
+    pub content: F,
+}
+
+impl<F: Fn(&Digest) -> io::Result<Vec<u8>>> Tree for Kept<'_, F> {
+    fn kind(&self, path: &Path) -> Option<Kind> {
+        match self.snapshot.entries.get(&clean(path)?)? {
+            Entry::Folder => Some(Kind::Folder),
+            Entry::File { .. } => Some(Kind::File),
+            Entry::Link { .. } => None,
+        }
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        match clean(path).and_then(|path| self.snapshot.entries.get(&path)) {
+            Some(Entry::File { digest, .. }) => (self.content)(digest),
+            Some(Entry::Folder | Entry::Link { .. }) | None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn files(&self, folder: &Path) -> Vec<PathBuf> {
+        let Some(folder) = clean(folder) else { return Vec::new() };
+        let start = format!("{folder}/");
+        let below = self.snapshot.entries.range(start.clone()..).take_while(|(path, _)| path.starts_with(&start));
+        below.filter(|(_, entry)| matches!(entry, Entry::File { .. })).map(|(path, _)| path.into()).collect()
+    }
+
+    fn names(&self, folder: &Path) -> Vec<String> {
+        let start = match clean(folder) {
+            Some(folder) if !folder.is_empty() => format!("{folder}/"),
+            _ => String::new(),
+        };
+        let below = self.snapshot.entries.keys().filter_map(|path| path.strip_prefix(&start));
+        let names: BTreeSet<String> = below.filter_map(|rest| rest.split('/').next()).map(str::to_owned).collect();
+        names.into_iter().collect()
+    }
+}
+
+/// A path as a snapshot writes it.
+fn clean(path: &Path) -> Option<String> {
+    let parts: Option<Vec<&str>> = path
+        .components()
+        .filter(|part| *part != Component::CurDir)
+        .map(|part| if let Component::Normal(name) = part { name.to_str() } else { None })
+        .collect();
+    Some(parts?.join("/"))
+}
+
+#[cfg(test)]
+mod tests;

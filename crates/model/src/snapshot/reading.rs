@@ -1,0 +1,378 @@
+//! Reading a repository as a snapshot: from a folder of this machine, or from files that were read elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{DEEPEST, Entry, Error, MOST, SMALL, Snapshot};
+use crate::names::Digest;
+use crate::repository::{FILE, written};
+
+/// Links that are followed on the way to one file, as the kernel has it.
+const LINKS: usize = 40;
+
+/// What is at a path of a repository that lies in no folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Given {
+    File {
+        executable: bool,
+        content: Content,
+    },
+    Link {
+        target: String,
+    },
+    /// Something that could not be read from there, and why: a snapshot that needs it is none.
+    LeftOut {
+        why: &'static str,
+    },
+}
+
+/// What a file of it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    Bytes(Arc<[u8]>),
+    /// It is too large for memory, and lies here for now.
+    Written(PathBuf),
+}
+
+/// Where a path leads when its links are followed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Led {
+    There(PathBuf),
+    ToNothing,
+    Outside,
+    /// To something that could not be read, or into it.
+    LeftOut(&'static str),
+}
+
+/// A file that is read.
+pub(super) struct Opened<'a, C> {
+    executable: bool,
+    bytes: Box<dyn Read + 'a>,
+    /// Where it can be read again.
+    content: C,
+}
+
+/// Where the files of a repository are. All paths are relative to it.
+pub(super) trait Root {
+    type Content;
+
+    /// Follows every link of a path.
+    fn follow(&self, path: &Path) -> io::Result<Led>;
+
+    fn is_folder(&self, path: &Path) -> bool;
+
+    /// Why what is at this very path could not be read.
+    fn left_out(&self, path: &Path) -> Option<&'static str>;
+
+    /// What lies in a folder, and whether it is a link.
+    fn list(&self, folder: &Path) -> io::Result<Vec<(OsString, bool)>>;
+
+    fn target(&self, link: &Path) -> io::Result<OsString>;
+
+    /// Opens a file; `None` where it is no plain one.
+    fn open(&self, path: &Path) -> io::Result<Option<Opened<'_, Self::Content>>>;
+}
+
+/// A folder of this machine, by its path without links.
+pub(super) struct Folder(pub(super) PathBuf);
+
+impl Root for Folder {
+    type Content = PathBuf;
+
+    fn follow(&self, path: &Path) -> io::Result<Led> {
+        match fs::canonicalize(self.0.join(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Led::ToNothing),
+            Err(error) => Err(error),
+            Ok(place) => Ok(place.strip_prefix(&self.0).map_or(Led::Outside, |place| Led::There(place.into()))),
+        }
+    }
+
+    fn is_folder(&self, path: &Path) -> bool {
+        self.0.join(path).is_dir()
+    }
+
+    fn left_out(&self, _: &Path) -> Option<&'static str> {
+        None
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<(OsString, bool)>> {
+        let entries = fs::read_dir(self.0.join(folder))?;
+        entries.map(|entry| entry.and_then(|entry| Ok((entry.file_name(), entry.file_type()?.is_symlink())))).collect()
+    }
+
+    fn target(&self, link: &Path) -> io::Result<OsString> {
+        fs::read_link(self.0.join(link)).map(PathBuf::into_os_string)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Option<Opened<'_, PathBuf>>> {
+        let content = self.0.join(path);
+        // Looked at before it is opened: opening a pipe waits for someone who writes to it.
+        let data = fs::metadata(&content)?;
+        if !data.is_file() {
+            return Ok(None);
+        }
+        let executable = data.permissions().mode() & 0o100 != 0;
+        Ok(Some(Opened { executable, bytes: Box::new(File::open(&content)?), content }))
+    }
+}
+
+/// Files that were read elsewhere.
+pub(super) struct Memory<'a> {
+    files: &'a BTreeMap<String, Given>,
+    /// What lies in each folder.
+    folders: BTreeMap<&'a str, BTreeSet<&'a str>>,
+}
+
+impl<'a> Memory<'a> {
+    pub(super) fn new(files: &'a BTreeMap<String, Given>) -> Self {
+        let mut folders: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::from([("", BTreeSet::new())]);
+        for path in files.keys() {
+            let mut path = path.as_str();
+            while !path.is_empty() {
+                let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+                folders.entry(folder).or_default().insert(name);
+                path = folder;
+            }
+        }
+        Memory { files, folders }
+    }
+}
+
+impl Root for Memory<'_> {
+    type Content = Content;
+
+    fn follow(&self, path: &Path) -> io::Result<Led> {
+        let words = |text: &str| text.split('/').map(str::to_owned).collect::<Vec<_>>();
+        let Some(path) = path.to_str() else { return Ok(Led::ToNothing) };
+        let mut ahead = VecDeque::from(words(path));
+        let mut at = String::new();
+        let mut links = 0;
+        while let Some(word) = ahead.pop_front() {
+            let above = at.rfind('/').unwrap_or(0);
+            match word.as_str() {
+                "" | "." => continue,
+                ".." if at.is_empty() => return Ok(Led::Outside),
+                ".." => {
+                    at.truncate(above);
+                    continue;
+                }
+                name => at = if at.is_empty() { name.to_owned() } else { format!("{at}/{name}") },
+            }
+            match self.files.get(&at) {
+                Some(Given::Link { target }) => {
+                    links += 1;
+                    if links > LINKS {
+                        return Err(io::Error::other("too many links"));
+                    }
+                    if target.starts_with('/') {
+                        return Ok(Led::Outside);
+                    }
+                    at.truncate(at.rfind('/').unwrap_or(0));
+                    words(target).into_iter().rev().for_each(|word| ahead.push_front(word));
+                }
+                Some(Given::LeftOut { why }) => return Ok(Led::LeftOut(why)),
+                Some(Given::File { .. }) if !ahead.is_empty() => return Err(io::ErrorKind::NotADirectory.into()),
+                Some(Given::File { .. }) => {}
+                None if self.folders.contains_key(at.as_str()) => {}
+                None => return Ok(Led::ToNothing),
+            }
+        }
+        Ok(Led::There(at.into()))
+    }
+
+    fn is_folder(&self, path: &Path) -> bool {
+        path.to_str().is_some_and(|path| self.folders.contains_key(path))
+    }
+
+    fn left_out(&self, path: &Path) -> Option<&'static str> {
+        match path.to_str().and_then(|path| self.files.get(path)) {
+            Some(Given::LeftOut { why }) => Some(why),
+            Some(Given::File { .. } | Given::Link { .. }) | None => None,
+        }
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<(OsString, bool)>> {
+        let names = folder.to_str().and_then(|folder| self.folders.get(folder)).ok_or(io::ErrorKind::NotFound)?;
+        let is_link = |name: &str| {
+            let path = folder.join(name);
+            path.to_str().is_some_and(|path| matches!(self.files.get(path), Some(Given::Link { .. })))
+        };
+        Ok(names.iter().map(|name| (OsString::from(name), is_link(name))).collect())
+    }
+
+    fn target(&self, link: &Path) -> io::Result<OsString> {
+        match link.to_str().and_then(|link| self.files.get(link)) {
+            Some(Given::Link { target }) => Ok(target.into()),
+            Some(Given::File { .. } | Given::LeftOut { .. }) | None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Option<Opened<'_, Content>>> {
+        let Led::There(path) = self.follow(path)? else { return Err(io::ErrorKind::NotFound.into()) };
+        let Some(Given::File { executable, content }) = path.to_str().and_then(|path| self.files.get(path)) else {
+            return Ok(None);
+        };
+        let bytes: Box<dyn Read> = match content {
+            Content::Bytes(bytes) => Box::new(&bytes[..]),
+            Content::Written(path) => Box::new(File::open(path)?),
+        };
+        Ok(Some(Opened { executable: *executable, bytes, content: content.clone() }))
+    }
+}
+
+/// Reads what `bramble.toml` names.
+pub(super) fn read<R: Root>(root: &R) -> Result<(Snapshot, BTreeMap<Digest, R::Content>), Error> {
+    let mut reading = Reading { root, snapshot: Snapshot::default(), contents: BTreeMap::new() };
+    if let Some(why) = root.left_out(Path::new(FILE)) {
+        return Err(Error::LeftOut { path: FILE.into(), why });
+    }
+    let text = reading.file(FILE, Path::new(FILE))?;
+    let text = String::from_utf8(text).map_err(|error| Error::File {
+        path: FILE.into(),
+        source: io::Error::new(io::ErrorKind::InvalidData, error),
+    })?;
+    let written =
+        written::Repository::read(Path::new(FILE), &text).map_err(|problems| Error::Repository(Box::new(problems)))?;
+    for named in named(&written) {
+        reading.named(&named)?;
+    }
+    Ok((reading.snapshot, reading.contents))
+}
+
+/// What a repository's file names.
+struct Named {
+    path: String,
+    /// Links in it are kept as links.
+    is_overlay: bool,
+    /// It may be made later: an archive that a build packs.
+    may_be_missing: bool,
+}
+
+fn named(written: &written::Repository) -> Vec<Named> {
+    let plain = |path: &String| Named { path: path.clone(), is_overlay: false, may_be_missing: false };
+    let is_url = |text: &str| text.starts_with("http://") || text.starts_with("https://");
+    let mut all = Vec::new();
+    all.extend(written.image.overlay.iter().map(|path| Named { is_overlay: true, ..plain(path) }));
+    all.extend(written.image.containers.iter().map(|path| Named { may_be_missing: true, ..plain(path) }));
+    for boot in written.boot.values() {
+        all.extend(boot.kernel.iter().chain(boot.initrd.as_slice()).filter(|path| !is_url(path)).map(plain));
+        all.extend([&boot.efi, &boot.files, &boot.templates].into_iter().flatten().map(plain));
+    }
+    all.extend(written.workloads.values().map(|workload| plain(&workload.path)));
+    all
+}
+
+struct Reading<'a, R: Root> {
+    root: &'a R,
+    snapshot: Snapshot,
+    contents: BTreeMap<Digest, R::Content>,
+}
+
+impl<R: Root> Reading<'_, R> {
+    fn put(&mut self, path: &str, entry: Entry) -> Result<(), Error> {
+        for (at, _) in path.match_indices('/') {
+            self.snapshot.entries.entry(path[..at].to_owned()).or_insert(Entry::Folder);
+        }
+        self.snapshot.entries.insert(path.to_owned(), entry);
+        if self.snapshot.entries.len() > MOST { Err(Error::TooMany) } else { Ok(()) }
+    }
+
+    /// Reads a file of the repository once: what it said is what was hashed. Gives it where it is small.
+    fn file(&mut self, path: &str, place: &Path) -> Result<Vec<u8>, Error> {
+        let failed = |source| Error::File { path: path.to_owned(), source };
+        let Some(mut file) = self.root.open(place).map_err(failed)? else {
+            return Err(Error::Path { path: path.to_owned(), problem: "is no plain file" });
+        };
+        let (mut hash, mut size, mut small) = (Sha256::new(), 0_u64, Vec::new());
+        let mut buffer = [0; 32 << 10];
+        loop {
+            let read = file.bytes.read(&mut buffer).map_err(failed)?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&buffer[..read]);
+            size += read as u64;
+            if size <= SMALL * 4 {
+                small.extend_from_slice(&buffer[..read]);
+            }
+        }
+        let digest = Digest(hash.finalize().into());
+        self.put(path, Entry::File { digest, size, executable: file.executable })?;
+        self.contents.insert(digest, file.content);
+        Ok(small)
+    }
+
+    fn named(&mut self, named: &Named) -> Result<(), Error> {
+        let relative = Path::new(&named.path);
+        let inside = !relative.is_absolute() && !relative.components().any(|part| part == Component::ParentDir);
+        // What leaves the repository, or is not there, is for the rules to judge, with a line.
+        if !inside {
+            return Ok(());
+        }
+        let clean: PathBuf = relative.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+        let Some(path) = clean.to_str().filter(|path| !path.is_empty()).map(str::to_owned) else { return Ok(()) };
+        match self.followed(&path, &clean) {
+            Ok(None) => Ok(()),
+            Ok(Some(place)) if self.root.is_folder(&place) => self.folder(&path, &place, named.is_overlay, 0),
+            Ok(Some(place)) => self.file(&path, &place).map(drop),
+            Err(error @ Error::LeftOut { .. }) => Err(error),
+            Err(_) if named.may_be_missing => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where a path of the repository leads; `None` where nothing is there.
+    fn followed(&self, path: &str, place: &Path) -> Result<Option<PathBuf>, Error> {
+        match self.root.follow(place) {
+            Ok(Led::There(place)) => Ok(Some(place)),
+            Ok(Led::ToNothing) => Ok(None),
+            Ok(Led::Outside) => {
+                Err(Error::Path { path: path.to_owned(), problem: "is a link that leads out of the repository" })
+            }
+            Ok(Led::LeftOut(why)) => Err(Error::LeftOut { path: path.to_owned(), why }),
+            Err(source) => Err(Error::File { path: path.to_owned(), source }),
+        }
+    }
+
+    fn folder(&mut self, path: &str, place: &Path, is_overlay: bool, depth: usize) -> Result<(), Error> {
+        if depth > DEEPEST {
+            return Err(Error::Path { path: path.to_owned(), problem: "lies too deep, or its links lead in a circle" });
+        }
+        self.put(path, Entry::Folder)?;
+        let failed = |source| Error::File { path: path.to_owned(), source };
+        for (name, is_link) in self.root.list(place).map_err(failed)? {
+            let at = place.join(&name);
+            let Ok(name) = name.into_string() else {
+                return Err(Error::Path { path: path.to_owned(), problem: "has a name in it that is not UTF-8" });
+            };
+            let below = format!("{path}/{name}");
+            if let Some(why) = self.root.left_out(&at) {
+                return Err(Error::LeftOut { path: below, why });
+            }
+            if is_link && is_overlay {
+                let target = self.root.target(&at).map_err(failed)?;
+                let problem = "is a link to a name that is not UTF-8";
+                let target = target.into_string().map_err(|_| Error::Path { path: below.clone(), problem })?;
+                self.put(&below, Entry::Link { target })?;
+                continue;
+            }
+            let place = match self.followed(&below, &at)? {
+                Some(place) => place,
+                None => return Err(Error::Path { path: below, problem: "is a link to nothing" }),
+            };
+            if self.root.is_folder(&place) {
+                self.folder(&below, &place, is_overlay, depth + 1)?;
+            } else {
+                self.file(&below, &place)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,300 @@
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::repository::{Cluster, FILE, Places};
+
+const TOML: &str = r#"
+[cluster]
+name = "c"
+[network]
+interface = "eth0"
+[image]
+overlay = "overlay/"
+containers = ["later.tar"]
+[roles.manager]
+engine = "manager"
+[nodes.m1]
+mac = "52:54:00:00:00:01"
+role = "manager"
+[boot.tool]
+kernel = "boot/linux"
+initrd = "http://elsewhere/initrd"
+templates = "seed"
+[workloads.web]
+path = "./web.yaml"
+"#;
+
+fn repository() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path();
+    for path in ["overlay/etc/empty", "boot", "seed/deep"] {
+        fs::create_dir_all(root.join(path)).expect("a folder");
+    }
+    for (path, text) in [
+        (FILE, TOML),
+        ("overlay/etc/motd", "hello\n"),
+        ("boot/linux", "kernel"),
+        ("seed/deep/user-data", "#cloud-config {{ node }}\n"),
+        ("web.yaml", "services:\n  web:\n    image: web:1\n"),
+        ("unnamed", "nobody names this"),
+    ] {
+        fs::write(root.join(path), text).expect("a file");
+    }
+    symlink("/etc/localtime", root.join("overlay/etc/zone")).expect("a link");
+    fs::set_permissions(root.join("boot/linux"), fs::Permissions::from_mode(0o755)).expect("its mode");
+    folder
+}
+
+fn read(root: &Path) -> Snapshot {
+    Snapshot::read(root).expect("it reads").0
+}
+
+#[test]
+fn what_is_named_is_in_it_and_nothing_else() {
+    let folder = repository();
+    let snapshot = read(folder.path());
+    let listed: Vec<String> = snapshot
+        .entries
+        .iter()
+        .map(|(path, entry)| match entry {
+            Entry::Folder => format!("{path}/"),
+            Entry::File { size, executable, .. } => format!("{path} {size}{}", if *executable { " x" } else { "" }),
+            Entry::Link { target } => format!("{path} -> {target}"),
+        })
+        .collect();
+    insta::assert_snapshot!(listed.join("\n"));
+    assert!(snapshot.is_sound());
+    assert_eq!(read(folder.path()).digest(), snapshot.digest(), "read again, it is the same");
+    fs::write(folder.path().join("unnamed"), "other").expect("a file");
+    assert_eq!(read(folder.path()).digest(), snapshot.digest(), "what nobody names does not count");
+    fs::write(folder.path().join("web.yaml"), "services:\n  web:\n    image: web:2\n").expect("a file");
+    assert_ne!(read(folder.path()).digest(), snapshot.digest());
+}
+
+#[test]
+fn it_is_validated_from_its_contents_alone() {
+    let folder = repository();
+    let (snapshot, contents) = Snapshot::read(folder.path()).expect("it reads");
+    let kept: BTreeMap<Digest, Vec<u8>> =
+        contents.into_iter().map(|(digest, path)| (digest, fs::read(path).expect("a file"))).collect();
+    drop(folder);
+    let content = |digest: &Digest| kept.get(digest).cloned().ok_or_else(|| io::ErrorKind::NotFound.into());
+    let tree = Kept { snapshot: &snapshot, content };
+    let (root, home) = (Path::new("/snapshot"), Path::new("/home"));
+    let cluster = Cluster::of(&tree, Places { root, home }).expect("valid");
+    assert_eq!(cluster.image.overlay.as_deref(), Some(Path::new("/snapshot/overlay/")));
+    assert!(cluster.workloads.values().all(|workload| workload.problem.is_none()));
+}
+
+#[test]
+fn a_sick_workload_is_sick_alone_and_check_still_refuses_it() {
+    let folder = repository();
+    fs::write(folder.path().join("web.yaml"), "services: [\n").expect("a file");
+    let (snapshot, contents) = Snapshot::read(folder.path()).expect("it reads");
+    let content = |digest: &Digest| fs::read(&contents[digest]);
+    let places = Places { root: Path::new("/snapshot"), home: Path::new("/home") };
+    let cluster = Cluster::of(&Kept { snapshot: &snapshot, content }, places).expect("the rest is well");
+    let problem = cluster.workloads.values().next().and_then(|web| web.problem.clone()).expect("a problem");
+    assert!(problem.message.contains("is not a Compose file"), "{problem:?}");
+    Cluster::load(folder.path()).expect_err("check ends with it");
+}
+
+#[test]
+fn no_link_leads_out() {
+    let outside = tempfile::tempdir().expect("a folder");
+    fs::write(outside.path().join("secret"), "services: {}\n").expect("a file");
+    for (link, target) in [
+        ("web.yaml", outside.path().join("secret")),
+        ("seed/deep/user-data", outside.path().join("secret")),
+        ("seed/more", outside.path().to_owned()),
+        ("boot/linux", "../../../../etc/hostname".into()),
+    ] {
+        let folder = repository();
+        let path = folder.path().join(link);
+        let _ = fs::remove_file(&path);
+        symlink(&target, &path).expect("a link");
+        let error = Snapshot::read(folder.path()).expect_err(link);
+        let wanted = matches!(&error, Error::Path { path, .. } if path == link);
+        // A path that climbs out of a short temporary folder may end at nothing, which the rules judge.
+        assert!(wanted || link == "boot/linux", "{link}: {error:?}");
+    }
+    let folder = repository();
+    symlink("user-data", folder.path().join("seed/deep/same")).expect("a link");
+    let snapshot = read(folder.path());
+    assert!(
+        matches!(snapshot.entries["seed/deep/same"], Entry::File { .. }),
+        "one that stays inside is what it leads to"
+    );
+    symlink("..", folder.path().join("seed/deep/circle")).expect("a link");
+    Snapshot::read(folder.path()).expect_err("a circle ends");
+}
+
+#[test]
+fn what_is_no_plain_file_is_refused() {
+    let folder = repository();
+    let path = folder.path().join("seed/pipe");
+    let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo runs");
+    assert!(made.success());
+    // Opening a pipe that nobody writes to would wait for ever.
+    let error = Snapshot::read(folder.path()).expect_err("a pipe");
+    assert!(error.to_string().contains("seed/pipe"), "{error}");
+}
+
+#[test]
+fn what_came_from_elsewhere_is_looked_at_before_it_is_used() {
+    let file = || Entry::File { digest: Digest([1; 32]), size: 1, executable: false };
+    let sound = |entries: Vec<(&str, Entry)>| {
+        Snapshot { entries: entries.into_iter().map(|(path, entry)| (path.to_owned(), entry)).collect() }.is_sound()
+    };
+    assert!(sound(vec![("a", Entry::Folder), ("a/b", file())]));
+    for path in ["/etc/passwd", "../x", "a/../../x", "", "a//b", "./a", "a/", "a\0b"] {
+        assert!(!sound(vec![("a", Entry::Folder), (path, file())]), "{path:?}");
+    }
+    assert!(!sound(vec![("a", Entry::Link { target: "/etc".into() }), ("a/b", file())]), "below a link");
+    assert!(!sound(vec![("a", file()), ("a/b", file())]), "below a file");
+}
+
+proptest! {
+    #[test]
+    fn a_path_of_any_text_panics_nowhere(paths in prop::collection::vec(".{0,12}", 0..5)) {
+        let entries = paths.into_iter().map(|path| (path, Entry::Folder)).collect();
+        let snapshot = Snapshot { entries };
+        let _ = (snapshot.is_sound(), snapshot.digest());
+    }
+}
+
+/// What is in a folder, as a commit's files come.
+fn given(root: &Path) -> BTreeMap<String, Given> {
+    fn add(root: &Path, folder: &str, files: &mut BTreeMap<String, Given>) {
+        for entry in fs::read_dir(root.join(folder)).expect("a folder").flatten() {
+            let name = entry.file_name().into_string().expect("UTF-8");
+            let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+            let data = entry.metadata().expect("there");
+            if data.is_symlink() {
+                let target = fs::read_link(entry.path()).expect("a link").to_string_lossy().into_owned();
+                files.insert(path, Given::Link { target });
+            } else if data.is_dir() {
+                add(root, &path, files);
+            } else {
+                let executable = data.permissions().mode() & 0o100 != 0;
+                let bytes = fs::read(entry.path()).expect("a file");
+                // One is too large for memory.
+                let content =
+                    if path == "boot/linux" { Content::Written(entry.path()) } else { Content::Bytes(bytes.into()) };
+                files.insert(path, Given::File { executable, content });
+            }
+        }
+    }
+    let mut files = BTreeMap::new();
+    add(root, "", &mut files);
+    files
+}
+
+#[test]
+fn files_that_were_read_elsewhere_are_the_same_snapshot() {
+    let folder = repository();
+    let root = folder.path();
+    // No commit has an empty folder.
+    fs::remove_dir(root.join("overlay/etc/empty")).expect("removed");
+    let more = |path: &str| root.join("seed").join(path);
+    symlink("user-data", more("deep/same")).expect("a link");
+    symlink("deep/same", more("chain")).expect("a link");
+    symlink("../boot", more("boot")).expect("a link");
+    fs::set_permissions(root.join("seed/deep/user-data"), fs::Permissions::from_mode(0o755)).expect("its mode");
+    let files = given(root);
+    let (snapshot, contents) = Snapshot::of(&files).expect("it reads");
+    let (expected, paths) = Snapshot::read(root).expect("it reads");
+    assert_eq!(snapshot, expected);
+    assert!(snapshot.entries.contains_key("seed/boot/linux"));
+    assert_eq!(contents.keys().collect::<Vec<_>>(), paths.keys().collect::<Vec<_>>());
+    for (digest, content) in contents {
+        let bytes = match content {
+            Content::Bytes(bytes) => bytes.to_vec(),
+            Content::Written(path) => fs::read(path).expect("a file"),
+        };
+        assert_eq!(Digest(Sha256::digest(&bytes).into()), digest);
+    }
+}
+
+#[test]
+fn no_link_of_files_that_were_read_elsewhere_leads_out() {
+    let folder = repository();
+    let files = given(folder.path());
+    let read = |path: &str, target: &str| {
+        let mut files = files.clone();
+        files.insert(path.into(), Given::Link { target: target.into() });
+        Snapshot::of(&files)
+    };
+    for (path, target) in [
+        ("web.yaml", "/etc/hostname"),
+        ("web.yaml", "../secret"),
+        ("seed/more", "deep/../../../secret"),
+        ("seed/more", "deep/../../boot/../../web.yaml"),
+    ] {
+        let error = read(path, target).expect_err(target);
+        assert!(
+            matches!(&error, Error::Path { path: at, problem } if at == path && problem.contains("out")),
+            "{error}"
+        );
+    }
+    for (path, target) in [("seed/circle", "."), ("seed/circle", "circle"), ("seed/nothing", "nowhere")] {
+        read(path, target).expect_err(target);
+    }
+    read("overlay/zone", "/etc/localtime").expect("it is meant on the node");
+    let error = read(FILE, "boot/../../bramble.toml").expect_err("the file itself");
+    assert!(matches!(error, Error::File { .. }), "{error}");
+    let error = Snapshot::of(&BTreeMap::new()).expect_err("nothing is there");
+    assert!(error.to_string().contains(FILE), "{error}");
+}
+
+#[test]
+fn what_could_not_be_read_is_said_where_it_is_needed_and_only_there() {
+    let folder = repository();
+    let files = given(folder.path());
+    let without = |path: &str| {
+        let mut files = files.clone();
+        files.insert(path.into(), Given::LeftOut { why: "is a submodule" });
+        Snapshot::of(&files)
+    };
+    for path in ["overlay/etc/more", "overlay/..", "seed/deep/more", "boot/linux", "later.tar", "web.yaml", FILE] {
+        let error = without(path).expect_err(path);
+        assert!(matches!(&error, Error::LeftOut { path: at, .. } if at == path), "{path}: {error}");
+        assert_eq!(error.to_string(), format!("{path} is a submodule"));
+    }
+    without("docs").expect("nobody names it");
+    let mut files = files.clone();
+    files.insert("seed/other".into(), Given::Link { target: "../docs/page".into() });
+    files.insert("docs".into(), Given::LeftOut { why: "is a submodule" });
+    let error = Snapshot::of(&files).expect_err("a link leads into it");
+    assert_eq!(error.to_string(), "seed/other is a submodule");
+}
+
+proptest! {
+    /// Whatever links there are, what is read is what a folder with the same files has.
+    #[test]
+    fn links_lead_where_a_folder_has_them(
+        links in prop::collection::btree_map("[abc]", prop::sample::select(vec![
+            "a", "b", "c", "d", "d/e", "d/f", "..", "../x", "d/../a", "./b/", "e/../..", "d/e/f", "/nowhere/at/all", "x/../a",
+        ]), 0..4),
+    ) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path();
+        let toml = "[boot.a]\nkernel = \"d/e\"\nfiles = \"s\"\n";
+        fs::write(root.join(FILE), toml).expect("a file");
+        fs::create_dir_all(root.join("s/d/f")).expect("a folder");
+        fs::create_dir_all(root.join("d")).expect("a folder");
+        for path in ["s/d/e", "s/d/f/g", "d/e"] {
+            fs::write(root.join(path), path).expect("a file");
+        }
+        for (name, target) in &links {
+            symlink(target, root.join("s").join(name)).expect("a link");
+        }
+        let (memory, disk) = (Snapshot::of(&given(root)), Snapshot::read(root));
+        match (memory, disk) {
+            (Ok((memory, _)), Ok((disk, _))) => prop_assert_eq!(memory, disk),
+            (memory, disk) => prop_assert_eq!(memory.is_err(), disk.is_err(), "{:?}", links),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+use std::sync::Mutex;
+use std::sync::mpsc as threads;
+
+use bramble_model::agent::{NodeDocument, Work, swarm};
+use bramble_model::names::{BootId, Name};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::io::duplex;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::{Mended, mend};
+
+#[tokio::test]
+async fn work_that_panics_is_answered() {
+    assert_eq!(answer(async { Answer::Done }).await, Answer::Done);
+    let failed = answer(async { panic!("as work that has an error of its own does") }).await;
+    assert!(matches!(failed, Answer::Failed { ref error } if error.contains("see its log")), "{failed:?}");
+}
+
+fn name(text: &str) -> Name {
+    text.parse().expect("a name")
+}
+
+fn document(domain: &str) -> NodeDocument {
+    NodeDocument {
+        hostname: name("w1"),
+        domain: domain.into(),
+        role: name("worker"),
+        engines: Default::default(),
+        ssh_keys: Vec::new(),
+        time_servers: Vec::new(),
+        life: None,
+    }
+}
+
+/// A head: its CA, and a TLS server that takes certificates of that CA, or none.
+struct TestHead {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+    tls: TlsAcceptor,
+}
+
+impl TestHead {
+    fn new() -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "bramble head");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let ca = params.self_signed(&key).expect("a CA");
+        let issuer = Issuer::new(params, key);
+        let own = KeyPair::generate().expect("a key");
+        let certificate = CertificateParams::new([HEAD.to_owned()]).expect("a name").signed_by(&own, &issuer);
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.der().clone()).expect("a CA");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let verifier = verifier.allow_unauthenticated().build().expect("a verifier");
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(
+                vec![certificate.expect("signed").der().clone()],
+                PrivateKeyDer::from_pem_slice(own.serialize_pem().as_bytes()).expect("a key"),
+            );
+        TestHead { issuer, pem: ca.pem(), tls: TlsAcceptor::from(Arc::new(config.expect("a server"))) }
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::of("w1", rustls::pki_types::CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("a CA"))
+    }
+
+    /// A certificate for whoever made this request, good until the end of a year.
+    fn enrolled(&self, csr: &str, until: i32) -> Enrolled {
+        let mut request = CertificateSigningRequestParams::from_pem(csr).expect("a request");
+        request.params = CertificateParams::default();
+        request.params.distinguished_name.push(DnType::CommonName, "w1");
+        request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        request.params.not_before = date_time_ymd(2001, 1, 1);
+        request.params.not_after = date_time_ymd(until, 12, 31);
+        let certificate = request.signed_by(&self.issuer).expect("signed").pem();
+        Enrolled { certificate, renew_at: u64::MAX, document: document("home.arpa") }
+    }
+}
+
+/// What an agent has besides its connection.
+struct Agent {
+    engines: Engines,
+    states: watch::Receiver<States>,
+    documents: Documents,
+    known: watch::Receiver<crate::engine::Declared>,
+}
+
+fn agent(apply: impl Fn(&NodeDocument) + Clone + Send + 'static) -> Agent {
+    let (told, states) = watch::channel(States::default());
+    let (declared, known) = watch::channel(None);
+    let engines = Engines::start(&told, &known);
+    Agent { engines, states, documents: Documents::start_with(apply, declared), known }
+}
+
+/// Found after a head was away for longer than a day: the agents came with what had ended, again and again.
+#[tokio::test]
+async fn an_agent_whose_certificate_has_ended_enrols_anew_with_its_boots_nonce() {
+    let head = TestHead::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let boot = ThisBoot {
+        node: name("w1"),
+        boot: BootId("b1".into()),
+        nonce: "n1".into(),
+        set: "s1".into(),
+        head: [127, 0, 0, 1].into(),
+        http_port: 1,
+        agent_port: listener.local_addr().expect("an address").port(),
+        address: [127, 0, 0, 1].into(),
+        inventory: false,
+    };
+    let (identity, here) = (head.identity(), agent(|_| {}));
+    identity.keep(head.enrolled(&identity.request().expect("a request"), 2002));
+    let said = Mutex::new(Vec::new());
+    let hold = || hold(&boot, &identity, "1", &here.engines, &here.states, &here.documents);
+    let serve = async {
+        loop {
+            let (stream, _) = listener.accept().await.expect("someone comes");
+            let opened = Connection::open(Limits::USUAL, head.tls.accept(stream)).await;
+            let Ok(mut agent) = opened else {
+                said.lock().expect("no panic").push("it is turned away".to_owned());
+                continue;
+            };
+            let has_certificate = agent.stream().get_ref().1.peer_certificates().is_some();
+            let first: serde_json::Value = agent.first().await.expect("it says something");
+            let what = if has_certificate { "hello" } else { "an enrolment" };
+            said.lock().expect("no panic").push(format!("{what} with nonce {}", first["nonce"]));
+            if let Some(csr) = first["csr"].as_str() {
+                agent.say(&head.enrolled(csr, 2999)).expect("said");
+            }
+            let _ = agent.finish().await;
+        }
+    };
+    let tries = async {
+        let now = bramble_system::now();
+        let error = hold().await.expect_err("it has ended");
+        assert!(matches!(error, Error::OutOfTime), "{error:?}");
+        let no_time = async { Err(Error::Clock("the head is away".into())) };
+        assert_eq!(mend(&error, &identity, no_time).await, Mended::Nothing);
+        assert!(identity.enrolled().is_some(), "nothing is forgotten before the signed time has come");
+        assert_eq!(mend(&error, &identity, async { Ok(0) }).await, Mended::Forgotten);
+        let error = hold().await.expect_err("this head says goodbye at once");
+        assert!(matches!(error, Error::Ended(_)), "{error:?}");
+        assert!(identity.enrolled().is_some() && !identity.is_out_of_time(now));
+        let set = async { panic!("its time is not the cause") };
+        assert_eq!(mend(&error, &identity, set).await, Mended::Nothing);
+        // A clock that was off is right now, and the certificate was good all the while.
+        assert_eq!(mend(&Error::OutOfTime, &identity, async { Ok(-4000) }).await, Mended::Clock(-4000));
+        assert!(identity.enrolled().is_some());
+        let year_2000 = 946_684_800_000;
+        assert!(identity.is_out_of_time(year_2000), "one that has not begun is not good either");
+    };
+    tokio::select! {
+        () = serve => {}
+        () = tries => {}
+    }
+    let expected = ["it is turned away", "an enrolment with nonce \"n1\"", "hello with nonce null"];
+    assert_eq!(*said.lock().expect("no panic"), expected);
+}
+
+/// Found by reading: the commands of a document held up the whole conversation, which may take longer than a head waits.
+#[tokio::test]
+async fn a_beat_is_answered_while_a_document_is_applied() {
+    let (begun, mut begins) = mpsc::unbounded_channel();
+    let (go_on, gate) = threads::channel::<()>();
+    let gate = Arc::new(Mutex::new(gate));
+    let here = agent(move |document: &NodeDocument| {
+        begun.send(document.domain.clone()).expect("the test listens");
+        let _ = gate.lock().expect("one at a time").recv();
+    });
+    let identity = TestHead::new().identity();
+    let quick = Limits { beat: 20, ..Limits::USUAL };
+    let (ours, theirs) = duplex(1 << 20);
+    let head = Connection::open(quick, async { Ok(ours) }).await.expect("opened");
+    let mut far = Connection::open(Limits::USUAL, async { Ok(theirs) }).await.expect("opened");
+    let conversation = converse(head, &identity, &here.engines, &here.states, &here.documents);
+    let test = async {
+        let mut says = async |message: Option<&ToAgent>| {
+            if let Some(message) = message {
+                far.say(message).expect("said");
+            }
+            loop {
+                if let Event::Line(line) = far.next().await.expect("it is there") {
+                    return serde_json::from_str::<FromAgent>(&line).expect("a message");
+                }
+            }
+        };
+        says(Some(&ToAgent::Document(document("first")))).await;
+        assert_eq!(begins.recv().await.as_deref(), Some("first"));
+        // Whoever asks for work now is answered once the node is what it was said to be.
+        says(Some(&ToAgent::Document(document("overtaken")))).await;
+        says(Some(&ToAgent::Document(document("newest")))).await;
+        says(Some(&ToAgent::Ask { number: 7, work: Work::Swarm(swarm::Work::Observe), under: None })).await;
+        for _ in 0..20 {
+            let beat = says(Some(&ToAgent::Beat)).await;
+            assert!(matches!(beat, FromAgent::Health(_)), "{beat:?}");
+        }
+        go_on.send(()).expect("it is applied");
+        assert_eq!(begins.recv().await.as_deref(), Some("newest"), "in their order, and the newest wins");
+        go_on.send(()).expect("it is applied");
+        loop {
+            match says(None).await {
+                FromAgent::Answer { number, .. } => break assert_eq!(number, 7),
+                other => assert!(matches!(other, FromAgent::Health(_)), "{other:?}"),
+            }
+        }
+        assert_eq!(here.known.borrow().as_ref(), Some(&document("newest").engines), "its engines are declared");
+    };
+    tokio::select! {
+        ended = conversation => panic!("it ended: {ended:?}"),
+        () = test => {}
+    }
+}

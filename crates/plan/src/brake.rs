@@ -1,0 +1,247 @@
+//! What a new snapshot changes, in words; and the brake: what a snapshot that came by itself may not do before a
+//! person has said so.
+
+use std::collections::BTreeSet;
+
+use bramble_model::names::Name;
+use bramble_model::repository::{Admission, Cluster, Dhcp};
+
+/// Both sides of a change.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    pub from: &'a Cluster,
+    pub to: &'a Cluster,
+    /// Workloads of `from` that hold data: a volume, a folder of the machine.
+    pub holding: &'a BTreeSet<Name>,
+    /// Nodes that snapshots have removed within the last 24 hours; `None` where that cannot be read.
+    pub removed_lately: Option<&'a BTreeSet<Name>>,
+    /// The new revision has the current one among its ancestors, or nobody can tell that it has not.
+    pub descends: bool,
+}
+
+impl Change<'_> {
+    fn gone(&self) -> Vec<&Name> {
+        self.from.nodes.keys().filter(|name| !self.to.nodes.contains_key(*name)).collect()
+    }
+
+    /// Nodes that stay and have other MAC addresses; and those of them that are managers, before or after.
+    fn other_machines(&self) -> (Vec<&Name>, Vec<&Name>) {
+        let both = self.from.nodes.iter().filter_map(|(name, old)| Some((name, old, self.to.nodes.get(name)?)));
+        let others = both.filter(|(_, old, new)| {
+            old.macs.iter().collect::<BTreeSet<_>>() != new.macs.iter().collect::<BTreeSet<_>>()
+        });
+        let others: Vec<_> = others.collect();
+        let managers = others.iter().filter(|(_, old, new)| old.is_manager() || new.is_manager());
+        (others.iter().map(|(name, _, _)| *name).collect(), managers.map(|(name, _, _)| *name).collect())
+    }
+
+    /// How the repository differs, in short sentences, the weightiest first.
+    pub fn sentences(&self) -> Vec<String> {
+        let Change { from, to, .. } = self;
+        let mut all = Vec::new();
+        all.extend(self.gone().iter().map(|name| format!("node {name} leaves")));
+        for (name, node) in &to.nodes {
+            match from.nodes.get(name) {
+                None => all.push(format!("node {name} is new")),
+                Some(old) if old.role != node.role => {
+                    all.push(format!("node {name} changes from {} to {}", old.role, node.role));
+                }
+                Some(old) if old != node => all.push(format!("node {name} changes")),
+                Some(_) => {}
+            }
+        }
+        for name in from.workloads.keys().filter(|name| !to.workloads.contains_key(*name)) {
+            all.push(format!("workload {name} leaves"));
+        }
+        for name in to.workloads.keys().filter(|name| !from.workloads.contains_key(*name)) {
+            all.push(format!("workload {name} is new"));
+        }
+        let sections: [(&str, bool); 9] = [
+            ("cluster.name", from.name != to.name),
+            (
+                "cluster",
+                from.domain != to.domain || from.ssh_keys != to.ssh_keys || from.time_servers != to.time_servers,
+            ),
+            ("cluster.admission", from.admission != to.admission),
+            ("network", from.network != to.network),
+            ("access", from.access != to.access),
+            ("source", from.source != to.source),
+            ("backup", from.backup != to.backup),
+            ("image", from.image_keys() != to.image_keys()),
+            ("boot", from.boots.keys().ne(to.boots.keys())),
+        ];
+        all.extend(sections.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("`{name}` changes")));
+        all
+    }
+
+    /// Why it waits for a person, where it came by itself. Empty where it does not.
+    pub fn brake(&self) -> Vec<String> {
+        let Change { from, to, .. } = self;
+        let mut all = Vec::new();
+        let gone = self.gone();
+        let managers: Vec<String> = from
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.is_manager())
+            .filter(|(name, _)| to.nodes.get(*name).is_none_or(|node| !node.is_manager()))
+            .map(|(name, _)| name.to_string())
+            .collect();
+        if !managers.is_empty() {
+            all.push(format!("it makes {} no manager any more", managers.join(", ")));
+        }
+        let names: Vec<String> = gone.iter().map(ToString::to_string).collect();
+        let goes = format!("it lets {} of {} nodes go ({})", gone.len(), from.nodes.len(), names.join(", "));
+        match self.removed_lately {
+            _ if gone.is_empty() => {}
+            None => all.push(format!("{goes}, and how many went in the last 24 hours cannot be read")),
+            Some(lately) => {
+                let before = lately.iter().filter(|name| !gone.contains(name)).count();
+                let all_nodes = from.nodes.keys().chain(lately).collect::<BTreeSet<_>>().len();
+                if (gone.len() + before) * 3 > all_nodes {
+                    let after =
+                        if before == 0 { String::new() } else { format!(", after {before} in the last 24 hours") };
+                    all.push(format!("{goes}{after}"));
+                }
+            }
+        }
+        let (others, managers) = self.other_machines();
+        if !managers.is_empty() || others.len() * 3 > from.nodes.len() - gone.len() {
+            let names = others.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            all.push(format!("it gives {names} other MAC addresses: another machine takes the place"));
+        }
+        let data: Vec<String> =
+            self.holding.iter().filter(|name| !to.workloads.contains_key(*name)).map(ToString::to_string).collect();
+        if !data.is_empty() {
+            all.push(format!("it removes {}, which hold data", data.join(", ")));
+        }
+        let mode = |dhcp: &Dhcp| match dhcp {
+            Dhcp::Proxy => "proxy",
+            Dhcp::Router => "router",
+            Dhcp::Full(_) => "full",
+        };
+        let admission = |admission: Admission| match admission {
+            Admission::Expected => "expected",
+            Admission::Approve => "approve",
+            Admission::Open => "open",
+        };
+        if from.name != to.name {
+            all.push(format!("it renames the cluster from {} to {}", from.name, to.name));
+        }
+        if mode(&from.network.dhcp) != mode(&to.network.dhcp) {
+            all.push(format!("it changes DHCP from {} to {}", mode(&from.network.dhcp), mode(&to.network.dhcp)));
+        }
+        if from.admission != to.admission {
+            all.push(format!("it changes admission from {} to {}", admission(from.admission), admission(to.admission)));
+        }
+        if from.ssh_keys != to.ssh_keys {
+            all.push("it changes who is root on all nodes (`cluster.ssh_keys`)".into());
+        }
+        if from.access != to.access {
+            all.push("it changes who may look at the cluster and change it (`[access]`)".into());
+        }
+        if from.source != to.source {
+            all.push("it changes where the repository comes from (`[source]`)".into());
+        }
+        if !self.descends {
+            all.push("it does not descend from the current revision: the branch was rewritten".into());
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn cluster(more: &str, nodes: &[(&str, &str)]) -> Cluster {
+        at(0, "", more, nodes)
+    }
+
+    /// Nodes whose MAC addresses count up from `first`.
+    fn at(first: usize, keys: &str, more: &str, nodes: &[(&str, &str)]) -> Cluster {
+        let mut text = format!(
+            "[cluster]\nname = \"c\"\n{keys}[network]\ninterface = \"eth0\"\n[roles.manager]\nengine = \"manager\"\n[roles.worker]\nengine = \"worker\"\n",
+        );
+        text += more;
+        for (at, (name, role)) in (first..).zip(nodes) {
+            text += &format!("[nodes.{name}]\nmac = \"52:54:00:00:00:{at:02x}\"\nrole = \"{role}\"\n");
+        }
+        let place = Path::new("/nowhere");
+        Cluster::parse(place, &place.join("bramble.toml"), &text).unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    const SIX: [(&str, &str); 6] =
+        [("m1", "manager"), ("w1", "worker"), ("w2", "worker"), ("w3", "worker"), ("w4", "worker"), ("w5", "worker")];
+
+    fn names(names: &[&str]) -> BTreeSet<Name> {
+        names.iter().map(|name| name.parse().expect("a name")).collect()
+    }
+
+    fn brake(from: &Cluster, to: &Cluster) -> Vec<String> {
+        let (holding, none) = (names(&["db"]), BTreeSet::new());
+        Change { from, to, holding: &holding, removed_lately: Some(&none), descends: true }.brake()
+    }
+
+    #[test]
+    fn a_few_workers_may_leave_and_many_may_not() {
+        let from = cluster("", &SIX);
+        let holding = BTreeSet::new();
+        let to = cluster("", &SIX[..4]);
+        let change =
+            |removed_lately| Change { from: &from, to: &to, holding: &holding, removed_lately, descends: true };
+        let lately = |named: &[&str]| {
+            let named = names(named);
+            Change { from: &from, to: &to, holding: &holding, removed_lately: Some(&named), descends: true }.brake()
+        };
+        let after = ["it lets 2 of 6 nodes go (w4, w5), after 1 in the last 24 hours"];
+        assert_eq!(lately(&[]), Vec::<String>::new(), "a third is not more than a third");
+        assert_eq!(lately(&["w6"]), after);
+        assert_eq!(lately(&["w3"]), after, "that it came back does not undo it");
+        assert_eq!(lately(&["w4"]), Vec::<String>::new(), "one that goes twice is one");
+        assert_eq!(
+            change(None).brake(),
+            ["it lets 2 of 6 nodes go (w4, w5), and how many went in the last 24 hours cannot be read"]
+        );
+        assert_eq!(change(None).sentences(), ["node w4 leaves", "node w5 leaves"]);
+    }
+
+    #[test]
+    fn other_machines_and_other_keys_wait() {
+        let (holding, none) = (BTreeSet::new(), BTreeSet::new());
+        let from = cluster("", &SIX);
+        let brake = |to: &Cluster| {
+            Change { from: &from, to, holding: &holding, removed_lately: Some(&none), descends: true }.brake()
+        };
+        let with = |changed: &[usize]| {
+            let mut to = from.clone();
+            for (at, node) in to.nodes.values_mut().enumerate().filter(|(at, _)| changed.contains(at)) {
+                node.macs = vec![format!("52:54:00:00:01:{at:02x}").parse().expect("a MAC")];
+            }
+            brake(&to)
+        };
+        assert_eq!(with(&[1, 2]), Vec::<String>::new(), "a third of them, and no manager");
+        assert_eq!(with(&[1, 2, 3]), ["it gives w1, w2, w3 other MAC addresses: another machine takes the place"]);
+        assert_eq!(with(&[0]), ["it gives m1 other MAC addresses: another machine takes the place"]);
+        let keys = at(0, "ssh_keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAnn ann\"]\n", "", &SIX);
+        assert_eq!(brake(&keys), ["it changes who is root on all nodes (`cluster.ssh_keys`)"]);
+    }
+
+    #[test]
+    fn what_gives_the_cluster_away_waits() {
+        let from = cluster("", &SIX);
+        insta::assert_snapshot!(
+            [
+                brake(&from, &at(1, "", "", &SIX[1..])),
+                brake(&from, &cluster("", &[("m1", "worker"), SIX[1], SIX[2], SIX[3], SIX[4], SIX[5]])),
+                brake(&from, &cluster("[access]\npublic = true\n", &SIX)),
+                brake(&from, &cluster("[source]\ngit = \"https://elsewhere/home\"\n", &SIX)),
+                Change { from: &from, to: &from, holding: &BTreeSet::new(), removed_lately: None, descends: false }
+                    .brake(),
+            ]
+            .map(|reasons| format!("{}\n", reasons.join("; ")))
+            .concat()
+        );
+    }
+}

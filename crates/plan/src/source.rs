@@ -1,0 +1,162 @@
+//! When the git repository is looked at, and what keeps the head from following it.
+
+use std::fmt;
+
+use bramble_model::repository::Source as Declared;
+use bramble_model::section::{Ends, Risk};
+use bramble_model::subject::Subject;
+use bramble_model::timeline::Millis;
+
+use crate::contract::{Plan, Planned, Planner};
+
+/// What is known of following.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// When it was looked at last, whatever came of that.
+    pub looked: Option<Millis>,
+    /// A person wants it looked at now.
+    pub asked: Option<Millis>,
+    /// Why it is not followed, since when and by whose word.
+    pub held: Option<String>,
+    /// What is wrong with the newest commit, or with the way to it; the present snapshot stays.
+    pub problem: Option<(String, String)>,
+    /// The newest commit waits for a person, and why.
+    pub braked: Option<Braked>,
+}
+
+/// A commit that checks, and does what only a person may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Braked {
+    pub commit: String,
+    pub reasons: Vec<String>,
+}
+
+/// Looks at the repository, and follows it where it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look;
+
+impl fmt::Display for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("is looked at")
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Source;
+
+impl Planner for Source {
+    type Declared = Option<Declared>;
+    /// The second is the time of the observation: a look that is foreseen is of then.
+    type Observed = (Observed, Millis);
+    type Step = Look;
+    type Seen = ();
+
+    fn plan(&self, declared: &Option<Declared>, (observed, _): &Self::Observed, now: Millis) -> Plan<Look, ()> {
+        let mut plan = Plan::default();
+        let Some(declared) = declared else { return plan };
+        let wanted = observed.asked.is_some_and(|asked| observed.looked.is_none_or(|looked| looked < asked));
+        if let (Some(held), false) = (&observed.held, wanted) {
+            plan.wait(Subject::Source, held.clone(), Ends::Person("`bramble sync` follows it again".into()));
+            return plan;
+        }
+        let next = observed.looked.map_or(0, |looked| looked + Millis::from(declared.every) * 1000);
+        if wanted || next <= now {
+            let reason = match (wanted, observed.looked) {
+                (true, _) => "a person asked for it".into(),
+                (false, None) => "the head has just started".into(),
+                (false, Some(looked)) => format!("it was seen {} s ago", now.saturating_sub(looked) / 1000),
+            };
+            plan.steps.push(Planned { subject: Subject::Source, seen: (), reason, risk: Risk::Safe, step: Look });
+            return plan;
+        }
+        match (&observed.braked, &observed.problem) {
+            (Some(Braked { commit, reasons }), _) => {
+                let short: String = commit.chars().take(12).collect();
+                let reason = format!("commit {short} waits for a person: {}", reasons.join("; "));
+                plan.wait(
+                    Subject::Source,
+                    reason,
+                    Ends::Person(format!("`bramble apply --yes {short}` lets it through")),
+                );
+            }
+            (None, Some((problem, help))) => {
+                plan.wait(Subject::Source, problem.clone(), Ends::Person(help.clone()));
+            }
+            (None, None) => {}
+        }
+        plan.wait(Subject::Source, "it is looked at again", Ends::At(next));
+        plan
+    }
+
+    fn foresee(&self, (observed, at): &mut Self::Observed, _: &Look) {
+        observed.looked = Some(observed.asked.map_or(*at, |asked| asked.max(*at)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contract::{self, foresee};
+
+    fn declared() -> Declared {
+        Declared {
+            git: "/srv/home.git".into(),
+            branch: "main".into(),
+            every: 30,
+            path: String::new(),
+            signers: Vec::new(),
+            token_file: None,
+        }
+    }
+
+    fn text(observed: Observed, now: Millis) -> String {
+        contract::text(&Source.plan(&Some(declared()), &(observed, now), now))
+    }
+
+    #[test]
+    fn what_keeps_it_from_following_is_said() {
+        let seen = Observed { looked: Some(100_000), ..Observed::default() };
+        let held = Observed { held: Some("held since Monday by ann".into()), ..seen.clone() };
+        insta::assert_snapshot!(
+            [
+                text(Observed::default(), 5),
+                text(seen.clone(), 110_000),
+                text(seen.clone(), 130_000),
+                text(held.clone(), 999_000),
+                text(Observed { asked: Some(120_000), ..held }, 120_000),
+                text(
+                    Observed {
+                        braked: Some(Braked {
+                            commit: "a".repeat(40),
+                            reasons: vec!["it lets 9 of 9 nodes go".into()]
+                        }),
+                        ..seen.clone()
+                    },
+                    110_000
+                ),
+                text(Observed { problem: Some(("no branch `main`".into(), "push it".into())), ..seen }, 110_000),
+            ]
+            .join("\n")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn it_comes_to_rest_and_says_until_when(looked in prop::option::of(0..200_000_u64), asked in prop::option::of(0..200_000_u64), held: bool, now in 0..200_000_u64) {
+            let observed = Observed { looked, asked: asked.filter(|asked| *asked <= now), held: held.then(|| "held".into()), ..Observed::default() };
+            let mut world = (observed, now);
+            let plan = foresee(&Source, &Some(declared()), world.clone(), now);
+            prop_assert!(plan.steps.len() <= 1);
+            plan.steps.iter().for_each(|planned| Source.foresee(&mut world, &planned.step));
+            let rest = Source.plan(&Some(declared()), &world, now);
+            prop_assert_eq!(rest.steps, vec![]);
+            prop_assert!(!rest.waits.is_empty());
+            for wait in rest.waits {
+                prop_assert!(!matches!(wait.ends, Ends::At(at) if at <= now));
+            }
+            prop_assert!(Source.plan(&None, &world, now).steps.is_empty());
+        }
+    }
+}
