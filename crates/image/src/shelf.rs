@@ -46,13 +46,25 @@ pub struct BootSet {
 /// Held while something is put on the shelf: until it is dropped, nothing is removed from there.
 #[derive(Debug)]
 pub struct Hold {
-    _lock: File,
+    _lock: Locked,
 }
 
 /// Held by whoever removes something: until it is dropped, nothing is put on the shelf.
 #[derive(Debug)]
 pub struct Alone {
-    _lock: File,
+    _lock: Locked,
+}
+
+/// A file with a lock, which ends with this. Closing the file is not enough: a child that another thread starts has the
+/// file too, until it executes its program, and the lock belongs to all who have it (flock(2)).
+#[derive(Debug)]
+struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // It cannot fail on a file that is open; if it did, closing the file would end the lock all the same.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 /// What [`Shelf::sweep`] removed.
@@ -107,7 +119,7 @@ impl Shelf {
         let (path, file) = self.lock_file()?;
         flock(&file, FlockOperation::LockShared)
             .map_err(|error| Error::file("cannot lock the shelf", &path)(error.into()))?;
-        Ok(Hold { _lock: file })
+        Ok(Hold { _lock: Locked(file) })
     }
 
     /// Keeps everyone from putting something there.
@@ -117,7 +129,7 @@ impl Shelf {
     pub fn alone(&self) -> Result<Alone, Error> {
         let (path, lock) = self.lock_file()?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Alone { _lock: lock }),
+            Ok(()) => Ok(Alone { _lock: Locked(lock) }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::ShelfHeld { by: holders(&lock) }),
             Err(error) => Err(Error::file("cannot lock the shelf", &path)(error.into())),
         }
@@ -488,6 +500,20 @@ mod tests {
         let alone = shelf.alone().expect("nobody builds");
         assert_eq!(shelf.sweep(&alone, &BTreeSet::new(), 0).expect("swept").files, 1, "no boot set names it");
         assert!(!left.exists(), "what a stopped build left behind");
+    }
+
+    #[test]
+    fn a_child_that_is_just_being_started_keeps_no_lock() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let shelf = Shelf::open(folder.path()).expect("made");
+        // What a child has of its parent's files before it executes its program.
+        let hold = shelf.hold().expect("held");
+        let _child = hold._lock.0.try_clone().expect("duplicated");
+        drop(hold);
+        let alone = shelf.alone().expect("nobody builds");
+        let _child = alone._lock.0.try_clone().expect("duplicated");
+        drop(alone);
+        shelf.alone().expect("nobody removes");
     }
 
     #[test]
