@@ -15,6 +15,7 @@ mod adoptions;
 mod agents;
 mod api;
 pub mod backup;
+mod beginning;
 pub mod boot_sets;
 mod boots;
 pub mod ca;
@@ -31,6 +32,7 @@ mod interface;
 mod leases;
 mod loops;
 mod membership;
+mod metrics;
 mod neighbours;
 mod nodes;
 mod overview;
@@ -183,6 +185,11 @@ async fn start(parts: &Parts, state: &Path, stop: &CancellationToken, tasks: &mu
         tasks.spawn(tls.await?);
         tasks.spawn(agents::listen(Arc::clone(&parts.agents), at(network.agent_port), stop.clone()).await?);
     }
+    let (following, end) = (Arc::clone(&parts.following), stop.clone());
+    tasks.spawn(keep(async move {
+        end.cancelled().await;
+        following.end();
+    }));
     tasks.spawn(http::control(routes::on_the_socket(parts), &state.join("head.sock"), stop.clone())?);
     if let Some(server) = parts.dhcp.server().filter(|_| !wires.interfaces().is_empty()) {
         let served =

@@ -26,7 +26,7 @@ use crate::access::{self, Change, audit, login};
 use crate::api::{self, adopt, desired};
 use crate::boots::{self, grub, profiles};
 use crate::wiring::Parts;
-use crate::{backup, boot_sets, hands, page, unreadable};
+use crate::{backup, boot_sets, hands, metrics, page, unreadable};
 
 /// The longest list of a snapshot's files, and the most small files in one request, in bytes.
 const LONGEST_LIST: usize = 16 << 20;
@@ -114,6 +114,7 @@ use May::{Anyone, Booting, Entering, Errands, Look, Oversee};
 static ROUTES: &[Route] = &[
     get("/", Look, |at| on(at, page::overview)),
     get("/nodes/{node}", Look, |at| on(at, page::node)),
+    get("/metrics", Look, |at| on(at, metrics::metrics)),
     get("/v1/status", Look, |at| on(at, api::status)),
     get("/v1/events", Look, |at| on(at, api::events)),
     get("/v1/stream", Look, |at| on(at, api::stream)),
