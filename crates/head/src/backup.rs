@@ -27,7 +27,7 @@ use crate::error::Error;
 use crate::membership::{self, Engines};
 use crate::refusal::{Refusal, failed};
 use crate::snapshots::Snapshots;
-use crate::store::STORE;
+use crate::store::{STORE, beside};
 use crate::timeline::Timeline;
 
 /// Counts up when the form of a backup changes.
@@ -180,11 +180,11 @@ impl Backups {
 
 /// `POST /v1/backup`: a backup of this moment. It holds the cluster's keys.
 pub(crate) async fn make(State(backups): State<Arc<Backups>>) -> Result<Response, Refusal> {
-    let made = tokio::task::spawn_blocking(move || {
+    let made = beside(move || {
         let mut bytes = Vec::new();
         backups.write(&mut bytes).map(|()| bytes)
     });
-    match made.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
+    match made.await {
         Ok(bytes) => Ok(([(header::CONTENT_TYPE, "application/gzip")], Body::from(bytes)).into_response()),
         Err(error) => Err(failed(error)),
     }

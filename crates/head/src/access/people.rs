@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use super::limits::Limits;
 use crate::error::Error;
 use crate::random::random;
+use crate::store::beside;
 
 /// A browser's session, and one of the command line.
 pub(crate) const BROWSER: Millis = 12 * 3600 * 1000;
@@ -276,11 +277,11 @@ impl People {
             |user| user.hash,
         );
         let password = password.get(..LONGEST).unwrap_or(password).to_owned();
-        let right = tokio::task::spawn_blocking(move || {
+        let right = beside(move || {
             PasswordHash::new(&hash)
                 .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
         });
-        let right = right.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let right = right.await;
         drop(turn);
         if !(right && known) {
             self.limits().failed(from, name, now);
@@ -341,8 +342,7 @@ impl People {
         let hashed = match change.password {
             Some(password) => {
                 let _turn = self.hashing.acquire().await.expect("the semaphore is never closed");
-                let hashed = tokio::task::spawn_blocking(move || hash(&password)).await;
-                Some(hashed.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?)
+                Some(beside(move || hash(&password)).await?)
             }
             None => None,
         };

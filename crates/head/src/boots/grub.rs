@@ -18,6 +18,7 @@ use super::Boots;
 use super::given::{Given, Handed};
 use super::http::text;
 use crate::ends::Ends;
+use crate::store::beside;
 
 impl Boots {
     /// What GRUB gets by this path.
@@ -58,10 +59,8 @@ pub(crate) async fn file(
     Path(path): Path<String>,
 ) -> Response<Body> {
     let from = *ends.peer.ip();
-    let made = tokio::task::spawn_blocking(move || boots.grub(&format!("grub/{path}"), from));
-    match made.await {
-        Ok(Some(Content::Memory(bytes))) => Bytes::from_owner(bytes).into_response(),
-        Ok(_) => text(StatusCode::NOT_FOUND, "no such file\n"),
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    match beside(move || boots.grub(&format!("grub/{path}"), from)).await {
+        Some(Content::Memory(bytes)) => Bytes::from_owner(bytes).into_response(),
+        _ => text(StatusCode::NOT_FOUND, "no such file\n"),
     }
 }

@@ -23,6 +23,7 @@ use super::Boots;
 use super::files::{Fetch, Served};
 use super::given::{Given, Handed};
 use crate::ends::Ends;
+use crate::store::beside;
 
 /// Bytes read from disk at a time.
 const CHUNK: usize = 256 << 10;
@@ -52,15 +53,11 @@ pub(crate) async fn script(
     boots.neighbours.learn(*ends.peer.ip(), mac);
     let http = boots.wires.http_at(*ends.local.ip());
     let architecture = ipxe::architecture(loader.arch.as_deref());
-    let made = tokio::task::spawn_blocking({
+    let made = beside({
         let boots = Arc::clone(&boots);
         move || boots.script(mac, architecture, http)
     });
-    let script = match made.await {
-        Ok(Ok(script)) => script,
-        Ok(Err(reason)) => ipxe::wait_script(&reason, http),
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    };
+    let script = made.await.unwrap_or_else(|reason| ipxe::wait_script(&reason, http));
     text(StatusCode::OK, script)
 }
 
@@ -157,14 +154,14 @@ pub(crate) async fn loader(
 ) -> Response<Body> {
     let name = name.trim_start_matches('/').to_owned();
     // Which set it is of is asked of the disk, and who asks of the kernel.
-    let looked = tokio::task::spawn_blocking({
+    let looked = beside({
         let (boots, name) = (Arc::clone(&boots), name.clone());
         move || {
             let node = || boots.node_at(*ends.peer.ip()).map(|(_, node)| node);
             (boots.own.loader(&name, node), node().filter(|_| method == Method::GET))
         }
     });
-    let (content, node) = looked.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    let (content, node) = looked.await;
     let (bytes, body) = match content {
         Some(Content::Memory(bytes)) => (bytes.len() as u64, Body::from(Bytes::from_owner(bytes))),
         Some(Content::File { file, size }) => {
