@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use bramble_model::names::Name;
-use bramble_model::repository::{Admission, Cluster, Dhcp};
+use bramble_model::repository::{Admission, Cluster, Dhcp, Node};
 
 /// Both sides of a change.
 #[derive(Debug, Clone, Copy)]
@@ -13,33 +13,70 @@ pub struct Change<'a> {
     pub to: &'a Cluster,
     /// Workloads of `from` that hold data: a volume, a folder of the machine.
     pub holding: &'a BTreeSet<Name>,
-    /// Nodes that snapshots have removed within the last 24 hours; `None` where that cannot be read.
+    /// Nodes that snapshots have [taken away](taken_away) within the last 24 hours; `None` where that cannot be read.
     pub removed_lately: Option<&'a BTreeSet<Name>>,
     /// The new revision has the current one among its ancestors, or nobody can tell that it has not.
     pub descends: bool,
 }
 
-impl Change<'_> {
-    fn gone(&self) -> Vec<&Name> {
-        self.from.nodes.keys().filter(|name| !self.to.nodes.contains_key(*name)).collect()
-    }
+fn gone<'a>(from: &'a Cluster, to: &Cluster) -> Vec<&'a Name> {
+    from.nodes.keys().filter(|name| !to.nodes.contains_key(*name)).collect()
+}
 
-    /// Nodes that stay and have other MAC addresses; and those of them that are managers, before or after.
-    fn other_machines(&self) -> (Vec<&Name>, Vec<&Name>) {
-        let both = self.from.nodes.iter().filter_map(|(name, old)| Some((name, old, self.to.nodes.get(name)?)));
-        let others = both.filter(|(_, old, new)| {
-            old.macs.iter().collect::<BTreeSet<_>>() != new.macs.iter().collect::<BTreeSet<_>>()
-        });
-        let others: Vec<_> = others.collect();
-        let managers = others.iter().filter(|(_, old, new)| old.is_manager() || new.is_manager());
-        (others.iter().map(|(name, _, _)| *name).collect(), managers.map(|(name, _, _)| *name).collect())
+/// Nodes that stay and have other MAC addresses.
+fn other_machines<'a>(from: &'a Cluster, to: &Cluster) -> Vec<&'a Name> {
+    let both = from.nodes.iter().filter_map(|(name, old)| Some((name, old, to.nodes.get(name)?)));
+    let macs = |node: &Node| node.macs.iter().copied().collect::<BTreeSet<_>>();
+    both.filter(|(_, old, new)| macs(old) != macs(new)).map(|(name, _, _)| name).collect()
+}
+
+/// Nodes whose machines have no place any more: their names went, or other machines have them.
+pub fn taken_away(from: &Cluster, to: &Cluster) -> BTreeSet<Name> {
+    gone(from, to).into_iter().chain(other_machines(from, to)).cloned().collect()
+}
+
+fn named(names: &[&Name]) -> String {
+    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl Change<'_> {
+    /// The sentences of machines that lose their places, where those are too many: more than a third of all within 24
+    /// hours, or a manager that another machine takes the place of.
+    fn machines(&self) -> Vec<String> {
+        let Change { from, to, .. } = self;
+        let (gone, others) = (gone(from, to), other_machines(from, to));
+        if gone.is_empty() && others.is_empty() {
+            return Vec::new();
+        }
+        let now = taken_away(from, to);
+        let (too_many, after) = match self.removed_lately {
+            None => (true, ", and how many went in the last 24 hours cannot be read".to_owned()),
+            Some(lately) => {
+                let before = lately.difference(&now).count();
+                let all = from.nodes.keys().chain(lately).collect::<BTreeSet<_>>().len();
+                let after = if before == 0 { String::new() } else { format!(", after {before} in the last 24 hours") };
+                ((now.len() + before) * 3 > all, after)
+            }
+        };
+        let is_manager =
+            |name: &&Name| [from, to].iter().any(|side| side.nodes.get(*name).is_some_and(Node::is_manager));
+        let mut all = Vec::new();
+        if too_many && !gone.is_empty() {
+            all.push(format!("it lets {} of {} nodes go ({}){after}", gone.len(), from.nodes.len(), named(&gone)));
+        }
+        if !others.is_empty() && (too_many || others.iter().any(is_manager)) {
+            let after = if too_many { after.as_str() } else { "" };
+            let others = named(&others);
+            all.push(format!("it gives {others} other MAC addresses{after}: another machine takes the place"));
+        }
+        all
     }
 
     /// How the repository differs, in short sentences, the weightiest first.
     pub fn sentences(&self) -> Vec<String> {
         let Change { from, to, .. } = self;
         let mut all = Vec::new();
-        all.extend(self.gone().iter().map(|name| format!("node {name} leaves")));
+        all.extend(gone(from, to).iter().map(|name| format!("node {name} leaves")));
         for (name, node) in &to.nodes {
             match from.nodes.get(name) {
                 None => all.push(format!("node {name} is new")),
@@ -78,7 +115,6 @@ impl Change<'_> {
     pub fn brake(&self) -> Vec<String> {
         let Change { from, to, .. } = self;
         let mut all = Vec::new();
-        let gone = self.gone();
         let managers: Vec<String> = from
             .nodes
             .iter()
@@ -89,26 +125,7 @@ impl Change<'_> {
         if !managers.is_empty() {
             all.push(format!("it makes {} no manager any more", managers.join(", ")));
         }
-        let names: Vec<String> = gone.iter().map(ToString::to_string).collect();
-        let goes = format!("it lets {} of {} nodes go ({})", gone.len(), from.nodes.len(), names.join(", "));
-        match self.removed_lately {
-            _ if gone.is_empty() => {}
-            None => all.push(format!("{goes}, and how many went in the last 24 hours cannot be read")),
-            Some(lately) => {
-                let before = lately.iter().filter(|name| !gone.contains(name)).count();
-                let all_nodes = from.nodes.keys().chain(lately).collect::<BTreeSet<_>>().len();
-                if (gone.len() + before) * 3 > all_nodes {
-                    let after =
-                        if before == 0 { String::new() } else { format!(", after {before} in the last 24 hours") };
-                    all.push(format!("{goes}{after}"));
-                }
-            }
-        }
-        let (others, managers) = self.other_machines();
-        if !managers.is_empty() || others.len() * 3 > from.nodes.len() - gone.len() {
-            let names = others.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            all.push(format!("it gives {names} other MAC addresses: another machine takes the place"));
-        }
+        all.extend(self.machines());
         let data: Vec<String> =
             self.holding.iter().filter(|name| !to.workloads.contains_key(*name)).map(ToString::to_string).collect();
         if !data.is_empty() {
@@ -135,6 +152,18 @@ impl Change<'_> {
         }
         if from.ssh_keys != to.ssh_keys {
             all.push("it changes who is root on all nodes (`cluster.ssh_keys`)".into());
+        }
+        if from.domain != to.domain {
+            all.push(format!(
+                "it changes the name under which the head is reached (`cluster.domain = \"{}\"`)",
+                to.domain
+            ));
+        }
+        if from.network.interfaces != to.network.interfaces {
+            all.push("it changes the wire that the head serves (`network.interface`)".into());
+        }
+        if from.backup.as_ref().map(|backup| &backup.folder) != to.backup.as_ref().map(|backup| &backup.folder) {
+            all.push("it changes where backups go, and with them the cluster's keys (`backup.folder`)".into());
         }
         if from.access != to.access {
             all.push("it changes who may look at the cluster and change it (`[access]`)".into());
@@ -211,17 +240,24 @@ mod tests {
     fn other_machines_and_other_keys_wait() {
         let (holding, none) = (BTreeSet::new(), BTreeSet::new());
         let from = cluster("", &SIX);
-        let brake = |to: &Cluster| {
-            Change { from: &from, to, holding: &holding, removed_lately: Some(&none), descends: true }.brake()
+        let brake_after = |lately: &BTreeSet<Name>, to: &Cluster| {
+            Change { from: &from, to, holding: &holding, removed_lately: Some(lately), descends: true }.brake()
         };
-        let with = |changed: &[usize]| {
+        let brake = |to: &Cluster| brake_after(&none, to);
+        let others = |changed: &[usize]| {
             let mut to = from.clone();
             for (at, node) in to.nodes.values_mut().enumerate().filter(|(at, _)| changed.contains(at)) {
                 node.macs = vec![format!("52:54:00:00:01:{at:02x}").parse().expect("a MAC")];
             }
-            brake(&to)
+            to
         };
+        let with = |changed: &[usize]| brake(&others(changed));
         assert_eq!(with(&[1, 2]), Vec::<String>::new(), "a third of them, and no manager");
+        assert_eq!(taken_away(&from, &others(&[1, 2])), names(&["w1", "w2"]));
+        assert_eq!(
+            brake_after(&names(&["w1", "w2"]), &others(&[3])),
+            ["it gives w3 other MAC addresses, after 2 in the last 24 hours: another machine takes the place"]
+        );
         assert_eq!(with(&[1, 2, 3]), ["it gives w1, w2, w3 other MAC addresses: another machine takes the place"]);
         assert_eq!(with(&[0]), ["it gives m1 other MAC addresses: another machine takes the place"]);
         let keys = at(0, "ssh_keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAnn ann\"]\n", "", &SIX);

@@ -21,6 +21,7 @@ use bramble_model::names::{Digest, Name};
 use bramble_model::repository::{Cluster, FILE, Places, Problems, Source};
 use bramble_model::snapshot::{Entry, Kept, Revision, SMALL, Snapshot};
 use bramble_model::timeline::Millis;
+use bramble_plan::brake::taken_away;
 use bramble_plan::{sets, swarm};
 use bramble_store::Store;
 use bramble_system::now;
@@ -342,7 +343,7 @@ impl Snapshots {
         waits
     }
 
-    /// Nodes that a snapshot has removed since then; `None` where that cannot be read.
+    /// Nodes whose machines a snapshot has taken away since then; `None` where that cannot be read.
     pub(crate) fn removed_since(&self, since: Millis) -> Option<BTreeSet<Name>> {
         let removed = record::removed_since(&self.store, since);
         removed.inspect_err(|error| tracing::error!(error = bramble_system::sentence(error), "the history")).ok()
@@ -386,10 +387,10 @@ impl Snapshots {
         current.cluster.source.clone().or_else(|| self.begun_with.clone())
     }
 
-    /// Whether a repository is followed now, or would be with another snapshot: who makes that one current by hand holds
-    /// following, or the next look would undo it.
+    /// Whether a repository is followed now, and would be with another snapshot: who makes that one current by hand holds
+    /// following, or the next look would undo it. Who begins to follow one wants it looked at.
     pub(crate) fn follows(&self, next: &Current) -> bool {
-        self.current().is_some_and(|current| self.source_of(&current).is_some()) || self.source_of(next).is_some()
+        self.current().is_some_and(|current| self.source_of(&current).is_some()) && self.source_of(next).is_some()
     }
 
     /// Which one is current, since when and by whom, and why following git is held.
@@ -676,10 +677,7 @@ impl Snapshots {
         }
         self.lay_out(&next)?;
         let known = Stored { snapshot: next.snapshot.clone(), revision: next.revision.clone(), at: now() };
-        let removes = before.as_ref().map(|before| {
-            let nodes = before.cluster.nodes.keys();
-            nodes.filter(|name| !next.cluster.nodes.contains_key(*name)).cloned().collect()
-        });
+        let removes = before.as_ref().map(|before| taken_away(&before.cluster, &next.cluster));
         let applied = Applied { removed: removes.unwrap_or_default(), ..applied };
         let gone = record::make_current(&self.store, &next.digest, &known, &small, &applied).inspect_err(|_| {
             // What was never current claims nothing.

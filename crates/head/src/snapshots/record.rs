@@ -54,7 +54,7 @@ pub(crate) struct Applied {
     /// Following git is held from now on, and why.
     #[serde(default)]
     pub(crate) holds: Option<String>,
-    /// Nodes that the one before had and this one has not. A former bramble passes over it.
+    /// Nodes whose machines the one before had and this one has not. A former bramble passes over it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) removed: BTreeSet<Name>,
 }
@@ -245,7 +245,7 @@ pub(crate) fn history(store: &Store, most: usize) -> Result<Vec<Applied>, Error>
     Ok(store.blocking().read_last::<History>(most)?.readable.into_values().rev().collect())
 }
 
-/// Nodes that a snapshot has removed since then.
+/// Nodes whose machines a snapshot has taken away since then.
 ///
 /// # Errors
 /// When a line cannot be read: it may name some.
