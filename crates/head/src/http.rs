@@ -44,7 +44,7 @@ async fn ended(stop: &CancellationToken) {
     tokio::time::sleep(LAST_WORDS).await;
 }
 
-type Part = Result<(), Error>;
+pub(crate) type Part = Result<(), Error>;
 
 /// Serves at one address of the nodes' wires until `stop`.
 ///
@@ -137,55 +137,61 @@ fn open_socket(path: &Path) -> io::Result<(UnixListener, Owners)> {
     Ok((listener, Owners { head: rustix::process::geteuid().as_raw(), folder }))
 }
 
+/// How often a control socket is tried again on a disk that takes no writes.
+const DISK: Duration = Duration::from_secs(3);
+
 /// Serves the command line on a Unix socket for the owner of its folder, until `stop`.
 ///
 /// # Errors
-/// When the socket cannot be made.
+/// When the socket cannot be made, for another reason than a disk that takes no writes now.
 pub(crate) fn control(
     routes: Router,
     path: &Path,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = Part> + use<>, Error> {
-    let name = format!("control socket {}", path.display());
-    let opened = open_socket(path);
-    let listener = match opened {
-        Ok(listener) => Some(listener),
+    let takes_no_writes =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull);
+    let mut opened = match open_socket(path) {
+        Ok(opened) => Some(opened),
         // Boots go on on such a disk, and people reach the head over TLS.
-        Err(error) if matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull) => {
-            tracing::error!(%error, "there is no control socket: use `bramble login`");
+        Err(error) if takes_no_writes(&error) => {
+            tracing::error!(%error, "there is no control socket yet: use `bramble login`");
             None
         }
-        Err(error) => return Err(Error::service(&name)(error)),
+        Err(error) => return Err(Error::service(&format!("control socket {}", path.display()))(error)),
     };
     let gate = Gate::new(MOST, MOST);
     let path = path.to_owned();
     Ok(async move {
-        let owners = listener.as_ref().map(|(_, owners)| *owners);
-        let handle = |(stream, _): (tokio::net::UnixStream, _)| {
-            let user = stream.peer_cred().ok()?.uid();
-            if !owners.is_some_and(|owners| owners.have(user)) {
-                tracing::warn!(user, "the control socket is not for this user");
-                return None;
-            }
-            let pass = gate.enter(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
-            let routes = routes.clone();
-            Some(async move {
-                let _pass = pass;
-                converse(stream, Door::Socket { user }, routes).await;
-            })
-        };
         let accepting = async {
-            match &listener {
-                Some((listener, _)) => match gate::accept(|| listener.accept(), handle).await {},
-                None => std::future::pending().await,
-            }
+            let (listener, owners) = loop {
+                match opened.take() {
+                    Some(opened) => break opened,
+                    None => tokio::time::sleep(DISK).await,
+                }
+                opened = open_socket(&path).ok();
+            };
+            let handle = |(stream, _): (tokio::net::UnixStream, _)| {
+                let user = stream.peer_cred().ok()?.uid();
+                if !owners.have(user) {
+                    tracing::warn!(user, "the control socket is not for this user");
+                    return None;
+                }
+                let pass = gate.enter(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
+                let routes = routes.clone();
+                Some(async move {
+                    let _pass = pass;
+                    converse(stream, Door::Socket { user }, routes).await;
+                })
+            };
+            match gate::accept(|| listener.accept(), handle).await {}
         };
         tokio::select! {
             () = accepting => {}
             () = ended(&stop) => {}
         }
         // The next head makes its own.
-        let _ = std::fs::remove_file(path);
+        let _ = std::fs::remove_file(&path);
         Ok(())
     })
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::extract::FromRef;
 use bramble_image::Shelf;
-use bramble_model::repository::FILE;
+use bramble_model::repository::{FILE, Source};
 use bramble_plan::swarm::Memory;
 use bramble_store::{Record, Store};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use crate::admissions::Admissions;
 use crate::adoptions::Adoptions;
 use crate::agents::Agents;
 use crate::backup::Backups;
+use crate::beginning::Beginning;
 use crate::boot_sets::BootSets;
 use crate::boots::own::loaders;
 use crate::boots::{Around, Boots};
@@ -118,7 +119,7 @@ impl Parts {
         let following = Arc::new(Following::new(&state));
         let first = match snapshots.current() {
             Some(current) if !apply => alone(current).await?,
-            Some(current) => match first_snapshot(&home, &snapshots, &following, stop).await {
+            Some(current) => match first_snapshot(&state, &home, &snapshots, &following, stop).await {
                 // Boots go on with what there is.
                 Err(error) if error.is_not_lasting() => {
                     tracing::error!(error = bramble_system::sentence(&error), "the folder is not applied");
@@ -127,7 +128,7 @@ impl Parts {
                 first => first?,
             },
             None => {
-                let first = first_snapshot(&home, &snapshots, &following, stop).await;
+                let first = first_snapshot(&state, &home, &snapshots, &following, stop).await;
                 first.map_err(|error| match snapshots.lost() {
                     Some(reason) => Error::Lost { reason, source: Box::new(error) },
                     None => error,
@@ -278,32 +279,58 @@ async fn alone(current: Arc<Current>) -> Result<Arc<Current>, Error> {
 /// The first snapshot: of the head's own folder where that has a repository, else of the git repository with which
 /// the head was begun, tried until it is there.
 async fn first_snapshot(
+    state: &Path,
     home: &Path,
     snapshots: &Arc<Snapshots>,
     following: &Arc<Following>,
     stop: &CancellationToken,
 ) -> Result<Arc<Current>, Error> {
-    let Some(source) = snapshots.begun_with().filter(|_| !home.join(FILE).exists()) else {
+    let Some(source) = &snapshots.begun_with().filter(|_| !home.join(FILE).exists()) else {
         let (next, applied) = snapshots.first(home)?;
         serves(&next).await?;
         return snapshots.begin(next, applied);
     };
+    let beginning = Beginning::serve(state, following)?;
+    let fetched = fetched(source, snapshots, following, stop, &beginning).await;
+    beginning.end().await;
+    fetched
+}
+
+/// What the repository says, tried until it can be had.
+async fn fetched(
+    source: &Source,
+    snapshots: &Arc<Snapshots>,
+    following: &Arc<Following>,
+    stop: &CancellationToken,
+    beginning: &Beginning,
+) -> Result<Arc<Current>, Error> {
     loop {
-        let begin_with = Arc::clone(snapshots);
-        let (snapshots, following, source) = (Arc::clone(snapshots), Arc::clone(following), source.clone());
-        let fetched = tokio::task::spawn_blocking(move || source::first_of(&following, &snapshots, &source));
-        let begun = match fetched.await.map_err(|error| Error::Part(error.to_string()))? {
-            Ok((next, applied)) => serves(&next).await.and_then(|()| begin_with.begin(next, applied)),
+        let (having, asking, source) = (Arc::clone(snapshots), Arc::clone(following), source.clone());
+        let mut fetching = tokio::task::spawn_blocking(move || source::first_of(&asking, &having, &source));
+        let fetched = tokio::select! {
+            fetched = &mut fetching => fetched,
+            () = stop.cancelled() => {
+                following.end();
+                fetching.await
+            }
+        };
+        let begun = match fetched.map_err(|error| Error::Part(error.to_string()))? {
+            Ok((next, applied)) => serves(&next).await.and_then(|()| snapshots.begin(next, applied)),
             Err(error) => Err(error),
         };
         match begun {
             Ok(current) => return Ok(current),
+            Err(_) if stop.is_cancelled() => {
+                return Err(Error::Snapshot("the head was ended before it had one".into()));
+            }
             Err(error) => {
-                tracing::error!(error = bramble_system::sentence(&error), "the repository cannot be fetched yet")
+                let why = bramble_system::sentence(&error);
+                tracing::error!(error = why, "the repository cannot be fetched yet");
+                beginning.waits(why);
             }
         }
         tokio::select! {
-            () = stop.cancelled() => return Err(Error::Snapshot("the head was ended before it had one".into())),
+            () = stop.cancelled() => {}
             () = tokio::time::sleep(FETCH) => {}
         }
     }
@@ -339,5 +366,54 @@ mod tests {
         assert!(matches!(error, Error::NoKeys { .. }), "{error}");
         assert!(error.help().is_some_and(|help| help.contains("bramble restore")), "{error}");
         assert!(!state.join("keys").exists(), "nothing was made");
+    }
+
+    /// A line of HTTP's answer, and its body, of a head on its control socket.
+    async fn asked(state: &Path, path: &str) -> std::io::Result<String> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut socket = tokio::net::UnixStream::connect(state.join("head.sock")).await?;
+        socket.write_all(format!("GET {path} HTTP/1.1\r\nHost: head\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+
+    #[tokio::test]
+    async fn a_head_whose_repository_does_not_come_says_why() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = folder.path().join(".bramble");
+        std::fs::create_dir(&state).expect("a folder");
+        let away = folder.path().join("away.git");
+        let source = Source {
+            git: away.display().to_string(),
+            branch: "main".into(),
+            every: 30,
+            path: String::new(),
+            signers: Vec::new(),
+            token_file: None,
+        };
+        crate::begin_with(&state, &source).expect("begun");
+        let (home, shelf) = (folder.path().join("home"), Shelf::open(state.join("image")).expect("a shelf"));
+        std::fs::create_dir(&home).expect("a folder");
+        let settings = Settings { home, apply: false, state: state.clone(), shelf, lab: None };
+        let stop = CancellationToken::new();
+        let opening = tokio::spawn({
+            let stop = stop.clone();
+            async move { Parts::open(settings, &stop).await.map(drop) }
+        });
+        let answer = loop {
+            match asked(&state, "/v1/status").await {
+                Ok(answer) if answer.contains("away.git") => break answer,
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        };
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains("has no snapshot of a repository yet"), "{answer}");
+        let key = asked(&state, "/v1/source/key").await.expect("it answers");
+        assert!(key.starts_with("HTTP/1.1 200 ") && key.contains("ssh-ed25519 "), "{key}");
+        stop.cancel();
+        let ended = opening.await.expect("no panic");
+        assert!(ended.is_err_and(|error| error.to_string().contains("was ended")));
+        assert!(!state.join("head.sock").exists(), "the next head makes its own");
     }
 }

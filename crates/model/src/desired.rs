@@ -115,6 +115,9 @@ pub struct Desired {
     /// When it became current.
     pub at: Millis,
     pub by: String,
+    /// Why the git repository is not followed now, though there is one: a person has said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
 }
 
 /// `POST /v1/source/sync`: what came of it.

@@ -89,6 +89,7 @@ impl Layout {
     /// Makes the folders in it and the two scripts that git calls. They hold no secret: what they need is in their environment.
     pub fn prepare(&self) -> Result<(), Problem> {
         use std::os::unix::fs::PermissionsExt;
+        self.make().map_err(Problem::file("make the folder", self.root()))?;
         for folder in [self.home(), self.hosts(), self.0.join("key")] {
             make_private(&folder).map_err(Problem::file("make the folder", &folder))?;
         }

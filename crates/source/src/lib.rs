@@ -17,7 +17,7 @@ mod signature;
 mod ssh;
 
 use std::fs::{self, File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bramble_system::files::{give_all_below, make_secret};
@@ -52,6 +52,63 @@ impl Drop for Source {
     fn drop(&mut self) {
         give_all_below(self.layout.root());
     }
+}
+
+/// The keys of a folder: its own, and those of servers. They can be had while the repository beside them is being
+/// fetched, by another process too.
+#[derive(Debug)]
+pub struct Keys {
+    layout: Layout,
+}
+
+impl Keys {
+    /// The keys of the folder that [`Source::open`] takes, which is made if it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn open(folder: &Path) -> Result<Keys, Problem> {
+        let layout = Layout::new(&absolute(folder)?);
+        layout.prepare()?;
+        Ok(Keys { layout })
+    }
+
+    /// The public half of this folder's deploy key, which is made if there is none.
+    ///
+    /// # Errors
+    /// When `ssh-keygen` is missing, or the folder cannot be written.
+    pub fn deploy_key(&self) -> Result<String, Problem> {
+        let key = ssh::deploy_key(&self.layout);
+        // What ssh-keygen made as root belongs to the folder's owner.
+        self.layout.key().parent().into_iter().for_each(give_all_below);
+        key
+    }
+
+    /// Where the private half of the deploy key lies, for [`Credentials::DeployKey`].
+    pub fn deploy_key_file(&self) -> PathBuf {
+        self.layout.key()
+    }
+
+    /// The fingerprint of the server's host key, once one is pinned.
+    ///
+    /// # Errors
+    /// When the file with it cannot be read.
+    pub fn host_key(&self, settings: &Settings) -> Result<Option<String>, Problem> {
+        let cancel = Cancel::default();
+        ssh::host_key(&Git::new(&self.layout, Limits::default(), &cancel), settings)
+    }
+
+    /// Forgets the server's host key: the next fetch pins the one that it finds.
+    ///
+    /// # Errors
+    /// When the file with it cannot be removed.
+    pub fn forget_host_key(&self, settings: &Settings) -> Result<(), Problem> {
+        ssh::forget(&self.layout, settings)
+    }
+}
+
+/// git is started in this folder, and its files are named to it: relative ones would be looked for twice.
+fn absolute(folder: &Path) -> Result<PathBuf, Problem> {
+    std::path::absolute(folder).map_err(Problem::file("find", folder))
 }
 
 /// The commit that a branch stands at.
@@ -89,8 +146,7 @@ impl Source {
     /// # Errors
     /// When another process has it, or it cannot be written.
     pub fn open(folder: &Path) -> Result<Source, Problem> {
-        // git is started in this folder, and its files are named to it: relative ones would be looked for twice.
-        let folder = std::path::absolute(folder).map_err(Problem::file("find", folder))?;
+        let folder = absolute(folder)?;
         let layout = Layout::new(&folder);
         layout.make().map_err(Problem::file("make the folder", &folder))?;
         let lock = layout.lock();
@@ -211,36 +267,6 @@ impl Source {
             },
         });
         Ok(files.collect())
-    }
-
-    /// The public half of this folder's deploy key, which is made if there is none.
-    ///
-    /// # Errors
-    /// When `ssh-keygen` is missing, or the folder cannot be written.
-    pub fn deploy_key(&self) -> Result<String, Problem> {
-        ssh::deploy_key(&self.layout)
-    }
-
-    /// Where the private half of the deploy key lies, for [`Credentials::DeployKey`].
-    pub fn deploy_key_file(&self) -> std::path::PathBuf {
-        self.layout.key()
-    }
-
-    /// The fingerprint of the server's host key, once one is pinned.
-    ///
-    /// # Errors
-    /// When the file with it cannot be read.
-    pub fn host_key(&self, settings: &Settings) -> Result<Option<String>, Problem> {
-        let cancel = Cancel::default();
-        ssh::host_key(&Git::new(&self.layout, Limits::default(), &cancel), settings)
-    }
-
-    /// Forgets the server's host key: the next fetch pins the one that it finds.
-    ///
-    /// # Errors
-    /// When the file with it cannot be removed.
-    pub fn forget_host_key(&self, settings: &Settings) -> Result<(), Problem> {
-        ssh::forget(&self.layout, settings)
     }
 
     /// Removes what a git that was killed left behind: nobody else is in this folder.

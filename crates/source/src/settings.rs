@@ -28,7 +28,7 @@ pub struct Settings {
 pub enum Credentials {
     #[default]
     None,
-    /// A private SSH key in this file; [`crate::Source::deploy_key`] makes one.
+    /// A private SSH key in this file; [`crate::Keys::deploy_key`] makes one.
     DeployKey(PathBuf),
     /// The first line of this file is the token, or the password. It is read at each fetch.
     TokenFile(PathBuf),

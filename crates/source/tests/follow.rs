@@ -253,16 +253,18 @@ fn ssh_lets_the_deploy_key_in_and_pins_the_host() {
     let repository = Repository::new();
     let mut sshd = Sshd::start();
     let mut world = World::of(&sshd.url(repository.path()));
-    world.settings.credentials = Credentials::DeployKey(world.source.deploy_key_file());
+    // While the repository beside them is in use.
+    let keys = world.keys();
+    world.settings.credentials = Credentials::DeployKey(keys.deploy_key_file());
     assert!(matches!(world.fetch(), Err(Problem::KeyMissing { .. })));
-    let key = world.source.deploy_key().expect("made");
-    assert_eq!(world.source.deploy_key().expect("there"), key, "it is made once");
-    assert_eq!(world.source.host_key(&world.settings).expect("readable"), None);
+    let key = keys.deploy_key().expect("made");
+    assert_eq!(keys.deploy_key().expect("there"), key, "it is made once");
+    assert_eq!(keys.host_key(&world.settings).expect("readable"), None);
     let problem = world.fetch().expect_err("the server does not know the key");
     assert!(matches!(problem, Problem::Refused { .. }), "{problem}");
     sshd.allow(&key);
     assert_eq!(world.fetch().expect("fetched").commit.as_str(), repository.head());
-    let pinned = world.source.host_key(&world.settings).expect("readable").expect("pinned");
+    let pinned = keys.host_key(&world.settings).expect("readable").expect("pinned");
     assert!(pinned.starts_with("SHA256:"), "{pinned}");
 
     let none = format!("ssh://{}@127.0.0.1:{}/no/such/repository", Sshd::user(), sshd.port);
@@ -274,9 +276,9 @@ fn ssh_lets_the_deploy_key_in_and_pins_the_host() {
     sshd.new_host_key();
     let problem = world.fetch().expect_err("the key changed");
     assert!(matches!(&problem, Problem::HostKeyChanged { pinned: old, .. } if *old == pinned), "{problem}");
-    world.source.forget_host_key(&world.settings).expect("forgotten");
+    keys.forget_host_key(&world.settings).expect("forgotten");
     world.fetch().expect("fetched");
-    assert_ne!(world.source.host_key(&world.settings).expect("readable").expect("pinned"), pinned);
+    assert_ne!(keys.host_key(&world.settings).expect("readable").expect("pinned"), pinned);
     sshd.stop();
     let problem = world.fetch().expect_err("it is away");
     assert!(matches!(problem, Problem::Away { .. }), "{problem}");

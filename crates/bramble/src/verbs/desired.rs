@@ -166,6 +166,9 @@ pub async fn change(client: &Client, word: &str, rollback: bool, yes: bool, json
         screen::json(&serde_json::json!({ "applied": desired, "preview": preview }))?;
     } else {
         println!("snapshot {} is current", desired.snapshot.short());
+        if let Some(reason) = &desired.held {
+            println!("following git is held: {reason}; `bramble sync` follows it again");
+        }
     }
     Ok(Some(Exit::Done))
 }

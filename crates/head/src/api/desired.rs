@@ -11,6 +11,7 @@ use bramble_model::desired::{
     self, Apply, Contents, Foreseen, Line, Offer, Offered, Preview, Question, SourceKey, Synced,
 };
 use bramble_model::names::Digest;
+use bramble_model::repository::Source;
 use bramble_model::snapshot::{Revision, SMALL};
 use bramble_system::now;
 use futures_util::StreamExt;
@@ -170,6 +171,7 @@ pub(crate) async fn plan(
 pub(crate) async fn apply(
     State(snapshots): State<Arc<Snapshots>>,
     State(desired): State<Arc<Desired>>,
+    State(following): State<Arc<Following>>,
     Extension(actor): Extension<Actor>,
     Path(word): Path<String>,
     Json(wish): Json<Apply>,
@@ -177,13 +179,13 @@ pub(crate) async fn apply(
     let applying = Arc::clone(&desired);
     beside(move || {
         let next = snapshots.find(&word)?;
-        let holds = snapshots.follows(&next).then(|| {
-            if wish.rollback {
-                "an earlier snapshot was made current".into()
-            } else {
-                "a snapshot was applied by hand".to_owned()
-            }
-        });
+        let holds = match wish.rollback {
+            _ if !snapshots.follows(&next) => None,
+            true => Some("an earlier snapshot was made current".to_owned()),
+            // It is what following would have made current.
+            false if following.waits_with(&next.revision) => None,
+            false => Some("a snapshot was applied by hand".to_owned()),
+        };
         applying.apply(next, wish.expects.map(Some), &actor.name, holds).map(drop)
     })
     .await?;
@@ -267,7 +269,15 @@ pub(crate) async fn key(
     State(snapshots): State<Arc<Snapshots>>,
     State(following): State<Arc<Following>>,
 ) -> Result<Json<SourceKey>, Refusal> {
-    let source = snapshots.current().and_then(|current| snapshots.source_of(&current));
+    key_towards(following, snapshots.current().and_then(|current| snapshots.source_of(&current))).await
+}
+
+/// As [`key`], of a head that has no snapshot yet.
+pub(crate) async fn own_key(State(following): State<Arc<Following>>) -> Result<Json<SourceKey>, Refusal> {
+    key_towards(following, None).await
+}
+
+async fn key_towards(following: Arc<Following>, source: Option<Source>) -> Result<Json<SourceKey>, Refusal> {
     let asking = tokio::task::spawn_blocking(move || following.key(source.as_ref()));
     match asking.await {
         Ok(Ok((public, host))) => Ok(Json(SourceKey { public, host })),

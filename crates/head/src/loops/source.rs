@@ -12,7 +12,7 @@ use bramble_model::snapshot::{Content, Given, Revision, Snapshot};
 use bramble_model::timeline::Millis;
 use bramble_plan::contract::{Outcome, Planned, Unknown};
 use bramble_plan::source::{Braked, Look, Observed, Source};
-use bramble_source::{Commit, Credentials, Entry, Limits, Problem, Settings, Source as Git, Url};
+use bramble_source::{Commit, Credentials, Entry, Keys, Limits, Problem, Settings, Source as Git, Url};
 use bramble_system::{Cancel, now};
 use tokio::sync::watch;
 
@@ -101,8 +101,12 @@ pub(crate) struct Following {
     /// The bare repository, and the head's own key.
     folder: PathBuf,
     state: watch::Sender<Followed>,
-    /// git is asked one thing at a time.
+    /// The repository is asked one thing at a time.
     turn: Mutex<()>,
+    /// A key is made once.
+    keys: Mutex<()>,
+    /// The head ends: so does whatever git is doing.
+    ends: Cancel,
     pub(crate) changed: Changes,
 }
 
@@ -112,12 +116,20 @@ impl Following {
             folder: state.join("source"),
             state: watch::Sender::new(Followed::default()),
             turn: Mutex::new(()),
+            keys: Mutex::new(()),
+            ends: Cancel::default(),
             changed: Changes::default(),
         }
     }
 
     pub(crate) fn followed(&self) -> Followed {
         self.state.borrow().clone()
+    }
+
+    /// Whether this is the newest commit, and waits for a person.
+    pub(crate) fn waits_with(&self, revision: &Revision) -> bool {
+        let waits = self.state.borrow().braked.as_ref().map(|braked| braked.commit.clone());
+        !revision.dirty && waits.is_some() && waits == revision.commit
     }
 
     /// A person wants it looked at now. Gives how many looks were begun before.
@@ -154,13 +166,18 @@ impl Following {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn settings(&self, source: &repository::Source, git: &Git) -> Result<Settings, Problem> {
+    /// Ends what git is doing: a server that is silent would hold the head up for as long as git may wait.
+    pub(crate) fn end(&self) {
+        self.ends.cancel();
+    }
+
+    fn settings(&self, source: &repository::Source, keys: &Keys) -> Result<Settings, Problem> {
         let wrong = Problem::Setting;
         let url: Url = source.git.parse().map_err(wrong)?;
         let credentials = match &source.token_file {
             Some(path) => Credentials::TokenFile(path.clone()),
             // A key may have been made, by whoever only looked at it, for an address that takes none.
-            None if url.is_ssh() && git.deploy_key_file().exists() => Credentials::DeployKey(git.deploy_key_file()),
+            None if url.is_ssh() && keys.deploy_key_file().exists() => Credentials::DeployKey(keys.deploy_key_file()),
             None => Credentials::None,
         };
         Ok(Settings {
@@ -278,9 +295,9 @@ impl Following {
     ) -> Result<Fetched, Stopped> {
         let _turn = self.turn();
         let git = Git::open(&self.folder)?;
-        let settings = self.settings(source, &git)?;
-        let (limits, cancel) = (Limits::default(), Cancel::default());
-        let head = git.fetch(&settings, limits, &cancel)?;
+        let settings = self.settings(source, &Keys::open(&self.folder)?)?;
+        let (limits, cancel) = (Limits::default(), &self.ends);
+        let head = git.fetch(&settings, limits, cancel)?;
         let commit = head.commit.to_string();
         let digest = current.map(|current| current.digest);
         if known.is_some_and(|(judged, against)| *judged == commit && *against == digest) {
@@ -297,7 +314,7 @@ impl Following {
             Stopped::Wrong(format!("{}: {error}", self.folder.display()), "make room on the head's disk".into())
         };
         let large = tempfile::Builder::new().prefix("export-").tempdir_in(&self.folder).map_err(file)?;
-        let read = git.files(&head.commit, &settings.path, large.path(), limits, &cancel)?;
+        let read = git.files(&head.commit, &settings.path, large.path(), limits, cancel)?;
         let (snapshot, contents) = Snapshot::of(&given(read)).map_err(|error| {
             let reason = match &error {
                 bramble_model::snapshot::Error::Repository(problems) => first(problems),
@@ -320,13 +337,14 @@ impl Following {
         Ok(Fetched { commit, revision, snapshot, contents, _large: large, descends })
     }
 
-    /// The head's public key for private repositories, and the server's pinned host key.
+    /// The head's public key for private repositories, and the server's pinned host key; also while git waits for a
+    /// server that is silent.
     pub(crate) fn key(&self, source: Option<&repository::Source>) -> Result<(String, Option<String>), Problem> {
-        let _turn = self.turn();
-        let git = Git::open(&self.folder)?;
-        let key = git.deploy_key()?;
+        let _turn = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = Keys::open(&self.folder)?;
+        let key = keys.deploy_key()?;
         let host = match source {
-            Some(source) => git.host_key(&self.settings(source, &git)?)?,
+            Some(source) => keys.host_key(&self.settings(source, &keys)?)?,
             None => None,
         };
         Ok((key, host))
@@ -334,9 +352,8 @@ impl Following {
 
     /// Forgets the server's pinned host key.
     pub(crate) fn forget_host(&self, source: &repository::Source) -> Result<(), Problem> {
-        let _turn = self.turn();
-        let git = Git::open(&self.folder)?;
-        git.forget_host_key(&self.settings(source, &git)?)
+        let keys = Keys::open(&self.folder)?;
+        keys.forget_host_key(&self.settings(source, &keys)?)
     }
 
     /// A person wants the repository followed, and looked at now; gives what came of it.

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bramble_source::{Content, Credentials, Entry, Files, Head, Inside, Limits, Problem, Settings, Source};
+use bramble_source::{Content, Credentials, Entry, Files, Head, Inside, Keys, Limits, Problem, Settings, Source};
 use bramble_system::Cancel;
 use tempfile::TempDir;
 
@@ -96,6 +96,9 @@ impl Repository {
 }
 
 /// A source in a folder of its own, and what it is told.
+/// Paths with spaces and signs that ssh reads otherwise.
+const FOLDER: &str = "a source %h";
+
 pub struct World {
     pub folder: TempDir,
     pub source: Source,
@@ -106,8 +109,7 @@ pub struct World {
 impl World {
     pub fn of(url: &str) -> World {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        // Paths with spaces and signs that ssh reads otherwise.
-        let source = Source::open(&folder.path().join("a source %h")).expect("opened");
+        let source = Source::open(&folder.path().join(FOLDER)).expect("opened");
         let settings = Settings {
             git: url.parse().expect("an address"),
             branch: "main".parse().expect("a branch"),
@@ -120,6 +122,10 @@ impl World {
 
     pub fn at(repository: &Repository) -> World {
         World::of(&repository.path().display().to_string())
+    }
+
+    pub fn keys(&self) -> Keys {
+        Keys::open(&self.folder.path().join(FOLDER)).expect("opened")
     }
 
     pub fn fetch(&self) -> Result<Head, Problem> {

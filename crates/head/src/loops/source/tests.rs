@@ -196,6 +196,39 @@ async fn a_clock_that_steps_back_leaves_nobody_waiting() {
 }
 
 #[test]
+fn whoever_lets_through_what_waits_holds_nothing() {
+    let house = House::new();
+    let following = Following::new(house.state.path());
+    let revision = |commit: &str, dirty| Revision { commit: Some(commit.into()), dirty, ..Revision::default() };
+    assert!(!following.waits_with(&revision("c1", false)));
+    assert!(!following.waits_with(&Revision::default()));
+    let number = following.begin();
+    let braked = Braked { commit: "c1".into(), reasons: vec!["it lets all go".into()] };
+    following.state.send_modify(|state| drop(state.end((number, 1), None, Came::Judged("c1".into(), Some(braked)))));
+    assert!(following.waits_with(&revision("c1", false)));
+    assert!(!following.waits_with(&revision("c1", true)), "a folder is no commit");
+    assert!(!following.waits_with(&revision("c0", false)));
+}
+
+#[test]
+fn a_silent_server_keeps_neither_the_key_nor_the_end_waiting() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let house = House::new();
+    let url = format!("http://{}/home.git", silent.local_addr().expect("bound"));
+    let source = repository::Source { git: url, ..house.source() };
+    let following = Following::new(house.state.path());
+    std::thread::scope(|scope| {
+        let fetching = scope.spawn(|| following.fetch(&source, None, None).map(drop));
+        let (_asked, _) = silent.accept().expect("git asks");
+        following.key(Some(&source)).expect("made while git waits");
+        assert!(!fetching.is_finished());
+        following.end();
+        let ended = fetching.join().expect("no panic");
+        assert!(matches!(ended, Err(Stopped::Wrong(..))));
+    });
+}
+
+#[test]
 fn what_a_person_applies_holds_a_head_that_was_begun_with_a_repository() {
     for begun in [false, true] {
         let house = House::new();
@@ -207,8 +240,15 @@ fn what_a_person_applies_holds_a_head_that_was_begun_with_a_repository() {
         let shelf = bramble_image::Shelf::open(state.join("image")).expect("opens");
         let snapshots = Snapshots::open(state, house.root(), shelf, store).expect("opens");
         // It says nothing of a source itself.
-        let (current, _) = snapshots.first(house.root()).expect("it checks");
-        assert_eq!(snapshots.follows(&current), begun);
+        let (first, applied) = snapshots.first(house.root()).expect("it checks");
+        let first = snapshots.begin(first, applied).expect("it is current");
+        assert_eq!(snapshots.follows(&first), begun);
+        let text = fs::read_to_string(house.root().join("bramble.toml")).expect("there");
+        fs::write(house.root().join("bramble.toml"), text + "[source]\ngit = \"/srv/home.git\"\n").expect("written");
+        let (next, applied) = snapshots.first(house.root()).expect("it checks");
+        assert_eq!(snapshots.follows(&next), begun, "whoever begins to follow one wants it looked at");
+        let next = snapshots.begin(next, applied).expect("it is current");
+        assert!(snapshots.follows(&next));
     }
 }
 
@@ -218,10 +258,10 @@ fn a_key_that_was_made_stands_in_the_way_of_no_address_that_takes_none() {
     let house = House::new();
     let following = Following::new(house.state.path());
     following.key(None).expect("made");
-    let git = Git::open(&following.folder).expect("opens");
+    let keys = Keys::open(&following.folder).expect("opens");
     let with = |url: &str| {
         let source = repository::Source { git: url.into(), ..house.source() };
-        following.settings(&source, &git).expect("good settings").credentials
+        following.settings(&source, &keys).expect("good settings").credentials
     };
     assert!(matches!(with("https://git.home.arpa/home.git"), Credentials::None));
     assert!(matches!(with("/srv/home.git"), Credentials::None));
