@@ -138,11 +138,18 @@ fn the_head_follows_git_and_brakes() {
     let house = House::start_as("admission = \"open\"", &nodes(6));
     let git = git_of(&house);
     let first = git.run(&git.work(), &["rev-parse", "HEAD"]);
-    // It is told by hand where to look: that is a change which only a person makes.
+    // It is told by hand where to look, which only a person may, and looks from then on.
     std::fs::copy(git.work().join("bramble.toml"), toml(&house)).expect("copied");
-    house.must(&["apply", "--yes"], "");
+    let told = house.must(&["apply", "--yes"], "");
+    assert!(!told.contains("held"), "{told}");
+    wait("it is followed", || waits(&house, "source").contains("looked at again"));
+    let by_hand = std::fs::read_to_string(toml(&house)).expect("there") + &node("y1", 30);
+    std::fs::write(toml(&house), by_hand).expect("written");
+    let told = house.must(&["apply", "--yes"], "");
+    assert!(told.contains("following git is held"), "{told}");
     wait("what was applied by hand is not overtaken", || waits(&house, "source").contains("held"));
     house.must(&["sync"], "");
+    assert!(!names(&house).contains("y1"), "git says nothing of it");
 
     // Ten commits in a second: the last one wins.
     let mut last = first;
@@ -181,6 +188,7 @@ fn the_head_follows_git_and_brakes() {
     wait("what lets it through is said", || waits(&house, "source").contains("bramble apply --yes"));
     house.must(&["apply", "--yes", &bold[..12]], "");
     assert_eq!((revision(&house), names(&house).len()), (bold, 1));
+    assert!(!waits(&house, "source").contains("held"), "what was let through is what git has");
 
     // A branch that was rewritten waits, too.
     git.run(&git.work(), &["checkout", "-q", "--orphan", "other"]);

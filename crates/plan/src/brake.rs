@@ -273,6 +273,8 @@ mod tests {
                 brake(&from, &cluster("", &[("m1", "worker"), SIX[1], SIX[2], SIX[3], SIX[4], SIX[5]])),
                 brake(&from, &cluster("[access]\npublic = true\n", &SIX)),
                 brake(&from, &cluster("[source]\ngit = \"https://elsewhere/home\"\n", &SIX)),
+                brake(&from, &cluster("[backup]\nfolder = \"/tmp/for-all\"\n", &SIX)),
+                brake(&from, &at(0, "domain = \"elsewhere.example\"\n", "", &SIX)),
                 Change { from: &from, to: &from, holding: &BTreeSet::new(), removed_lately: None, descends: false }
                     .brake(),
             ]
