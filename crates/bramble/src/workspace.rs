@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bramble_head::ca::Authority;
 use bramble_image::signing::SigningKey;
 use bramble_image::{BootSet, Built, Error, Hold, Ingredients, Shelf};
 use bramble_model::boot_set::{Architecture, GivenSet};
@@ -164,7 +163,7 @@ impl BootSets {
         progress: &dyn Fn(&str),
     ) -> Result<Vec<Built>> {
         let keys = self.state.join("keys");
-        let (authority, key, cache) = (Authority::open(&keys)?, SigningKey::open(&keys)?, cache()?);
+        let (authority, key, cache) = (bramble_head::authority(&self.state)?, SigningKey::open(&keys)?, cache()?);
         // A set that is published and not given yet is not swept.
         let _hold = self.shelf.hold()?;
         let revision = from.revision.commit.as_deref().map(|commit| {

@@ -18,7 +18,7 @@ pub mod backup;
 mod beginning;
 pub mod boot_sets;
 mod boots;
-pub mod ca;
+mod ca;
 mod changes;
 mod desired;
 mod dhcp;
@@ -70,6 +70,7 @@ use timeline::Timeline;
 use wires::Wires;
 use wiring::Parts;
 
+pub use ca::Authority;
 pub use error::Error;
 pub use snapshots::image_inputs;
 pub use store::STORE;
@@ -152,6 +153,19 @@ pub fn current_snapshot(state: &Path) -> Result<Option<(Digest, Revision)>, Erro
     let Some(pointer) = snapshots::record::current(&store)? else { return Ok(None) };
     let known = snapshots::record::known(&store, &pointer.digest)?;
     Ok(Some((pointer.digest, known.map(|known| known.revision).unwrap_or_default())))
+}
+
+/// The CA of the head whose state lies in this folder, for whoever builds images beside it; made where there has been
+/// none.
+///
+/// # Errors
+/// When the head has had one that is missing, or it cannot be read.
+pub fn authority(state: &Path) -> Result<Authority, Error> {
+    let keys = state.join("keys");
+    if !ca::is_there(&keys)? && state.join(STORE).exists() {
+        wiring::has_had_no_keys(&store::open(state)?, state)?;
+    }
+    Authority::open(&keys)
 }
 
 /// The public half of the key with which a head reads a private repository, made where there is none.

@@ -111,8 +111,8 @@ impl Parts {
         bramble_system::files::make_folder(&state).map_err(Error::file("cannot make the folder", &state))?;
         let store = store::open(&state)?;
         let keys = state.join("keys");
-        if !ca::is_there(&keys)? && knows_a_ca(&store)? {
-            return Err(Error::NoKeys { store: state.join(STORE), keys });
+        if !ca::is_there(&keys)? {
+            has_had_no_keys(&store, &state)?;
         }
         let snapshots = Arc::new(Snapshots::open(&state, &home, shelf.clone(), store.clone())?);
         source::sweep(&state);
@@ -260,6 +260,17 @@ fn knows_a_ca(store: &Store) -> Result<bool, Error> {
     Ok(false)
 }
 
+/// Whether a CA may be made for the head of this store, which has none.
+///
+/// # Errors
+/// [`Error::NoKeys`] where that head has had one.
+pub(crate) fn has_had_no_keys(store: &Store, state: &Path) -> Result<(), Error> {
+    if knows_a_ca(store)? {
+        return Err(Error::NoKeys { store: state.join(STORE), keys: state.join("keys") });
+    }
+    Ok(())
+}
+
 /// How often a repository is tried again that a new head cannot fetch.
 const FETCH: Duration = Duration::from_secs(10);
 
@@ -359,6 +370,8 @@ mod tests {
         let write = bramble_store::Write::Put { table: Users::TABLE, key: "ann".into(), bytes: b"1 {}".to_vec() };
         store.blocking().commit(&[], &[write]).expect("written");
         drop(store);
+        let built = crate::authority(&state).map(drop);
+        assert!(matches!(built, Err(Error::NoKeys { .. })), "who builds images beside it makes none either");
         let shelf = Shelf::open(state.join("image")).expect("a shelf");
         let home = folder.path().to_owned();
         let settings = Settings { home, apply: false, state: state.clone(), shelf, lab: None };
