@@ -206,30 +206,54 @@ impl Rules<'_> {
         found.into_iter().collect()
     }
 
-    /// A path that stays inside the repository.
+    /// A path that stays inside the repository, with what has to be there.
     fn inside(&mut self, key: &[&str], path: &str, expect: Expect) -> Option<PathBuf> {
+        let relative = self.relative(key, path)?;
+        if let Some(problem) = self.lacking(key, relative, expect) {
+            self.problems.push(problem);
+            return None;
+        }
+        Some(self.places.root.join(relative))
+    }
+
+    fn relative<'p>(&mut self, key: &[&str], path: &'p str) -> Option<&'p Path> {
         let relative = Path::new(path);
         if relative.is_absolute() || relative.components().any(|part| part == Component::ParentDir) {
             self.wrong(key, format!("`{path}` leaves the repository")).help =
                 Some("name a path inside the folder of bramble.toml".into());
             return None;
         }
-        let kind = self.tree.kind(relative);
-        match expect {
-            Expect::Folder if kind != Some(Kind::Folder) => {
-                self.wrong(key, format!("there is no folder `{path}`")).help =
-                    Some("make it, or remove this line".into());
-                None
-            }
-            Expect::File if kind != Some(Kind::File) => {
-                let near = self.near_file(relative);
-                let problem = self.wrong(key, format!("there is no file `{path}`"));
-                problem.help =
-                    Some(near.map_or("make it, or correct the path".into(), |near| format!("did you mean `{near}`?")));
-                None
-            }
-            _ => Some(self.places.root.join(relative)),
+        Some(relative)
+    }
+
+    /// What is wrong where something else, or nothing, is at a path.
+    fn lacking(&self, key: &[&str], path: &Path, expect: Expect) -> Option<Problem> {
+        let wanted = match expect {
+            Expect::File => Kind::File,
+            Expect::Folder => Kind::Folder,
+            Expect::MadeLater => return None,
+        };
+        let (found, shown) = (self.tree.kind(path), path.display());
+        if found == Some(wanted) {
+            return None;
         }
+        let (message, help) = match (found, wanted) {
+            (Some(Kind::Astray), _) => (
+                format!("`{shown}` is a link that leads to nothing inside the repository"),
+                "put what it leads to in its place: whoever reads a commit has nothing else".into(),
+            ),
+            (Some(Kind::Other), _) => {
+                (format!("`{shown}` is a pipe, a socket or a device"), "put a plain file in its place".into())
+            }
+            (Some(Kind::Folder), _) => (format!("`{shown}` is a folder"), "name a file in it".into()),
+            (_, Kind::Folder) => (format!("there is no folder `{shown}`"), "make it, or remove this line".into()),
+            _ => {
+                let near = self.near_file(path);
+                let help = near.map_or("make it, or correct the path".into(), |near| format!("did you mean `{near}`?"));
+                (format!("there is no file `{shown}`"), help)
+            }
+        };
+        Some(self.source.problem(key, message).help(help))
     }
 
     /// A file in the same folder with nearly the same name, relative to the repository.
@@ -404,14 +428,18 @@ impl Rules<'_> {
         let mut found = BTreeMap::new();
         for (name, workload) in workloads {
             let key = ["workloads", name, "path"];
-            let path = self.inside(&key, &workload.path, Expect::File);
+            let path = self.relative(&key, &workload.path);
             let name = self.name(&["workloads", name], name);
             if let (Some(name), Some(path)) = (name, path) {
-                let (problem, holds_data) = match self.compose(&key, Path::new(&workload.path)) {
+                let judged = match self.lacking(&key, path, Expect::File) {
+                    None => self.compose(&key, path),
+                    Some(problem) => Err(Box::new(problem)),
+                };
+                let (problem, holds_data) = match judged {
                     Ok(holds_data) => (None, holds_data),
                     Err(problem) => (Some(*problem), true),
                 };
-                found.insert(name, Workload { path, problem, holds_data });
+                found.insert(name, Workload { path: self.places.root.join(path), problem, holds_data });
             }
         }
         found

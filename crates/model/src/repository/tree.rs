@@ -3,11 +3,17 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::snapshot;
+
 /// What is at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     File,
     Folder,
+    /// A link that leads to no file and no folder of the repository.
+    Astray,
+    /// A pipe, a socket or a device.
+    Other,
 }
 
 /// Files by their paths inside the repository.
@@ -34,8 +40,7 @@ pub struct Folder<'a>(pub &'a Path);
 
 impl Tree for Folder<'_> {
     fn kind(&self, path: &Path) -> Option<Kind> {
-        let data = std::fs::metadata(self.0.join(path)).ok()?;
-        if data.is_dir() { Some(Kind::Folder) } else { data.is_file().then_some(Kind::File) }
+        snapshot::kind(self.0, path)
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
