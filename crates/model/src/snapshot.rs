@@ -222,6 +222,15 @@ impl<F: Fn(&Digest) -> io::Result<Vec<u8>>> Tree for Kept<'_, F> {
         let names: BTreeSet<String> = below.filter_map(|rest| rest.split('/').next()).map(str::to_owned).collect();
         names.into_iter().collect()
     }
+
+    fn mode(&self, _: &Path) -> Option<u32> {
+        None
+    }
+}
+
+/// The mode that a file has where a snapshot with it is laid out, and on a node.
+pub(crate) fn kept_mode(mode: u32) -> u32 {
+    if reading::is_executable(mode) { 0o755 } else { 0o644 }
 }
 
 /// What is at a path of a folder, as a reading of it finds it: whoever judges a folder judges what its snapshot has.

@@ -20,6 +20,9 @@ mod source;
 /// (kernels that load compressed modules, a Docker that loads OCI archives).
 const SUITES: [&str; 3] = ["trixie", "forky", "sid"];
 
+/// Files that one note names.
+const MOST_MODES: usize = 10;
+
 /// Holds every rule over what was written.
 ///
 /// # Errors
@@ -170,6 +173,9 @@ impl Rules<'_> {
         }
         let overlay =
             image.overlay.as_deref().and_then(|path| self.inside(&["image", "overlay"], path, Expect::Folder));
+        if let (Some(path), true) = (image.overlay.as_deref(), overlay.is_some()) {
+            self.modes(Path::new(path));
+        }
         let containers = image
             .containers
             .iter()
@@ -186,6 +192,31 @@ impl Rules<'_> {
             containers,
             cmdline: image.cmdline.clone().unwrap_or_default(),
         }
+    }
+
+    /// A snapshot keeps of a file's mode only whether it can be run. What differs by more than the group's right to
+    /// write, which is the umask of whoever made it, was probably meant: it is said what becomes of it.
+    fn modes(&mut self, overlay: &Path) {
+        let differing = self.tree.files(overlay).into_iter().filter_map(|path| {
+            let mode = self.tree.mode(&path)?;
+            let kept = snapshot::kept_mode(mode);
+            (mode & !0o020 != kept).then(|| format!("`{}` has mode {mode:04o} and gets {kept:04o}", path.display()))
+        });
+        let differing: Vec<String> = differing.collect();
+        if differing.is_empty() {
+            return;
+        }
+        let mut message = format!(
+            "files of the overlay are 0644 on a node, or 0755 where their owner can run them: {}",
+            differing.iter().take(MOST_MODES).map(String::as_str).collect::<Vec<_>>().join("; ")
+        );
+        if differing.len() > MOST_MODES {
+            message += &format!("; and {} more", differing.len() - MOST_MODES);
+        }
+        let problem = self.source.problem(&["image", "overlay"], message).warning();
+        self.problems.push(problem.help(
+            "where another mode matters, have systemd-tmpfiles set it: a line `z /etc/NAME 0600` in overlay/etc/tmpfiles.d/NAME.conf",
+        ));
     }
 
     fn architectures(&mut self, written: Option<&[String]>) -> Vec<Architecture> {

@@ -1,6 +1,7 @@
 //! The files of a repository, wherever they are: in a folder, or in a snapshot that was read from one.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::snapshot;
@@ -32,6 +33,10 @@ pub trait Tree {
 
     /// Names of what lies in a folder: for a near miss.
     fn names(&self, folder: &Path) -> Vec<String>;
+
+    /// The permission bits of a file; `None` where it has none of its own, as in a snapshot, which keeps only whether it
+    /// can be run.
+    fn mode(&self, path: &Path) -> Option<u32>;
 }
 
 /// A repository as it lies in a folder now.
@@ -67,5 +72,9 @@ impl Tree for Folder<'_> {
     fn names(&self, folder: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(self.0.join(folder)).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    fn mode(&self, path: &Path) -> Option<u32> {
+        Some(std::fs::symlink_metadata(self.0.join(path)).ok()?.permissions().mode() & 0o7777)
     }
 }

@@ -126,9 +126,14 @@ impl Root for Folder {
         if !data.is_file() {
             return Ok(None);
         }
-        let executable = data.permissions().mode() & 0o100 != 0;
+        let executable = is_executable(data.permissions().mode());
         Ok(Some(Opened { executable, bytes: Box::new(File::open(&content)?), content }))
     }
+}
+
+/// Whether its owner can run a file of this mode: all that a snapshot keeps of it, as git does.
+pub(super) fn is_executable(mode: u32) -> bool {
+    mode & 0o100 != 0
 }
 
 /// Files that were read elsewhere.
