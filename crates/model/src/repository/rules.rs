@@ -13,6 +13,7 @@ use super::*;
 
 mod access;
 mod boots;
+mod compose;
 mod network;
 mod source;
 
@@ -476,34 +477,18 @@ impl Rules<'_> {
         found
     }
 
-    /// A Compose file has at least one service. What is inside is the engine's to judge. What is wrong with it
-    /// concerns no other workload. Gives whether it holds data.
+    /// A Compose file has at least one service. What is wrong with it concerns no other workload. Gives whether it holds
+    /// data.
     fn compose(&self, key: &[&str], path: &Path) -> Result<bool, Box<Problem>> {
-        #[derive(serde::Deserialize)]
-        struct Compose {
-            services: BTreeMap<String, serde_json::Value>,
-            volumes: Option<serde_json::Value>,
-        }
         let text = self.tree.read(path).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
-        let text = match text {
-            Ok(text) => text,
-            Err(error) => return Err(Box::new(self.source.problem(key, format!("cannot be read: {error}")))),
-        };
-        match serde_saphyr::from_str::<Compose>(&text) {
-            Ok(compose) if compose.services.is_empty() => {
-                Err(Box::new(self.source.problem(key, "the Compose file has no services")))
-            }
-            Ok(compose) => {
-                let names = |value: Option<&serde_json::Value>| value.is_some_and(|value| !value.is_null());
-                Ok(names(compose.volumes.as_ref())
-                    || compose.services.values().any(|service| names(service.get("volumes"))))
-            }
-            Err(error) => {
-                let error = error.to_string();
-                let first = error.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-                Err(Box::new(self.source.problem(key, format!("is not a Compose file: {first}"))))
-            }
-        }
+        let text = text.map_err(|error| Box::new(self.source.problem(key, format!("cannot be read: {error}"))))?;
+        compose::holds_data(&text).map_err(|wrong| {
+            let problem = self.source.problem(key, wrong.message);
+            Box::new(match wrong.help {
+                Some(help) => problem.help(help),
+                None => problem,
+            })
+        })
     }
 
     fn lab(&mut self, lab: &written::LabSection, workloads: &BTreeMap<Name, Workload>) -> Option<Lab> {
