@@ -29,7 +29,7 @@ use crate::ca::Authority;
 use crate::loops::Sections;
 use crate::overview::Overview;
 use crate::power::{NotSwitched, Power};
-use crate::refusal::{Refusal, failed, refuse};
+use crate::refusal::{Asked, Refusal, failed, refuse};
 use crate::snapshots::Snapshots;
 use crate::swarm::Swarm;
 use crate::timeline::Timeline;
@@ -118,7 +118,7 @@ pub(crate) async fn power(
     State(snapshots): State<Arc<Snapshots>>,
     State(power): State<Arc<Power>>,
     Path(node): Path<String>,
-    Json(action): Json<PowerAction>,
+    Asked(action): Asked<PowerAction>,
 ) -> Result<Json<Switched>, Refusal> {
     let node = named(&snapshots.cluster(), &node)?;
     power.switch(&node, action).await.map(Json).map_err(|not| match not {
@@ -167,7 +167,7 @@ pub(crate) async fn approve(
     State(snapshots): State<Arc<Snapshots>>,
     State(agents): State<Arc<Agents>>,
     Path(node): Path<String>,
-    Json(approval): Json<Approval>,
+    Asked(approval): Asked<Approval>,
 ) -> Result<StatusCode, Refusal> {
     let_in(&snapshots.cluster(), &agents, &node, &approval.fingerprint)?;
     Ok(StatusCode::NO_CONTENT)
@@ -200,7 +200,7 @@ pub(crate) async fn revoke(
 /// `POST /v1/retry`: what failed for this subject may be tried again now.
 pub(crate) async fn retry(
     State(sections): State<Arc<Sections>>,
-    Json(subject): Json<Subject>,
+    Asked(subject): Asked<Subject>,
 ) -> Result<StatusCode, Refusal> {
     if sections.retry(&subject) {
         return Ok(StatusCode::NO_CONTENT);
@@ -221,7 +221,7 @@ pub(crate) async fn start_swarm(
     State(snapshots): State<Arc<Snapshots>>,
     State(agents): State<Arc<Agents>>,
     State(swarm): State<Arc<Swarm>>,
-    Json(wish): Json<StartAnew>,
+    Asked(wish): Asked<StartAnew>,
 ) -> Result<StatusCode, Refusal> {
     let cluster = snapshots.cluster();
     let without = wish.without.iter().map(|name| named(&cluster, name)).collect::<Result<BTreeSet<_>, _>>()?;

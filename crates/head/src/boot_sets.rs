@@ -18,7 +18,7 @@ use bramble_system::now;
 
 use crate::changes::Changes;
 use crate::error::Error;
-use crate::refusal::{Refusal, refuse};
+use crate::refusal::{Asked, Refusal, refuse};
 use crate::store::{self, STORE, beside};
 use crate::timeline::Timeline;
 
@@ -170,7 +170,7 @@ pub(crate) async fn put(
     State(sets): State<Arc<BootSets>>,
     State(timeline): State<Arc<Timeline>>,
     UrlPath(architecture): UrlPath<Architecture>,
-    Json(set): Json<Digest>,
+    Asked(set): Asked<Digest>,
 ) -> Result<StatusCode, Refusal> {
     match beside(move || sets.give(architecture, set)).await {
         Ok(()) => {
