@@ -2,7 +2,10 @@
 //! `bramble login` keeps.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -25,6 +28,7 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
 use crate::heads::{self, KnownHead, Stream};
@@ -333,8 +337,9 @@ impl Client {
 
     async fn exchange_body(&self, method: Method, path: &str, body: BoxBody<Bytes, std::io::Error>) -> Result<Bytes> {
         let stream = self.connect().await?;
+        let stream = TokioIo::new(Listening { stream, deaf: false });
         let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|_| self.no_head())?;
+            hyper::client::conn::http1::handshake(stream).await.map_err(|_| self.no_head())?;
         let connection = tokio::spawn(connection);
         let mut request = Request::builder()
             .method(method)
@@ -345,7 +350,10 @@ impl Client {
             request = request.header("authorization", credentials);
         }
         let request = request.body(body).context("cannot write the question")?;
-        let answer = sender.send_request(request).await.map_err(|_| self.no_head())?;
+        let answer = sender.send_request(request).await.map_err(|error| match error.is_user() {
+            true => anyhow::Error::new(error).context("what is sent to the head cannot be read"),
+            false => self.no_head().into(),
+        })?;
         let status = answer.status();
         let bytes = answer.into_body().collect().await.context("the head's answer broke off")?.to_bytes();
         connection.abort();
@@ -353,6 +361,60 @@ impl Client {
             return Ok(bytes);
         }
         Err(problem(status, &bytes))
+    }
+}
+
+/// A connection whose answer is read though the head takes no more of the question. One that refuses what it is sent says
+/// why, and closes before it has read it all; hyper ends with the first write that fails, and would not read that.
+struct Listening {
+    stream: Box<dyn Stream>,
+    /// Nobody reads what is written.
+    deaf: bool,
+}
+
+impl Listening {
+    /// A write that fails since nobody reads is one that succeeds: whether there is an answer is for the reader to find.
+    fn written(&mut self, result: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+        match result {
+            Poll::Ready(Err(error)) if is_gone(&error) => {
+                self.deaf = true;
+                Poll::Ready(Ok(length))
+            }
+            result => result,
+        }
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
+}
+
+impl AsyncRead for Listening {
+    fn poll_read(mut self: Pin<&mut Self>, now: &mut task::Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(now, out)
+    }
+}
+
+impl AsyncWrite for Listening {
+    fn poll_write(mut self: Pin<&mut Self>, now: &mut task::Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.deaf {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let result = Pin::new(&mut self.stream).poll_write(now, bytes);
+        self.written(result, bytes.len())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, now: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        if self.deaf {
+            return Poll::Ready(Ok(()));
+        }
+        let result = Pin::new(&mut self.stream).poll_flush(now).map_ok(|()| 0);
+        self.written(result, 0).map_ok(drop)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, now: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(now)
     }
 }
 
@@ -369,4 +431,54 @@ pub fn problem(status: hyper::StatusCode, body: &[u8]) -> anyhow::Error {
 fn in_path(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
     name.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// More than any socket keeps for a reader.
+    const LARGE: usize = 8 << 20;
+
+    /// A head that reads so many bytes of a question, answers that its disk is full, and goes.
+    async fn refuses_after(listener: UnixListener, bytes: usize) {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut read = vec![0; bytes];
+        stream.read_exact(&mut read).await.expect("a question");
+        let body = br#"{"error":"the shelf takes no writes: no space left on device","help":"make room"}"#;
+        let head = format!("HTTP/1.1 507 Insufficient Storage\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all(&[head.as_bytes(), body].concat()).await.expect("the answer");
+    }
+
+    #[tokio::test]
+    async fn what_a_head_says_that_refuses_in_the_middle_of_a_file_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("large");
+        std::fs::write(&file, vec![7; LARGE]).expect("written");
+        for bytes in [100, 5000, 1 << 20] {
+            for _ in 0..20 {
+                let socket = folder.path().join("head.sock");
+                let _ = std::fs::remove_file(&socket);
+                let head = tokio::spawn(refuses_after(UnixListener::bind(&socket).expect("a socket"), bytes));
+                let error = Client::local(folder.path()).send_file(&Digest([7; 32]), &file).await.expect_err("refused");
+                head.await.expect("it answered");
+                let told = format!("{error:#}");
+                assert!(!error.is::<NoHead>(), "{told}");
+                assert!(told.contains("no space left on device") && told.contains("help: make room"), "{told}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_that_goes_without_a_word_is_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let listener = UnixListener::bind(folder.path().join("head.sock")).expect("a socket");
+        let gone = tokio::spawn(async move { listener.accept().await.map(drop) });
+        let error = Client::local(folder.path()).send_contents(vec![vec![7; LARGE]]).await.expect_err("nobody answers");
+        gone.await.expect("it runs").expect("a connection");
+        assert!(error.is::<NoHead>(), "{error:#}");
+    }
 }

@@ -9,15 +9,34 @@ use crate::cli::{Arguments, Verb};
 /// The exit code of wrong usage, as clap has it.
 pub const WRONG: u8 = 2;
 
-/// What does not go together, though each is good by itself.
+/// What does not go together, though each is good by itself; and a word that cannot be what its verb takes.
 pub fn conflict(arguments: &Arguments) -> Option<String> {
     match &arguments.verb {
+        Verb::Plan { revision: Some(word), .. } => no_revision("plan", word),
+        Verb::Apply { revision: Some(word), .. } => no_revision("apply", word),
+        Verb::Rollback { revision: Some(word), .. } => no_revision("rollback", word),
         Verb::Init { folder } if arguments.place.is_named() => {
             let folder = quoted(&folder.to_string_lossy());
             Some(format!("`init` makes the folder that is its word: type `bramble init {folder}`, without -C"))
         }
         _ => None,
     }
+}
+
+/// Why a word names no revision, whatever the head has: `home`, `main`, `b`.
+fn no_revision(verb: &str, word: &str) -> Option<String> {
+    if word.len() >= 4 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut told = format!(
+        "{} is no revision: that is the digest of a snapshot or a commit, by 4 or more of its first hexadecimal digits; \
+         `bramble history` lists them",
+        quoted(word)
+    );
+    if Path::new(word).is_dir() {
+        told += &format!(". A folder is named with -C: `bramble -C {} {verb}`", quoted(word));
+    }
+    Some(told)
 }
 
 /// For a word that no verb takes: how the folder of a repository is named. `None` where clap's own words say
@@ -84,6 +103,32 @@ mod tests {
         assert!(told(&["bramble", "status", "/"]).expect("advice").starts_with("the folder of a repository"));
         assert_eq!(told(&["bramble", "status", "--nonsense"]), None);
         assert_eq!(told(&["bramble", "-C", "home", "status", "other"]), None, "one is named already");
+    }
+
+    #[test]
+    fn a_word_that_is_no_revision_is_refused_and_a_folder_is_named_with_its_option() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let home = folder.path().join("home");
+        std::fs::create_dir(&home).expect("a folder");
+        let home = home.to_str().expect("UTF-8");
+        let told = |line: &[&str]| {
+            let line = [&["bramble"], line].concat();
+            conflict(&Arguments::try_parse_from(line).expect("good words"))
+        };
+        for verb in ["plan", "apply", "rollback"] {
+            for word in ["b", "main", "HEAD", "3f2", "3f2a91c0x"] {
+                let told = told(&[verb, word]).expect("refused");
+                assert!(
+                    told.starts_with(&format!("{word} is no revision: that is the digest of a snapshot")),
+                    "{told}"
+                );
+                assert!(!told.contains("-C"), "there is no such folder: {told}");
+            }
+            let of_folder = told(&[verb, home]).expect("refused");
+            assert!(of_folder.ends_with(&format!("`bramble -C {home} {verb}`")), "{of_folder}");
+            assert_eq!(told(&[verb, "3f2a91c0"]), None);
+            assert_eq!(told(&[verb]), None);
+        }
     }
 
     #[test]

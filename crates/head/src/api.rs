@@ -3,7 +3,7 @@
 pub(crate) mod adopt;
 pub(crate) mod desired;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,12 @@ use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Redirect};
 use bramble_model::agent::SignedTime;
 use bramble_model::api::{Events, PowerAction, Status, Switched};
+use bramble_model::engine::{EngineKind, EngineState};
 use bramble_model::names::Name;
 use bramble_model::repository::Cluster;
 use bramble_model::subject::Subject;
 use bramble_model::timeline::{Event, What};
+use bramble_plan::swarm::Record;
 use bramble_system::now;
 use futures_util::Stream;
 use serde::Deserialize;
@@ -29,7 +31,7 @@ use crate::ca::Authority;
 use crate::loops::Sections;
 use crate::overview::Overview;
 use crate::power::{NotSwitched, Power};
-use crate::refusal::{Refusal, failed, refuse};
+use crate::refusal::{Asked, Refusal, failed, refuse};
 use crate::snapshots::Snapshots;
 use crate::swarm::Swarm;
 use crate::timeline::Timeline;
@@ -118,7 +120,7 @@ pub(crate) async fn power(
     State(snapshots): State<Arc<Snapshots>>,
     State(power): State<Arc<Power>>,
     Path(node): Path<String>,
-    Json(action): Json<PowerAction>,
+    Asked(action): Asked<PowerAction>,
 ) -> Result<Json<Switched>, Refusal> {
     let node = named(&snapshots.cluster(), &node)?;
     power.switch(&node, action).await.map(Json).map_err(|not| match not {
@@ -167,7 +169,7 @@ pub(crate) async fn approve(
     State(snapshots): State<Arc<Snapshots>>,
     State(agents): State<Arc<Agents>>,
     Path(node): Path<String>,
-    Json(approval): Json<Approval>,
+    Asked(approval): Asked<Approval>,
 ) -> Result<StatusCode, Refusal> {
     let_in(&snapshots.cluster(), &agents, &node, &approval.fingerprint)?;
     Ok(StatusCode::NO_CONTENT)
@@ -200,7 +202,7 @@ pub(crate) async fn revoke(
 /// `POST /v1/retry`: what failed for this subject may be tried again now.
 pub(crate) async fn retry(
     State(sections): State<Arc<Sections>>,
-    Json(subject): Json<Subject>,
+    Asked(subject): Asked<Subject>,
 ) -> Result<StatusCode, Refusal> {
     if sections.retry(&subject) {
         return Ok(StatusCode::NO_CONTENT);
@@ -221,7 +223,7 @@ pub(crate) async fn start_swarm(
     State(snapshots): State<Arc<Snapshots>>,
     State(agents): State<Arc<Agents>>,
     State(swarm): State<Arc<Swarm>>,
-    Json(wish): Json<StartAnew>,
+    Asked(wish): Asked<StartAnew>,
 ) -> Result<StatusCode, Refusal> {
     let cluster = snapshots.cluster();
     let without = wish.without.iter().map(|name| named(&cluster, name)).collect::<Result<BTreeSet<_>, _>>()?;
@@ -239,18 +241,61 @@ pub(crate) struct GiveUp {
 
 /// Nodes that remember this Swarm may be made to leave it, data and all.
 pub(crate) async fn give_up_swarm(
+    State(snapshots): State<Arc<Snapshots>>,
+    State(timeline): State<Arc<Timeline>>,
     State(agents): State<Arc<Agents>>,
     State(swarm): State<Arc<Swarm>>,
-    Json(wish): Json<GiveUp>,
+    Asked(wish): Asked<GiveUp>,
 ) -> Result<StatusCode, Refusal> {
     if wish.cluster.is_empty() || wish.cluster.len() > 64 || !wish.cluster.bytes().all(|c| c.is_ascii_alphanumeric()) {
         let help = "`bramble status` names it: 25 letters and digits";
         return Err(refuse(StatusCode::BAD_REQUEST, "that is no id of a Swarm", Some(help)));
     }
-    let changed = swarm.remember(|record| record.give_up(&wish.cluster));
-    changed.map_err(failed)?;
+    let cluster = snapshots.cluster();
+    let members = cluster.nodes.keys().filter_map(|name| {
+        let holds = timeline.look(name, |track| {
+            let health = track.health.as_ref().filter(|_| track.connected)?;
+            match health.engine(EngineKind::Swarm) {
+                EngineState::Member { cluster, .. } => Some(cluster.clone()),
+                EngineState::None | EngineState::Starting { .. } | EngineState::Alone => None,
+            }
+        });
+        Some((holds.flatten()?, name.clone()))
+    });
+    let members: Vec<(String, Name)> = members.collect();
+    let given_up = swarm.remember(|record| {
+        nobody_holds(&wish.cluster, &members, record).map_or_else(
+            || {
+                record.give_up(&wish.cluster);
+                Ok(())
+            },
+            Err,
+        )
+    });
+    if let Err(help) = given_up.map_err(failed)? {
+        let error = format!("nobody is known to hold Swarm {}", wish.cluster);
+        return Err(refuse(StatusCode::NOT_FOUND, error, Some(&help)));
+    }
     agents.changed.tell();
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What is held instead, where neither a node that is connected nor the head's own record has this Swarm. One that was
+/// given up before may be given up again.
+fn nobody_holds(cluster: &str, members: &[(String, Name)], record: &Record) -> Option<String> {
+    let remembered = record.cluster();
+    if members.iter().any(|(held, _)| held == cluster) || remembered == Some(cluster) || record.former.contains(cluster)
+    {
+        return None;
+    }
+    let mut held: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    members.iter().for_each(|(cluster, name)| held.entry(cluster).or_default().push(name.as_str()));
+    if let Some(remembered) = remembered {
+        held.entry(remembered).or_default().push("the head's own record");
+    }
+    let held: Vec<String> = held.iter().map(|(cluster, by)| format!("{cluster} ({})", by.join(", "))).collect();
+    let held = if held.is_empty() { "no Swarm is held".into() } else { format!("held are {}", held.join("; ")) };
+    Some(format!("{held}; what a node holds that is off is known when it is on"))
 }
 
 /// `GET /v1/time/CHALLENGE`: the head's time, signed, for a node whose clock is too far off for TLS.
@@ -265,4 +310,28 @@ pub(crate) async fn time(
     let at = now();
     let signature = authority.sign_time(&challenge, at);
     Ok(Json(SignedTime { at, signature: signature.map_err(failed)? }))
+}
+
+#[cfg(test)]
+mod tests {
+    use bramble_plan::swarm::Memory;
+
+    use super::*;
+
+    #[test]
+    fn a_swarm_that_nobody_holds_is_not_given_up_and_what_is_held_is_said() {
+        let name = |text: &str| text.parse::<Name>().expect("a name");
+        let mut record = Record::new(Memory::Swarm { cluster: "ours".into() });
+        record.former.insert("old".into());
+        let members = [("ours".to_owned(), name("m1")), ("theirs".to_owned(), name("w1")), ("ours".into(), name("w2"))];
+        for known in ["ours", "theirs", "old"] {
+            assert_eq!(nobody_holds(known, &members, &record), None, "{known}");
+        }
+        let help = nobody_holds("typo", &members, &record).expect("nobody");
+        assert!(help.starts_with("held are ours (m1, w2, the head's own record); theirs (w1); "), "{help}");
+        let help = nobody_holds("ours", &[], &Record::new(Memory::Never)).expect("nobody");
+        assert!(help.starts_with("no Swarm is held"), "{help}");
+        // Its managers are gone for good, and the head waits for a person's word.
+        assert_eq!(nobody_holds("ours", &[], &record), None);
+    }
 }

@@ -11,14 +11,14 @@ use axum::Json;
 use axum::extract::{Path as UrlPath, State};
 use axum::http::StatusCode;
 use bramble_image::{BootSet, Shelf};
-use bramble_model::boot_set::{Architecture, GivenSet};
+use bramble_model::boot_set::{Architecture, Artifact, GivenSet};
 use bramble_model::names::Digest;
 use bramble_store::{OnLoss, Record, Store, Table};
 use bramble_system::now;
 
 use crate::changes::Changes;
 use crate::error::Error;
-use crate::refusal::{Refusal, refuse};
+use crate::refusal::{Asked, Refusal, refuse};
 use crate::store::{self, STORE, beside};
 use crate::timeline::Timeline;
 
@@ -113,13 +113,20 @@ impl BootSets {
     /// Nodes of this architecture are given this set from now on. On disk when this returns.
     ///
     /// # Errors
-    /// When the shelf has no such set for them, what was there before cannot be read, or the store not be written.
+    /// When the shelf has no such set for them, or not all of its files, what was there before cannot be read, or the store not be written.
     pub(crate) fn give(&self, architecture: Architecture, set: Digest) -> Result<(), Error> {
         // Nothing is swept while the set is named by nobody.
         let _hold = self.shelf.hold().map_err(Error::image)?;
         let found = self.shelf.load(set).map_err(Error::image)?;
         if found.manifest.architecture != architecture {
             return Err(Error::OtherArchitecture { set, architecture: found.manifest.architecture });
+        }
+        let is_missing = |artifact: &Artifact| !self.shelf.has(&artifact.sha256, artifact.size);
+        let missing = found.manifest.files().filter(|(_, artifact)| is_missing(artifact));
+        let files: Vec<String> =
+            missing.map(|(name, artifact)| format!("{name} (SHA-256 {})", artifact.sha256.short())).collect();
+        if !files.is_empty() {
+            return Err(Error::NotWhole { set, files });
         }
         let new = GivenSet { set, since: now() };
         self.store.blocking().update_lasting::<GivenSets, ()>(&architecture.to_string(), |kept| {
@@ -163,7 +170,7 @@ pub(crate) async fn put(
     State(sets): State<Arc<BootSets>>,
     State(timeline): State<Arc<Timeline>>,
     UrlPath(architecture): UrlPath<Architecture>,
-    Json(set): Json<Digest>,
+    Asked(set): Asked<Digest>,
 ) -> Result<StatusCode, Refusal> {
     match beside(move || sets.give(architecture, set)).await {
         Ok(()) => {
@@ -179,6 +186,7 @@ fn refused(error: Error) -> Refusal {
     let status = match &error {
         Error::Shelf(bramble_image::Error::NotOnShelf { .. }) => StatusCode::NOT_FOUND,
         Error::OtherArchitecture { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        Error::NotWhole { .. } => return refuse(StatusCode::CONFLICT, bramble_system::sentence(&error), error.help()),
         _ => return failed(error),
     };
     refuse(status, bramble_system::sentence(&error), Some("`bramble image ls` lists them"))
@@ -235,6 +243,26 @@ pub(crate) mod tests {
         assert!(wrong.to_string().contains("arm64"), "{wrong}");
         give(Architecture::Amd64, Digest([7; 32])).expect_err("it is not on the shelf");
         assert_eq!(place.given(Architecture::Amd64), Some(old), "what was refused has changed nothing");
+    }
+
+    /// A node that is given such a set asks for its files for ever.
+    #[test]
+    fn a_set_whose_files_are_not_all_there_is_not_given() {
+        let place = Place::new();
+        let (whole, torn) = (place.set(Architecture::Amd64, "whole"), place.set(Architecture::Amd64, "torn"));
+        let give = |set| give_to(place.folder.path(), &place.shelf, Architecture::Amd64, set);
+        give(whole).expect("given");
+        let manifest = place.shelf.load(torn).expect("its manifest is there").manifest;
+        std::fs::remove_file(place.shelf.file(&manifest.kernel.sha256)).expect("removed");
+        let half = std::fs::File::options().write(true).open(place.shelf.file(&manifest.initrd.sha256));
+        half.expect("opens").set_len(1).expect("cut off");
+        let error = give(torn).expect_err("nobody could boot it");
+        let told = error.to_string();
+        assert!(told.contains("kernel (SHA-256 ") && told.contains("initrd (SHA-256 "), "{told}");
+        assert!(!told.contains("start4.elf"), "{told}");
+        assert!(error.help().is_some_and(|help| help.contains("`bramble image build`")), "{error}");
+        assert_eq!(refused(error).0, StatusCode::CONFLICT);
+        assert_eq!(place.given(Architecture::Amd64), Some(whole), "what was refused has changed nothing");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bramble_model::desired;
 use bramble_model::names::{Digest, Name};
+use bramble_model::snapshot::Snapshot;
 use bramble_model::timeline::Millis;
 use bramble_plan::brake::Change;
 use bramble_system::now;
@@ -18,6 +19,16 @@ use crate::wires::Wires;
 
 /// For so long what nodes were removed counts.
 const DAY: Millis = 24 * 3600 * 1000;
+
+/// A sentence on a file that differs: one that only one of the two snapshots has does not change.
+fn of_file(sentence: String, from: &Snapshot, to: &Snapshot) -> String {
+    let Some(path) = sentence.strip_suffix(" changes") else { return sentence };
+    match (from.entries.contains_key(path), to.entries.contains_key(path)) {
+        (false, true) => format!("adds {path}"),
+        (true, false) => format!("removes {path}"),
+        _ => sentence,
+    }
+}
 
 /// The part of the head through which another snapshot becomes current. It knows who holds something of the snapshot.
 pub(crate) struct Desired {
@@ -54,7 +65,8 @@ impl Desired {
             descends,
         };
         let mut sentences = change.sentences();
-        sentences.extend(current.changed_files(next));
+        let files = current.changed_files(next).into_iter();
+        sentences.extend(files.map(|sentence| of_file(sentence, &current.snapshot, &next.snapshot)));
         (sentences, change.brake())
     }
 
@@ -117,5 +129,28 @@ impl Desired {
         let (at, by) = (pointer.at, pointer.by);
         let held = pointer.held.filter(|_| self.snapshots.source_of(&current).is_some()).map(|held| held.reason);
         Some(desired::Desired { snapshot: current.digest, revision: current.revision.clone(), at, by, held })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bramble_model::snapshot::{Entry, Revision};
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_only_one_snapshot_has_is_added_or_removed() {
+        let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n";
+        let place = std::path::Path::new("/nowhere");
+        let cluster = bramble_model::repository::Cluster::parse(place, place, text).expect("valid");
+        let of = |files: &[(&str, u8)]| {
+            let file = |digest: u8| Entry::File { digest: Digest([digest; 32]), size: 1, executable: false };
+            let entries = files.iter().map(|(path, digest)| ((*path).to_owned(), file(*digest))).collect();
+            let snapshot = Snapshot { entries };
+            Current::of(snapshot.digest(), snapshot, Revision::default(), cluster.clone())
+        };
+        let (from, to) = (of(&[("gone", 1), ("same", 2), ("other", 3)]), of(&[("same", 2), ("other", 4), ("new", 5)]));
+        let told = from.changed_files(&to).into_iter().map(|told| of_file(told, &from.snapshot, &to.snapshot));
+        assert_eq!(told.collect::<Vec<_>>(), ["removes gone", "adds new", "other changes"]);
     }
 }

@@ -37,6 +37,8 @@ pub enum Error {
     Folder { home: PathBuf, source: bramble_model::snapshot::Error },
     #[error("boot set {} is for {architecture}", .set.short())]
     OtherArchitecture { set: Digest, architecture: Architecture },
+    #[error("boot set {} is not whole on the shelf: it lacks {}", .set.short(), .files.join(", "))]
+    NotWhole { set: Digest, files: Vec<String> },
     #[error("the head's certificates: {0}")]
     Certificates(String),
     #[error("cannot read loader {0}: install Debian's package `ipxe`")]
@@ -70,6 +72,9 @@ impl Error {
                 "another program has that port: `ss -lnup` and `ss -lntp` name it"
             }
             Error::Store(error) => return error.help(),
+            Error::NotWhole { .. } => {
+                "`bramble image build` puts there what the repository's image is made of, and gives that; `bramble image ls` lists other sets"
+            }
             Error::NoKeys { .. } => {
                 "put the keys back, or move head.redb aside and `bramble restore` a backup; with head.redb aside and no backup, a head begins anew: no node, user or image of the old one is known to it"
             }

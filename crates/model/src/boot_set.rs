@@ -77,10 +77,15 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// All files of the set, by what each is.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &Artifact)> {
+        let named = self.layers.iter().chain(&self.firmware).map(|file| (file.name.as_str(), &file.artifact));
+        [("kernel", &self.kernel), ("initrd", &self.initrd)].into_iter().chain(named)
+    }
+
     /// All files of the set.
     pub fn artifacts(&self) -> impl Iterator<Item = &Artifact> {
-        let named = self.layers.iter().chain(&self.firmware).map(|file| &file.artifact);
-        [&self.kernel, &self.initrd].into_iter().chain(named)
+        self.files().map(|(_, artifact)| artifact)
     }
 
     /// What firmware fetches by this name.

@@ -20,6 +20,7 @@ use crate::timeline::Millis;
 
 mod reading;
 
+pub(crate) use reading::key_of;
 pub use reading::{Content, Given};
 
 /// More entries than any repository names on purpose.
@@ -41,7 +42,8 @@ pub enum Entry {
         #[serde(default)]
         executable: bool,
     },
-    /// A link inside an overlay: it is meant on the node, and nobody follows it here.
+    /// A link inside an overlay: it is meant on the node, and nobody follows it here. Or a workload's file that leads to
+    /// no file of the repository, which stops that workload.
     Link {
         target: String,
     },
@@ -95,6 +97,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The path that it is about, inside the repository.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Error::File { path, .. } | Error::Path { path, .. } | Error::LeftOut { path, .. } => Some(path),
+            Error::Repository(_) | Error::TooMany => None,
+        }
+    }
+
     /// What the person can do about it.
     pub fn help(&self) -> Option<&'static str> {
         match self {
@@ -185,7 +195,7 @@ impl<F: Fn(&Digest) -> io::Result<Vec<u8>>> Tree for Kept<'_, F> {
         match self.snapshot.entries.get(&clean(path)?)? {
             Entry::Folder => Some(Kind::Folder),
             Entry::File { .. } => Some(Kind::File),
-            Entry::Link { .. } => None,
+            Entry::Link { .. } => Some(Kind::Astray),
         }
     }
 
@@ -212,6 +222,21 @@ impl<F: Fn(&Digest) -> io::Result<Vec<u8>>> Tree for Kept<'_, F> {
         let names: BTreeSet<String> = below.filter_map(|rest| rest.split('/').next()).map(str::to_owned).collect();
         names.into_iter().collect()
     }
+
+    fn mode(&self, _: &Path) -> Option<u32> {
+        None
+    }
+}
+
+/// The mode that a file has where a snapshot with it is laid out, and on a node.
+pub(crate) fn kept_mode(mode: u32) -> u32 {
+    if reading::is_executable(mode) { 0o755 } else { 0o644 }
+}
+
+/// What is at a path of a folder, as a reading of it finds it: whoever judges a folder judges what its snapshot has.
+pub(crate) fn kind(root: &Path, path: &Path) -> Option<Kind> {
+    let root = fs::canonicalize(root).ok()?;
+    reading::kind(&reading::Folder(root), path)
 }
 
 /// A path as a snapshot writes it.

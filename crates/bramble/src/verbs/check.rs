@@ -8,7 +8,7 @@ use crate::place::Place;
 use crate::screen;
 
 pub fn run(place: &Place, json: bool) -> Result<Exit> {
-    let cluster = Cluster::load(&place.repository()?)?;
+    let cluster = Cluster::check(&place.repository()?)?;
     if json {
         screen::json(&serde_json::json!({ "problems": cluster.warnings }))?;
         return Ok(Exit::Done);

@@ -27,6 +27,13 @@ pub async fn send(client: &Client, folder: &Path) -> Result<Digest> {
     if !cluster.warnings.0.is_empty() {
         screen::warnings(&cluster.warnings);
     }
+    let sick = cluster.sick();
+    if !sick.0.is_empty() {
+        screen::warnings(&sick);
+        let names = cluster.workloads.iter().filter(|(_, workload)| workload.problem.is_some());
+        let names: Vec<&str> = names.map(|(name, _)| name.as_str()).collect();
+        eprintln!("what runs of {} stays as it is until its file is corrected; all else goes on", names.join(", "));
+    }
     let (snapshot, files) = Snapshot::read(folder).context("the repository cannot be read as a snapshot")?;
     let offer = Offer { snapshot, revision: revision(folder) };
     let offered = client.offer(&offer).await?;
@@ -106,6 +113,28 @@ pub fn render(preview: &Preview) -> String {
     text.trim_start_matches('\n').to_owned()
 }
 
+/// What a preview comes to, and what is not known of it: these nodes are off or away.
+fn verdict(preview: &Preview, away: &[&str]) -> String {
+    let is_open = preview.loops.iter().any(|one| one.unknown.is_some() || !one.waits.is_empty());
+    let mut text = match changes(preview) {
+        true => String::new(),
+        false if away.is_empty() && !is_open => {
+            "nothing would change: the cluster is as the repository says\n".to_owned()
+        }
+        false if away.is_empty() => "nothing would change now\n".to_owned(),
+        false => "nothing would change, as far as it is known\n".to_owned(),
+    };
+    match away {
+        [] => {}
+        [one] => text += &format!("nothing is known of {one}, which is off or away\n"),
+        several => {
+            let names = several.join(", ");
+            text += &format!("nothing is known of {} nodes that are off or away: {names}\n", several.len());
+        }
+    }
+    text
+}
+
 /// Whether anything would be different with this snapshot.
 fn changes(preview: &Preview) -> bool {
     preview.current != Some(preview.snapshot) || preview.steps().next().is_some()
@@ -126,11 +155,11 @@ pub async fn plan(place: &Place, word: Option<String>, exit_code: bool, json: bo
     if json {
         screen::json(&preview)?;
     } else {
-        let text = render(&preview);
-        if !changes(&preview) {
-            println!("nothing would change: the cluster is as the repository says");
-        }
-        print!("{text}");
+        let status = client.status().await?;
+        // A node that runs another system says nothing of itself at any time.
+        let away = status.nodes.iter().filter(|node| !node.connected && node.boot.is_none());
+        let away: Vec<&str> = away.map(|node| node.name.as_str()).collect();
+        print!("{}{}", verdict(&preview, &away), render(&preview));
     }
     Ok(if exit_code && changes(&preview) { Exit::Changes } else { Exit::Done })
 }
@@ -259,4 +288,40 @@ fn is_meant(subject: &Subject, what: &str) -> bool {
         _ => "",
     };
     what == "all" || name == what || subject.to_string() == what
+}
+
+#[cfg(test)]
+mod tests {
+    use bramble_model::desired::{Awaited, Foreseen};
+    use bramble_model::engine::EngineKind;
+
+    use super::*;
+
+    #[test]
+    fn nodes_that_are_off_are_not_as_the_repository_says() {
+        let digest = Digest([1; 32]);
+        let mut preview = Preview {
+            snapshot: digest,
+            revision: Revision::default(),
+            current: Some(digest),
+            changed: Vec::new(),
+            brake: Vec::new(),
+            loops: Vec::new(),
+        };
+        assert_eq!(verdict(&preview, &[]), "nothing would change: the cluster is as the repository says\n");
+        assert_eq!(
+            verdict(&preview, &["m1", "w1"]),
+            "nothing would change, as far as it is known\nnothing is known of 2 nodes that are off or away: m1, w1\n"
+        );
+        let wait = Awaited {
+            subject: Subject::Engine { engine: EngineKind::Swarm },
+            reason: "no manager is up".into(),
+            ends: Ends::ByItself,
+        };
+        let section = Foreseen { name: "swarm".into(), unknown: None, steps: Vec::new(), waits: vec![wait] };
+        preview.loops.push(section);
+        assert_eq!(verdict(&preview, &[]), "nothing would change now\n");
+        preview.current = None;
+        assert_eq!(verdict(&preview, &["m1"]), "nothing is known of m1, which is off or away\n");
+    }
 }

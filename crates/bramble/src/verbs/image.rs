@@ -165,9 +165,8 @@ pub fn inspect(set: Option<&str>, place: &Place, json: bool) -> Result<Exit> {
     println!("revision      {}", manifest.revision.as_deref().unwrap_or("not in git"));
     println!("system        Debian {} {}", manifest.suite, manifest.architecture);
     println!("command line  {}", manifest.cmdline);
-    let rows: Vec<_> = [("kernel", &manifest.kernel), ("initrd", &manifest.initrd)]
-        .into_iter()
-        .chain(manifest.layers.iter().chain(&manifest.firmware).map(|layer| (layer.name.as_str(), &layer.artifact)))
+    let rows: Vec<_> = manifest
+        .files()
         .map(|(name, artifact)| vec![name.to_owned(), megabytes(artifact.size), artifact.sha256.to_string()])
         .collect();
     print!("\n{}", screen::table(&["FILE", "SIZE", "SHA-256"], &rows));

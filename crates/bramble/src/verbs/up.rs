@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use bramble_model::api::{NodeStatus, PowerAction, Status};
+use bramble_model::section::Ends;
+use bramble_model::subject::Subject;
 use bramble_model::timeline::Phase;
 
 use crate::client::Client;
@@ -18,6 +20,9 @@ const LOOK: Duration = Duration::from_millis(400);
 pub async fn run(place: &Place, limit: u64, yes: bool, json: bool) -> Result<Exit> {
     let client = Client::of(place)?;
     settle(place, &client, yes, json).await?;
+    for sentence in lacking(&client.status().await?) {
+        eprintln!("{sentence}");
+    }
     switch_on(&client).await?;
     let status = follow(&client, Duration::from_secs(limit), json).await?;
     if json {
@@ -47,6 +52,20 @@ async fn settle(place: &Place, client: &Client, yes: bool, json: bool) -> Result
         None | Some(Exit::Done) => Ok(()),
         Some(_) => bail!("without it, nothing is switched on"),
     }
+}
+
+/// Boot sets without which nodes cannot boot, each with what makes it: what a person has to know before the wait.
+fn lacking(status: &Status) -> Vec<String> {
+    let waits = status.waiting().filter_map(|wait| match (&wait.subject, &wait.ends) {
+        (Subject::Image { .. }, Ends::Person(act)) => Some(format!("{}: {}: {act}", wait.subject, wait.reason)),
+        _ => None,
+    });
+    let told: Vec<String> = waits.collect();
+    // The loop that says so may not have looked yet.
+    if told.is_empty() && status.set.is_none() && status.nodes.iter().any(|node| node.boot.is_none()) {
+        return vec!["there is no boot set yet, and the nodes cannot boot: `bramble image build` makes it".into()];
+    }
+    told
 }
 
 /// A node on its way is silent for no longer than this, in milliseconds: servers test their memory.
@@ -101,5 +120,50 @@ pub async fn follow(client: &Client, limit: Duration, quiet: bool) -> Result<Sta
             bail!("not all nodes are ready after {} s:{}", limit.as_secs(), reasons.concat());
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bramble_model::boot_set::Architecture;
+    use bramble_model::section::{Section, Waiting};
+
+    use super::*;
+
+    fn status() -> Status {
+        let node = serde_json::json!({
+            "name": "m1", "macs": [], "role": "manager", "phase": "off", "since": 0, "connected": false, "times": [],
+            "why": { "name": "off", "cause": "it is off", "advice": null, "seconds": 0 },
+        });
+        let status = serde_json::json!({
+            "cluster": "c", "ca": "", "at": 0, "set": null, "head_resident": 0, "nodes": [node], "workloads": [],
+            "seen": [], "problems": [], "desired": null, "loops": [],
+        });
+        serde_json::from_value(status).expect("a status")
+    }
+
+    #[test]
+    fn what_no_node_can_boot_without_is_said_with_what_makes_it() {
+        let mut status = status();
+        let none = lacking(&status);
+        assert_eq!(none, ["there is no boot set yet, and the nodes cannot boot: `bramble image build` makes it"]);
+        let wait = Waiting {
+            subject: Subject::Image { architecture: Architecture::Arm64 },
+            reason: "there is no boot set yet, and its nodes cannot boot".into(),
+            ends: Ends::Person("`bramble image build`".into()),
+            since: 0,
+        };
+        status.loops = vec![Section { waits: vec![wait], ..Section::default() }];
+        assert!(
+            lacking(&status)[0].ends_with("and its nodes cannot boot: `bramble image build`"),
+            "{:?}",
+            lacking(&status)
+        );
+        status.loops.clear();
+        status.set = Some("ab".into());
+        assert!(lacking(&status).is_empty());
+        status.set = None;
+        status.nodes[0].boot = Some("other".parse().expect("a name"));
+        assert!(lacking(&status).is_empty(), "what runs another system boots no set");
     }
 }

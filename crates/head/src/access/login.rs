@@ -17,7 +17,7 @@ use super::headers::{COOKIE, bearer, cookie};
 use super::people::{self, BROWSER, COMMAND_LINE, Refused, Session, kept};
 use super::{Access, oidc};
 use crate::frame::frame;
-use crate::refusal::{Refusal, refuse};
+use crate::refusal::{Asked, Refusal, refuse};
 
 pub(super) fn refused(error: &Refused) -> Refusal {
     match error {
@@ -181,7 +181,7 @@ pub(crate) async fn oidc_callback(
 pub(crate) async fn api(
     State(access): State<Arc<Access>>,
     Extension(door): Extension<Door>,
-    Json(login): Json<Login>,
+    Asked(login): Asked<Login>,
 ) -> Result<Json<LoggedIn>, Refusal> {
     let (token, session) = access.log_in(door, &login, COMMAND_LINE).await.map_err(|error| refused(&error))?;
     let user = people::user(&access.store, &session.user).map_err(|error| refused(&error.into()))?;
@@ -205,7 +205,7 @@ pub(crate) async fn users(State(access): State<Arc<Access>>) -> Result<Response,
 pub(crate) async fn put_user(
     State(access): State<Arc<Access>>,
     Path(name): Path<String>,
-    Json(change): Json<UserChange>,
+    Asked(change): Asked<UserChange>,
 ) -> Result<StatusCode, Refusal> {
     let changed = access.people.change_user(&access.store, &name, change, now()).await;
     changed.map_err(|error| refused(&error))?;
@@ -232,7 +232,7 @@ pub(crate) async fn tokens(State(access): State<Arc<Access>>) -> Result<Response
 /// `POST /v1/tokens`: gives the secret, once.
 pub(crate) async fn add_token(
     State(access): State<Arc<Access>>,
-    Json(new): Json<NewToken>,
+    Asked(new): Asked<NewToken>,
 ) -> Result<Json<String>, Refusal> {
     access.people.add_token(&access.store, &new, now()).map(Json).map_err(|error| refused(&error))
 }

@@ -13,7 +13,7 @@ use bramble_model::timeline::What;
 use crate::adoptions::{Adoptions, mac_of, name_of};
 use crate::boots::Boots;
 use crate::power::Power;
-use crate::refusal::{Refusal, failed, refuse};
+use crate::refusal::{Asked, Refusal, failed, refuse};
 use crate::snapshots::Snapshots;
 use crate::timeline::Timeline;
 
@@ -64,7 +64,7 @@ pub(crate) async fn report(
     State(adoptions): State<Arc<Adoptions>>,
     State(timeline): State<Arc<Timeline>>,
     Path(boot): Path<String>,
-    Json(inventory): Json<Inventory>,
+    Asked(inventory): Asked<Inventory>,
 ) -> Result<StatusCode, Refusal> {
     let Some(mac) = boots.node_of_boot(&boot).as_ref().and_then(mac_of) else {
         return Err(refuse(StatusCode::NOT_FOUND, "there is no such boot", None));

@@ -21,7 +21,7 @@ use crate::access::Actor;
 use crate::desired::Desired;
 use crate::loops::all::Loops;
 use crate::loops::source::Following;
-use crate::refusal::{Refusal, failed, refuse};
+use crate::refusal::{Asked, Refusal, failed, refuse};
 use crate::snapshots::{Current, Held, Refused, Snapshots};
 
 /// Lines of the history in one answer.
@@ -60,7 +60,7 @@ async fn beside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refused> + S
 /// `POST /v1/snapshots`: takes a candidate, and says which of its contents have to come.
 pub(crate) async fn offer(
     State(snapshots): State<Arc<Snapshots>>,
-    Json(offer): Json<Offer>,
+    Asked(offer): Asked<Offer>,
 ) -> Result<Json<Offered>, Refusal> {
     let Offer { snapshot, revision } = offer;
     let (digest, missing) = beside(move || snapshots.offer(snapshot, bounded(revision))).await?;
@@ -78,7 +78,7 @@ fn bounded(revision: Revision) -> Revision {
 /// `POST /v1/contents`: small files.
 pub(crate) async fn contents(
     State(snapshots): State<Arc<Snapshots>>,
-    Json(Contents { contents }): Json<Contents>,
+    Asked(Contents { contents }): Asked<Contents>,
 ) -> Result<StatusCode, Refusal> {
     for content in contents {
         if content.0.len() as u64 > SMALL {
@@ -153,7 +153,7 @@ pub(crate) async fn plan(
     State(snapshots): State<Arc<Snapshots>>,
     State(desired): State<Arc<Desired>>,
     State(loops): State<Arc<Loops>>,
-    Json(question): Json<Question>,
+    Asked(question): Asked<Question>,
 ) -> Result<Json<Preview>, Refusal> {
     let next = match question.revision {
         Some(word) => {
@@ -174,7 +174,7 @@ pub(crate) async fn apply(
     State(following): State<Arc<Following>>,
     Extension(actor): Extension<Actor>,
     Path(word): Path<String>,
-    Json(wish): Json<Apply>,
+    Asked(wish): Asked<Apply>,
 ) -> Result<Json<desired::Desired>, Refusal> {
     let applying = Arc::clone(&desired);
     beside(move || {

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::boot_set::Architecture;
 use crate::engine::{ByEngine, EngineKind, EnginePart};
 use crate::names::{Mac, Name};
+use crate::snapshot::{self, Snapshot};
 pub use problem::{Problem, Problems, Severity};
 
 /// Name of the file that says what the cluster is.
@@ -357,6 +358,37 @@ impl Cluster {
         Self::parse(root, &path, &text)
     }
 
+    /// As [`Cluster::load`], and reads the folder as a snapshot: what would stop that is a problem as well.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(root: &Path) -> Result<Cluster, Problems> {
+        let cluster = Self::load(root)?;
+        let Err(error) = Snapshot::read(root) else { return Ok(cluster) };
+        let path = root.join(FILE);
+        let text = std::fs::read_to_string(&path).map_err(|error| Problems::unreadable(&path, &error))?;
+        let source = problem::Source::new(&path, &text);
+        let written = keys::read(&source)?;
+        let key = error.path().and_then(|path| snapshot::key_of(&written, path)).unwrap_or_default();
+        let key: Vec<&str> = key.iter().map(String::as_str).collect();
+        let message = match std::error::Error::source(&error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        let problem = source.problem(&key, message);
+        Err(Problems(vec![match error.help() {
+            Some(help) => problem.help(help),
+            None => problem,
+        }]))
+    }
+
+    /// What is wrong with workloads' own files: it stops those workloads alone.
+    pub fn sick(&self) -> Problems {
+        let mut sick: Vec<Problem> = self.workloads.values().filter_map(|workload| workload.problem.clone()).collect();
+        sick.sort_by_key(|problem| (problem.line, problem.column));
+        Problems(sick)
+    }
+
     /// Reads and validates a repository whose files are in `tree`. What is wrong with a workload's own files is in
     /// that [`Workload`], and stops nothing else.
     ///
@@ -383,9 +415,8 @@ impl Cluster {
     pub fn parse(root: &Path, path: &Path, text: &str) -> Result<Cluster, Problems> {
         let source = problem::Source::new(path, text);
         let written = keys::read(&source)?;
-        let mut cluster = rules::hold(&tree::Folder(root), Places { root, home: root }, &written, source)?;
-        let sick: Vec<Problem> =
-            cluster.workloads.values_mut().filter_map(|workload| workload.problem.take()).collect();
+        let cluster = rules::hold(&tree::Folder(root), Places { root, home: root }, &written, source)?;
+        let sick = cluster.sick().0;
         if sick.is_empty() {
             return Ok(cluster);
         }

@@ -13,12 +13,16 @@ use super::*;
 
 mod access;
 mod boots;
+mod compose;
 mod network;
 mod source;
 
 /// Debian suites that the stock recipe is known to build. Older ones lack what it needs
 /// (kernels that load compressed modules, a Docker that loads OCI archives).
 const SUITES: [&str; 3] = ["trixie", "forky", "sid"];
+
+/// Files that one note names.
+const MOST_MODES: usize = 10;
 
 /// Holds every rule over what was written.
 ///
@@ -170,6 +174,9 @@ impl Rules<'_> {
         }
         let overlay =
             image.overlay.as_deref().and_then(|path| self.inside(&["image", "overlay"], path, Expect::Folder));
+        if let (Some(path), true) = (image.overlay.as_deref(), overlay.is_some()) {
+            self.modes(Path::new(path));
+        }
         let containers = image
             .containers
             .iter()
@@ -186,6 +193,31 @@ impl Rules<'_> {
             containers,
             cmdline: image.cmdline.clone().unwrap_or_default(),
         }
+    }
+
+    /// A snapshot keeps of a file's mode only whether it can be run. What differs by more than the group's right to
+    /// write, which is the umask of whoever made it, was probably meant: it is said what becomes of it.
+    fn modes(&mut self, overlay: &Path) {
+        let differing = self.tree.files(overlay).into_iter().filter_map(|path| {
+            let mode = self.tree.mode(&path)?;
+            let kept = snapshot::kept_mode(mode);
+            (mode & !0o020 != kept).then(|| format!("`{}` has mode {mode:04o} and gets {kept:04o}", path.display()))
+        });
+        let differing: Vec<String> = differing.collect();
+        if differing.is_empty() {
+            return;
+        }
+        let mut message = format!(
+            "files of the overlay are 0644 on a node, or 0755 where their owner can run them: {}",
+            differing.iter().take(MOST_MODES).map(String::as_str).collect::<Vec<_>>().join("; ")
+        );
+        if differing.len() > MOST_MODES {
+            message += &format!("; and {} more", differing.len() - MOST_MODES);
+        }
+        let problem = self.source.problem(&["image", "overlay"], message).warning();
+        self.problems.push(problem.help(
+            "where another mode matters, have systemd-tmpfiles set it: a line `z /etc/NAME 0600` in overlay/etc/tmpfiles.d/NAME.conf",
+        ));
     }
 
     fn architectures(&mut self, written: Option<&[String]>) -> Vec<Architecture> {
@@ -206,30 +238,54 @@ impl Rules<'_> {
         found.into_iter().collect()
     }
 
-    /// A path that stays inside the repository.
+    /// A path that stays inside the repository, with what has to be there.
     fn inside(&mut self, key: &[&str], path: &str, expect: Expect) -> Option<PathBuf> {
+        let relative = self.relative(key, path)?;
+        if let Some(problem) = self.lacking(key, relative, expect) {
+            self.problems.push(problem);
+            return None;
+        }
+        Some(self.places.root.join(relative))
+    }
+
+    fn relative<'p>(&mut self, key: &[&str], path: &'p str) -> Option<&'p Path> {
         let relative = Path::new(path);
         if relative.is_absolute() || relative.components().any(|part| part == Component::ParentDir) {
             self.wrong(key, format!("`{path}` leaves the repository")).help =
                 Some("name a path inside the folder of bramble.toml".into());
             return None;
         }
-        let kind = self.tree.kind(relative);
-        match expect {
-            Expect::Folder if kind != Some(Kind::Folder) => {
-                self.wrong(key, format!("there is no folder `{path}`")).help =
-                    Some("make it, or remove this line".into());
-                None
-            }
-            Expect::File if kind != Some(Kind::File) => {
-                let near = self.near_file(relative);
-                let problem = self.wrong(key, format!("there is no file `{path}`"));
-                problem.help =
-                    Some(near.map_or("make it, or correct the path".into(), |near| format!("did you mean `{near}`?")));
-                None
-            }
-            _ => Some(self.places.root.join(relative)),
+        Some(relative)
+    }
+
+    /// What is wrong where something else, or nothing, is at a path.
+    fn lacking(&self, key: &[&str], path: &Path, expect: Expect) -> Option<Problem> {
+        let wanted = match expect {
+            Expect::File => Kind::File,
+            Expect::Folder => Kind::Folder,
+            Expect::MadeLater => return None,
+        };
+        let (found, shown) = (self.tree.kind(path), path.display());
+        if found == Some(wanted) {
+            return None;
         }
+        let (message, help) = match (found, wanted) {
+            (Some(Kind::Astray), _) => (
+                format!("`{shown}` is a link that leads to nothing inside the repository"),
+                "put what it leads to in its place: whoever reads a commit has nothing else".into(),
+            ),
+            (Some(Kind::Other), _) => {
+                (format!("`{shown}` is a pipe, a socket or a device"), "put a plain file in its place".into())
+            }
+            (Some(Kind::Folder), _) => (format!("`{shown}` is a folder"), "name a file in it".into()),
+            (_, Kind::Folder) => (format!("there is no folder `{shown}`"), "make it, or remove this line".into()),
+            _ => {
+                let near = self.near_file(path);
+                let help = near.map_or("make it, or correct the path".into(), |near| format!("did you mean `{near}`?"));
+                (format!("there is no file `{shown}`"), help)
+            }
+        };
+        Some(self.source.problem(key, message).help(help))
     }
 
     /// A file in the same folder with nearly the same name, relative to the repository.
@@ -404,47 +460,35 @@ impl Rules<'_> {
         let mut found = BTreeMap::new();
         for (name, workload) in workloads {
             let key = ["workloads", name, "path"];
-            let path = self.inside(&key, &workload.path, Expect::File);
+            let path = self.relative(&key, &workload.path);
             let name = self.name(&["workloads", name], name);
             if let (Some(name), Some(path)) = (name, path) {
-                let (problem, holds_data) = match self.compose(&key, Path::new(&workload.path)) {
+                let judged = match self.lacking(&key, path, Expect::File) {
+                    None => self.compose(&key, path),
+                    Some(problem) => Err(Box::new(problem)),
+                };
+                let (problem, holds_data) = match judged {
                     Ok(holds_data) => (None, holds_data),
                     Err(problem) => (Some(*problem), true),
                 };
-                found.insert(name, Workload { path, problem, holds_data });
+                found.insert(name, Workload { path: self.places.root.join(path), problem, holds_data });
             }
         }
         found
     }
 
-    /// A Compose file has at least one service. What is inside is the engine's to judge. What is wrong with it
-    /// concerns no other workload. Gives whether it holds data.
+    /// A Compose file has at least one service. What is wrong with it concerns no other workload. Gives whether it holds
+    /// data.
     fn compose(&self, key: &[&str], path: &Path) -> Result<bool, Box<Problem>> {
-        #[derive(serde::Deserialize)]
-        struct Compose {
-            services: BTreeMap<String, serde_json::Value>,
-            volumes: Option<serde_json::Value>,
-        }
         let text = self.tree.read(path).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
-        let text = match text {
-            Ok(text) => text,
-            Err(error) => return Err(Box::new(self.source.problem(key, format!("cannot be read: {error}")))),
-        };
-        match serde_saphyr::from_str::<Compose>(&text) {
-            Ok(compose) if compose.services.is_empty() => {
-                Err(Box::new(self.source.problem(key, "the Compose file has no services")))
-            }
-            Ok(compose) => {
-                let names = |value: Option<&serde_json::Value>| value.is_some_and(|value| !value.is_null());
-                Ok(names(compose.volumes.as_ref())
-                    || compose.services.values().any(|service| names(service.get("volumes"))))
-            }
-            Err(error) => {
-                let error = error.to_string();
-                let first = error.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-                Err(Box::new(self.source.problem(key, format!("is not a Compose file: {first}"))))
-            }
-        }
+        let text = text.map_err(|error| Box::new(self.source.problem(key, format!("cannot be read: {error}"))))?;
+        compose::holds_data(&text).map_err(|wrong| {
+            let problem = self.source.problem(key, wrong.message);
+            Box::new(match wrong.help {
+                Some(help) => problem.help(help),
+                None => problem,
+            })
+        })
     }
 
     fn lab(&mut self, lab: &written::LabSection, workloads: &BTreeMap<Name, Workload>) -> Option<Lab> {

@@ -182,6 +182,36 @@ proptest::proptest! {
     }
 }
 
+/// A snapshot keeps of a file's mode only whether it can be run.
+#[test]
+fn modes_of_the_overlay_that_a_node_does_not_have_are_said() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = repository();
+    let overlay = folder.path().join("overlay");
+    std::fs::create_dir(&overlay).expect("a folder");
+    let modes = [("plain", 0o644), ("group", 0o664), ("run", 0o755), ("run-group", 0o775)];
+    let odd = [("secret", 0o600), ("setuid", 0o4755), ("private-run", 0o700), ("all", 0o666)];
+    for (name, mode) in modes.into_iter().chain(odd) {
+        let path = overlay.join(name);
+        std::fs::write(&path, name).expect("a file");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("its mode");
+    }
+    let text = GOOD.replace("[image]", "[image]\noverlay = \"overlay/\"");
+    let check = || Cluster::parse(folder.path(), Path::new(FILE), &text).expect("it is a note and no error").warnings;
+    insta::assert_snapshot!(check().render(false));
+    for number in 0..30 {
+        let path = overlay.join(format!("many-{number}"));
+        std::fs::write(&path, "").expect("a file");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("its mode");
+    }
+    assert!(check().to_string().contains("and 24 more"), "{}", check());
+    for (name, _) in odd {
+        std::fs::remove_file(overlay.join(name)).expect("removed");
+    }
+    (0..30).for_each(|number| std::fs::remove_file(overlay.join(format!("many-{number}"))).expect("removed"));
+    assert!(check().0.is_empty(), "{}", check());
+}
+
 #[test]
 fn a_word_that_no_template_knows() {
     let profile =

@@ -1,13 +1,20 @@
 //! The files of a repository, wherever they are: in a folder, or in a snapshot that was read from one.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::snapshot;
 
 /// What is at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     File,
     Folder,
+    /// A link that leads to no file and no folder of the repository.
+    Astray,
+    /// A pipe, a socket or a device.
+    Other,
 }
 
 /// Files by their paths inside the repository.
@@ -26,6 +33,10 @@ pub trait Tree {
 
     /// Names of what lies in a folder: for a near miss.
     fn names(&self, folder: &Path) -> Vec<String>;
+
+    /// The permission bits of a file; `None` where it has none of its own, as in a snapshot, which keeps only whether it
+    /// can be run.
+    fn mode(&self, path: &Path) -> Option<u32>;
 }
 
 /// A repository as it lies in a folder now.
@@ -34,8 +45,7 @@ pub struct Folder<'a>(pub &'a Path);
 
 impl Tree for Folder<'_> {
     fn kind(&self, path: &Path) -> Option<Kind> {
-        let data = std::fs::metadata(self.0.join(path)).ok()?;
-        if data.is_dir() { Some(Kind::Folder) } else { data.is_file().then_some(Kind::File) }
+        snapshot::kind(self.0, path)
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -62,5 +72,9 @@ impl Tree for Folder<'_> {
     fn names(&self, folder: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(self.0.join(folder)).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    fn mode(&self, path: &Path) -> Option<u32> {
+        Some(std::fs::symlink_metadata(self.0.join(path)).ok()?.permissions().mode() & 0o7777)
     }
 }

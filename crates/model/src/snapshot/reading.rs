@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{DEEPEST, Entry, Error, MOST, SMALL, Snapshot};
+use super::{DEEPEST, Entry, Error, MOST, SMALL, Snapshot, clean};
 use crate::names::Digest;
+use crate::repository::tree::Kind;
 use crate::repository::{FILE, written};
 
 /// Links that are followed on the way to one file, as the kernel has it.
@@ -68,6 +69,9 @@ pub(super) trait Root {
 
     fn is_folder(&self, path: &Path) -> bool;
 
+    /// Whether a plain file is at this very path.
+    fn is_file(&self, path: &Path) -> bool;
+
     /// Why what is at this very path could not be read.
     fn left_out(&self, path: &Path) -> Option<&'static str>;
 
@@ -98,6 +102,10 @@ impl Root for Folder {
         self.0.join(path).is_dir()
     }
 
+    fn is_file(&self, path: &Path) -> bool {
+        self.0.join(path).is_file()
+    }
+
     fn left_out(&self, _: &Path) -> Option<&'static str> {
         None
     }
@@ -118,9 +126,14 @@ impl Root for Folder {
         if !data.is_file() {
             return Ok(None);
         }
-        let executable = data.permissions().mode() & 0o100 != 0;
+        let executable = is_executable(data.permissions().mode());
         Ok(Some(Opened { executable, bytes: Box::new(File::open(&content)?), content }))
     }
+}
+
+/// Whether its owner can run a file of this mode: all that a snapshot keeps of it, as git does.
+pub(super) fn is_executable(mode: u32) -> bool {
+    mode & 0o100 != 0
 }
 
 /// Files that were read elsewhere.
@@ -191,6 +204,10 @@ impl Root for Memory<'_> {
         path.to_str().is_some_and(|path| self.folders.contains_key(path))
     }
 
+    fn is_file(&self, path: &Path) -> bool {
+        path.to_str().is_some_and(|path| matches!(self.files.get(path), Some(Given::File { .. })))
+    }
+
     fn left_out(&self, path: &Path) -> Option<&'static str> {
         match path.to_str().and_then(|path| self.files.get(path)) {
             Some(Given::LeftOut { why }) => Some(why),
@@ -227,6 +244,18 @@ impl Root for Memory<'_> {
     }
 }
 
+/// What is at a path, its links followed.
+pub(super) fn kind<R: Root>(root: &R, path: &Path) -> Option<Kind> {
+    match root.follow(path) {
+        Ok(Led::There(place)) if root.is_folder(&place) => Some(Kind::Folder),
+        Ok(Led::There(place)) => Some(if root.is_file(&place) { Kind::File } else { Kind::Other }),
+        Ok(Led::Outside) => Some(Kind::Astray),
+        // A link to nothing, or in a circle.
+        Ok(Led::ToNothing) | Err(_) => root.target(path).is_ok().then_some(Kind::Astray),
+        Ok(Led::LeftOut(_)) => None,
+    }
+}
+
 /// Reads what `bramble.toml` names.
 pub(super) fn read<R: Root>(root: &R) -> Result<(Snapshot, BTreeMap<Digest, R::Content>), Error> {
     let mut reading = Reading { root, snapshot: Snapshot::default(), contents: BTreeMap::new() };
@@ -248,25 +277,54 @@ pub(super) fn read<R: Root>(root: &R) -> Result<(Snapshot, BTreeMap<Digest, R::C
 
 /// What a repository's file names.
 struct Named {
+    /// Where it does: `["workloads", "web", "path"]`.
+    key: Vec<String>,
     path: String,
+    what: What,
+}
+
+/// What a file or folder is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
     /// Links in it are kept as links.
-    is_overlay: bool,
-    /// It may be made later: an archive that a build packs.
-    may_be_missing: bool,
+    Overlay,
+    /// An archive that a build packs: it may be made later.
+    Container,
+    Boot,
+    Workload,
 }
 
 fn named(written: &written::Repository) -> Vec<Named> {
-    let plain = |path: &String| Named { path: path.clone(), is_overlay: false, may_be_missing: false };
+    let named = |key: &[&str], path: &String, what| Named {
+        key: key.iter().map(|part| (*part).to_owned()).collect(),
+        path: path.clone(),
+        what,
+    };
     let is_url = |text: &str| text.starts_with("http://") || text.starts_with("https://");
     let mut all = Vec::new();
-    all.extend(written.image.overlay.iter().map(|path| Named { is_overlay: true, ..plain(path) }));
-    all.extend(written.image.containers.iter().map(|path| Named { may_be_missing: true, ..plain(path) }));
-    for boot in written.boot.values() {
-        all.extend(boot.kernel.iter().chain(boot.initrd.as_slice()).filter(|path| !is_url(path)).map(plain));
-        all.extend([&boot.efi, &boot.files, &boot.templates].into_iter().flatten().map(plain));
+    all.extend(written.image.overlay.iter().map(|path| named(&["image", "overlay"], path, What::Overlay)));
+    for (at, path) in written.image.containers.iter().enumerate() {
+        all.push(named(&["image", "containers", &at.to_string()], path, What::Container));
     }
-    all.extend(written.workloads.values().map(|workload| plain(&workload.path)));
+    for (name, boot) in &written.boot {
+        let of = |key: &'static str| move |path| named(&["boot", name, key], path, What::Boot);
+        all.extend(boot.kernel.iter().filter(|path| !is_url(path)).map(of("kernel")));
+        all.extend(boot.initrd.as_slice().iter().filter(|path| !is_url(path)).map(of("initrd")));
+        for (key, path) in [("efi", &boot.efi), ("files", &boot.files), ("templates", &boot.templates)] {
+            all.extend(path.iter().map(of(key)));
+        }
+    }
+    for (name, workload) in &written.workloads {
+        all.push(named(&["workloads", name, "path"], &workload.path, What::Workload));
+    }
     all
+}
+
+/// The key of the file that names this path, or a folder above it.
+pub(crate) fn key_of(written: &written::Repository, path: &str) -> Option<Vec<String>> {
+    let is_above =
+        |named: &Named| clean(Path::new(&named.path)).is_some_and(|above| Path::new(path).starts_with(above));
+    named(written).into_iter().find(is_above).map(|named| named.key)
 }
 
 struct Reading<'a, R: Root> {
@@ -318,13 +376,37 @@ impl<R: Root> Reading<'_, R> {
         }
         let clean: PathBuf = relative.components().filter(|part| matches!(part, Component::Normal(_))).collect();
         let Some(path) = clean.to_str().filter(|path| !path.is_empty()).map(str::to_owned) else { return Ok(()) };
-        match self.followed(&path, &clean) {
+        let read = match self.followed(&path, &clean) {
+            Err(error @ Error::LeftOut { .. }) => return Err(error),
+            _ if named.what == What::Workload => return self.workload(&path, &clean),
             Ok(None) => Ok(()),
-            Ok(Some(place)) if self.root.is_folder(&place) => self.folder(&path, &place, named.is_overlay, 0),
+            Ok(Some(place)) if self.root.is_folder(&place) => {
+                self.folder(&path, &place, named.what == What::Overlay, 0)
+            }
             Ok(Some(place)) => self.file(&path, &place).map(drop),
-            Err(error @ Error::LeftOut { .. }) => Err(error),
-            Err(_) if named.may_be_missing => Ok(()),
             Err(error) => Err(error),
+        };
+        match read {
+            Err(error @ Error::LeftOut { .. }) => Err(error),
+            Err(_) if named.what == What::Container => Ok(()),
+            read => read,
+        }
+    }
+
+    /// Reads a workload's file. What is wrong with it stops that workload alone: the rules find in the snapshot what
+    /// lies there in place of a file, or that nothing does.
+    fn workload(&mut self, path: &str, place: &Path) -> Result<(), Error> {
+        match kind(self.root, place) {
+            Some(Kind::File) => match self.file(path, place) {
+                Err(Error::File { .. }) => Ok(()),
+                read => read.map(drop),
+            },
+            Some(Kind::Folder) => self.put(path, Entry::Folder),
+            Some(Kind::Astray) => match self.root.target(place).map(OsString::into_string) {
+                Ok(Ok(target)) => self.put(path, Entry::Link { target }),
+                _ => Ok(()),
+            },
+            Some(Kind::Other) | None => Ok(()),
         }
     }
 

@@ -3,7 +3,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use proptest::prelude::*;
 
 use super::*;
-use crate::repository::{Cluster, FILE, Places};
+use crate::repository::{Cluster, FILE, Places, Problem, Problems};
 
 const TOML: &str = r#"
 [cluster]
@@ -101,12 +101,91 @@ fn a_sick_workload_is_sick_alone_and_check_still_refuses_it() {
     Cluster::load(folder.path()).expect_err("check ends with it");
 }
 
+/// What `check` says of a folder, and what the head says of the snapshot that is read of it.
+fn verdicts(root: &Path) -> (Problems, Problem) {
+    let checked = Cluster::check(root).expect_err("check ends with it");
+    let (snapshot, contents) = Snapshot::read(root).expect("the rest is a snapshot");
+    assert!(snapshot.is_sound());
+    let content = |digest: &Digest| fs::read(&contents[digest]);
+    let places = Places { root: Path::new("/snapshot"), home: Path::new("/home") };
+    let cluster = Cluster::of(&Kept { snapshot: &snapshot, content }, places).expect("the rest is well");
+    (checked, cluster.workloads.values().next().and_then(|web| web.problem.clone()).expect("a problem"))
+}
+
+#[test]
+fn what_is_wrong_with_a_workloads_own_file_stops_it_alone_whatever_it_is() {
+    let outside = tempfile::tempdir().expect("a folder");
+    fs::write(outside.path().join("secret"), "services:\n  a: {}\n").expect("a file");
+    let mut told = String::new();
+    type Breaks<'a> = &'a dyn Fn(&Path);
+    let faults: [(&str, Breaks<'_>); 7] = [
+        ("torn", &|path| fs::write(path, "services: [\n").expect("a file")),
+        ("nothing", &|_| {}),
+        ("a folder", &|path| fs::create_dir(path).expect("a folder")),
+        ("a pipe", &|path| {
+            assert!(std::process::Command::new("mkfifo").arg(path).status().expect("mkfifo runs").success());
+        }),
+        ("a link that leads out", &|path| symlink(outside.path().join("secret"), path).expect("a link")),
+        ("a link to nothing", &|path| symlink("nowhere", path).expect("a link")),
+        ("a link in a circle", &|path| symlink("web.yaml", path).expect("a link")),
+    ];
+    for (what, breaks) in faults {
+        let folder = repository();
+        let path = folder.path().join("web.yaml");
+        fs::remove_file(&path).expect("removed");
+        breaks(&path);
+        let (checked, kept) = verdicts(folder.path());
+        let [checked] = &checked.0[..] else { panic!("{what}: {checked}") };
+        assert_eq!((checked.key.as_str(), checked.line), ("workloads.web.path", 19), "{what}");
+        assert_eq!((&checked.key, checked.line), (&kept.key, kept.line), "{what}");
+        told += &format!("{what}\n  check: {}\n  head:  {}\n", checked.message, kept.message);
+    }
+    insta::assert_snapshot!(told);
+}
+
+#[test]
+fn a_link_of_a_commit_that_leads_out_stops_its_workload_alone() {
+    let folder = repository();
+    let files = given(folder.path());
+    for target in ["/etc/hostname", "../secret", "nowhere", "web.yaml"] {
+        let mut files = files.clone();
+        files.insert("web.yaml".into(), Given::Link { target: target.into() });
+        let (snapshot, contents) = Snapshot::of(&files).expect(target);
+        assert_eq!(snapshot.entries["web.yaml"], Entry::Link { target: target.into() });
+        let content = |digest: &Digest| match &contents[digest] {
+            Content::Bytes(bytes) => Ok(bytes.to_vec()),
+            Content::Written(path) => fs::read(path),
+        };
+        let places = Places { root: Path::new("/snapshot"), home: Path::new("/home") };
+        let cluster = Cluster::of(&Kept { snapshot: &snapshot, content }, places).expect("the rest is well");
+        assert_eq!(cluster.sick().0.len(), 1, "{target}");
+    }
+}
+
+/// What is no workload's own stops the snapshot: `check` says so, and where it is named.
+#[test]
+fn check_refuses_what_cannot_be_read_as_a_snapshot() {
+    let outside = tempfile::tempdir().expect("a folder");
+    for (path, key) in [("seed/deep/more", "boot.tool.templates"), ("overlay/pipe", "image.overlay")] {
+        let folder = repository();
+        let path = folder.path().join(path);
+        if key == "image.overlay" {
+            assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo runs").success());
+        } else {
+            symlink(outside.path(), &path).expect("a link");
+        }
+        Snapshot::read(folder.path()).expect_err("it is no snapshot");
+        let problems = Cluster::check(folder.path()).expect_err("check says so");
+        assert_eq!(problems.0.iter().map(|problem| problem.key.as_str()).collect::<Vec<_>>(), [key]);
+        assert!(problems.0[0].line > 0 && problems.0[0].help.is_some(), "{problems}");
+    }
+}
+
 #[test]
 fn no_link_leads_out() {
     let outside = tempfile::tempdir().expect("a folder");
     fs::write(outside.path().join("secret"), "services: {}\n").expect("a file");
     for (link, target) in [
-        ("web.yaml", outside.path().join("secret")),
         ("seed/deep/user-data", outside.path().join("secret")),
         ("seed/more", outside.path().to_owned()),
         ("boot/linux", "../../../../etc/hostname".into()),
@@ -228,8 +307,8 @@ fn no_link_of_files_that_were_read_elsewhere_leads_out() {
         Snapshot::of(&files)
     };
     for (path, target) in [
-        ("web.yaml", "/etc/hostname"),
-        ("web.yaml", "../secret"),
+        ("boot/linux", "/etc/hostname"),
+        ("boot/linux", "../../secret"),
         ("seed/more", "deep/../../../secret"),
         ("seed/more", "deep/../../boot/../../web.yaml"),
     ] {

@@ -1,0 +1,177 @@
+//! What a workload's Compose file has to be before an engine is given it: services, with the shapes that every engine
+//! expects of their keys. The rest is the engine's to judge.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// What is wrong with a file, and what to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Wrong {
+    pub(super) message: String,
+    pub(super) help: Option<String>,
+}
+
+/// What a value can be. A key without a value is as one that is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Text,
+    List,
+    Mapping,
+}
+
+/// Keys of a service, what each can be, and how it is written (the Compose specification, section "services").
+const KEYS: [(&str, &[Shape], &str); 9] = [
+    ("image", &[Shape::Text], "`image: nginx:1.29`"),
+    ("command", &[Shape::Text, Shape::List], "`command: [\"serve\", \"--port\", \"80\"]`"),
+    ("entrypoint", &[Shape::Text, Shape::List], "`entrypoint: [\"/run.sh\"]`"),
+    ("environment", &[Shape::Mapping, Shape::List], "`environment: { NAME: \"value\" }`"),
+    ("labels", &[Shape::Mapping, Shape::List], "`labels: { NAME: \"value\" }`"),
+    ("ports", &[Shape::List], "`ports: [\"80:80\"]`"),
+    ("volumes", &[Shape::List], "`volumes: [\"data:/data\"]`"),
+    ("networks", &[Shape::List, Shape::Mapping], "`networks: [\"front\"]`"),
+    ("deploy", &[Shape::Mapping], "`deploy: { replicas: 2 }`"),
+];
+
+#[derive(Deserialize)]
+struct Compose {
+    services: Option<Value>,
+    volumes: Option<Value>,
+}
+
+/// Whether what it runs keeps data: it names volumes.
+///
+/// # Errors
+/// What is wrong with it, by the key of the service.
+pub(super) fn holds_data(text: &str) -> Result<bool, Wrong> {
+    let wrong = |message: String, help: &str| Wrong { message, help: Some(help.to_owned()) };
+    let top = "write `services:`, and below it each service by its name, with its `image`";
+    let Compose { services, volumes } =
+        serde_saphyr::from_str(text).map_err(|error| match serde_saphyr::from_str::<Value>(text) {
+            Ok(whole) if !whole.is_object() => wrong(
+                format!("is not a Compose file: expected a mapping with `services`, and it is {}", said(&whole)),
+                top,
+            ),
+            _ => {
+                let error = error.to_string();
+                let first = error.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+                wrong(format!("is not a Compose file: {first}"), "correct that line of the file")
+            }
+        })?;
+    let services = match services {
+        Some(Value::Object(services)) if services.is_empty() => {
+            return Err(Wrong { message: "the Compose file has no services".into(), help: None });
+        }
+        Some(Value::Object(services)) => services,
+        None | Some(Value::Null) => return Err(wrong("the Compose file has no `services`".into(), top)),
+        Some(other) => {
+            return Err(wrong(
+                format!("`services`: expected services by their names, and it is {}", said(&other)),
+                top,
+            ));
+        }
+    };
+    for (name, service) in &services {
+        let Value::Object(service) = service else {
+            let message =
+                format!("`services.{name}`: expected a mapping with the service's keys, and it is {}", said(service));
+            return Err(wrong(message, "write its keys below its name, such as `image: nginx:1.29`"));
+        };
+        for (key, shapes, example) in KEYS {
+            let Some(value) = service.get(key) else { continue };
+            if !value.is_null() && !shapes.iter().any(|shape| shape.is_of(value)) {
+                let expected: Vec<&str> = shapes.iter().map(|shape| shape.as_str()).collect();
+                let message =
+                    format!("`services.{name}.{key}`: expected {}, and it is {}", expected.join(" or "), said(value));
+                return Err(wrong(message, &format!("write it as {example}")));
+            }
+        }
+    }
+    let names = |value: Option<&Value>| value.is_some_and(|value| !value.is_null());
+    Ok(names(volumes.as_ref()) || services.values().any(|service| names(service.get("volumes"))))
+}
+
+impl Shape {
+    fn as_str(self) -> &'static str {
+        match self {
+            Shape::Text => "a text",
+            Shape::List => "a list",
+            Shape::Mapping => "a mapping",
+        }
+    }
+
+    fn is_of(self, value: &Value) -> bool {
+        match self {
+            Shape::Text => value.is_string(),
+            Shape::List => value.is_array(),
+            Shape::Mapping => value.is_object(),
+        }
+    }
+}
+
+/// A value, as a person calls it.
+fn said(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "empty",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a mapping",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_said_by_the_key_and_what_is_expected() {
+        let files = [
+            "",
+            "just a text",
+            "- a\n- list\n",
+            "version: '3'\n",
+            "services:\n",
+            "services: web\n",
+            "services: [web]\n",
+            "services: {}\n",
+            "services:\n  web: nginx\n",
+            "services:\n  web:\n",
+            "services:\n  web:\n    image: [a]\n",
+            "services:\n  web:\n    image: 3\n",
+            "services:\n  web:\n    image: a\n    ports: 80\n",
+            "services:\n  web:\n    image: a\n  db:\n    image: b\n    environment: A=b\n",
+            "services:\n  web:\n    deploy: [a]\n",
+            "services:\n  web:\n\timage: a\n",
+            "services: [\n",
+        ];
+        let told = files.map(|file| {
+            let Wrong { message, help } = holds_data(file).expect_err(file);
+            format!("{file:?}\n  {message}\n  {}\n", help.unwrap_or_default())
+        });
+        let told = told.concat();
+        for word in ["struct", "invalid type", "serde", "Option"] {
+            assert!(!told.contains(word), "{told}");
+        }
+        insta::assert_snapshot!(told);
+    }
+
+    #[test]
+    fn what_people_write_is_taken() {
+        for (file, data) in [
+            ("services:\n  web:\n    image: a\n    command:\n    ports: [80]\n", false),
+            ("x-more: &more\n  image: a\nservices:\n  web:\n    <<: *more\n    networks: { front: {} }\n", false),
+            ("services:\n  db:\n    image: a\n    environment: [A=b]\n    volumes: ['d:/d']\nvolumes:\n  d:\n", true),
+            ("services:\n  web:\n    image: a\n    labels: { a: 1 }\nvolumes: {}\n", true),
+        ] {
+            assert_eq!(holds_data(file), Ok(data), "{file}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text: String) {
+            let _ = holds_data(&text);
+        }
+    }
+}
