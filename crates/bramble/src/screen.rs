@@ -7,7 +7,7 @@ use std::time::Duration;
 use bramble_head::backup::Unusable;
 use bramble_model::api::{NodeStatus, Status};
 use bramble_model::names::Name;
-use bramble_model::repository::Problems;
+use bramble_model::repository::{Cluster, Problems};
 use bramble_model::timeline::{Millis, Phase};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -52,6 +52,21 @@ fn help(error: &anyhow::Error) -> Option<String> {
 
 pub fn warnings(warnings: &Problems) {
     eprint!("{}", warnings.render(stderr().is_terminal()));
+}
+
+/// What is wrong with a repository that can be applied all the same.
+pub fn reservations(cluster: &Cluster) {
+    let sick = cluster.sick();
+    for problems in [&cluster.warnings, &sick] {
+        if !problems.0.is_empty() {
+            warnings(problems);
+        }
+    }
+    if !sick.0.is_empty() {
+        let names = cluster.workloads.iter().filter(|(_, workload)| workload.problem.is_some());
+        let names: Vec<&str> = names.map(|(name, _)| name.as_str()).collect();
+        eprintln!("what runs of {} stays as it is until its file is corrected; all else goes on", names.join(", "));
+    }
 }
 
 /// Prints `value` as JSON.

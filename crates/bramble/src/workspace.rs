@@ -39,10 +39,8 @@ pub struct Workspace {
 impl Workspace {
     /// Loads and validates the repository; prints its warnings.
     pub fn open(place: &Place) -> Result<Self> {
-        let cluster = Cluster::load(&place.repository()?)?;
-        if !cluster.warnings.0.is_empty() {
-            screen::warnings(&cluster.warnings);
-        }
+        let cluster = Cluster::of_folder(&place.repository()?)?;
+        screen::reservations(&cluster);
         let state = place.state()?;
         make_state(&state)?;
         Ok(Workspace { cluster, state })
@@ -222,7 +220,7 @@ fn settled<T>(
 
 impl Material {
     pub fn of_folder(folder: &Path) -> Result<Self> {
-        let cluster = Cluster::load(folder)?;
+        let cluster = Cluster::of_folder(folder)?;
         let revision = revision(folder);
         let inputs = Snapshot::read(folder).ok();
         let inputs = inputs.map(|(snapshot, _)| bramble_head::image_inputs(&cluster, &snapshot));

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use bramble_model::desired;
 use bramble_model::names::{Digest, Name};
-use bramble_model::snapshot::Snapshot;
 use bramble_model::timeline::Millis;
 use bramble_plan::brake::Change;
 use bramble_system::now;
@@ -19,16 +18,6 @@ use crate::wires::Wires;
 
 /// For so long what nodes were removed counts.
 const DAY: Millis = 24 * 3600 * 1000;
-
-/// A sentence on a file that differs: one that only one of the two snapshots has does not change.
-fn of_file(sentence: String, from: &Snapshot, to: &Snapshot) -> String {
-    let Some(path) = sentence.strip_suffix(" changes") else { return sentence };
-    match (from.entries.contains_key(path), to.entries.contains_key(path)) {
-        (false, true) => format!("adds {path}"),
-        (true, false) => format!("removes {path}"),
-        _ => sentence,
-    }
-}
 
 /// The part of the head through which another snapshot becomes current. It knows who holds something of the snapshot.
 pub(crate) struct Desired {
@@ -65,8 +54,7 @@ impl Desired {
             descends,
         };
         let mut sentences = change.sentences();
-        let files = current.changed_files(next).into_iter();
-        sentences.extend(files.map(|sentence| of_file(sentence, &current.snapshot, &next.snapshot)));
+        sentences.extend(current.changed_files(next));
         (sentences, change.brake())
     }
 
@@ -134,7 +122,7 @@ impl Desired {
 
 #[cfg(test)]
 mod tests {
-    use bramble_model::snapshot::{Entry, Revision};
+    use bramble_model::snapshot::{Entry, Revision, Snapshot};
 
     use super::*;
 
@@ -150,7 +138,6 @@ mod tests {
             Current::of(snapshot.digest(), snapshot, Revision::default(), cluster.clone())
         };
         let (from, to) = (of(&[("gone", 1), ("same", 2), ("other", 3)]), of(&[("same", 2), ("other", 4), ("new", 5)]));
-        let told = from.changed_files(&to).into_iter().map(|told| of_file(told, &from.snapshot, &to.snapshot));
-        assert_eq!(told.collect::<Vec<_>>(), ["removes gone", "adds new", "other changes"]);
+        assert_eq!(from.changed_files(&to), ["removes gone", "adds new", "other changes"]);
     }
 }

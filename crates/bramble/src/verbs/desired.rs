@@ -24,16 +24,7 @@ const BATCH: usize = 2 << 20;
 /// Reads the folder, checks it, and sends the head what it has not. Gives the snapshot that it was offered.
 pub async fn send(client: &Client, folder: &Path) -> Result<Digest> {
     let cluster = Cluster::of_folder(folder)?;
-    if !cluster.warnings.0.is_empty() {
-        screen::warnings(&cluster.warnings);
-    }
-    let sick = cluster.sick();
-    if !sick.0.is_empty() {
-        screen::warnings(&sick);
-        let names = cluster.workloads.iter().filter(|(_, workload)| workload.problem.is_some());
-        let names: Vec<&str> = names.map(|(name, _)| name.as_str()).collect();
-        eprintln!("what runs of {} stays as it is until its file is corrected; all else goes on", names.join(", "));
-    }
+    screen::reservations(&cluster);
     let (snapshot, files) = Snapshot::read(folder).context("the repository cannot be read as a snapshot")?;
     let offer = Offer { snapshot, revision: revision(folder) };
     let offered = client.offer(&offer).await?;

@@ -103,7 +103,12 @@ impl Current {
         let (old, new) = (&self.snapshot.entries, &next.snapshot.entries);
         let both: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
         let differs = |path: &&String| old.get(*path) != new.get(*path) && path.as_str() != FILE;
-        both.into_iter().filter(differs).take(MOST_FILES).map(|path| format!("{path} changes")).collect()
+        let told = |path: &String| match (old.contains_key(path), new.contains_key(path)) {
+            (false, _) => format!("adds {path}"),
+            (_, false) => format!("removes {path}"),
+            _ => format!("{path} changes"),
+        };
+        both.into_iter().filter(differs).take(MOST_FILES).map(told).collect()
     }
 }
 
@@ -544,7 +549,7 @@ impl Snapshots {
     /// When it does not check.
     pub(crate) fn first(&self, home: &Path) -> Result<(Current, Applied), Error> {
         // Errors show the line that breaks a rule where a person reads them.
-        Cluster::load(home)?;
+        Cluster::of_folder(home)?;
         let (snapshot, files) =
             Snapshot::read(home).map_err(|source| Error::Folder { home: home.to_owned(), source })?;
         let applied = Applied {

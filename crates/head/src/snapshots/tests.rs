@@ -253,3 +253,14 @@ fn nothing_in_the_state_of_a_user_is_roots() {
     let roots: Vec<_> = found.iter().filter(|path| fs::symlink_metadata(path).expect("there").uid() != USER).collect();
     assert!(roots.is_empty(), "{roots:?}");
 }
+
+#[test]
+fn a_head_begins_with_a_folder_though_a_workload_of_it_is_sick() {
+    let place = Place::new();
+    place.write(1, b"hello");
+    let text = fs::read_to_string(place.home().join(FILE)).expect("there");
+    fs::write(place.home().join(FILE), text + "[workloads.web]\npath = \"web.yaml\"\n").expect("written");
+    fs::write(place.home().join("web.yaml"), "services: [\n").expect("written");
+    let current = first(&place.open(), &place);
+    assert_eq!(current.sick().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["web"]);
+}
