@@ -151,7 +151,8 @@ impl Engine for Swarm {
 }
 
 impl Swarm {
-    async fn at(socket: &Path, certificate: &Path) -> Option<Self> {
+    /// A driver for the daemon at this socket, with the node's certificate where it is a member; `None` where none answers.
+    pub async fn at(socket: &Path, certificate: &Path) -> Option<Self> {
         // The library wants the socket to be there.
         let docker = Docker::connect_with_unix(socket.to_str()?, CALL, API_DEFAULT_VERSION).ok()?;
         docker.ping().await.ok()?;

@@ -122,11 +122,19 @@ impl Agents {
         self.sessions().get(node).map(|session| session.last_heard)
     }
 
-    /// Asks an agent and waits for its answer; an agent that goes away or takes too long fails.
+    /// Asks an agent and waits for its answer; an agent that goes away or takes too long fails. One that did not say that
+    /// it can do this is not asked.
     pub(crate) async fn ask(&self, node: &Name, work: Work, under: Option<Under>, limit: Duration) -> Answer {
         let failed = |error: &str| Answer::Failed { error: error.to_owned() };
-        let known = self.sessions().get(node).map(|session| (session.say.clone(), session.protocol));
-        let Some((queue, protocol)) = known else { return failed("its agent is not connected") };
+        let needs = work.needs();
+        let known = self.sessions().get(node).map(|session| {
+            let can = needs.is_none_or(|needed| session.capabilities.contains(&needed));
+            (session.say.clone(), session.protocol, can)
+        });
+        let Some((queue, protocol, can)) = known else { return failed("its agent is not connected") };
+        if !can {
+            return Answer::CannotDo;
+        }
         // One of version 1 knows no leads.
         let under = under.filter(|_| protocol.to >= 2);
         let (answer, answered) = oneshot::channel();

@@ -9,6 +9,8 @@
 mod form;
 mod heard;
 pub mod swarm;
+#[cfg(test)]
+mod version_1;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -297,6 +299,15 @@ impl Work {
             Work::Unknown => true,
         }
     }
+
+    /// What an agent has to be able to do to be asked this. One that cannot passes over what it does not know of the
+    /// question, and does something else.
+    pub fn needs(&self) -> Option<Capability> {
+        match self {
+            Work::Swarm(work) => work.needs(),
+            Work::Unknown => None,
+        }
+    }
 }
 
 impl From<swarm::Work> for Work {
@@ -360,47 +371,6 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// What commit 5b09a28 and its head said to each other, line by line.
-    const FROM_AGENT: &str = include_str!("../tests-data/protocol-1/from-agent.jsonl");
-    const TO_AGENT: &str = include_str!("../tests-data/protocol-1/to-agent.jsonl");
-
-    #[test]
-    fn all_that_an_agent_of_version_1_says_is_understood() {
-        let mut said = 0;
-        for line in FROM_AGENT.lines() {
-            let message: FromAgent = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-            match message {
-                FromAgent::Unknown | FromAgent::Answer { answer: Answer::Unknown(_), .. } => {
-                    panic!("not known: {line}")
-                }
-                FromAgent::Hello { protocol, capabilities, .. } => {
-                    assert_eq!((protocol, capabilities.len()), (Versions { from: 1, to: 1 }, 0));
-                }
-                _ => {}
-            }
-            said += 1;
-        }
-        assert!(said > 10, "{said} lines");
-    }
-
-    /// An agent of version 1 ends at what it does not know: what it is told without a lead and without a Swarm to leave is
-    /// what it was told then, byte for byte.
-    #[test]
-    fn an_agent_of_version_1_is_told_what_it_was_told_then() {
-        for line in TO_AGENT.lines() {
-            let message: ToAgent = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-            assert!(
-                !matches!(
-                    message,
-                    ToAgent::Unknown | ToAgent::Ask { work: Work::Unknown | Work::Swarm(swarm::Work::Unknown), .. }
-                ),
-                "not known: {line}"
-            );
-            let again = serde_json::to_value(&message).expect("plain data");
-            assert_eq!(again, serde_json::from_str::<serde_json::Value>(line).expect("JSON"), "{line}");
-        }
-    }
 
     #[test]
     fn what_is_not_known_is_no_error() {

@@ -65,6 +65,18 @@ impl Engines {
     }
 }
 
+#[cfg(test)]
+impl Engines {
+    /// With this Swarm's daemon, or one that has not started, and nobody who looks for another.
+    pub(crate) fn of(swarm: Option<Swarm>, states: watch::Sender<States>, guard: Guard) -> Self {
+        let guard = Arc::new(guard);
+        let engine = swarm.map_or_else(OnceLock::new, OnceLock::from);
+        let (look, turn) = (Arc::new(Notify::new()), Arc::default());
+        let swarm = Driver { engine: Arc::new(engine), states, look, guard: Arc::clone(&guard), turn };
+        Engines { guard, swarm }
+    }
+}
+
 /// A handle on the driver of one engine.
 struct Driver<E> {
     /// Set once its daemon has started.

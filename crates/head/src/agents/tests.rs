@@ -1,5 +1,7 @@
 //! The agents' listener over TLS on the loopback: this part of the head, and what it is handed.
 
+mod other_releases;
+
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -37,7 +39,12 @@ fn agents(folder: &Path, limits: Limits) -> Arc<Agents> {
     for number in 1..=3 {
         text += &format!("[nodes.w{number}]\nmac = \"52:54:00:00:00:0{number}\"\nrole = \"r\"\n");
     }
-    std::fs::write(folder.join(FILE), &text).expect("written");
+    agents_of(folder, &text, limits)
+}
+
+/// The agents of a head of this repository.
+fn agents_of(folder: &Path, text: &str, limits: Limits) -> Arc<Agents> {
+    std::fs::write(folder.join(FILE), text).expect("written");
     let state = folder.join(".bramble");
     std::fs::create_dir(&state).expect("made");
     let store = Store::open(&state.join("head.redb"), 1).expect("opens");
@@ -84,23 +91,7 @@ async fn connect(agents: &Agents, address: SocketAddr, name: &Name) -> (Lines, F
     });
     assert_eq!(verdict.expect("written"), Verdict::Admit);
     let (certificate, _) = agents.authority.sign(name, &csr).expect("signed");
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(agents.authority.pem().as_bytes()).expect("PEM")).expect("a CA");
-    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("TLS 1.3")
-        .with_root_certificates(roots)
-        .with_client_auth_cert(
-            vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM")],
-            PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
-        )
-        .expect("it fits");
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(4096).expect("set");
-    let stream = socket.connect(address).await.expect("it listens");
-    let server = ServerName::try_from("head.bramble").expect("a name");
-    let stream = TlsConnector::from(Arc::new(tls)).connect(server, stream).await.expect("TLS");
-    let lines = Framed::new(stream, LinesCodec::new_with_max_length(LONGEST_LINE));
+    let lines = dial(agents, address, Some((&certificate, &key))).await;
     let facts = Facts {
         kernel: "6.12.0".into(),
         architecture: "x86_64".into(),
@@ -112,6 +103,30 @@ async fn connect(agents: &Agents, address: SocketAddr, name: &Name) -> (Lines, F
     let capabilities = Capability::OWN.to_vec();
     let hello = FromAgent::Hello { boot, version: "0".into(), facts, protocol: Versions::OWN, capabilities };
     (lines, hello, csr)
+}
+
+/// A connection with this certificate (PEM), or with none.
+async fn dial(agents: &Agents, address: SocketAddr, own: Option<(&str, &KeyPair)>) -> Lines {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(agents.authority.pem().as_bytes()).expect("PEM")).expect("a CA");
+    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_root_certificates(roots);
+    let tls = match own {
+        None => tls.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM")];
+            let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+            tls.with_client_auth_cert(chain, key).expect("it fits")
+        }
+    };
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("set");
+    let stream = socket.connect(address).await.expect("it listens");
+    let server = ServerName::try_from("head.bramble").expect("a name");
+    let stream = TlsConnector::from(Arc::new(tls)).connect(server, stream).await.expect("TLS");
+    Framed::new(stream, LinesCodec::new_with_max_length(LONGEST_LINE))
 }
 
 async fn say(lines: &mut Lines, message: &FromAgent) {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Capability;
 use crate::engine::EnginePart;
 use crate::names::Name;
 
@@ -54,6 +55,25 @@ impl Work {
             | Work::SetPart { .. }
             | Work::Deploy { .. }
             | Work::Remove { .. } => false,
+        }
+    }
+
+    /// As of [`super::Work::needs`].
+    pub(super) fn needs(&self) -> Option<Capability> {
+        match self {
+            // Without the name, it would leave whatever Swarm it has.
+            Work::Initialise { leaves: Some(_), .. } | Work::Join { leaves: Some(_), .. } => {
+                Some(Capability::LeavesByName)
+            }
+            Work::Initialise { leaves: None, .. }
+            | Work::Join { leaves: None, .. }
+            | Work::JoinTokens
+            | Work::Observe
+            | Work::Forget { .. }
+            | Work::SetPart { .. }
+            | Work::Deploy { .. }
+            | Work::Remove { .. }
+            | Work::Unknown => None,
         }
     }
 }

@@ -1,3 +1,5 @@
+mod other_releases;
+
 use std::sync::Mutex;
 use std::sync::mpsc as threads;
 
@@ -107,12 +109,9 @@ fn agent(apply: impl Fn(&NodeDocument) + Clone + Send + 'static) -> Agent {
     Agent { engines, states, documents: Documents::start_with(apply, declared), known }
 }
 
-/// Found after a head was away for longer than a day: the agents came with what had ended, again and again.
-#[tokio::test]
-async fn an_agent_whose_certificate_has_ended_enrols_anew_with_its_boots_nonce() {
-    let head = TestHead::new();
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let boot = ThisBoot {
+/// A boot whose head is here.
+fn this_boot(listener: &TcpListener) -> ThisBoot {
+    ThisBoot {
         node: name("w1"),
         boot: BootId("b1".into()),
         nonce: "n1".into(),
@@ -122,7 +121,15 @@ async fn an_agent_whose_certificate_has_ended_enrols_anew_with_its_boots_nonce()
         agent_port: listener.local_addr().expect("an address").port(),
         address: [127, 0, 0, 1].into(),
         inventory: false,
-    };
+    }
+}
+
+/// Found after a head was away for longer than a day: the agents came with what had ended, again and again.
+#[tokio::test]
+async fn an_agent_whose_certificate_has_ended_enrols_anew_with_its_boots_nonce() {
+    let head = TestHead::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let boot = this_boot(&listener);
     let (identity, here) = (head.identity(), agent(|_| {}));
     identity.keep(head.enrolled(&identity.request().expect("a request"), 2002));
     let said = Mutex::new(Vec::new());
