@@ -259,6 +259,7 @@ fn a_head_begins_with_a_folder_though_a_workload_of_it_is_sick() {
     let place = Place::new();
     place.write(1, b"hello");
     let text = fs::read_to_string(place.home().join(FILE)).expect("there");
+    let text = text.replace("engine = \"none\"", "engine = \"manager\"");
     fs::write(place.home().join(FILE), text + "[workloads.web]\npath = \"web.yaml\"\n").expect("written");
     fs::write(place.home().join("web.yaml"), "services: [\n").expect("written");
     let current = first(&place.open(), &place);
