@@ -372,17 +372,21 @@ impl Agents {
         // Where someone asked for a boot in its name, what it does is told anew.
         let told = |track: &Track| {
             let engines = track.health.as_ref().map(|health| health.engines.clone());
-            engines.filter(|_| track.phase >= Phase::Engine)
+            engines.filter(|_| track.phase >= Phase::Engine).map(|engines| (engines, track.phase == Phase::Ready))
         };
         let before = self.timeline.look(node, told).flatten();
         let engines = health.engines.clone();
         self.timeline.learn(node, |track| track.health = Some(health));
-        if before.as_ref() == Some(&engines) {
+        let (same, was_ready) = before.map_or((false, false), |(before, ready)| (before == engines, ready));
+        if same {
             return;
         }
         let parts = self.nodes.declared(node).map(|node| node.engines).unwrap_or_default();
         let what = ready::waits(&parts, &engines).map_or(What::Ready, |state| What::Engine { state });
-        self.timeline.add(Some(node), what);
+        // An engine of which it is no part may have changed.
+        if !(was_ready && what == What::Ready) {
+            self.timeline.add(Some(node), what);
+        }
         self.changed.tell();
     }
 }

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use bramble_model::agent::{Capability, Facts, FromAgent, LONGEST_LINE, ToAgent, swarm};
+use bramble_model::engine::{EngineKind, EngineState};
 use bramble_model::hands::{Channel, Data, End};
 use bramble_model::names::BootId;
 use bramble_model::repository::{Admission, FILE};
@@ -413,4 +414,18 @@ async fn one_agent_may_be_asked_by_many_at_once() {
     for answer in asked.join_all().await {
         assert_eq!(answer, Answer::Done);
     }
+}
+
+#[test]
+fn a_node_is_ready_once_whatever_an_engine_does_of_which_it_is_no_part() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), LIMITS);
+    let FromAgent::Health(health) = health() else { unreachable!("it is health") };
+    for waiting_for in [None, Some("dockerd"), Some("a time")] {
+        let state = waiting_for.map(|what| EngineState::Starting { waiting_for: what.into() });
+        let engines = state.map(|state| (EngineKind::Swarm, state)).into_iter().collect();
+        agents.heard(&node(1), Health { engines, ..health.clone() });
+    }
+    let told = agents.timeline.of(&node(1), 10);
+    assert_eq!(told.iter().filter(|event| event.what == What::Ready).count(), 1, "{told:?}");
 }
