@@ -25,6 +25,8 @@ pub enum Error {
     Workload(String),
     #[error("Docker answers without {0}")]
     Incomplete(&'static str),
+    #[error("Docker keeps networks of a Swarm that it left, though it was started anew: boot the node anew")]
+    KeepsNetworks,
     #[error("the container {archive} does not load")]
     Container { archive: PathBuf, source: Box<Error> },
 }

@@ -39,6 +39,8 @@ const MANAGER_PORT: u16 = 2377;
 /// Seconds that a call to the daemon may take.
 const CALL: u64 = 60;
 const DEPLOY: Duration = Duration::from_secs(120);
+/// The unit says when it is up.
+const RESTART: Duration = Duration::from_secs(120);
 
 /// The labels that tie a service to its workload.
 const WORKLOAD: &str = "bramble.workload";
@@ -50,6 +52,8 @@ pub struct Swarm {
     docker: Docker,
     socket: PathBuf,
     certificate: PathBuf,
+    /// Program and arguments that start the daemon anew.
+    restart: &'static [&'static str],
 }
 
 impl Engine for Swarm {
@@ -156,7 +160,8 @@ impl Swarm {
         // The library wants the socket to be there.
         let docker = Docker::connect_with_unix(socket.to_str()?, CALL, API_DEFAULT_VERSION).ok()?;
         docker.ping().await.ok()?;
-        Some(Swarm { docker, socket: socket.to_owned(), certificate: certificate.to_owned() })
+        let (socket, certificate) = (socket.to_owned(), certificate.to_owned());
+        Some(Swarm { docker, socket, certificate, restart: &["systemctl", "restart", "docker.service"] })
     }
 
     /// Loads one OCI archive.
@@ -178,11 +183,12 @@ impl Swarm {
             Membership::Leaves => self.leave().await,
             Membership::Stays(why) => return Answer::Refused { why },
         };
-        let result = match made_free {
-            Ok(()) => self.start(address).await,
-            Err(error) => Err(error),
+        let begun = async {
+            made_free?;
+            self.forget_networks().await?;
+            self.start(address).await
         };
-        result.map_or_else(failed, |()| Answer::Done)
+        begun.await.map_or_else(failed, |()| Answer::Done)
     }
 
     async fn start(&self, address: String) -> Result<(), Error> {
@@ -208,6 +214,34 @@ impl Swarm {
             self.leave().await?;
         }
         Ok(())
+    }
+
+    /// Rids a daemon that belongs to no Swarm of networks of one that it left. Where an endpoint of such a network did not
+    /// go in time, as that of its load balancer, the network stays: no call removes it, and one of the same name in the
+    /// next Swarm is taken for it, so that no task of this node starts there ("network … not found"; seen with Debian
+    /// 12's daemon in the lab). It is in memory only.
+    async fn forget_networks(&self) -> Result<(), Error> {
+        if !self.has_networks_of_a_swarm().await? {
+            return Ok(());
+        }
+        let [program, args @ ..] = self.restart else { return Ok(()) };
+        let restart = Command::new(program).args(args).limit(RESTART);
+        let restarted = tokio::task::spawn_blocking(move || restart.run()).await;
+        let doing = || "cannot start Docker anew, which keeps networks of a Swarm that it left".to_owned();
+        match restarted {
+            Ok(Ok(_)) => {}
+            Ok(Err(source)) => return Err(Error::Program { doing: doing(), source }),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+        if self.has_networks_of_a_swarm().await? {
+            return Err(Error::KeepsNetworks);
+        }
+        Ok(())
+    }
+
+    async fn has_networks_of_a_swarm(&self) -> Result<bool, Error> {
+        let networks = self.docker.list_networks(None).await.map_err(docker("cannot list the networks"))?;
+        Ok(networks.iter().any(|network| network.scope.as_deref() == Some("swarm")))
     }
 
     /// The Raft log of a manager, beside the folder of its certificate.
@@ -243,11 +277,12 @@ impl Swarm {
             Membership::Leaves => self.leave().await,
             Membership::Stays(why) => return Answer::Refused { why },
         };
-        let result = match made_free {
-            Ok(()) => self.enter(manager, token, address).await,
-            Err(error) => Err(error),
+        let joined = async {
+            made_free?;
+            self.forget_networks().await?;
+            self.enter(manager, token, address).await
         };
-        result.map_or_else(failed, |()| Answer::Done)
+        joined.await.map_or_else(failed, |()| Answer::Done)
     }
 
     async fn enter(&self, manager: String, token: String, address: String) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! The driver against a stand-in for the daemon's socket: it follows the Docker Engine API for the few calls
 //! that a node's membership takes, and remembers which were made.
 
+use std::fs;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,19 +25,25 @@ impl Daemon {
         let folder = tempfile::tempdir().expect("a folder");
         let listener = UnixListener::bind(folder.path().join("docker.sock")).expect("a socket");
         let certificates = folder.path().join("swarm/certificates");
-        std::fs::create_dir_all(&certificates).expect("a folder");
+        fs::create_dir_all(&certificates).expect("a folder");
         if membership != "inactive" {
-            std::fs::write(certificates.join("swarm-node.crt"), MANAGER).expect("written");
+            fs::write(certificates.join("swarm-node.crt"), MANAGER).expect("written");
         }
         let calls = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&calls);
+        let networks = folder.path().join("networks");
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let call = request(&mut stream).await;
                 if !call.ends_with("/_ping") {
                     heard.lock().expect("no panic while held").push(call.clone());
                 }
-                let body = if call.contains("/swarm/init") { "\"node-b\"" } else { "" };
+                let networks = fs::read_to_string(&networks).unwrap_or_else(|_| "[]".into());
+                let body = match &call {
+                    call if call.contains("/swarm/init") => "\"node-b\"",
+                    call if call.ends_with("/networks") => &networks,
+                    _ => "",
+                };
                 let answer = format!(
                     "HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\nSwarm: {membership}\r\nContent-Type: application/json\r\n\
                      Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -59,7 +66,12 @@ impl Daemon {
     /// The calls so far, without the API's version in front.
     fn calls(&self) -> Vec<String> {
         let calls = self.calls.lock().expect("no panic while held");
-        calls.iter().map(|call| call.split_once("/swarm").map_or(call.clone(), |(_, rest)| rest.to_owned())).collect()
+        let short = |call: &String| match (call.split_once("/swarm"), call.rsplit_once('/')) {
+            (Some((_, rest)), _) => rest.to_owned(),
+            (None, Some((_, last))) => format!("/{last}"),
+            (None, None) => call.clone(),
+        };
+        calls.iter().map(short).collect()
     }
 }
 
@@ -135,7 +147,28 @@ async fn a_member_leaves_the_one_that_is_named() {
     let daemon = Daemon::start("active/manager");
     let swarm = daemon.driver().await;
     assert_eq!(swarm.work(join("swarm-b", Some("swarm-a"))).await, Answer::Done);
-    assert_eq!(daemon.calls(), ["/leave?force=true", "/join"]);
+    assert_eq!(daemon.calls(), ["/leave?force=true", "/networks", "/join"]);
+}
+
+#[tokio::test]
+async fn a_daemon_that_keeps_networks_of_the_swarm_that_it_left_is_started_anew() {
+    let kept = r#"[{"Name":"bridge","Scope":"local"},{"Name":"whoami_default","Scope":"swarm"}]"#;
+    for (membership, leaves) in [("active/manager", Some("swarm-a")), ("inactive", None)] {
+        let daemon = Daemon::start(membership);
+        let networks = daemon.folder.path().join("networks");
+        fs::write(&networks, kept).expect("written");
+        let program = format!("echo '[]' >{}", networks.display());
+        let restart: &[&str] = Box::leak(Box::new(["sh", "-c", Box::leak(program.into_boxed_str())]));
+        let swarm = Swarm { restart, ..daemon.driver().await };
+        assert_eq!(swarm.work(join("swarm-b", leaves)).await, Answer::Done);
+        assert_eq!(daemon.calls().iter().rev().take(3).rev().collect::<Vec<_>>(), ["/networks", "/networks", "/join"]);
+        // One that does not help is told, and nothing is joined.
+        fs::write(&networks, kept).expect("written");
+        let swarm = Swarm { restart: &["true"], ..swarm };
+        let answer = swarm.work(join("swarm-b", leaves)).await;
+        assert!(matches!(&answer, Answer::Failed { error } if error.contains("boot the node anew")), "{answer:?}");
+        assert_eq!(daemon.calls().last().map(String::as_str), Some("/networks"));
+    }
 }
 
 #[tokio::test]
@@ -150,7 +183,7 @@ async fn who_belongs_to_none_begins() {
     let daemon = Daemon::start("inactive");
     let swarm = daemon.driver().await;
     assert_eq!(swarm.work(initialise(None)).await, Answer::Done);
-    assert_eq!(daemon.calls(), ["/init"]);
+    assert_eq!(daemon.calls(), ["/networks", "/init"]);
 }
 
 /// Seen on a machine that was short of memory: the join took longer than the daemon waits, failed behind its back, and
@@ -159,12 +192,12 @@ async fn who_belongs_to_none_begins() {
 async fn a_try_to_join_that_failed_is_no_membership() {
     for work in [join("swarm-b", None), initialise(None)] {
         let daemon = Daemon::start("error");
-        std::fs::remove_file(daemon.certificate()).expect("removed");
+        fs::remove_file(daemon.certificate()).expect("removed");
         let swarm = daemon.driver().await;
         assert_eq!(swarm.state().await, EngineState::Alone);
         assert_eq!(swarm.work(work).await, Answer::Done);
         assert_eq!(daemon.calls()[0], "/leave?force=true");
-        assert_eq!(daemon.calls().len(), 2);
+        assert_eq!(daemon.calls().len(), 3);
     }
 }
 
@@ -185,8 +218,8 @@ async fn keeps_what_it_has(daemon: &Daemon) -> String {
 #[tokio::test]
 async fn who_has_a_log_and_no_certificate_keeps_the_log() {
     let daemon = Daemon::start("error");
-    std::fs::remove_file(daemon.certificate()).expect("removed");
-    std::fs::create_dir(daemon.folder.path().join("swarm/raft")).expect("a folder");
+    fs::remove_file(daemon.certificate()).expect("removed");
+    fs::create_dir(daemon.folder.path().join("swarm/raft")).expect("a folder");
     let why = keeps_what_it_has(&daemon).await;
     assert!(why.contains("missing beside a Swarm's log"), "{why}");
 }
@@ -194,7 +227,7 @@ async fn who_has_a_log_and_no_certificate_keeps_the_log() {
 #[tokio::test]
 async fn who_cannot_look_for_a_log_leaves_nothing() {
     let daemon = Daemon::start("error");
-    std::fs::remove_file(daemon.certificate()).expect("removed");
+    fs::remove_file(daemon.certificate()).expect("removed");
     // As a disk does that fails: there is no telling whether a log is there.
     let raft = daemon.folder.path().join("swarm/raft");
     std::os::unix::fs::symlink(&raft, &raft).expect("a link to itself");
@@ -207,7 +240,7 @@ async fn who_cannot_look_for_a_log_leaves_nothing() {
 async fn a_worker_with_a_damaged_certificate_leaves_nothing() {
     let daemon = Daemon::start("error");
     for damaged in ["", "-----BEGIN CERTIFICATE-----\nMIIB"] {
-        std::fs::write(daemon.certificate(), damaged).expect("damaged");
+        fs::write(daemon.certificate(), damaged).expect("damaged");
         let why = keeps_what_it_has(&daemon).await;
         assert!(why.contains("damaged: `docker swarm leave --force` on the node"), "{why}");
     }

@@ -157,6 +157,7 @@ impl Docker {
 fn answer_to(call: &str) -> &'static str {
     match call {
         "POST /swarm/init" => r#""node-a""#,
+        "GET /networks" => "[]",
         "GET /swarm" => r#"{"ID":"swarm-a","JoinTokens":{"Manager":"SWMTKN-1-aa-m","Worker":"SWMTKN-1-aa-w"}}"#,
         "GET /info" => r#"{"Swarm":{"NodeAddr":"192.168.7.21"}}"#,
         "GET /nodes" => r#"[{"ID":"node-a","Description":{"Hostname":"m1"},"ManagerStatus":{"Leader":true}}]"#,
