@@ -6,7 +6,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{get, post};
+use bramble_model::repository::Source;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +18,8 @@ use crate::loops::source::Following;
 use crate::refusal::{Refusal, refuse};
 
 const HELP: &str = "the head tries again by itself; `bramble source key` prints the key that a private repository's \
-                    server has to know, and `bramble source set` names another one to a head that does not run";
+                    server has to know, `bramble source forget-host` forgets a server's old key, and, where the head \
+                    has been stopped, `bramble source set` names another repository";
 
 /// A head on its control socket, until it has a snapshot.
 pub(crate) struct Beginning {
@@ -27,15 +29,17 @@ pub(crate) struct Beginning {
 }
 
 impl Beginning {
-    /// Serves it, beside the store in this folder.
+    /// Serves it, of a head that was begun with this repository, beside the store in this folder.
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub(crate) fn serve(state: &Path, following: &Arc<Following>) -> Result<Self, Error> {
+    pub(crate) fn serve(state: &Path, following: &Arc<Following>, source: &Source) -> Result<Self, Error> {
         let (why, reads) = watch::channel("it is being fetched".to_owned());
+        let (keys, hosts) = ((Arc::clone(following), source.clone()), (Arc::clone(following), source.clone()));
         let over = CancellationToken::new();
         let routes = Router::new()
-            .route("/v1/source/key", get(desired::own_key).with_state(Arc::clone(following)))
+            .route("/v1/source/key", get(move || desired::key_towards(keys.0.clone(), Some(keys.1.clone()))))
+            .route("/v1/source/forget-host", post(move || desired::forget_of(hosts.0.clone(), hosts.1.clone())))
             .fallback(none_yet)
             .with_state(reads);
         let serving = tokio::spawn(http::control(routes, &state.join("head.sock"), over.clone())?);

@@ -12,7 +12,7 @@ use bramble_system::now;
 
 use crate::agents::Agents;
 use crate::dhcp::Dhcp;
-use crate::snapshots::{Applied, Current, Refused, Snapshots};
+use crate::snapshots::{Applied, Current, Follow, Refused, Snapshots};
 use crate::timeline::Timeline;
 use crate::wires::Wires;
 
@@ -64,10 +64,10 @@ impl Desired {
         next: Current,
         expects: Option<Option<Digest>>,
         by: &str,
-        holds: Option<String>,
+        follow: Follow,
     ) -> Result<Arc<Current>, Refused> {
         let (changed, _) = self.weigh(&next, true);
-        self.apply_weighed(next, changed, expects, by, holds)
+        self.apply_weighed(next, changed, expects, by, follow)
     }
 
     /// As [`Desired::apply`], where it is known what is `changed`.
@@ -77,7 +77,7 @@ impl Desired {
         changed: Vec<String>,
         expects: Option<Option<Digest>>,
         by: &str,
-        holds: Option<String>,
+        follow: Follow,
     ) -> Result<Arc<Current>, Refused> {
         let applied = Applied {
             digest: next.digest,
@@ -85,14 +85,14 @@ impl Desired {
             at: now(),
             by: by.to_owned(),
             changed,
-            holds,
+            holds: follow.reason(),
             removed: BTreeSet::new(),
         };
         let text = match next.revision.short() {
             Some(revision) => format!("snapshot {} ({revision}) is current, by {by}", next.digest.short()),
             None => format!("snapshot {} is current, by {by}", next.digest.short()),
         };
-        let current = self.snapshots.make_current(next, expects, applied)?;
+        let current = self.snapshots.make_current(next, expects, applied, follow)?;
         self.timeline.note(&text);
         self.follow(&current);
         Ok(current)

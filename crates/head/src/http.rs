@@ -151,25 +151,33 @@ pub(crate) fn control(
 ) -> Result<impl Future<Output = Part> + use<>, Error> {
     let takes_no_writes =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull);
+    let name = format!("control socket {}", path.display());
     let mut opened = match open_socket(path) {
         Ok(opened) => Some(opened),
         // Boots go on on such a disk, and people reach the head over TLS.
         Err(error) if takes_no_writes(&error) => {
-            tracing::error!(%error, "there is no control socket yet: use `bramble login`");
+            tracing::error!(%error, "there is no control socket yet: `bramble login` reaches a head that serves");
             None
         }
-        Err(error) => return Err(Error::service(&format!("control socket {}", path.display()))(error)),
+        Err(error) => return Err(Error::service(&name)(error)),
     };
     let gate = Gate::new(MOST, MOST);
     let path = path.to_owned();
     Ok(async move {
         let accepting = async {
             let (listener, owners) = loop {
-                match opened.take() {
+                match opened {
                     Some(opened) => break opened,
                     None => tokio::time::sleep(DISK).await,
                 }
-                opened = open_socket(&path).ok();
+                opened = match open_socket(&path) {
+                    Ok(opened) => {
+                        tracing::info!("the control socket is there");
+                        Some(opened)
+                    }
+                    Err(error) if takes_no_writes(&error) => None,
+                    Err(error) => return Err(Error::service(&name)(error)),
+                };
             };
             let handle = |(stream, _): (tokio::net::UnixStream, _)| {
                 let user = stream.peer_cred().ok()?.uid();
@@ -187,7 +195,7 @@ pub(crate) fn control(
             match gate::accept(|| listener.accept(), handle).await {}
         };
         tokio::select! {
-            () = accepting => {}
+            failed = accepting => return failed,
             () = ended(&stop) => {}
         }
         // The next head makes its own.

@@ -99,7 +99,11 @@ pub enum Ended {
 /// When a part cannot start, or ends.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<Ended, Error> {
     let state = settings.state.clone();
-    let (parts, first) = Parts::open(settings, &stop).await?;
+    let (parts, first) = match Parts::open(settings, &stop).await {
+        // It had not begun to serve, and nothing is undone by going.
+        Err(_) if stop.is_cancelled() => return Ok(Ended::Asked),
+        opened => opened?,
+    };
     parts.desired.follow(&first);
     let mut tasks = JoinSet::new();
     if let Err(error) = start(&parts, &state, &stop, &mut tasks).await {

@@ -301,7 +301,7 @@ async fn first_snapshot(
         serves(&next).await?;
         return snapshots.begin(next, applied);
     };
-    let beginning = Beginning::serve(state, following)?;
+    let beginning = Beginning::serve(state, following, source)?;
     let fetched = fetched(source, snapshots, following, stop, &beginning).await;
     beginning.end().await;
     fetched
@@ -337,6 +337,7 @@ async fn fetched(
             Err(error) => {
                 let why = bramble_system::sentence(&error);
                 tracing::error!(error = why, "the repository cannot be fetched yet");
+                let why = snapshots.lost().map_or_else(|| why.clone(), |lost| format!("{why}. {lost}"));
                 beginning.waits(why);
             }
         }

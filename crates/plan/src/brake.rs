@@ -23,14 +23,13 @@ fn gone<'a>(from: &'a Cluster, to: &Cluster) -> Vec<&'a Name> {
     from.nodes.keys().filter(|name| !to.nodes.contains_key(*name)).collect()
 }
 
-/// Nodes that stay and have other MAC addresses.
+/// Nodes that stay and have a MAC address that they had not: another machine can take their place.
 fn other_machines<'a>(from: &'a Cluster, to: &Cluster) -> Vec<&'a Name> {
     let both = from.nodes.iter().filter_map(|(name, old)| Some((name, old, to.nodes.get(name)?)));
-    let macs = |node: &Node| node.macs.iter().copied().collect::<BTreeSet<_>>();
-    both.filter(|(_, old, new)| macs(old) != macs(new)).map(|(name, _, _)| name).collect()
+    both.filter(|(_, old, new)| new.macs.iter().any(|mac| !old.macs.contains(mac))).map(|(name, _, _)| name).collect()
 }
 
-/// Nodes whose machines have no place any more: their names went, or other machines have them.
+/// Nodes whose machines may have lost their places: their names went, or other machines can have them.
 pub fn taken_away(from: &Cluster, to: &Cluster) -> BTreeSet<Name> {
     gone(from, to).into_iter().chain(other_machines(from, to)).cloned().collect()
 }
@@ -67,7 +66,7 @@ impl Change<'_> {
         if !others.is_empty() && (too_many || others.iter().any(is_manager)) {
             let after = if too_many { after.as_str() } else { "" };
             let others = named(&others);
-            all.push(format!("it gives {others} other MAC addresses{after}: another machine takes the place"));
+            all.push(format!("it gives {others} other MAC addresses{after}: another machine can take the place"));
         }
         all
     }
@@ -256,10 +255,10 @@ mod tests {
         assert_eq!(taken_away(&from, &others(&[1, 2])), names(&["w1", "w2"]));
         assert_eq!(
             brake_after(&names(&["w1", "w2"]), &others(&[3])),
-            ["it gives w3 other MAC addresses, after 2 in the last 24 hours: another machine takes the place"]
+            ["it gives w3 other MAC addresses, after 2 in the last 24 hours: another machine can take the place"]
         );
-        assert_eq!(with(&[1, 2, 3]), ["it gives w1, w2, w3 other MAC addresses: another machine takes the place"]);
-        assert_eq!(with(&[0]), ["it gives m1 other MAC addresses: another machine takes the place"]);
+        assert_eq!(with(&[1, 2, 3]), ["it gives w1, w2, w3 other MAC addresses: another machine can take the place"]);
+        assert_eq!(with(&[0]), ["it gives m1 other MAC addresses: another machine can take the place"]);
         let keys = at(0, "ssh_keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAnn ann\"]\n", "", &SIX);
         assert_eq!(brake(&keys), ["it changes who is root on all nodes (`cluster.ssh_keys`)"]);
     }
@@ -267,6 +266,11 @@ mod tests {
     #[test]
     fn what_gives_the_cluster_away_waits() {
         let from = cluster("", &SIX);
+        let mut renamed = from.clone();
+        renamed.name = "other".parse().expect("a name");
+        let mut rewired = from.clone();
+        rewired.network.interfaces = vec!["eth1".into()];
+        rewired.network.dhcp = Dhcp::Router;
         insta::assert_snapshot!(
             [
                 brake(&from, &at(1, "", "", &SIX[1..])),
@@ -274,6 +278,9 @@ mod tests {
                 brake(&from, &cluster("[access]\npublic = true\n", &SIX)),
                 brake(&from, &cluster("[source]\ngit = \"https://elsewhere/home\"\n", &SIX)),
                 brake(&from, &cluster("[backup]\nfolder = \"/tmp/for-all\"\n", &SIX)),
+                brake(&from, &at(0, "admission = \"open\"\n", "", &SIX)),
+                brake(&from, &renamed),
+                brake(&from, &rewired),
                 brake(&from, &at(0, "domain = \"elsewhere.example\"\n", "", &SIX)),
                 Change { from: &from, to: &from, holding: &BTreeSet::new(), removed_lately: None, descends: false }
                     .brake(),

@@ -5,10 +5,10 @@ use std::io::{IsTerminal, Write, stdin, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use bramble_model::desired::{Apply, Line, Offer, Preview, Question};
+use bramble_model::desired::{Apply, Awaited, Line, Offer, Preview, Question};
 use bramble_model::names::Digest;
 use bramble_model::repository::Cluster;
-use bramble_model::section::{Ends, Risk};
+use bramble_model::section::{Ends, Risk, Told};
 use bramble_model::snapshot::{Revision, SMALL, Snapshot};
 use bramble_model::subject::Subject;
 
@@ -106,7 +106,9 @@ pub fn render(preview: &Preview) -> String {
 
 /// What a preview comes to, and what is not known of it: these nodes are off or away.
 fn verdict(preview: &Preview, away: &[&str]) -> String {
-    let is_open = preview.loops.iter().any(|one| one.unknown.is_some() || !one.waits.is_empty());
+    // What only has its time is as it should be: a backup, the next look at git.
+    let waits = |wait: &Awaited| !matches!(wait.ends, Ends::At(_));
+    let is_open = preview.loops.iter().any(|one| one.unknown.is_some() || one.waits.iter().any(waits));
     let mut text = match changes(preview) {
         true => String::new(),
         false if away.is_empty() && !is_open => {
@@ -128,7 +130,9 @@ fn verdict(preview: &Preview, away: &[&str]) -> String {
 
 /// Whether anything would be different with this snapshot.
 fn changes(preview: &Preview) -> bool {
-    preview.current != Some(preview.snapshot) || preview.steps().next().is_some()
+    // A look at git that is due or under way is none.
+    let is_one = |step: &Told| step.subject != Subject::Source;
+    preview.current != Some(preview.snapshot) || preview.steps().any(is_one)
 }
 
 pub async fn plan(place: &Place, word: Option<String>, exit_code: bool, json: bool) -> Result<Exit> {

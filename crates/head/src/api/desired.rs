@@ -22,7 +22,7 @@ use crate::desired::Desired;
 use crate::loops::all::Loops;
 use crate::loops::source::Following;
 use crate::refusal::{Asked, Refusal, failed, refuse};
-use crate::snapshots::{Current, Held, Refused, Snapshots};
+use crate::snapshots::{Current, Follow, Held, Refused, Snapshots};
 
 /// Lines of the history in one answer.
 const LINES: usize = 200;
@@ -39,6 +39,7 @@ impl From<Refused> for Refusal {
             Refused::Missing(_) | Refused::Gone(_) => {
                 (StatusCode::CONFLICT, Some("`bramble apply` from the folder sends them"))
             }
+            Refused::Held => (StatusCode::CONFLICT, Some("`bramble sync` follows it again")),
             Refused::Overtaken => (StatusCode::CONFLICT, Some("look at it again: `bramble plan`")),
             Refused::Head(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.help()),
         };
@@ -179,14 +180,14 @@ pub(crate) async fn apply(
     let applying = Arc::clone(&desired);
     beside(move || {
         let next = snapshots.find(&word)?;
-        let holds = match wish.rollback {
-            _ if !snapshots.follows(&next) => None,
-            true => Some("an earlier snapshot was made current".to_owned()),
+        let follow = match wish.rollback {
+            _ if !snapshots.follows(&next) => Follow::Free,
+            true => Follow::Held("an earlier snapshot was made current".into()),
             // It is what following would have made current.
-            false if following.waits_with(&next.revision) => None,
-            false => Some("a snapshot was applied by hand".to_owned()),
+            false if following.waits_with(&next.revision) => Follow::AsBefore,
+            false => Follow::Held("a snapshot was applied by hand".into()),
         };
-        applying.apply(next, wish.expects.map(Some), &actor.name, holds).map(drop)
+        applying.apply(next, wish.expects.map(Some), &actor.name, follow).map(drop)
     })
     .await?;
     let gone = || refuse(StatusCode::INTERNAL_SERVER_ERROR, "no snapshot is current", None);
@@ -249,6 +250,11 @@ pub(crate) async fn forget_host(
     let Some(source) = snapshots.current().and_then(|current| snapshots.source_of(&current)) else {
         return Err(follows_none());
     };
+    forget_of(following, source).await
+}
+
+/// Forgets the pinned host key of this repository's server.
+pub(crate) async fn forget_of(following: Arc<Following>, source: Source) -> Result<StatusCode, Refusal> {
     match tokio::task::spawn_blocking(move || following.forget_host(&source)).await {
         Ok(Ok(())) => Ok(StatusCode::NO_CONTENT),
         Ok(Err(problem)) => {
@@ -272,12 +278,8 @@ pub(crate) async fn key(
     key_towards(following, snapshots.current().and_then(|current| snapshots.source_of(&current))).await
 }
 
-/// As [`key`], of a head that has no snapshot yet.
-pub(crate) async fn own_key(State(following): State<Arc<Following>>) -> Result<Json<SourceKey>, Refusal> {
-    key_towards(following, None).await
-}
-
-async fn key_towards(following: Arc<Following>, source: Option<Source>) -> Result<Json<SourceKey>, Refusal> {
+/// The key, and the host key that is pinned of this repository's server.
+pub(crate) async fn key_towards(following: Arc<Following>, source: Option<Source>) -> Result<Json<SourceKey>, Refusal> {
     let asking = tokio::task::spawn_blocking(move || following.key(source.as_ref()));
     match asking.await {
         Ok(Ok((public, host))) => Ok(Json(SourceKey { public, host })),

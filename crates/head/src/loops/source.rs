@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::Changes;
 use crate::desired::Desired;
 use crate::error::Error;
-use crate::snapshots::{Applied, Current, Refused, Snapshots};
+use crate::snapshots::{Applied, Current, Follow, Refused, Snapshots};
 use crate::timeline::Timeline;
 
 /// Who applies what came by git.
@@ -63,7 +63,8 @@ impl Followed {
             Came::Same(commit) => {
                 let judged = Some((commit, against));
                 if self.judged == judged {
-                    self.problem = before;
+                    // What stood in the way of a look that found a commit that waits has passed.
+                    self.problem = before.filter(|_| self.braked.is_none());
                 } else {
                     // It is what is current: nothing is in the way.
                     (self.judged, self.braked) = (judged, None);
@@ -73,6 +74,10 @@ impl Followed {
             Came::Judged(commit, braked) => {
                 self.braked = braked;
                 (Some((commit, against)), None)
+            }
+            // What waits for a person waits on, though its repository cannot be had now.
+            Came::Wrong { judged: None, reason, help } if self.braked.is_some() => {
+                (self.judged.take(), Some((reason, help)))
             }
             Came::Wrong { judged, reason, help } => {
                 self.braked = None;
@@ -279,9 +284,12 @@ fn refused(commit: &str, refused: Refused) -> Stopped {
     match refused {
         Refused::Problems(_) | Refused::Unsound => Stopped::Unfit { commit: commit.to_owned(), reason },
         Refused::Head(error) => Stopped::Wrong(reason, error.help().unwrap_or(again).into()),
-        Refused::Unknown(_) | Refused::Ambiguous(_) | Refused::Missing(_) | Refused::Gone(_) | Refused::Overtaken => {
-            Stopped::Wrong(reason, again.into())
-        }
+        Refused::Unknown(_)
+        | Refused::Ambiguous(_)
+        | Refused::Missing(_)
+        | Refused::Gone(_)
+        | Refused::Overtaken
+        | Refused::Held => Stopped::Wrong(reason, again.into()),
     }
 }
 
@@ -406,7 +414,8 @@ impl Controller {
         let against = self.snapshots.current().map(|current| current.digest);
         let mut wrong = None;
         self.following.state.send_modify(|state| wrong = state.end(look, against, came));
-        if let Some(reason) = wrong {
+        // A look that the head's end has cut short says nothing of the repository.
+        if let Some(reason) = wrong.filter(|_| !self.following.ends.is_cancelled()) {
             tracing::warn!(reason, "the git repository is not followed");
             self.timeline.note(&format!("the git repository is not followed: {reason}"));
         }
@@ -428,7 +437,7 @@ impl Controller {
             return Ok(Some(Braked { commit: fetched.commit.clone(), reasons }));
         }
         let expects = Some(current.map(|current| current.digest));
-        let applied = self.desired.apply_weighed(next, changed, expects, BY, None);
+        let applied = self.desired.apply_weighed(next, changed, expects, BY, Follow::Came);
         applied.map(|_| None).map_err(|error| refused(&fetched.commit, error))
     }
 }

@@ -93,7 +93,7 @@ fn a_current_snapshot_that_cannot_be_read_gives_way_to_the_newest_that_can() {
         assert!(is_on(&snapshots, &home.old), "{what}, repaired");
         // A person goes on with what the folder has.
         let (next, applied) = snapshots.first(home.folder.path()).expect("it checks");
-        snapshots.make_current(next, None, applied).expect("applied");
+        snapshots.make_current(next, None, applied, Follow::Free).expect("applied");
         assert!(is_on(&snapshots, &home.new) && snapshots.lost().is_none(), "{what}");
         drop(snapshots);
         let snapshots = home.open();

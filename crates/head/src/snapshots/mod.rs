@@ -28,7 +28,7 @@ use bramble_system::now;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
-pub(crate) use record::{Applied, Held, Pointer, Stored};
+pub(crate) use record::{Applied, Follow, Held, Pointer, Stored};
 
 use crate::error::Error;
 
@@ -153,6 +153,8 @@ pub(crate) enum Refused {
     Gone(Vec<String>),
     #[error("another snapshot has become current meanwhile")]
     Overtaken,
+    #[error("a person holds following git")]
+    Held,
     #[error(transparent)]
     Head(#[from] Error),
 }
@@ -425,6 +427,8 @@ impl Snapshots {
         {
             return Err(Error::Snapshot(lost));
         }
+        // What came by following and becomes current just now comes before, or not at all.
+        let _turn = held.map(|_| self.changing.lock().expect("no panic while held"));
         record::hold(&self.store, held)
     }
 
@@ -574,7 +578,7 @@ impl Snapshots {
             return Ok(current);
         }
         if self.current().is_some() || self.lost().is_none() {
-            return self.make_current(next, None, applied).map_err(Refused::at_the_start);
+            return self.make_current(next, None, applied, Follow::Free).map_err(Refused::at_the_start);
         }
         self.lay_out(&next)?;
         let next = Arc::new(next);
@@ -650,11 +654,15 @@ impl Snapshots {
         next: Current,
         expects: Option<Option<Digest>>,
         applied: Applied,
+        follow: Follow,
     ) -> Result<Arc<Current>, Refused> {
         let _turn = self.changing.lock().expect("no panic while held");
         let before = self.current();
         if expects.is_some_and(|expected| expected != before.as_ref().map(|current| current.digest)) {
             return Err(Refused::Overtaken);
+        }
+        if follow == Follow::Came && self.pointer()?.is_some_and(|pointer| pointer.held.is_some()) {
+            return Err(Refused::Held);
         }
         let _hold = self.shelf.hold().map_err(Error::image)?;
         // Until now its large files could be swept. What a backup has brought here may be current without them.
@@ -684,12 +692,13 @@ impl Snapshots {
         let known = Stored { snapshot: next.snapshot.clone(), revision: next.revision.clone(), at: now() };
         let removes = before.as_ref().map(|before| taken_away(&before.cluster, &next.cluster));
         let applied = Applied { removed: removes.unwrap_or_default(), ..applied };
-        let gone = record::make_current(&self.store, &next.digest, &known, &small, &applied).inspect_err(|_| {
-            // What was never current claims nothing.
-            if let Ok(None) = record::known(&self.store, &next.digest) {
-                let _ = self.shelf.release(&next.digest);
-            }
-        })?;
+        let gone =
+            record::make_current(&self.store, &next.digest, &known, &small, &applied, &follow).inspect_err(|_| {
+                // What was never current claims nothing.
+                if let Ok(None) = record::known(&self.store, &next.digest) {
+                    let _ = self.shelf.release(&next.digest);
+                }
+            })?;
         let next = Arc::new(next);
         self.current.send_replace(Some(Arc::clone(&next)));
         *self.trouble.lock().expect("no panic while held") = None;

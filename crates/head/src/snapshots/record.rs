@@ -41,6 +41,29 @@ pub(crate) struct Held {
     pub(crate) reason: String,
 }
 
+/// What becomes of following git when a snapshot becomes current.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Follow {
+    /// It came by following: where a person holds that meanwhile, it does not become current.
+    Came,
+    /// It goes on, or stays held, as before.
+    AsBefore,
+    /// It is held from now on, and why.
+    Held(String),
+    /// Nothing that was held before counts any more.
+    Free,
+}
+
+impl Follow {
+    /// As the history has it.
+    pub(crate) fn reason(&self) -> Option<String> {
+        match self {
+            Follow::Held(reason) => Some(reason.clone()),
+            Follow::Came | Follow::AsBefore | Follow::Free => None,
+        }
+    }
+}
+
 /// A line of the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Applied {
@@ -179,10 +202,11 @@ pub(crate) fn make_current(
     known: &Stored,
     small: &[(Digest, Arc<[u8]>)],
     applied: &Applied,
+    follow: &Follow,
 ) -> Result<Vec<Digest>, Error> {
     let store = store.blocking();
     loop {
-        let (_, version) = store.read_with_version::<Pointers>(&current_key())?;
+        let (kept, version) = store.read_with_version::<Pointers>(&current_key())?;
         let expect = Expect { table: Pointers::TABLE, key: Pointers::key(&current_key()), version };
         // A record that cannot be read is not written over.
         store.read::<Snapshots>(digest)?;
@@ -198,7 +222,11 @@ pub(crate) fn make_current(
             .flat_map(|(_, known)| known.snapshot.contents().into_keys())
             .filter(|content| !needed.contains(content))
             .collect();
-        let held = applied.holds.clone().map(|reason| Held { since: applied.at, by: applied.by.clone(), reason });
+        let held = match follow {
+            Follow::Came | Follow::Free => None,
+            Follow::AsBefore => kept.and_then(|kept| kept.held),
+            Follow::Held(reason) => Some(Held { since: applied.at, by: applied.by.clone(), reason: reason.clone() }),
+        };
         let pointer = Pointer { digest: *digest, at: applied.at, by: applied.by.clone(), held };
         let number = store.last_number(History::TABLE)? + 1;
         let mut writes = vec![

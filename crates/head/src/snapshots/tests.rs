@@ -165,7 +165,7 @@ fn a_large_file_that_was_swept_before_it_was_applied_is_named() {
     assert_eq!(shelf.sweep(&alone, &BTreeSet::new(), 0).expect("swept").files, 1);
     drop(alone);
     let line = applied(&next);
-    let error = snapshots.make_current(next, None, line).expect_err("a file is gone");
+    let error = snapshots.make_current(next, None, line, Follow::Free).expect_err("a file is gone");
     assert!(error.to_string().starts_with("overlay/etc/motd is not on the head's shelf"), "{error}");
     assert!(snapshots.current().is_none());
     let digest = first(&snapshots, &place).digest;
@@ -264,4 +264,31 @@ fn a_head_begins_with_a_folder_though_a_workload_of_it_is_sick() {
     fs::write(place.home().join("web.yaml"), "services: [\n").expect("written");
     let current = first(&place.open(), &place);
     assert_eq!(current.sick().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["web"]);
+}
+
+#[test]
+fn what_comes_by_following_does_not_undo_that_a_person_holds_it() {
+    let place = Place::new();
+    place.write(1, b"first");
+    let snapshots = place.open();
+    let current = first(&snapshots, &place);
+    place.write(2, b"second");
+    let next = || snapshots.first(&place.home()).expect("it checks");
+    let held = Held { since: now(), by: "ann".into(), reason: "a person said so".into() };
+    snapshots.hold(Some(&held)).expect("written");
+    let (came, applied) = next();
+    let refused = snapshots.make_current(came, Some(Some(current.digest)), applied, Follow::Came);
+    assert!(matches!(refused, Err(Refused::Held)), "{refused:?}");
+    let kept = || snapshots.pointer().expect("read").expect("there");
+    assert_eq!((kept().digest, kept().held), (current.digest, Some(held.clone())));
+    // Nor does a person who lets a commit through.
+    let (through, applied) = next();
+    snapshots.make_current(through, None, applied, Follow::AsBefore).expect("current");
+    assert_eq!(kept().held, Some(held));
+    assert_ne!(kept().digest, current.digest);
+    snapshots.hold(None).expect("written");
+    place.write(3, b"third");
+    let (came, applied) = next();
+    snapshots.make_current(came, None, applied, Follow::Came).expect("current");
+    assert_eq!(kept().held, None);
 }

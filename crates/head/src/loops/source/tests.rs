@@ -208,6 +208,20 @@ fn whoever_lets_through_what_waits_holds_nothing() {
     assert!(following.waits_with(&revision("c1", false)));
     assert!(!following.waits_with(&revision("c1", true)), "a folder is no commit");
     assert!(!following.waits_with(&revision("c0", false)));
+    // Its repository is away for a while, and is there again.
+    let look = |came| {
+        let number = following.begin();
+        following.state.send_modify(|state| drop(state.end((number, 2), None, came)));
+        following.followed()
+    };
+    let away = look(Came::Wrong { judged: None, reason: "it is away".into(), help: "wait".into() });
+    assert!(away.problem.is_some());
+    assert!(following.waits_with(&revision("c1", false)), "it waits on");
+    let back = look(Came::Same("c1".into()));
+    assert_eq!(back.problem, None);
+    assert!(following.waits_with(&revision("c1", false)));
+    look(Came::Wrong { judged: Some("c2".into()), reason: "it does not check".into(), help: "mend it".into() });
+    assert!(!following.waits_with(&revision("c1", false)), "another one is the newest");
 }
 
 #[test]
