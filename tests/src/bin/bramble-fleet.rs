@@ -44,7 +44,7 @@ fn main() {
 
 fn house(nodes: usize) -> (House, Head) {
     let machines: String = (0..nodes)
-        .map(|number| format!("[nodes.n{number}]\nmac = \"{}\"\nrole = \"other\"\n\n", mac(number)))
+        .map(|number| format!("[nodes.n{number}]\nmac = \"{}\"\nrole = \"worker\"\n\n", mac(number)))
         .collect();
     let house = House::start_as("admission = \"open\"", &format!("[access]\npublic = true\n\n{machines}"));
     let head = Head::new(HEAD.parse().expect("an address"), &house.path().join(".bramble"));

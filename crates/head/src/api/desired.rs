@@ -187,7 +187,10 @@ pub(crate) async fn apply(
             false if following.waits_with(&next.revision) => Follow::AsBefore,
             false => Follow::Held("a snapshot was applied by hand".into()),
         };
-        applying.apply(next, wish.expects.map(Some), &actor.name, follow).map(drop)
+        let revision = next.revision.clone();
+        applying.apply(next, wish.expects.map(Some), &actor.name, follow)?;
+        following.let_through(&revision);
+        Ok(())
     })
     .await?;
     let gone = || refuse(StatusCode::INTERNAL_SERVER_ERROR, "no snapshot is current", None);
@@ -219,6 +222,9 @@ pub(crate) async fn hold(
     State(snapshots): State<Arc<Snapshots>>,
     Extension(actor): Extension<Actor>,
 ) -> Result<StatusCode, Refusal> {
+    if snapshots.current().is_none_or(|current| snapshots.source_of(&current).is_none()) {
+        return Err(follows_none());
+    }
     let held = Held { since: now(), by: actor.name, reason: "a person said so".into() };
     beside(move || Ok(snapshots.hold(Some(&held))?)).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -137,6 +137,14 @@ impl Following {
         !revision.dirty && waits.is_some() && waits == revision.commit
     }
 
+    /// A person has made this revision current: where it waited, it waits no more.
+    pub(crate) fn let_through(&self, revision: &Revision) {
+        if self.waits_with(revision) {
+            self.state.send_modify(|state| state.braked = None);
+            self.changed.tell();
+        }
+    }
+
     /// A person wants it looked at now. Gives how many looks were begun before.
     fn ask(&self) -> u64 {
         let mut begun = 0;
@@ -424,8 +432,11 @@ impl Controller {
     /// Makes a commit current, or says why it has to wait.
     fn judge(&self, fetched: &Fetched, current: Option<&Current>) -> Result<Option<Braked>, Stopped> {
         let next = take(&self.snapshots, fetched).map_err(|error| refused(&fetched.commit, error))?;
+        // What was the same before came of another commit: the next one has to descend from this one.
+        let next = next.of_revision(fetched.revision.clone());
         if current.is_some_and(|current| current.digest == next.digest) {
-            return Ok(None);
+            let revised = self.snapshots.revise(&next);
+            return revised.map(|()| None).map_err(|error| refused(&fetched.commit, error.into()));
         }
         let (changed, reasons) = self.desired.weigh(&next, fetched.descends);
         if !reasons.is_empty() {

@@ -60,6 +60,11 @@ impl Current {
         Current { digest, snapshot, revision, cluster: Arc::new(cluster), workloads: BTreeMap::new() }
     }
 
+    /// The same, as another revision says it.
+    pub(crate) fn of_revision(self, revision: Revision) -> Self {
+        Current { revision, ..self }
+    }
+
     /// What it says of the Swarm.
     pub(crate) fn swarm(&self) -> swarm::Declared {
         let nodes = self.cluster.nodes.iter().map(|(name, node)| (name.clone(), node.part(EngineKind::Swarm)));
@@ -632,7 +637,7 @@ impl Snapshots {
         }
         for (digest, known) in record::all_known(&self.store)? {
             if is(&digest, &known.revision) {
-                found.insert(digest, (known.snapshot, known.revision));
+                found.entry(digest).or_insert((known.snapshot, known.revision));
             }
         }
         let (digest, (snapshot, revision)) = match (found.pop_first(), found.is_empty()) {
@@ -645,6 +650,25 @@ impl Snapshots {
             return Err(Refused::Missing(missing));
         }
         self.look(&digest, &snapshot, &revision)
+    }
+
+    /// The current snapshot is what another revision says, too, from now on. On disk when this returns; where another one
+    /// is current by now, nothing has changed.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub(crate) fn revise(&self, next: &Current) -> Result<(), Error> {
+        let _turn = self.changing.lock().expect("no panic while held");
+        let Some(current) = self.current().filter(|current| current.digest == next.digest) else { return Ok(()) };
+        if current.revision == next.revision {
+            return Ok(());
+        }
+        record::revise(&self.store, &next.digest, &next.revision)?;
+        let Current { digest, snapshot, cluster, workloads, .. } = &*current;
+        let (snapshot, cluster, workloads) = (snapshot.clone(), Arc::clone(cluster), workloads.clone());
+        let revised = Current { digest: *digest, snapshot, revision: next.revision.clone(), cluster, workloads };
+        self.current.send_replace(Some(Arc::new(revised)));
+        Ok(())
     }
 
     /// Makes a snapshot current: on disk when this returns, with the line in the history. Where `expects` names

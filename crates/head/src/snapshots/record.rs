@@ -259,6 +259,15 @@ pub(crate) fn point_again(store: &Store, digest: &Digest, held: &Held) -> Result
     }
 }
 
+/// This snapshot, where it is kept, is of this revision from now on. On disk when this returns.
+pub(crate) fn revise(store: &Store, digest: &Digest, revision: &Revision) -> Result<(), Error> {
+    Ok(store.blocking().update_lasting::<Snapshots, ()>(digest, |kept| {
+        if let Some(known) = kept {
+            known.revision = revision.clone();
+        }
+    })?)
+}
+
 /// Holds following git, or goes on with it. On disk when this returns.
 pub(crate) fn hold(store: &Store, held: Option<&Held>) -> Result<(), Error> {
     Ok(store.blocking().update_lasting::<Pointers, ()>(&current_key(), |kept| {

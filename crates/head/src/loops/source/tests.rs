@@ -220,6 +220,12 @@ fn whoever_lets_through_what_waits_holds_nothing() {
     let back = look(Came::Same("c1".into()));
     assert_eq!(back.problem, None);
     assert!(following.waits_with(&revision("c1", false)));
+    following.let_through(&revision("c0", false));
+    assert!(following.followed().braked.is_some(), "it is another one");
+    following.let_through(&revision("c1", false));
+    assert_eq!(following.followed().braked, None, "nobody is asked for it again");
+    let braked = Braked { commit: "c1".into(), reasons: vec!["it lets all go".into()] };
+    look(Came::Judged("c1".into(), Some(braked)));
     look(Came::Wrong { judged: Some("c2".into()), reason: "it does not check".into(), help: "mend it".into() });
     assert!(!following.waits_with(&revision("c1", false)), "another one is the newest");
 }
