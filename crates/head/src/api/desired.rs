@@ -261,12 +261,18 @@ pub(crate) async fn forget_host(
 
 /// Forgets the pinned host key of this repository's server.
 pub(crate) async fn forget_of(following: Arc<Following>, source: Source) -> Result<StatusCode, Refusal> {
-    match tokio::task::spawn_blocking(move || following.forget_host(&source)).await {
-        Ok(Ok(())) => Ok(StatusCode::NO_CONTENT),
-        Ok(Err(problem)) => {
-            let help = problem.help();
-            Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, bramble_system::sentence(&problem), Some(help)))
-        }
+    let forgotten = of_git(StatusCode::INTERNAL_SERVER_ERROR, move || following.forget_host(&source));
+    forgotten.await.map(|()| StatusCode::NO_CONTENT)
+}
+
+/// What is asked of git's folder, beside what else is served; `refused` is the status of an answer that says why not.
+async fn of_git<T: Send + 'static>(
+    refused: StatusCode,
+    work: impl FnOnce() -> Result<T, bramble_source::Problem> + Send + 'static,
+) -> Result<T, Refusal> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(problem)) => Err(refuse(refused, bramble_system::sentence(&problem), Some(problem.help()))),
         Err(error) => Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string(), None)),
     }
 }
@@ -286,13 +292,6 @@ pub(crate) async fn key(
 
 /// The key, and the host key that is pinned of this repository's server.
 pub(crate) async fn key_towards(following: Arc<Following>, source: Option<Source>) -> Result<Json<SourceKey>, Refusal> {
-    let asking = tokio::task::spawn_blocking(move || following.key(source.as_ref()));
-    match asking.await {
-        Ok(Ok((public, host))) => Ok(Json(SourceKey { public, host })),
-        Ok(Err(problem)) => {
-            let help = problem.help();
-            Err(refuse(StatusCode::BAD_GATEWAY, bramble_system::sentence(&problem), Some(help)))
-        }
-        Err(error) => Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string(), None)),
-    }
+    let (public, host) = of_git(StatusCode::BAD_GATEWAY, move || following.key(source.as_ref())).await?;
+    Ok(Json(SourceKey { public, host }))
 }

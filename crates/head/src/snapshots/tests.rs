@@ -56,6 +56,13 @@ impl Place {
     }
 }
 
+/// The current snapshot of a head that has ended, whose file a power cut has torn.
+fn torn(place: &Place) -> Digest {
+    let digest = first(&place.open(), place).digest;
+    fs::write(place.served(&digest), b"").expect("torn");
+    digest
+}
+
 /// What the folder says becomes current.
 fn first(snapshots: &Snapshots, place: &Place) -> Arc<Current> {
     let (next, applied) = snapshots.first(&place.home()).expect("it checks");
@@ -72,8 +79,7 @@ fn applied(next: &Current) -> Applied {
 fn a_folder_that_a_power_cut_tore_is_laid_out_anew_at_the_start() {
     let place = Place::new();
     place.write(1, b"hello");
-    let digest = first(&place.open(), &place).digest;
-    fs::write(place.served(&digest), b"").expect("torn");
+    let digest = torn(&place);
     let snapshots = place.open();
     assert_eq!(fs::read(place.served(&digest)).expect("there"), b"hello");
     assert_eq!(snapshots.trouble(), None);
@@ -83,8 +89,7 @@ fn a_folder_that_a_power_cut_tore_is_laid_out_anew_at_the_start() {
 fn a_folder_that_a_power_cut_tore_is_replaced_when_the_disk_takes_writes_again() {
     let place = Place::new();
     place.write(1, b"hello");
-    let digest = first(&place.open(), &place).digest;
-    fs::write(place.served(&digest), b"").expect("torn");
+    let digest = torn(&place);
     let in_the_way = place.state().join("snapshots/.making");
     fs::write(&in_the_way, b"").expect("nothing can be laid out");
     let snapshots = place.open();
@@ -108,8 +113,7 @@ fn a_folder_that_a_power_cut_tore_is_replaced_when_the_disk_takes_writes_again()
 fn nothing_is_linked_to_a_torn_folder() {
     let place = Place::new();
     place.write(1, b"hello");
-    let digest = first(&place.open(), &place).digest;
-    fs::write(place.served(&digest), b"").expect("torn");
+    torn(&place);
     let in_the_way = place.state().join("snapshots/.making");
     fs::write(&in_the_way, b"").expect("nothing can be laid out");
     let snapshots = place.open();
