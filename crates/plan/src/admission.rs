@@ -150,7 +150,9 @@ impl Record {
         if boot.nonce != enrolment.nonce {
             return Verdict::Refuse("the nonce is not the one of this boot".into());
         }
-        if enrolment.last_heard.is_some_and(|heard| heard > boot.at) {
+        // In the same millisecond counts, too: firmware takes far longer than that from its last word as the old boot
+        // to its first as the new one.
+        if enrolment.last_heard.is_some_and(|heard| heard >= boot.at) {
             return Verdict::Refuse("the admitted machine is still alive: another one uses its MAC address".into());
         }
         let is = |key: &Option<String>| key.as_deref() == Some(enrolment.fingerprint.as_str());
@@ -234,8 +236,10 @@ mod tests {
     fn a_second_machine_with_the_address_of_a_living_node_is_refused() {
         let mut record = Record { known: true, ..Record::default() };
         record.serve(id(2), digest(2), digest(9), 1000);
-        let enrolment = Enrolment { last_heard: Some(1500), ..enrolment(2, 2, 5) };
-        assert!(matches!(record.enrol(&enrolment, Admission::Expected), Verdict::Refuse(_)));
+        for heard in [1500, 1000] {
+            let enrolment = Enrolment { last_heard: Some(heard), ..enrolment(2, 2, 5) };
+            assert!(matches!(record.enrol(&enrolment, Admission::Expected), Verdict::Refuse(_)), "heard at {heard}");
+        }
     }
 
     #[test]
