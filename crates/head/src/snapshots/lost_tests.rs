@@ -2,6 +2,8 @@
 
 use bramble_store::{Key, Table, Write};
 
+use bramble_model::repository::FILE;
+
 use super::*;
 use crate::store::{self, STORE};
 use crate::unreadable;

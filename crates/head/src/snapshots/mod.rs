@@ -7,8 +7,10 @@
 //! A snapshot that is current lies in `snapshots/DIGEST`, made anew from the store and the shelf at each start:
 //! whoever serves or builds from files reads them there, and never in anybody's working tree.
 
+mod current;
 mod folder;
 pub(crate) mod record;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -16,130 +18,27 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bramble_image::Shelf;
-use bramble_model::engine::EngineKind;
 use bramble_model::names::{Digest, Name};
-use bramble_model::repository::{Cluster, FILE, Places, Problems, Source};
+use bramble_model::repository::{Cluster, Places, Problems, Source};
 use bramble_model::snapshot::{Entry, Kept, Revision, SMALL, Snapshot};
 use bramble_model::timeline::Millis;
 use bramble_plan::brake::taken_away;
-use bramble_plan::{sets, swarm};
+use bramble_plan::swarm;
 use bramble_store::Store;
 use bramble_system::now;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
+pub(crate) use current::Current;
+pub use current::image_inputs;
 pub(crate) use record::{Applied, Follow, Held, Pointer, Stored};
 
 use crate::error::Error;
+use current::generation;
+use waiting::{Candidate, Waiting};
 
-/// Changed files that are named one by one.
-const MOST_FILES: usize = 20;
-/// Candidates that wait to be applied.
-const CANDIDATES: usize = 8;
-/// Bytes of small contents that came and wait with their candidates.
-const LOOSE: usize = 64 << 20;
-/// So long a candidate waits: whoever wants it later sends it again.
-const WAITS: Millis = 3600 * 1000;
 /// Files that one sentence names.
 const NAMED: usize = 5;
-
-/// The snapshot that is kept true.
-#[derive(Debug)]
-pub(crate) struct Current {
-    pub(crate) digest: Digest,
-    pub(crate) snapshot: Snapshot,
-    pub(crate) revision: Revision,
-    pub(crate) cluster: Arc<Cluster>,
-    /// Workloads with their content, as the Swarm's planner has them.
-    workloads: BTreeMap<Name, swarm::Workload>,
-}
-
-impl Current {
-    #[cfg(test)]
-    pub(crate) fn of(digest: Digest, snapshot: Snapshot, revision: Revision, cluster: Cluster) -> Self {
-        Current { digest, snapshot, revision, cluster: Arc::new(cluster), workloads: BTreeMap::new() }
-    }
-
-    /// The same, as another revision says it.
-    pub(crate) fn of_revision(self, revision: Revision) -> Self {
-        Current { revision, ..self }
-    }
-
-    /// What it says of the Swarm.
-    pub(crate) fn swarm(&self) -> swarm::Declared {
-        let nodes = self.cluster.nodes.iter().map(|(name, node)| (name.clone(), node.part(EngineKind::Swarm)));
-        swarm::Declared { nodes: nodes.collect(), workloads: self.workloads.clone() }
-    }
-
-    /// What it says of images.
-    pub(crate) fn sets(&self) -> sets::Declared {
-        let own = self.cluster.nodes.iter().filter(|(_, node)| node.boot.is_none());
-        sets::Declared {
-            architectures: self.cluster.image.architectures.clone(),
-            nodes: own.map(|(name, _)| name.clone()).collect(),
-            inputs: Some(image_inputs(&self.cluster, &self.snapshot)),
-        }
-    }
-
-    /// What a workload's content is called; `None` where its file does not check.
-    pub(crate) fn generation(&self, workload: &Name) -> Option<&str> {
-        match self.workloads.get(workload)? {
-            swarm::Workload::Ready { generation, .. } => Some(generation),
-            swarm::Workload::Sick { .. } => None,
-        }
-    }
-
-    /// What does not check, and stops nothing but itself.
-    pub(crate) fn sick(&self) -> impl Iterator<Item = (&Name, &str)> {
-        self.workloads.iter().filter_map(|(name, workload)| match workload {
-            swarm::Workload::Sick { problem } => Some((name, problem.as_str())),
-            swarm::Workload::Ready { .. } => None,
-        })
-    }
-
-    /// Workloads that name a volume, or a folder of the machine: what they hold is not made again by deploying them.
-    pub(crate) fn holding_data(&self) -> BTreeSet<Name> {
-        let all = self.cluster.workloads.iter();
-        all.filter(|(_, workload)| workload.holds_data).map(|(name, _)| name.clone()).collect()
-    }
-
-    /// Files whose content differs in another snapshot, in short sentences.
-    pub(crate) fn changed_files(&self, next: &Current) -> Vec<String> {
-        let (old, new) = (&self.snapshot.entries, &next.snapshot.entries);
-        let both: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-        let differs = |path: &&String| old.get(*path) != new.get(*path) && path.as_str() != FILE;
-        let told = |path: &String| match (old.contains_key(path), new.contains_key(path)) {
-            (false, _) => format!("adds {path}"),
-            (_, false) => format!("removes {path}"),
-            _ => format!("{path} changes"),
-        };
-        both.into_iter().filter(differs).take(MOST_FILES).map(told).collect()
-    }
-}
-
-/// SHA-256 of all that a repository says of the image: of its keys, and of the files that go into it.
-pub fn image_inputs(cluster: &Cluster, snapshot: &Snapshot) -> Digest {
-    let image = &cluster.image;
-    let mut hash = Sha256::new();
-    let inside =
-        |path: &Path| path.strip_prefix(&cluster.root).unwrap_or(path).to_string_lossy().trim_matches('/').to_owned();
-    hash.update(format!("{}\n{}\n{:?}\n{:?}\n", image.suite, image.cmdline, image.packages, cluster.engines()));
-    hash.update(env!("CARGO_PKG_VERSION"));
-    let folders = image.overlay.iter().chain(&image.containers).map(|path| inside(path));
-    for folder in folders {
-        let below = format!("{folder}/");
-        let own = snapshot.entries.iter().filter(|(path, _)| **path == folder || path.starts_with(&below));
-        for (path, entry) in own {
-            hash.update(format!("{path}\0{entry:?}\n"));
-        }
-    }
-    Digest(hash.finalize().into())
-}
-
-/// What the content of a workload's file is called.
-fn generation(file: &[u8]) -> String {
-    Digest(Sha256::digest(file).into()).short()
-}
 
 /// Why a snapshot does not become current.
 #[derive(Debug, thiserror::Error)]
@@ -182,40 +81,6 @@ impl Refused {
             Refused::Problems(problems) => Error::Repository(problems),
             other => Error::Snapshot(bramble_system::sentence(&other)),
         }
-    }
-}
-
-/// A snapshot that was offered, and is not applied.
-#[derive(Debug, Clone)]
-struct Candidate {
-    snapshot: Snapshot,
-    revision: Revision,
-    at: Millis,
-}
-
-#[derive(Default)]
-struct Waiting {
-    candidates: BTreeMap<Digest, Candidate>,
-    /// Small contents that came, by digest.
-    loose: BTreeMap<Digest, Arc<[u8]>>,
-}
-
-impl Waiting {
-    fn evict_oldest(&mut self) {
-        let oldest = self.candidates.iter().min_by_key(|(_, candidate)| candidate.at).map(|(digest, _)| *digest);
-        oldest.map(|oldest| self.candidates.remove(&oldest));
-    }
-
-    /// Lets go of what has waited for too long, and of contents that nothing which waits names.
-    fn tidy(&mut self, now: Millis) {
-        self.candidates.retain(|_, candidate| candidate.at + WAITS > now);
-        let named: BTreeSet<Digest> =
-            self.candidates.values().flat_map(|candidate| candidate.snapshot.contents().into_keys()).collect();
-        self.loose.retain(|digest, _| named.contains(digest));
-    }
-
-    fn held(&self) -> usize {
-        self.loose.values().map(|bytes| bytes.len()).sum()
     }
 }
 
@@ -495,30 +360,13 @@ impl Snapshots {
         }
         let digest = snapshot.digest();
         let missing = self.missing(&snapshot)?;
-        let mut waiting = self.waiting();
-        waiting.candidates.insert(digest, Candidate { snapshot, revision, at: now() });
-        while waiting.candidates.len() > CANDIDATES {
-            waiting.evict_oldest();
-        }
-        waiting.tidy(now());
+        self.waiting().offer(digest, Candidate { snapshot, revision, at: now() });
         Ok((digest, missing))
     }
 
     /// A small content has come. Where there is no room, what waits for longest makes way.
     pub(crate) fn take_small(&self, bytes: &[u8]) -> bool {
-        let mut waiting = self.waiting();
-        if waiting.held() + bytes.len() > LOOSE {
-            waiting.tidy(now());
-        }
-        while waiting.held() + bytes.len() > LOOSE {
-            if waiting.candidates.len() < 2 {
-                return false;
-            }
-            waiting.evict_oldest();
-            waiting.tidy(now());
-        }
-        waiting.loose.insert(Digest(Sha256::digest(bytes).into()), bytes.into());
-        true
+        self.waiting().take(bytes, now())
     }
 
     /// A content of any length has come: it goes to the shelf.

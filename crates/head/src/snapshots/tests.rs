@@ -3,6 +3,9 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use bramble_model::repository::FILE;
+
+use super::waiting::WAITS;
 use super::*;
 
 struct Place {
