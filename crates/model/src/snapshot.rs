@@ -47,6 +47,17 @@ pub enum Entry {
     Link {
         target: String,
     },
+    /// A workload's file that could not be read, which stops that workload.
+    Unread {
+        /// What the operating system said, or what lies there.
+        why: String,
+    },
+}
+
+/// Where the link leads that lies in a folder in place of a file that could not be read: to nothing, by a name that
+/// says why. A folder that a snapshot is laid out in is read as the same snapshot by it.
+pub fn stand_in(why: &str) -> String {
+    format!("cannot be read: {why}")
 }
 
 /// All that a repository says, by name and digest.
@@ -148,6 +159,7 @@ impl Snapshot {
                 Entry::Folder => format!("folder {path}\0"),
                 Entry::File { digest, size, executable } => format!("file {digest} {size} {executable} {path}\0"),
                 Entry::Link { target } => format!("link {path}\0{target}\0"),
+                Entry::Unread { why } => format!("link {path}\0{}\0", stand_in(why)),
             };
             hash.update(line);
         }
@@ -158,7 +170,7 @@ impl Snapshot {
     pub fn contents(&self) -> BTreeMap<Digest, u64> {
         let files = self.entries.values().filter_map(|entry| match entry {
             Entry::File { digest, size, .. } => Some((*digest, *size)),
-            Entry::Folder | Entry::Link { .. } => None,
+            Entry::Folder | Entry::Link { .. } | Entry::Unread { .. } => None,
         });
         files.collect()
     }
@@ -191,17 +203,20 @@ pub struct Kept<'a, F> {
 }
 
 impl<F: Fn(&Digest) -> io::Result<Vec<u8>>> Tree for Kept<'_, F> {
-    fn kind(&self, path: &Path) -> Option<Kind> {
-        match self.snapshot.entries.get(&clean(path)?)? {
-            Entry::Folder => Some(Kind::Folder),
-            Entry::File { .. } => Some(Kind::File),
-            Entry::Link { .. } => Some(Kind::Astray),
-        }
+    fn kind(&self, path: &Path) -> io::Result<Option<Kind>> {
+        Ok(match clean(path).and_then(|path| self.snapshot.entries.get(&path)) {
+            Some(Entry::Folder) => Some(Kind::Folder),
+            Some(Entry::File { .. }) => Some(Kind::File),
+            Some(Entry::Link { .. }) => Some(Kind::Astray),
+            Some(Entry::Unread { why }) => return Err(io::Error::other(why.clone())),
+            None => None,
+        })
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         match clean(path).and_then(|path| self.snapshot.entries.get(&path)) {
             Some(Entry::File { digest, .. }) => (self.content)(digest),
+            Some(Entry::Unread { why }) => Err(io::Error::other(why.clone())),
             Some(Entry::Folder | Entry::Link { .. }) | None => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -234,9 +249,14 @@ pub(crate) fn kept_mode(mode: u32) -> u32 {
 }
 
 /// What is at a path of a folder, as a reading of it finds it: whoever judges a folder judges what its snapshot has.
-pub(crate) fn kind(root: &Path, path: &Path) -> Option<Kind> {
-    let root = fs::canonicalize(root).ok()?;
-    reading::kind(&reading::Folder(root), path)
+///
+/// # Errors
+/// When that could not be seen.
+pub(crate) fn kind(root: &Path, path: &Path) -> io::Result<Option<Kind>> {
+    match fs::canonicalize(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        root => reading::kind(&reading::Folder(root?), path),
+    }
 }
 
 /// A path as a snapshot writes it.

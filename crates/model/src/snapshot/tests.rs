@@ -1,7 +1,9 @@
+use std::ffi::OsString;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use proptest::prelude::*;
 
+use super::reading::{Folder, Led, Memory, Opened, Root};
 use super::*;
 use crate::repository::{Cluster, FILE, Places, Problem, Problems};
 
@@ -62,6 +64,7 @@ fn what_is_named_is_in_it_and_nothing_else() {
             Entry::Folder => format!("{path}/"),
             Entry::File { size, executable, .. } => format!("{path} {size}{}", if *executable { " x" } else { "" }),
             Entry::Link { target } => format!("{path} -> {target}"),
+            Entry::Unread { why } => format!("{path}: {why}"),
         })
         .collect();
     insta::assert_snapshot!(listed.join("\n"));
@@ -141,6 +144,139 @@ fn what_is_wrong_with_a_workloads_own_file_stops_it_alone_whatever_it_is() {
         told += &format!("{what}\n  check: {}\n  head:  {}\n", checked.message, kept.message);
     }
     insta::assert_snapshot!(told);
+}
+
+/// A folder in which one operation at one path fails: root, as which tests run, may read everything.
+struct Faulty<'a> {
+    folder: Folder,
+    operation: &'a str,
+    path: &'a str,
+    errno: i32,
+}
+
+impl<'a> Faulty<'a> {
+    fn new(root: &Path, operation: &'a str, path: &'a str, errno: i32) -> Self {
+        let folder = Folder(fs::canonicalize(root).expect("a folder"));
+        Faulty { folder, operation, path, errno }
+    }
+
+    fn fails(&self, operation: &str, path: &Path) -> io::Result<()> {
+        let is_meant = operation == self.operation && path == Path::new(self.path);
+        if is_meant { Err(io::Error::from_raw_os_error(self.errno)) } else { Ok(()) }
+    }
+}
+
+impl Root for Faulty<'_> {
+    type Content = PathBuf;
+
+    fn follow(&self, path: &Path) -> io::Result<Led> {
+        self.fails("follow", path)?;
+        self.folder.follow(path)
+    }
+
+    fn kind(&self, place: &Path) -> io::Result<Kind> {
+        self.fails("kind", place)?;
+        self.folder.kind(place)
+    }
+
+    fn left_out(&self, path: &Path) -> Option<&'static str> {
+        self.folder.left_out(path)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<(OsString, bool)>> {
+        self.fails("list", folder)?;
+        self.folder.list(folder)
+    }
+
+    fn target(&self, link: &Path) -> io::Result<OsString> {
+        self.fails("target", link)?;
+        self.folder.target(link)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Option<Opened<'_, PathBuf>>> {
+        self.fails("open", path)?;
+        self.folder.open(path)
+    }
+}
+
+const EIO: i32 = 5;
+const EACCES: i32 = 13;
+
+#[test]
+fn a_workloads_file_that_cannot_be_read_is_sick_alone_and_says_so() {
+    let folder = repository();
+    for (operation, errno) in [("follow", EACCES), ("kind", EIO), ("open", EACCES), ("open", EIO)] {
+        let root = Faulty::new(folder.path(), operation, "web.yaml", errno);
+        let (snapshot, contents) = reading::read(&root).expect("the rest is a snapshot");
+        assert!(snapshot.is_sound());
+        let content = |digest: &Digest| fs::read(&contents[digest]);
+        let places = Places { root: Path::new("/snapshot"), home: Path::new("/home") };
+        let cluster = Cluster::of(&Kept { snapshot: &snapshot, content }, places).expect("the rest is well");
+        let [problem] = &cluster.sick().0[..] else { panic!("{operation}: {:?}", cluster.sick()) };
+        let said = io::Error::from_raw_os_error(errno);
+        assert_eq!(problem.message, format!("`./web.yaml` cannot be read: {said}"), "{operation}");
+        assert!(problem.help.is_some(), "{operation}");
+    }
+    symlink("nowhere", folder.path().join("link")).expect("a link");
+    let root = Faulty::new(folder.path(), "target", "link", EIO);
+    reading::kind(&root, Path::new("link")).expect_err("it is not known whether a link is there");
+}
+
+#[test]
+fn a_folder_with_what_could_not_be_read_laid_out_is_the_same_snapshot() {
+    let folder = repository();
+    let (snapshot, _) = reading::read(&Faulty::new(folder.path(), "open", "web.yaml", EIO)).expect("it reads");
+    assert_ne!(snapshot.digest(), read(folder.path()).digest(), "it is another one than with the file");
+    let Entry::Unread { why } = &snapshot.entries["web.yaml"] else { panic!("{snapshot:?}") };
+    fs::remove_file(folder.path().join("web.yaml")).expect("removed");
+    assert_ne!(snapshot.digest(), read(folder.path()).digest(), "it is another one than without");
+    symlink(stand_in(why), folder.path().join("web.yaml")).expect("a link");
+    assert_eq!(snapshot.digest(), read(folder.path()).digest());
+}
+
+#[test]
+fn what_is_no_workloads_own_and_cannot_be_read_is_no_snapshot() {
+    let folder = repository();
+    fs::write(folder.path().join("later.tar"), "made").expect("a file");
+    for (operation, path) in [
+        ("follow", "later.tar"),
+        ("kind", "later.tar"),
+        ("open", "later.tar"),
+        ("follow", "boot/linux"),
+        ("open", "boot/linux"),
+        ("follow", "overlay"),
+        ("kind", "overlay/etc"),
+        ("list", "overlay/etc"),
+        ("target", "overlay/etc/zone"),
+        ("open", "overlay/etc/motd"),
+        ("follow", "seed/deep/user-data"),
+        ("open", FILE),
+    ] {
+        let error = reading::read(&Faulty::new(folder.path(), operation, path, EACCES)).expect_err(path);
+        assert!(matches!(error, Error::File { .. }), "{operation} {path}: {error:?}");
+    }
+}
+
+#[test]
+fn that_nothing_is_there_or_that_links_lead_in_a_circle_is_no_fault_of_the_disk() {
+    let folder = repository();
+    symlink("circle", folder.path().join("seed/circle")).expect("a link");
+    symlink("web.yaml/below", folder.path().join("through")).expect("a link");
+    let files = given(folder.path());
+    let (memory, disk) = (Memory::new(&files), Folder(fs::canonicalize(folder.path()).expect("a folder")));
+    for (path, led, kind) in [
+        ("seed/circle", Led::InACircle, Some(Kind::Astray)),
+        ("seed/circle/below", Led::InACircle, Some(Kind::Astray)),
+        ("through", Led::ToNothing, Some(Kind::Astray)),
+        ("web.yaml/below", Led::ToNothing, None),
+        ("nowhere", Led::ToNothing, None),
+    ] {
+        let path = Path::new(path);
+        assert_eq!(memory.follow(path).expect("seen"), led, "{path:?}");
+        assert_eq!(disk.follow(path).expect("seen"), led, "{path:?}");
+        assert_eq!(reading::kind(&memory, path).expect("seen"), kind, "{path:?}");
+        assert_eq!(reading::kind(&disk, path).expect("seen"), kind, "{path:?}");
+    }
 }
 
 #[test]
