@@ -260,17 +260,20 @@ impl Rules<'_> {
 
     /// What is wrong where something else, or nothing, is at a path.
     fn lacking(&self, key: &[&str], path: &Path, expect: Expect) -> Option<Problem> {
-        let wanted = match expect {
-            Expect::File => Kind::File,
-            Expect::Folder => Kind::Folder,
-            Expect::MadeLater => return None,
-        };
         let shown = path.display();
         let found = match self.tree.kind(path) {
-            Ok(Some(found)) if found == wanted => return None,
             Ok(found) => found,
             Err(error) => return Some(self.unreadable(key, path, &error)),
         };
+        let wanted = match expect {
+            Expect::File => Kind::File,
+            Expect::Folder => Kind::Folder,
+            Expect::MadeLater if found.is_none() => return None,
+            Expect::MadeLater => Kind::File,
+        };
+        if found == Some(wanted) {
+            return None;
+        }
         let (message, help) = match (found, wanted) {
             (Some(Kind::Astray), _) => (
                 format!("`{shown}` is a link that leads to nothing inside the repository"),
@@ -550,6 +553,6 @@ impl Rules<'_> {
 enum Expect {
     File,
     Folder,
-    /// The image build needs it; `check` does not.
+    /// A file that the image build needs, and `check` does not.
     MadeLater,
 }

@@ -298,6 +298,41 @@ fn a_link_of_a_commit_that_leads_out_stops_its_workload_alone() {
     }
 }
 
+/// An image build would follow it, as it lies where the snapshot is laid out.
+#[test]
+fn a_container_is_no_link_that_leads_out_even_where_a_workload_or_an_overlay_brings_it() {
+    let outside = tempfile::tempdir().expect("a folder");
+    fs::write(outside.path().join("secret"), "services:\n  a: {}\n").expect("a file");
+    for (container, target) in [
+        ("web.yaml", outside.path().join("secret")),
+        ("web.yaml", "nowhere".into()),
+        ("overlay/etc/zone", "/etc/localtime".into()),
+    ] {
+        let folder = repository();
+        let link = folder.path().join(container);
+        fs::remove_file(&link).expect("removed");
+        symlink(&target, &link).expect("a link");
+        fs::write(folder.path().join(FILE), TOML.replace("later.tar", container)).expect("a file");
+        let said = |problems: Problems| {
+            let at_container = problems.0.into_iter().find(|problem| problem.key == "image.containers.0");
+            at_container.map(|problem| problem.message)
+        };
+        let wanted = Some(format!("`{container}` is a link that leads to nothing inside the repository"));
+        assert_eq!(Cluster::of_folder(folder.path()).map_err(said).expect_err("the folder"), wanted);
+        // What a commit or an offer of another machine may hold.
+        let (mut snapshot, contents) = Snapshot::read(repository().path()).expect("it reads");
+        let toml = fs::read(folder.path().join(FILE)).expect("a file");
+        let digest = Digest(Sha256::digest(&toml).into());
+        let file = Entry::File { digest, size: toml.len() as u64, executable: false };
+        snapshot.entries.insert(FILE.into(), file);
+        snapshot.entries.insert(container.into(), Entry::Link { target: target.display().to_string() });
+        let content = |wanted: &Digest| if *wanted == digest { Ok(toml.clone()) } else { fs::read(&contents[wanted]) };
+        let places = Places { root: Path::new("/snapshot"), home: Path::new("/home") };
+        let judged = Cluster::of(&Kept { snapshot: &snapshot, content }, places);
+        assert_eq!(judged.map_err(said).expect_err("the snapshot"), wanted);
+    }
+}
+
 /// What is no workload's own stops the snapshot: `check` says so, and where it is named.
 #[test]
 fn check_refuses_what_cannot_be_read_as_a_snapshot() {
