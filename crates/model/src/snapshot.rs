@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::names::Digest;
+use crate::repository::FILE;
 use crate::repository::tree::{Kind, Tree};
 use crate::timeline::Millis;
 
@@ -27,6 +28,8 @@ pub use reading::{Content, Given};
 const MOST: usize = 50_000;
 /// Deeper folders than anyone makes.
 const DEEPEST: usize = 64;
+/// The longest `bramble.toml`, in bytes: that of some thousand nodes.
+const LONGEST: u64 = 1 << 20;
 /// The longest file that travels and is kept with the snapshot itself, in bytes. Longer ones lie on the shelf.
 pub const SMALL: u64 = 64 << 10;
 
@@ -119,6 +122,9 @@ impl Error {
     /// What the person can do about it.
     pub fn help(&self) -> Option<&'static str> {
         match self {
+            Error::Path { path, .. } if path == FILE => {
+                Some("write it as a plain file of at most 1 MiB, in the repository itself")
+            }
             Error::Path { .. } => {
                 Some("a snapshot holds plain files and folders of the repository; links only inside an overlay")
             }
@@ -215,6 +221,9 @@ impl<F: Fn(&Digest) -> io::Result<Vec<u8>>> Tree for Kept<'_, F> {
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         match clean(path).and_then(|path| self.snapshot.entries.get(&path)) {
+            Some(Entry::File { size, .. }) if path == Path::new(FILE) && *size > LONGEST => {
+                Err(io::ErrorKind::FileTooLarge.into())
+            }
             Some(Entry::File { digest, .. }) => (self.content)(digest),
             Some(Entry::Unread { why }) => Err(io::Error::other(why.clone())),
             Some(Entry::Folder | Entry::Link { .. }) | None => Err(io::ErrorKind::NotFound.into()),
@@ -246,6 +255,15 @@ impl<F: Fn(&Digest) -> io::Result<Vec<u8>>> Tree for Kept<'_, F> {
 /// The mode that a file has where a snapshot with it is laid out, and on a node.
 pub(crate) fn kept_mode(mode: u32) -> u32 {
     if reading::is_executable(mode) { 0o755 } else { 0o644 }
+}
+
+/// The text of a folder's `bramble.toml`.
+///
+/// # Errors
+/// When it is no plain file of that folder, longer than anyone writes, or cannot be read.
+pub(crate) fn text(root: &Path) -> Result<String, Error> {
+    let real = fs::canonicalize(root).map_err(|source| Error::File { path: root.display().to_string(), source })?;
+    reading::text(&reading::Folder(real)).map(|(text, _)| text)
 }
 
 /// What is at a path of a folder, as a reading of it finds it: whoever judges a folder judges what its snapshot has.

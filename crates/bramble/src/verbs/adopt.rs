@@ -28,7 +28,7 @@ pub struct Wishes {
 
 pub async fn run(mac: Mac, wishes: Wishes, place: &Place, json: bool) -> Result<Exit> {
     let repository = place.repository()?;
-    let cluster = Cluster::load(&repository)?;
+    let cluster = Cluster::check(&repository)?;
     let client = Client::of(place)?;
     let role = match wishes.role {
         Some(role) => role,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{DEEPEST, Entry, Error, MOST, SMALL, Snapshot, clean};
+use super::{DEEPEST, Entry, Error, LONGEST, MOST, Snapshot, clean};
 use crate::names::Digest;
 use crate::repository::tree::Kind;
 use crate::repository::{FILE, written};
@@ -271,17 +271,52 @@ pub(super) fn kind<R: Root>(root: &R, path: &Path) -> io::Result<Option<Kind>> {
     }
 }
 
+/// What `bramble.toml` says: the one place where it is read. It is a plain file of the repository, looked at before it
+/// is opened, and nothing reads it without end.
+pub(super) fn text<R: Root>(root: &R) -> Result<(String, Opened<'_, R::Content>), Error> {
+    let path = Path::new(FILE);
+    let failed = |source| Error::File { path: FILE.to_owned(), source };
+    let wrong = |problem| Error::Path { path: FILE.to_owned(), problem };
+    let place = followed(root, FILE, path)?.ok_or_else(|| match root.target(path) {
+        Ok(_) => wrong("is a link to nothing"),
+        Err(_) => failed(io::ErrorKind::NotFound.into()),
+    })?;
+    match root.kind(&place).map_err(failed)? {
+        Kind::File => {}
+        Kind::Folder => return Err(wrong("is a folder")),
+        Kind::Astray | Kind::Other => return Err(wrong("is a pipe, a socket or a device")),
+    }
+    let mut file = root.open(&place).map_err(failed)?.ok_or_else(|| wrong("is no plain file"))?;
+    let mut text = Vec::new();
+    file.bytes.by_ref().take(LONGEST + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() as u64 > LONGEST {
+        return Err(wrong("is longer than 1 MiB"));
+    }
+    let text = String::from_utf8(text).map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+    Ok((text, file))
+}
+
+/// Where a path of the repository leads; `None` where nothing is there.
+fn followed<R: Root>(root: &R, path: &str, place: &Path) -> Result<Option<PathBuf>, Error> {
+    match root.follow(place) {
+        Ok(Led::There(place)) => Ok(Some(place)),
+        Ok(Led::ToNothing) => Ok(None),
+        Ok(Led::Outside) => {
+            Err(Error::Path { path: path.to_owned(), problem: "is a link that leads out of the repository" })
+        }
+        Ok(Led::InACircle) => Err(Error::Path { path: path.to_owned(), problem: "is a link that leads in a circle" }),
+        Ok(Led::LeftOut(why)) => Err(Error::LeftOut { path: path.to_owned(), why }),
+        Err(source) => Err(Error::File { path: path.to_owned(), source }),
+    }
+}
+
 /// Reads what `bramble.toml` names.
 pub(super) fn read<R: Root>(root: &R) -> Result<(Snapshot, BTreeMap<Digest, R::Content>), Error> {
     let mut reading = Reading { root, snapshot: Snapshot::default(), contents: BTreeMap::new() };
-    if let Some(why) = root.left_out(Path::new(FILE)) {
-        return Err(Error::LeftOut { path: FILE.into(), why });
-    }
-    let text = reading.file(FILE, Path::new(FILE))?;
-    let text = String::from_utf8(text).map_err(|error| Error::File {
-        path: FILE.into(),
-        source: io::Error::new(io::ErrorKind::InvalidData, error),
-    })?;
+    let (text, file) = text(root)?;
+    let digest = Digest(Sha256::digest(&text).into());
+    reading.put(FILE, Entry::File { digest, size: text.len() as u64, executable: file.executable })?;
+    reading.contents.insert(digest, file.content);
     let written =
         written::Repository::read(Path::new(FILE), &text).map_err(|problems| Error::Repository(Box::new(problems)))?;
     for named in named(&written) {
@@ -357,13 +392,13 @@ impl<R: Root> Reading<'_, R> {
         if self.snapshot.entries.len() > MOST { Err(Error::TooMany) } else { Ok(()) }
     }
 
-    /// Reads a file of the repository once: what it said is what was hashed. Gives it where it is small.
-    fn file(&mut self, path: &str, place: &Path) -> Result<Vec<u8>, Error> {
+    /// Reads a file of the repository once: what it said is what was hashed.
+    fn file(&mut self, path: &str, place: &Path) -> Result<(), Error> {
         let failed = |source| Error::File { path: path.to_owned(), source };
         let Some(mut file) = self.root.open(place).map_err(failed)? else {
             return Err(Error::Path { path: path.to_owned(), problem: "is no plain file" });
         };
-        let (mut hash, mut size, mut small) = (Sha256::new(), 0_u64, Vec::new());
+        let (mut hash, mut size) = (Sha256::new(), 0_u64);
         let mut buffer = [0; 32 << 10];
         loop {
             let read = file.bytes.read(&mut buffer).map_err(failed)?;
@@ -372,14 +407,11 @@ impl<R: Root> Reading<'_, R> {
             }
             hash.update(&buffer[..read]);
             size += read as u64;
-            if size <= SMALL * 4 {
-                small.extend_from_slice(&buffer[..read]);
-            }
         }
         let digest = Digest(hash.finalize().into());
         self.put(path, Entry::File { digest, size, executable: file.executable })?;
         self.contents.insert(digest, file.content);
-        Ok(small)
+        Ok(())
     }
 
     fn named(&mut self, named: &Named) -> Result<(), Error> {
@@ -391,7 +423,7 @@ impl<R: Root> Reading<'_, R> {
         }
         let clean: PathBuf = relative.components().filter(|part| matches!(part, Component::Normal(_))).collect();
         let Some(path) = clean.to_str().filter(|path| !path.is_empty()).map(str::to_owned) else { return Ok(()) };
-        let place = match self.followed(&path, &clean) {
+        let place = match followed(self.root, &path, &clean) {
             Err(error @ Error::LeftOut { .. }) => return Err(error),
             _ if named.what == What::Workload => return self.workload(&path, &clean),
             followed => followed?,
@@ -401,7 +433,7 @@ impl<R: Root> Reading<'_, R> {
         if self.is_folder(&path, &place)? {
             self.folder(&path, &place, named.what == What::Overlay, 0)
         } else {
-            self.file(&path, &place).map(drop)
+            self.file(&path, &place)
         }
     }
 
@@ -412,7 +444,7 @@ impl<R: Root> Reading<'_, R> {
         let entry = match kind(self.root, place) {
             Ok(Some(Kind::File)) => match self.file(path, place) {
                 Err(Error::File { source, .. }) => unread(source.to_string()),
-                read => return read.map(drop),
+                read => return read,
             },
             Ok(Some(Kind::Folder)) => Entry::Folder,
             Ok(Some(Kind::Astray)) => match self.root.target(place).map(OsString::into_string) {
@@ -430,22 +462,6 @@ impl<R: Root> Reading<'_, R> {
             return Ok(());
         }
         self.put(path, entry)
-    }
-
-    /// Where a path of the repository leads; `None` where nothing is there.
-    fn followed(&self, path: &str, place: &Path) -> Result<Option<PathBuf>, Error> {
-        match self.root.follow(place) {
-            Ok(Led::There(place)) => Ok(Some(place)),
-            Ok(Led::ToNothing) => Ok(None),
-            Ok(Led::Outside) => {
-                Err(Error::Path { path: path.to_owned(), problem: "is a link that leads out of the repository" })
-            }
-            Ok(Led::InACircle) => {
-                Err(Error::Path { path: path.to_owned(), problem: "is a link that leads in a circle" })
-            }
-            Ok(Led::LeftOut(why)) => Err(Error::LeftOut { path: path.to_owned(), why }),
-            Err(source) => Err(Error::File { path: path.to_owned(), source }),
-        }
     }
 
     fn is_folder(&self, path: &str, place: &Path) -> Result<bool, Error> {
@@ -475,7 +491,7 @@ impl<R: Root> Reading<'_, R> {
                 self.put(&below, Entry::Link { target })?;
                 continue;
             }
-            let place = match self.followed(&below, &at)? {
+            let place = match followed(self.root, &below, &at)? {
                 Some(place) => place,
                 None => return Err(Error::Path { path: below, problem: "is a link to nothing" }),
             };

@@ -101,7 +101,7 @@ fn a_sick_workload_is_sick_alone_and_check_still_refuses_it() {
     let cluster = Cluster::of(&Kept { snapshot: &snapshot, content }, places).expect("the rest is well");
     let problem = cluster.workloads.values().next().and_then(|web| web.problem.clone()).expect("a problem");
     assert!(problem.message.contains("is not a Compose file"), "{problem:?}");
-    Cluster::load(folder.path()).expect_err("check ends with it");
+    Cluster::check(folder.path()).expect_err("check ends with it");
 }
 
 /// What `check` says of a folder, and what the head says of the snapshot that is read of it.
@@ -381,6 +381,67 @@ fn no_link_leads_out() {
     Snapshot::read(folder.path()).expect_err("a circle ends");
 }
 
+/// By every way in which a repository is read, and never for ever.
+#[test]
+fn a_bramble_toml_that_is_no_plain_file_is_refused_with_the_same_words_by_all() {
+    let outside = tempfile::tempdir().expect("a folder");
+    fs::write(outside.path().join(FILE), TOML).expect("a file");
+    type Breaks<'a> = &'a dyn Fn(&Path);
+    let faults: [(&str, Breaks<'_>); 9] = [
+        ("nothing", &|_| {}),
+        ("a folder", &|path| fs::create_dir(path).expect("a folder")),
+        ("a pipe", &|path| {
+            assert!(std::process::Command::new("mkfifo").arg(path).status().expect("mkfifo runs").success());
+        }),
+        ("a socket", &|path| drop(std::os::unix::net::UnixListener::bind(path).expect("a socket"))),
+        ("a file of 1 TiB", &|path| fs::File::create(path).and_then(|file| file.set_len(1 << 40)).expect("a file")),
+        ("a link to a device", &|path| symlink("/dev/zero", path).expect("a link")),
+        ("a link that leads out", &|path| symlink(outside.path().join(FILE), path).expect("a link")),
+        ("a link to nothing", &|path| symlink("nowhere", path).expect("a link")),
+        ("a link in a circle", &|path| symlink(FILE, path).expect("a link")),
+    ];
+    let mut told = String::new();
+    for (what, breaks) in faults {
+        let folder = repository();
+        let path = folder.path().join(FILE);
+        fs::remove_file(&path).expect("removed");
+        breaks(&path);
+        let checked = Cluster::check(folder.path()).expect_err(what).0.remove(0);
+        let cluster = Cluster::of_folder(folder.path()).expect_err(what).0.remove(0);
+        assert_eq!((&checked.message, &checked.help), (&cluster.message, &cluster.help), "{what}");
+        let error = Snapshot::read(folder.path()).expect_err(what);
+        told += &format!("{what}\n  {}\n  {}\n", checked.message, checked.help.unwrap_or_default());
+        told += &format!("  {error}\n");
+        if let Ok(target) = fs::read_link(&path) {
+            let target = target.display().to_string();
+            let committed = Snapshot::of(&BTreeMap::from([(FILE.to_owned(), Given::Link { target })]));
+            assert_eq!(committed.expect_err(what).to_string(), error.to_string(), "{what}");
+        }
+    }
+    insta::assert_snapshot!(told);
+}
+
+#[test]
+fn a_bramble_toml_has_a_longest_length_in_a_folder_in_a_commit_and_in_an_offer() {
+    let text = |length: u64| {
+        let comment = "#".repeat(usize::try_from(length).expect("a length") - TOML.len());
+        format!("{TOML}{comment}")
+    };
+    let folder = repository();
+    let path = folder.path().join(FILE);
+    fs::write(&path, text(LONGEST)).expect("a file");
+    Cluster::check(folder.path()).expect("just short enough");
+    fs::write(&path, text(LONGEST + 1)).expect("a file");
+    let error = Snapshot::read(folder.path()).expect_err("too long");
+    assert!(error.to_string().contains("1 MiB") && error.help().is_some(), "{error}");
+    assert_eq!(Snapshot::of(&given(folder.path())).expect_err("too long").to_string(), error.to_string());
+    let file = Entry::File { digest: Digest([1; 32]), size: LONGEST + 1, executable: false };
+    let snapshot = Snapshot { entries: BTreeMap::from([(FILE.to_owned(), file)]) };
+    let content = |_: &Digest| panic!("nobody reads it");
+    let places = Places { root: Path::new("/snapshot"), home: Path::new("/home") };
+    Cluster::of(&Kept { snapshot: &snapshot, content }, places).expect_err("too long");
+}
+
 #[test]
 fn what_is_no_plain_file_is_refused() {
     let folder = repository();
@@ -494,7 +555,7 @@ fn no_link_of_files_that_were_read_elsewhere_leads_out() {
     }
     read("overlay/zone", "/etc/localtime").expect("it is meant on the node");
     let error = read(FILE, "boot/../../bramble.toml").expect_err("the file itself");
-    assert!(matches!(error, Error::File { .. }), "{error}");
+    assert!(matches!(error, Error::Path { .. }), "{error}");
     let error = Snapshot::of(&BTreeMap::new()).expect_err("nothing is there");
     assert!(error.to_string().contains(FILE), "{error}");
 }
