@@ -24,8 +24,8 @@ mod reading;
 pub(crate) use reading::key_of;
 pub use reading::{Content, Given};
 
-/// More entries than any repository names on purpose.
-const MOST: usize = 50_000;
+/// More files than any repository has on purpose: in what a folder's `bramble.toml` names, and in a commit.
+pub const MOST: usize = 50_000;
 /// Deeper folders than anyone makes.
 const DEEPEST: usize = 64;
 /// The longest `bramble.toml`, in bytes: that of some thousand nodes.
