@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bramble_model::repository::FILE;
@@ -95,8 +96,12 @@ impl Place {
     }
 }
 
+/// Whether anything is there by that name: what is wrong with it says whoever reads it.
 fn is_repository(folder: &Path) -> bool {
-    folder.join(FILE).exists()
+    match folder.join(FILE).symlink_metadata() {
+        Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+        Ok(_) => true,
+    }
 }
 
 /// As it was said; a relative folder is relative to `here`, the present one.
@@ -128,6 +133,9 @@ mod tests {
         for repository in ["home", "home/inner", "other"] {
             std::fs::write(at(repository).join(FILE), "").expect("written");
         }
+        std::fs::create_dir(at("torn")).expect("made");
+        std::os::unix::fs::symlink("nowhere", at("torn").join(FILE)).expect("a link");
+        assert_eq!(find(None, None, &at("torn")), Ok(".".into()), "what it leads to is for the reader to say");
         let variable = || Some(at("other").into_os_string());
         assert_eq!(
             find(Some(Path::new("inner")), variable(), &at("home")),

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::names::Digest;
+use crate::repository::FILE;
 use crate::repository::tree::{Kind, Tree};
 use crate::timeline::Millis;
 
@@ -23,10 +24,12 @@ mod reading;
 pub(crate) use reading::key_of;
 pub use reading::{Content, Given};
 
-/// More entries than any repository names on purpose.
-const MOST: usize = 50_000;
+/// More files than any repository has on purpose: in what a folder's `bramble.toml` names, and in a commit.
+pub const MOST: usize = 50_000;
 /// Deeper folders than anyone makes.
 const DEEPEST: usize = 64;
+/// The longest `bramble.toml`, in bytes: that of some thousand nodes.
+const LONGEST: u64 = 1 << 20;
 /// The longest file that travels and is kept with the snapshot itself, in bytes. Longer ones lie on the shelf.
 pub const SMALL: u64 = 64 << 10;
 
@@ -47,6 +50,17 @@ pub enum Entry {
     Link {
         target: String,
     },
+    /// A workload's file that could not be read, which stops that workload.
+    Unread {
+        /// What the operating system said, or what lies there.
+        why: String,
+    },
+}
+
+/// Where the link leads that lies in a folder in place of a file that could not be read: to nothing, by a name that
+/// says why. A folder that a snapshot is laid out in is read as the same snapshot by it.
+pub fn stand_in(why: &str) -> String {
+    format!("cannot be read: {why}")
 }
 
 /// All that a repository says, by name and digest.
@@ -108,6 +122,9 @@ impl Error {
     /// What the person can do about it.
     pub fn help(&self) -> Option<&'static str> {
         match self {
+            Error::Path { path, .. } if path == FILE => {
+                Some("write it as a plain file of at most 1 MiB, in the repository itself")
+            }
             Error::Path { .. } => {
                 Some("a snapshot holds plain files and folders of the repository; links only inside an overlay")
             }
@@ -148,6 +165,7 @@ impl Snapshot {
                 Entry::Folder => format!("folder {path}\0"),
                 Entry::File { digest, size, executable } => format!("file {digest} {size} {executable} {path}\0"),
                 Entry::Link { target } => format!("link {path}\0{target}\0"),
+                Entry::Unread { why } => format!("link {path}\0{}\0", stand_in(why)),
             };
             hash.update(line);
         }
@@ -158,7 +176,7 @@ impl Snapshot {
     pub fn contents(&self) -> BTreeMap<Digest, u64> {
         let files = self.entries.values().filter_map(|entry| match entry {
             Entry::File { digest, size, .. } => Some((*digest, *size)),
-            Entry::Folder | Entry::Link { .. } => None,
+            Entry::Folder | Entry::Link { .. } | Entry::Unread { .. } => None,
         });
         files.collect()
     }
@@ -191,17 +209,23 @@ pub struct Kept<'a, F> {
 }
 
 impl<F: Fn(&Digest) -> io::Result<Vec<u8>>> Tree for Kept<'_, F> {
-    fn kind(&self, path: &Path) -> Option<Kind> {
-        match self.snapshot.entries.get(&clean(path)?)? {
-            Entry::Folder => Some(Kind::Folder),
-            Entry::File { .. } => Some(Kind::File),
-            Entry::Link { .. } => Some(Kind::Astray),
-        }
+    fn kind(&self, path: &Path) -> io::Result<Option<Kind>> {
+        Ok(match clean(path).and_then(|path| self.snapshot.entries.get(&path)) {
+            Some(Entry::Folder) => Some(Kind::Folder),
+            Some(Entry::File { .. }) => Some(Kind::File),
+            Some(Entry::Link { .. }) => Some(Kind::Astray),
+            Some(Entry::Unread { why }) => return Err(io::Error::other(why.clone())),
+            None => None,
+        })
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         match clean(path).and_then(|path| self.snapshot.entries.get(&path)) {
+            Some(Entry::File { size, .. }) if path == Path::new(FILE) && *size > LONGEST => {
+                Err(io::ErrorKind::FileTooLarge.into())
+            }
             Some(Entry::File { digest, .. }) => (self.content)(digest),
+            Some(Entry::Unread { why }) => Err(io::Error::other(why.clone())),
             Some(Entry::Folder | Entry::Link { .. }) | None => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -233,10 +257,24 @@ pub(crate) fn kept_mode(mode: u32) -> u32 {
     if reading::is_executable(mode) { 0o755 } else { 0o644 }
 }
 
+/// The text of a folder's `bramble.toml`.
+///
+/// # Errors
+/// When it is no plain file of that folder, longer than anyone writes, or cannot be read.
+pub(crate) fn text(root: &Path) -> Result<String, Error> {
+    let real = fs::canonicalize(root).map_err(|source| Error::File { path: root.display().to_string(), source })?;
+    reading::text(&reading::Folder(real)).map(|(text, _)| text)
+}
+
 /// What is at a path of a folder, as a reading of it finds it: whoever judges a folder judges what its snapshot has.
-pub(crate) fn kind(root: &Path, path: &Path) -> Option<Kind> {
-    let root = fs::canonicalize(root).ok()?;
-    reading::kind(&reading::Folder(root), path)
+///
+/// # Errors
+/// When that could not be seen.
+pub(crate) fn kind(root: &Path, path: &Path) -> io::Result<Option<Kind>> {
+    match fs::canonicalize(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        root => reading::kind(&reading::Folder(root?), path),
+    }
 }
 
 /// A path as a snapshot writes it.

@@ -119,14 +119,15 @@ pub(crate) fn find(git: &Git<'_>, commit: &Commit, path: &Inside) -> Result<(), 
     Ok(())
 }
 
-/// Reads all files below a folder of a commit; large ones are written into the folder `large`.
-pub(crate) fn read(git: &Git<'_>, commit: &Commit, path: &Inside, large: &Path) -> Result<Files, Problem> {
+/// Reads all files below a folder of a commit, `most` of them and links at most; large ones are written into the folder
+/// `large`.
+pub(crate) fn read(git: &Git<'_>, commit: &Commit, path: &Inside, most: usize, large: &Path) -> Result<Files, Problem> {
     let limits = git.limits;
     let doing = "read the tree";
     let listed = match git.command(["ls-tree", "-r", "-z", "-l", "--full-tree", &named(commit, path)]).run() {
         Ok(listed) => listed.stdout,
         Err(CommandError { failure: Failure::TooMuch(_), .. }) => {
-            return Err(Problem::TooManyFiles { limit: limits.files });
+            return Err(Problem::TooManyFiles { most });
         }
         Err(error) => {
             find(git, commit, path)?;
@@ -136,8 +137,8 @@ pub(crate) fn read(git: &Git<'_>, commit: &Commit, path: &Inside, large: &Path) 
     let Some(lines) = lines(&listed) else {
         return Err(Problem::File { doing, path: git.layout.repository(), source: io::ErrorKind::InvalidData.into() });
     };
-    if lines.len() > limits.files {
-        return Err(Problem::TooManyFiles { limit: limits.files });
+    if lines.len() > most {
+        return Err(Problem::TooManyFiles { most });
     }
     let mut files = Files::default();
     let mut kept = Vec::new();

@@ -207,7 +207,7 @@ impl Source {
         Ok(Head { signed_by, ..head })
     }
 
-    /// The files of a commit, below `path` in it. Large ones are written into a folder, which has to be there and empty;
+    /// The files of a commit, below `path` in it: `most` of them and links at most. Large ones are written into a folder, which has to be there and empty;
     /// they are not synced to the disk.
     ///
     /// # Errors
@@ -216,13 +216,14 @@ impl Source {
         &self,
         commit: &Commit,
         path: &Inside,
+        most: usize,
         large: &Path,
         limits: Limits,
         cancel: &Cancel,
     ) -> Result<Files, Problem> {
         let git = Git::new(&self.layout, limits, cancel);
         let large = std::path::absolute(large).map_err(Problem::file("find", large))?;
-        self.of(&git, [commit], files::read(&git, commit, path, &large))
+        self.of(&git, [commit], files::read(&git, commit, path, most, &large))
     }
 
     /// Whether `new` descends from `old`, or is it. Where it does not, someone rewrote the branch.

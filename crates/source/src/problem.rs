@@ -47,8 +47,8 @@ pub enum Problem {
     NotACommit { commit: String },
     #[error("'{url}' sends what git does not accept\n  {detail}")]
     Damaged { url: String, detail: String },
-    #[error("the tree has more than {limit} files")]
-    TooManyFiles { limit: usize },
+    #[error("there are more than {most} files")]
+    TooManyFiles { most: usize },
     #[error("'{path}' has {size} bytes, more than {limit}")]
     FileTooLarge { path: String, size: u64, limit: u64 },
     #[error("the files have more than {limit} bytes together")]

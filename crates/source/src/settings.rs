@@ -336,8 +336,6 @@ pub struct Limits {
     pub time: std::time::Duration,
     /// The most that the repository may hold here, with its history, in bytes.
     pub repository: u64,
-    /// The most files and links of one commit.
-    pub files: usize,
     /// The largest file of a commit, in bytes.
     pub file: u64,
     /// The most that all files of a commit may hold together, in bytes.
@@ -345,10 +343,10 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Two minutes, a repository of 2 GB, 20,000 files, 1 GB in one and in all of them.
+    /// Two minutes, a repository of 2 GB, 1 GB in one file of a commit and in all of them.
     fn default() -> Self {
         let time = std::time::Duration::from_secs(120);
-        Limits { time, repository: 2 << 30, files: 20_000, file: 1 << 30, all: 1 << 30 }
+        Limits { time, repository: 2 << 30, file: 1 << 30, all: 1 << 30 }
     }
 }
 

@@ -166,9 +166,9 @@ fn what_is_read_has_its_limits() {
     let head = world.fetch().expect("fetched");
     let limits = world.limits;
     let export = |world: &World| world.export(&head).1.expect_err("over a limit");
-    world.limits.files = 2;
-    assert!(matches!(export(&world), Problem::TooManyFiles { limit: 2 }));
-    world.limits = limits;
+    let most = std::mem::replace(&mut world.most, 2);
+    assert!(matches!(export(&world), Problem::TooManyFiles { most: 2 }));
+    world.most = most;
     world.limits.file = 2500;
     assert!(matches!(export(&world), Problem::FileTooLarge { size: 3000, .. }));
     world.limits.file = 4000;

@@ -376,7 +376,7 @@ pub fn peers() -> PathBuf {
 
 /// What `bramble router-recipe` prints for the repository in this folder.
 fn recipe_for(folder: &Path, router: recipe::Router) -> String {
-    let cluster = Cluster::load(folder).expect("a good repository");
+    let cluster = Cluster::of_folder(folder).expect("a good repository");
     recipe::recipe(router, format!("{HEAD}:7080").parse().expect("an address"), &recipe::Cards::of(&cluster))
 }
 

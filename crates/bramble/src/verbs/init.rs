@@ -49,7 +49,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let home = folder.path().join("my-home");
         super::run(&home).expect("written");
-        let cluster = Cluster::load(&home).expect("valid");
+        let cluster = Cluster::check(&home).expect("valid");
         assert!(cluster.warnings.0.is_empty(), "{}", cluster.warnings);
         assert_eq!(cluster.name.as_str(), "my-home");
         // As git gives it to whoever clones it: without empty folders.

@@ -11,7 +11,7 @@ use crate::place::Place;
 use crate::screen;
 
 pub fn run(router: Router, head: Option<Ipv4Addr>, place: &Place, json: bool) -> Result<Exit> {
-    let cluster = Cluster::load(&place.repository()?)?;
+    let cluster = Cluster::of_folder(&place.repository()?)?;
     let http = match head {
         Some(address) => cluster.network.http(address),
         None => bramble_head::http_address(&cluster)?,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bramble_model::names::Digest;
 use bramble_model::repository::{self, Problems};
-use bramble_model::snapshot::{Content, Given, Revision, Snapshot};
+use bramble_model::snapshot::{Content, Given, MOST, Revision, Snapshot};
 use bramble_model::timeline::Millis;
 use bramble_plan::contract::{Outcome, Planned, Unknown};
 use bramble_plan::source::{Braked, Look, Observed, Source};
@@ -330,7 +330,7 @@ impl Following {
             Stopped::Wrong(format!("{}: {error}", self.folder.display()), "make room on the head's disk".into())
         };
         let large = tempfile::Builder::new().prefix("export-").tempdir_in(&self.folder).map_err(file)?;
-        let read = git.files(&head.commit, &settings.path, large.path(), limits, cancel)?;
+        let read = git.files(&head.commit, &settings.path, MOST, large.path(), limits, cancel)?;
         let (snapshot, contents) = Snapshot::of(&given(read)).map_err(|error| {
             let reason = match &error {
                 bramble_model::snapshot::Error::Repository(problems) => first(problems),

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use bramble_model::names::Digest;
-use bramble_model::snapshot::{Entry, SMALL};
+use bramble_model::snapshot::{Entry, SMALL, stand_in};
 use bramble_system::files;
 use rustix::fs::{CWD, RenameFlags};
 
@@ -69,6 +69,7 @@ impl Snapshots {
         match entry {
             Entry::Folder => files::make_folder(path),
             Entry::Link { target } => files::make_link(target, path),
+            Entry::Unread { why } => files::make_link(stand_in(why), path),
             Entry::File { digest, size, executable } if *size > SMALL => {
                 let kept = self.shelf.file(digest);
                 if !kept.exists() {

@@ -245,7 +245,7 @@ impl Snapshots {
         let inside = path.strip_prefix(self.folder.join(current.digest.to_string())).ok()?;
         match current.snapshot.entries.get(inside.to_str()?)? {
             Entry::File { digest, .. } => Some(*digest),
-            Entry::Folder | Entry::Link { .. } => None,
+            Entry::Folder | Entry::Link { .. } | Entry::Unread { .. } => None,
         }
     }
 

@@ -274,6 +274,23 @@ fn a_head_begins_with_a_folder_though_a_workload_of_it_is_sick() {
 }
 
 #[test]
+fn a_workloads_file_that_could_not_be_read_is_laid_out_as_what_is_the_same_snapshot_again() {
+    let place = Place::new();
+    place.write(1, b"hello");
+    let text = fs::read_to_string(place.home().join(FILE)).expect("there");
+    let text = text.replace("engine = \"none\"", "engine = \"manager\"");
+    fs::write(place.home().join(FILE), text + "[workloads.web]\npath = \"web.yaml\"\n").expect("written");
+    let _bound = std::os::unix::net::UnixListener::bind(place.home().join("web.yaml")).expect("a socket");
+    let current = first(&place.open(), &place);
+    let sick: Vec<(&str, &str)> = current.sick().map(|(name, why)| (name.as_str(), why)).collect();
+    let why = "workloads.web.path: `web.yaml` cannot be read: it is a pipe, a socket or a device";
+    assert_eq!(sick, [("web", why)]);
+    // An image build reads it there, and takes it for what the head has.
+    let laid_out = place.state().join("snapshots").join(current.digest.to_string());
+    assert_eq!(Snapshot::read(&laid_out).expect("read").0.digest(), current.digest);
+}
+
+#[test]
 fn what_comes_by_following_does_not_undo_that_a_person_holds_it() {
     let place = Place::new();
     place.write(1, b"first");

@@ -11,6 +11,7 @@ pub mod tree;
 pub mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
@@ -347,26 +348,16 @@ pub struct Places<'a> {
 }
 
 impl Cluster {
-    /// Reads and validates the repository in `root`.
+    /// Reads and validates the repository in `root`, and reads the folder as a snapshot: what would stop that is a
+    /// problem as well, and so is what is wrong with a workload's own files.
     ///
     /// # Errors
     /// All problems at once, each with its line. A repository with warnings only is returned,
     /// with the warnings in it.
-    pub fn load(root: &Path) -> Result<Cluster, Problems> {
-        let path = root.join(FILE);
-        let text = std::fs::read_to_string(&path).map_err(|error| Problems::unreadable(&path, &error))?;
-        Self::parse(root, &path, &text)
-    }
-
-    /// As [`Cluster::load`], and reads the folder as a snapshot: what would stop that is a problem as well.
-    ///
-    /// # Errors
-    /// As there.
     pub fn check(root: &Path) -> Result<Cluster, Problems> {
-        let cluster = Self::load(root)?;
+        let (path, text) = (root.join(FILE), Self::text(root)?);
+        let cluster = Self::parse(root, &path, &text)?.well()?;
         let Err(error) = Snapshot::read(root) else { return Ok(cluster) };
-        let path = root.join(FILE);
-        let text = std::fs::read_to_string(&path).map_err(|error| Problems::unreadable(&path, &error))?;
         let source = problem::Source::new(&path, &text);
         let written = keys::read(&source)?;
         let key = error.path().and_then(|path| snapshot::key_of(&written, path)).unwrap_or_default();
@@ -380,6 +371,14 @@ impl Cluster {
             Some(help) => problem.help(help),
             None => problem,
         }]))
+    }
+
+    /// The text of the `bramble.toml` in `root`.
+    ///
+    /// # Errors
+    /// When it is no plain file of that folder, longer than anyone writes, or cannot be read.
+    pub fn text(root: &Path) -> Result<String, Problems> {
+        snapshot::text(root).map_err(|error| Problems::unreadable(&root.join(FILE), &error))
     }
 
     /// What is wrong with workloads' own files: it stops those workloads alone.
@@ -396,11 +395,11 @@ impl Cluster {
     /// All problems of the repository as a whole, each with its line.
     pub fn of(tree: &dyn tree::Tree, places: Places<'_>) -> Result<Cluster, Problems> {
         let path = Path::new(FILE);
-        let text = tree.read(path).and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
-        let text = text.map_err(|error| Problems::unreadable(path, &error))?;
-        let source = problem::Source::new(path, &text);
-        let written = keys::read(&source)?;
-        rules::hold(tree, places, &written, source)
+        let text = |bytes| String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
+        let text = tree.read(path).and_then(text);
+        let text = text
+            .map_err(|source| Problems::unreadable(path, &snapshot::Error::File { path: FILE.to_owned(), source }))?;
+        Self::judge(tree, places, problem::Source::new(path, &text))
     }
 
     /// As [`Cluster::of`], of a folder.
@@ -408,19 +407,29 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::of`].
     pub fn of_folder(root: &Path) -> Result<Cluster, Problems> {
-        Self::of(&tree::Folder(root), Places { root, home: root })
+        Self::parse(root, Path::new(FILE), &Self::text(root)?)
     }
 
-    /// As [`Cluster::load`], with the text of `bramble.toml` given.
+    /// As [`Cluster::of_folder`], with the text of `bramble.toml` given, and what it is called.
+    ///
+    /// # Errors
+    /// As [`Cluster::of`].
     pub fn parse(root: &Path, path: &Path, text: &str) -> Result<Cluster, Problems> {
-        let source = problem::Source::new(path, text);
+        Self::judge(&tree::Folder(root), Places { root, home: root }, problem::Source::new(path, text))
+    }
+
+    fn judge(tree: &dyn tree::Tree, places: Places<'_>, source: problem::Source) -> Result<Cluster, Problems> {
         let written = keys::read(&source)?;
-        let cluster = rules::hold(&tree::Folder(root), Places { root, home: root }, &written, source)?;
-        let sick = cluster.sick().0;
+        rules::hold(tree, places, &written, source)
+    }
+
+    /// Refuses one with a sick workload.
+    fn well(self) -> Result<Cluster, Problems> {
+        let sick = self.sick().0;
         if sick.is_empty() {
-            return Ok(cluster);
+            return Ok(self);
         }
-        let mut problems = cluster.warnings.0;
+        let mut problems = self.warnings.0;
         problems.extend(sick);
         problems.sort_by_key(|problem| (problem.line, problem.column));
         Err(Problems(problems))

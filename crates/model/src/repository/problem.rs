@@ -1,6 +1,7 @@
 //! A broken rule of the repository, tied to the line that breaks it.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 
@@ -8,6 +9,8 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, Na
 use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+use crate::snapshot::Error;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -155,13 +158,18 @@ pub(super) fn near_miss<'a>(written: &str, known: &[&'a str]) -> Option<&'a str>
 }
 
 impl Problems {
-    pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
-        let (message, help) = match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                ("there is no such file".to_owned(), "name a cluster repository, or make one with `bramble init DIR`")
-            }
-            std::io::ErrorKind::InvalidData => ("the file is not UTF-8 text".to_owned(), "save it as UTF-8"),
-            _ => (format!("cannot be read: {error}"), "make it readable for this user"),
+    /// Why there is no text of `bramble.toml`, which is at this path.
+    pub(super) fn unreadable(path: &Path, error: &Error) -> Self {
+        let (message, help) = match error {
+            Error::File { source, .. } => match source.kind() {
+                ErrorKind::NotFound => (
+                    "there is no such file".to_owned(),
+                    "name a cluster repository, or make one with `bramble init DIR`",
+                ),
+                ErrorKind::InvalidData => ("the file is not UTF-8 text".to_owned(), "save it as UTF-8"),
+                _ => (format!("cannot be read: {source}"), "make it readable for this user"),
+            },
+            other => (other.to_string(), other.help().unwrap_or_default()),
         };
         let source = Source::new(path, "");
         let mut problem = source.problem_at(0..0, String::new(), message).help(help);

@@ -260,12 +260,17 @@ impl Rules<'_> {
 
     /// What is wrong where something else, or nothing, is at a path.
     fn lacking(&self, key: &[&str], path: &Path, expect: Expect) -> Option<Problem> {
+        let shown = path.display();
+        let found = match self.tree.kind(path) {
+            Ok(found) => found,
+            Err(error) => return Some(self.unreadable(key, path, &error)),
+        };
         let wanted = match expect {
             Expect::File => Kind::File,
             Expect::Folder => Kind::Folder,
-            Expect::MadeLater => return None,
+            Expect::MadeLater if found.is_none() => return None,
+            Expect::MadeLater => Kind::File,
         };
-        let (found, shown) = (self.tree.kind(path), path.display());
         if found == Some(wanted) {
             return None;
         }
@@ -286,6 +291,16 @@ impl Rules<'_> {
             }
         };
         Some(self.source.problem(key, message).help(help))
+    }
+
+    /// What is wrong where something is at a path, and cannot be read.
+    fn unreadable(&self, key: &[&str], path: &Path, error: &io::Error) -> Problem {
+        let shown = path.display();
+        if error.kind() == io::ErrorKind::InvalidData {
+            return self.source.problem(key, format!("`{shown}` is not UTF-8 text")).help("save it as UTF-8");
+        }
+        let problem = self.source.problem(key, format!("`{shown}` cannot be read: {error}"));
+        problem.help("make it a plain file that the user who runs bramble can read, or bring it back from git")
     }
 
     /// A file in the same folder with nearly the same name, relative to the repository.
@@ -480,8 +495,9 @@ impl Rules<'_> {
     /// A Compose file has at least one service. What is wrong with it concerns no other workload. Gives whether it holds
     /// data.
     fn compose(&self, key: &[&str], path: &Path) -> Result<bool, Box<Problem>> {
-        let text = self.tree.read(path).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
-        let text = text.map_err(|error| Box::new(self.source.problem(key, format!("cannot be read: {error}"))))?;
+        let text = |bytes| String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
+        let text = self.tree.read(path).and_then(text);
+        let text = text.map_err(|error| Box::new(self.unreadable(key, path, &error)))?;
         compose::holds_data(&text).map_err(|wrong| {
             let problem = self.source.problem(key, wrong.message);
             Box::new(match wrong.help {
@@ -537,6 +553,6 @@ impl Rules<'_> {
 enum Expect {
     File,
     Folder,
-    /// The image build needs it; `check` does not.
+    /// A file that the image build needs, and `check` does not.
     MadeLater,
 }

@@ -45,7 +45,7 @@ fn repository() -> tempfile::TempDir {
 
 fn load(text: &str) -> Result<Cluster, Problems> {
     let folder = repository();
-    Cluster::parse(folder.path(), Path::new(FILE), text)
+    Cluster::parse(folder.path(), Path::new(FILE), text)?.well()
 }
 
 /// What `bramble check` prints for the good repository with `from` replaced by `to`.
@@ -135,7 +135,7 @@ fn several_problems_are_told_at_once_in_the_order_of_the_file() {
 
 #[test]
 fn a_missing_repository_says_how_to_make_one() {
-    let problems = Cluster::load(Path::new("no-such-folder")).expect_err("nothing there");
+    let problems = Cluster::check(Path::new("no-such-folder")).expect_err("nothing there");
     insta::assert_snapshot!(problems.render(false));
 }
 

@@ -20,7 +20,10 @@ pub enum Kind {
 /// Files by their paths inside the repository.
 pub trait Tree {
     /// What is there; `None` where nothing is.
-    fn kind(&self, path: &Path) -> Option<Kind>;
+    ///
+    /// # Errors
+    /// When that could not be seen.
+    fn kind(&self, path: &Path) -> io::Result<Option<Kind>>;
 
     /// The content of a file.
     ///
@@ -44,7 +47,7 @@ pub trait Tree {
 pub struct Folder<'a>(pub &'a Path);
 
 impl Tree for Folder<'_> {
-    fn kind(&self, path: &Path) -> Option<Kind> {
+    fn kind(&self, path: &Path) -> io::Result<Option<Kind>> {
         snapshot::kind(self.0, path)
     }
 

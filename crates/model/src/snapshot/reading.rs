@@ -10,13 +10,15 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{DEEPEST, Entry, Error, MOST, SMALL, Snapshot, clean};
+use super::{DEEPEST, Entry, Error, LONGEST, MOST, Snapshot, clean};
 use crate::names::Digest;
 use crate::repository::tree::Kind;
 use crate::repository::{FILE, written};
 
 /// Links that are followed on the way to one file, as the kernel has it.
 const LINKS: usize = 40;
+/// What the kernel says of more (errno(3)); the standard library has no stable name for it.
+const ELOOP: i32 = 40;
 
 /// What is at a path of a repository that lies in no folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub(super) enum Led {
     There(PathBuf),
     ToNothing,
     Outside,
+    /// Nowhere: over more links than are followed, which is in a circle as a rule.
+    InACircle,
     /// To something that could not be read, or into it.
     LeftOut(&'static str),
 }
@@ -65,12 +69,13 @@ pub(super) trait Root {
     type Content;
 
     /// Follows every link of a path.
+    ///
+    /// # Errors
+    /// When that could not be seen. That nothing is there is no error.
     fn follow(&self, path: &Path) -> io::Result<Led>;
 
-    fn is_folder(&self, path: &Path) -> bool;
-
-    /// Whether a plain file is at this very path.
-    fn is_file(&self, path: &Path) -> bool;
+    /// What is at this very path, to which [`Root::follow`] led.
+    fn kind(&self, place: &Path) -> io::Result<Kind>;
 
     /// Why what is at this very path could not be read.
     fn left_out(&self, path: &Path) -> Option<&'static str>;
@@ -92,18 +97,20 @@ impl Root for Folder {
 
     fn follow(&self, path: &Path) -> io::Result<Led> {
         match fs::canonicalize(self.0.join(path)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Led::ToNothing),
+            Err(error) if is_nothing(&error) => Ok(Led::ToNothing),
+            Err(error) if error.raw_os_error() == Some(ELOOP) => Ok(Led::InACircle),
             Err(error) => Err(error),
             Ok(place) => Ok(place.strip_prefix(&self.0).map_or(Led::Outside, |place| Led::There(place.into()))),
         }
     }
 
-    fn is_folder(&self, path: &Path) -> bool {
-        self.0.join(path).is_dir()
-    }
-
-    fn is_file(&self, path: &Path) -> bool {
-        self.0.join(path).is_file()
+    fn kind(&self, place: &Path) -> io::Result<Kind> {
+        let kind = fs::metadata(self.0.join(place))?.file_type();
+        Ok(match (kind.is_file(), kind.is_dir()) {
+            (true, _) => Kind::File,
+            (_, true) => Kind::Folder,
+            _ => Kind::Other,
+        })
     }
 
     fn left_out(&self, _: &Path) -> Option<&'static str> {
@@ -129,6 +136,11 @@ impl Root for Folder {
         let executable = is_executable(data.permissions().mode());
         Ok(Some(Opened { executable, bytes: Box::new(File::open(&content)?), content }))
     }
+}
+
+/// Whether an error says that nothing is at a path.
+fn is_nothing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Whether its owner can run a file of this mode: all that a snapshot keeps of it, as git does.
@@ -182,7 +194,7 @@ impl Root for Memory<'_> {
                 Some(Given::Link { target }) => {
                     links += 1;
                     if links > LINKS {
-                        return Err(io::Error::other("too many links"));
+                        return Ok(Led::InACircle);
                     }
                     if target.starts_with('/') {
                         return Ok(Led::Outside);
@@ -191,7 +203,7 @@ impl Root for Memory<'_> {
                     words(target).into_iter().rev().for_each(|word| ahead.push_front(word));
                 }
                 Some(Given::LeftOut { why }) => return Ok(Led::LeftOut(why)),
-                Some(Given::File { .. }) if !ahead.is_empty() => return Err(io::ErrorKind::NotADirectory.into()),
+                Some(Given::File { .. }) if !ahead.is_empty() => return Ok(Led::ToNothing),
                 Some(Given::File { .. }) => {}
                 None if self.folders.contains_key(at.as_str()) => {}
                 None => return Ok(Led::ToNothing),
@@ -200,12 +212,9 @@ impl Root for Memory<'_> {
         Ok(Led::There(at.into()))
     }
 
-    fn is_folder(&self, path: &Path) -> bool {
-        path.to_str().is_some_and(|path| self.folders.contains_key(path))
-    }
-
-    fn is_file(&self, path: &Path) -> bool {
-        path.to_str().is_some_and(|path| matches!(self.files.get(path), Some(Given::File { .. })))
+    fn kind(&self, place: &Path) -> io::Result<Kind> {
+        let is_file = place.to_str().is_some_and(|path| matches!(self.files.get(path), Some(Given::File { .. })));
+        Ok(if is_file { Kind::File } else { Kind::Folder })
     }
 
     fn left_out(&self, path: &Path) -> Option<&'static str> {
@@ -244,29 +253,70 @@ impl Root for Memory<'_> {
     }
 }
 
-/// What is at a path, its links followed.
-pub(super) fn kind<R: Root>(root: &R, path: &Path) -> Option<Kind> {
-    match root.follow(path) {
-        Ok(Led::There(place)) if root.is_folder(&place) => Some(Kind::Folder),
-        Ok(Led::There(place)) => Some(if root.is_file(&place) { Kind::File } else { Kind::Other }),
-        Ok(Led::Outside) => Some(Kind::Astray),
-        // A link to nothing, or in a circle.
-        Ok(Led::ToNothing) | Err(_) => root.target(path).is_ok().then_some(Kind::Astray),
-        Ok(Led::LeftOut(_)) => None,
+/// What is at a path, its links followed; `None` where nothing is.
+///
+/// # Errors
+/// When that could not be seen.
+pub(super) fn kind<R: Root>(root: &R, path: &Path) -> io::Result<Option<Kind>> {
+    match root.follow(path)? {
+        Led::There(place) => root.kind(&place).map(Some),
+        Led::Outside | Led::InACircle => Ok(Some(Kind::Astray)),
+        Led::ToNothing => match root.target(path) {
+            Ok(_) => Ok(Some(Kind::Astray)),
+            // It is no link.
+            Err(error) if is_nothing(&error) || error.kind() == io::ErrorKind::InvalidInput => Ok(None),
+            Err(error) => Err(error),
+        },
+        Led::LeftOut(_) => Ok(None),
+    }
+}
+
+/// What `bramble.toml` says: the one place where it is read. It is a plain file of the repository, looked at before it
+/// is opened, and nothing reads it without end.
+pub(super) fn text<R: Root>(root: &R) -> Result<(String, Opened<'_, R::Content>), Error> {
+    let path = Path::new(FILE);
+    let failed = |source| Error::File { path: FILE.to_owned(), source };
+    let wrong = |problem| Error::Path { path: FILE.to_owned(), problem };
+    let place = followed(root, FILE, path)?.ok_or_else(|| match root.target(path) {
+        Ok(_) => wrong("is a link to nothing"),
+        Err(_) => failed(io::ErrorKind::NotFound.into()),
+    })?;
+    match root.kind(&place).map_err(failed)? {
+        Kind::File => {}
+        Kind::Folder => return Err(wrong("is a folder")),
+        Kind::Astray | Kind::Other => return Err(wrong("is a pipe, a socket or a device")),
+    }
+    let mut file = root.open(&place).map_err(failed)?.ok_or_else(|| wrong("is no plain file"))?;
+    let mut text = Vec::new();
+    file.bytes.by_ref().take(LONGEST + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() as u64 > LONGEST {
+        return Err(wrong("is longer than 1 MiB"));
+    }
+    let text = String::from_utf8(text).map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+    Ok((text, file))
+}
+
+/// Where a path of the repository leads; `None` where nothing is there.
+fn followed<R: Root>(root: &R, path: &str, place: &Path) -> Result<Option<PathBuf>, Error> {
+    match root.follow(place) {
+        Ok(Led::There(place)) => Ok(Some(place)),
+        Ok(Led::ToNothing) => Ok(None),
+        Ok(Led::Outside) => {
+            Err(Error::Path { path: path.to_owned(), problem: "is a link that leads out of the repository" })
+        }
+        Ok(Led::InACircle) => Err(Error::Path { path: path.to_owned(), problem: "is a link that leads in a circle" }),
+        Ok(Led::LeftOut(why)) => Err(Error::LeftOut { path: path.to_owned(), why }),
+        Err(source) => Err(Error::File { path: path.to_owned(), source }),
     }
 }
 
 /// Reads what `bramble.toml` names.
 pub(super) fn read<R: Root>(root: &R) -> Result<(Snapshot, BTreeMap<Digest, R::Content>), Error> {
     let mut reading = Reading { root, snapshot: Snapshot::default(), contents: BTreeMap::new() };
-    if let Some(why) = root.left_out(Path::new(FILE)) {
-        return Err(Error::LeftOut { path: FILE.into(), why });
-    }
-    let text = reading.file(FILE, Path::new(FILE))?;
-    let text = String::from_utf8(text).map_err(|error| Error::File {
-        path: FILE.into(),
-        source: io::Error::new(io::ErrorKind::InvalidData, error),
-    })?;
+    let (text, file) = text(root)?;
+    let digest = Digest(Sha256::digest(&text).into());
+    reading.put(FILE, Entry::File { digest, size: text.len() as u64, executable: file.executable })?;
+    reading.contents.insert(digest, file.content);
     let written =
         written::Repository::read(Path::new(FILE), &text).map_err(|problems| Error::Repository(Box::new(problems)))?;
     for named in named(&written) {
@@ -342,13 +392,13 @@ impl<R: Root> Reading<'_, R> {
         if self.snapshot.entries.len() > MOST { Err(Error::TooMany) } else { Ok(()) }
     }
 
-    /// Reads a file of the repository once: what it said is what was hashed. Gives it where it is small.
-    fn file(&mut self, path: &str, place: &Path) -> Result<Vec<u8>, Error> {
+    /// Reads a file of the repository once: what it said is what was hashed.
+    fn file(&mut self, path: &str, place: &Path) -> Result<(), Error> {
         let failed = |source| Error::File { path: path.to_owned(), source };
         let Some(mut file) = self.root.open(place).map_err(failed)? else {
             return Err(Error::Path { path: path.to_owned(), problem: "is no plain file" });
         };
-        let (mut hash, mut size, mut small) = (Sha256::new(), 0_u64, Vec::new());
+        let (mut hash, mut size) = (Sha256::new(), 0_u64);
         let mut buffer = [0; 32 << 10];
         loop {
             let read = file.bytes.read(&mut buffer).map_err(failed)?;
@@ -357,14 +407,11 @@ impl<R: Root> Reading<'_, R> {
             }
             hash.update(&buffer[..read]);
             size += read as u64;
-            if size <= SMALL * 4 {
-                small.extend_from_slice(&buffer[..read]);
-            }
         }
         let digest = Digest(hash.finalize().into());
         self.put(path, Entry::File { digest, size, executable: file.executable })?;
         self.contents.insert(digest, file.content);
-        Ok(small)
+        Ok(())
     }
 
     fn named(&mut self, named: &Named) -> Result<(), Error> {
@@ -376,51 +423,50 @@ impl<R: Root> Reading<'_, R> {
         }
         let clean: PathBuf = relative.components().filter(|part| matches!(part, Component::Normal(_))).collect();
         let Some(path) = clean.to_str().filter(|path| !path.is_empty()).map(str::to_owned) else { return Ok(()) };
-        let read = match self.followed(&path, &clean) {
+        let place = match followed(self.root, &path, &clean) {
             Err(error @ Error::LeftOut { .. }) => return Err(error),
             _ if named.what == What::Workload => return self.workload(&path, &clean),
-            Ok(None) => Ok(()),
-            Ok(Some(place)) if self.root.is_folder(&place) => {
-                self.folder(&path, &place, named.what == What::Overlay, 0)
-            }
-            Ok(Some(place)) => self.file(&path, &place).map(drop),
-            Err(error) => Err(error),
+            followed => followed?,
         };
-        match read {
-            Err(error @ Error::LeftOut { .. }) => Err(error),
-            Err(_) if named.what == What::Container => Ok(()),
-            read => read,
+        // What is not there, and whether it may be made later, is for the rules to judge, too.
+        let Some(place) = place else { return Ok(()) };
+        if self.is_folder(&path, &place)? {
+            self.folder(&path, &place, named.what == What::Overlay, 0)
+        } else {
+            self.file(&path, &place)
         }
     }
 
     /// Reads a workload's file. What is wrong with it stops that workload alone: the rules find in the snapshot what
-    /// lies there in place of a file, or that nothing does.
+    /// lies there in place of a file, why it could not be read, or that nothing is there.
     fn workload(&mut self, path: &str, place: &Path) -> Result<(), Error> {
-        match kind(self.root, place) {
-            Some(Kind::File) => match self.file(path, place) {
-                Err(Error::File { .. }) => Ok(()),
-                read => read.map(drop),
+        let unread = |why: String| Entry::Unread { why };
+        let entry = match kind(self.root, place) {
+            Ok(Some(Kind::File)) => match self.file(path, place) {
+                Err(Error::File { source, .. }) => unread(source.to_string()),
+                read => return read,
             },
-            Some(Kind::Folder) => self.put(path, Entry::Folder),
-            Some(Kind::Astray) => match self.root.target(place).map(OsString::into_string) {
-                Ok(Ok(target)) => self.put(path, Entry::Link { target }),
-                _ => Ok(()),
+            Ok(Some(Kind::Folder)) => Entry::Folder,
+            Ok(Some(Kind::Astray)) => match self.root.target(place).map(OsString::into_string) {
+                Ok(Ok(target)) => Entry::Link { target },
+                _ => unread("a link on the way leads to nothing inside the repository".into()),
             },
-            Some(Kind::Other) | None => Ok(()),
+            Ok(Some(Kind::Other)) => unread("it is a pipe, a socket or a device".into()),
+            Ok(None) => return Ok(()),
+            Err(error) => unread(error.to_string()),
+        };
+        // What is sick takes nobody's place: an overlay may hold the same path, and another workload what is above it.
+        let entries = &self.snapshot.entries;
+        let mut above = path.match_indices('/').filter_map(|(at, _)| entries.get(&path[..at]));
+        if entries.contains_key(path) || above.any(|above| *above != Entry::Folder) {
+            return Ok(());
         }
+        self.put(path, entry)
     }
 
-    /// Where a path of the repository leads; `None` where nothing is there.
-    fn followed(&self, path: &str, place: &Path) -> Result<Option<PathBuf>, Error> {
-        match self.root.follow(place) {
-            Ok(Led::There(place)) => Ok(Some(place)),
-            Ok(Led::ToNothing) => Ok(None),
-            Ok(Led::Outside) => {
-                Err(Error::Path { path: path.to_owned(), problem: "is a link that leads out of the repository" })
-            }
-            Ok(Led::LeftOut(why)) => Err(Error::LeftOut { path: path.to_owned(), why }),
-            Err(source) => Err(Error::File { path: path.to_owned(), source }),
-        }
+    fn is_folder(&self, path: &str, place: &Path) -> Result<bool, Error> {
+        let kind = self.root.kind(place).map_err(|source| Error::File { path: path.to_owned(), source })?;
+        Ok(kind == Kind::Folder)
     }
 
     fn folder(&mut self, path: &str, place: &Path, is_overlay: bool, depth: usize) -> Result<(), Error> {
@@ -445,11 +491,11 @@ impl<R: Root> Reading<'_, R> {
                 self.put(&below, Entry::Link { target })?;
                 continue;
             }
-            let place = match self.followed(&below, &at)? {
+            let place = match followed(self.root, &below, &at)? {
                 Some(place) => place,
                 None => return Err(Error::Path { path: below, problem: "is a link to nothing" }),
             };
-            if self.root.is_folder(&place) {
+            if self.is_folder(&below, &place)? {
                 self.folder(&below, &place, is_overlay, depth + 1)?;
             } else {
                 self.file(&below, &place)?;

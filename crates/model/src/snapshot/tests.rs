@@ -1,7 +1,9 @@
+use std::ffi::OsString;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use proptest::prelude::*;
 
+use super::reading::{Folder, Led, Memory, Opened, Root};
 use super::*;
 use crate::repository::{Cluster, FILE, Places, Problem, Problems};
 
@@ -62,6 +64,7 @@ fn what_is_named_is_in_it_and_nothing_else() {
             Entry::Folder => format!("{path}/"),
             Entry::File { size, executable, .. } => format!("{path} {size}{}", if *executable { " x" } else { "" }),
             Entry::Link { target } => format!("{path} -> {target}"),
+            Entry::Unread { why } => format!("{path}: {why}"),
         })
         .collect();
     insta::assert_snapshot!(listed.join("\n"));
@@ -98,7 +101,7 @@ fn a_sick_workload_is_sick_alone_and_check_still_refuses_it() {
     let cluster = Cluster::of(&Kept { snapshot: &snapshot, content }, places).expect("the rest is well");
     let problem = cluster.workloads.values().next().and_then(|web| web.problem.clone()).expect("a problem");
     assert!(problem.message.contains("is not a Compose file"), "{problem:?}");
-    Cluster::load(folder.path()).expect_err("check ends with it");
+    Cluster::check(folder.path()).expect_err("check ends with it");
 }
 
 /// What `check` says of a folder, and what the head says of the snapshot that is read of it.
@@ -143,6 +146,139 @@ fn what_is_wrong_with_a_workloads_own_file_stops_it_alone_whatever_it_is() {
     insta::assert_snapshot!(told);
 }
 
+/// A folder in which one operation at one path fails: root, as which tests run, may read everything.
+struct Faulty<'a> {
+    folder: Folder,
+    operation: &'a str,
+    path: &'a str,
+    errno: i32,
+}
+
+impl<'a> Faulty<'a> {
+    fn new(root: &Path, operation: &'a str, path: &'a str, errno: i32) -> Self {
+        let folder = Folder(fs::canonicalize(root).expect("a folder"));
+        Faulty { folder, operation, path, errno }
+    }
+
+    fn fails(&self, operation: &str, path: &Path) -> io::Result<()> {
+        let is_meant = operation == self.operation && path == Path::new(self.path);
+        if is_meant { Err(io::Error::from_raw_os_error(self.errno)) } else { Ok(()) }
+    }
+}
+
+impl Root for Faulty<'_> {
+    type Content = PathBuf;
+
+    fn follow(&self, path: &Path) -> io::Result<Led> {
+        self.fails("follow", path)?;
+        self.folder.follow(path)
+    }
+
+    fn kind(&self, place: &Path) -> io::Result<Kind> {
+        self.fails("kind", place)?;
+        self.folder.kind(place)
+    }
+
+    fn left_out(&self, path: &Path) -> Option<&'static str> {
+        self.folder.left_out(path)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<(OsString, bool)>> {
+        self.fails("list", folder)?;
+        self.folder.list(folder)
+    }
+
+    fn target(&self, link: &Path) -> io::Result<OsString> {
+        self.fails("target", link)?;
+        self.folder.target(link)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Option<Opened<'_, PathBuf>>> {
+        self.fails("open", path)?;
+        self.folder.open(path)
+    }
+}
+
+const EIO: i32 = 5;
+const EACCES: i32 = 13;
+
+#[test]
+fn a_workloads_file_that_cannot_be_read_is_sick_alone_and_says_so() {
+    let folder = repository();
+    for (operation, errno) in [("follow", EACCES), ("kind", EIO), ("open", EACCES), ("open", EIO)] {
+        let root = Faulty::new(folder.path(), operation, "web.yaml", errno);
+        let (snapshot, contents) = reading::read(&root).expect("the rest is a snapshot");
+        assert!(snapshot.is_sound());
+        let content = |digest: &Digest| fs::read(&contents[digest]);
+        let places = Places { root: Path::new("/snapshot"), home: Path::new("/home") };
+        let cluster = Cluster::of(&Kept { snapshot: &snapshot, content }, places).expect("the rest is well");
+        let [problem] = &cluster.sick().0[..] else { panic!("{operation}: {:?}", cluster.sick()) };
+        let said = io::Error::from_raw_os_error(errno);
+        assert_eq!(problem.message, format!("`./web.yaml` cannot be read: {said}"), "{operation}");
+        assert!(problem.help.is_some(), "{operation}");
+    }
+    symlink("nowhere", folder.path().join("link")).expect("a link");
+    let root = Faulty::new(folder.path(), "target", "link", EIO);
+    reading::kind(&root, Path::new("link")).expect_err("it is not known whether a link is there");
+}
+
+#[test]
+fn a_folder_with_what_could_not_be_read_laid_out_is_the_same_snapshot() {
+    let folder = repository();
+    let (snapshot, _) = reading::read(&Faulty::new(folder.path(), "open", "web.yaml", EIO)).expect("it reads");
+    assert_ne!(snapshot.digest(), read(folder.path()).digest(), "it is another one than with the file");
+    let Entry::Unread { why } = &snapshot.entries["web.yaml"] else { panic!("{snapshot:?}") };
+    fs::remove_file(folder.path().join("web.yaml")).expect("removed");
+    assert_ne!(snapshot.digest(), read(folder.path()).digest(), "it is another one than without");
+    symlink(stand_in(why), folder.path().join("web.yaml")).expect("a link");
+    assert_eq!(snapshot.digest(), read(folder.path()).digest());
+}
+
+#[test]
+fn what_is_no_workloads_own_and_cannot_be_read_is_no_snapshot() {
+    let folder = repository();
+    fs::write(folder.path().join("later.tar"), "made").expect("a file");
+    for (operation, path) in [
+        ("follow", "later.tar"),
+        ("kind", "later.tar"),
+        ("open", "later.tar"),
+        ("follow", "boot/linux"),
+        ("open", "boot/linux"),
+        ("follow", "overlay"),
+        ("kind", "overlay/etc"),
+        ("list", "overlay/etc"),
+        ("target", "overlay/etc/zone"),
+        ("open", "overlay/etc/motd"),
+        ("follow", "seed/deep/user-data"),
+        ("open", FILE),
+    ] {
+        let error = reading::read(&Faulty::new(folder.path(), operation, path, EACCES)).expect_err(path);
+        assert!(matches!(error, Error::File { .. }), "{operation} {path}: {error:?}");
+    }
+}
+
+#[test]
+fn that_nothing_is_there_or_that_links_lead_in_a_circle_is_no_fault_of_the_disk() {
+    let folder = repository();
+    symlink("circle", folder.path().join("seed/circle")).expect("a link");
+    symlink("web.yaml/below", folder.path().join("through")).expect("a link");
+    let files = given(folder.path());
+    let (memory, disk) = (Memory::new(&files), Folder(fs::canonicalize(folder.path()).expect("a folder")));
+    for (path, led, kind) in [
+        ("seed/circle", Led::InACircle, Some(Kind::Astray)),
+        ("seed/circle/below", Led::InACircle, Some(Kind::Astray)),
+        ("through", Led::ToNothing, Some(Kind::Astray)),
+        ("web.yaml/below", Led::ToNothing, None),
+        ("nowhere", Led::ToNothing, None),
+    ] {
+        let path = Path::new(path);
+        assert_eq!(memory.follow(path).expect("seen"), led, "{path:?}");
+        assert_eq!(disk.follow(path).expect("seen"), led, "{path:?}");
+        assert_eq!(reading::kind(&memory, path).expect("seen"), kind, "{path:?}");
+        assert_eq!(reading::kind(&disk, path).expect("seen"), kind, "{path:?}");
+    }
+}
+
 #[test]
 fn a_link_of_a_commit_that_leads_out_stops_its_workload_alone() {
     let folder = repository();
@@ -159,6 +295,41 @@ fn a_link_of_a_commit_that_leads_out_stops_its_workload_alone() {
         let places = Places { root: Path::new("/snapshot"), home: Path::new("/home") };
         let cluster = Cluster::of(&Kept { snapshot: &snapshot, content }, places).expect("the rest is well");
         assert_eq!(cluster.sick().0.len(), 1, "{target}");
+    }
+}
+
+/// An image build would follow it, as it lies where the snapshot is laid out.
+#[test]
+fn a_container_is_no_link_that_leads_out_even_where_a_workload_or_an_overlay_brings_it() {
+    let outside = tempfile::tempdir().expect("a folder");
+    fs::write(outside.path().join("secret"), "services:\n  a: {}\n").expect("a file");
+    for (container, target) in [
+        ("web.yaml", outside.path().join("secret")),
+        ("web.yaml", "nowhere".into()),
+        ("overlay/etc/zone", "/etc/localtime".into()),
+    ] {
+        let folder = repository();
+        let link = folder.path().join(container);
+        fs::remove_file(&link).expect("removed");
+        symlink(&target, &link).expect("a link");
+        fs::write(folder.path().join(FILE), TOML.replace("later.tar", container)).expect("a file");
+        let said = |problems: Problems| {
+            let at_container = problems.0.into_iter().find(|problem| problem.key == "image.containers.0");
+            at_container.map(|problem| problem.message)
+        };
+        let wanted = Some(format!("`{container}` is a link that leads to nothing inside the repository"));
+        assert_eq!(Cluster::of_folder(folder.path()).map_err(said).expect_err("the folder"), wanted);
+        // What a commit or an offer of another machine may hold.
+        let (mut snapshot, contents) = Snapshot::read(repository().path()).expect("it reads");
+        let toml = fs::read(folder.path().join(FILE)).expect("a file");
+        let digest = Digest(Sha256::digest(&toml).into());
+        let file = Entry::File { digest, size: toml.len() as u64, executable: false };
+        snapshot.entries.insert(FILE.into(), file);
+        snapshot.entries.insert(container.into(), Entry::Link { target: target.display().to_string() });
+        let content = |wanted: &Digest| if *wanted == digest { Ok(toml.clone()) } else { fs::read(&contents[wanted]) };
+        let places = Places { root: Path::new("/snapshot"), home: Path::new("/home") };
+        let judged = Cluster::of(&Kept { snapshot: &snapshot, content }, places);
+        assert_eq!(judged.map_err(said).expect_err("the snapshot"), wanted);
     }
 }
 
@@ -208,6 +379,67 @@ fn no_link_leads_out() {
     );
     symlink("..", folder.path().join("seed/deep/circle")).expect("a link");
     Snapshot::read(folder.path()).expect_err("a circle ends");
+}
+
+/// By every way in which a repository is read, and never for ever.
+#[test]
+fn a_bramble_toml_that_is_no_plain_file_is_refused_with_the_same_words_by_all() {
+    let outside = tempfile::tempdir().expect("a folder");
+    fs::write(outside.path().join(FILE), TOML).expect("a file");
+    type Breaks<'a> = &'a dyn Fn(&Path);
+    let faults: [(&str, Breaks<'_>); 9] = [
+        ("nothing", &|_| {}),
+        ("a folder", &|path| fs::create_dir(path).expect("a folder")),
+        ("a pipe", &|path| {
+            assert!(std::process::Command::new("mkfifo").arg(path).status().expect("mkfifo runs").success());
+        }),
+        ("a socket", &|path| drop(std::os::unix::net::UnixListener::bind(path).expect("a socket"))),
+        ("a file of 1 TiB", &|path| fs::File::create(path).and_then(|file| file.set_len(1 << 40)).expect("a file")),
+        ("a link to a device", &|path| symlink("/dev/zero", path).expect("a link")),
+        ("a link that leads out", &|path| symlink(outside.path().join(FILE), path).expect("a link")),
+        ("a link to nothing", &|path| symlink("nowhere", path).expect("a link")),
+        ("a link in a circle", &|path| symlink(FILE, path).expect("a link")),
+    ];
+    let mut told = String::new();
+    for (what, breaks) in faults {
+        let folder = repository();
+        let path = folder.path().join(FILE);
+        fs::remove_file(&path).expect("removed");
+        breaks(&path);
+        let checked = Cluster::check(folder.path()).expect_err(what).0.remove(0);
+        let cluster = Cluster::of_folder(folder.path()).expect_err(what).0.remove(0);
+        assert_eq!((&checked.message, &checked.help), (&cluster.message, &cluster.help), "{what}");
+        let error = Snapshot::read(folder.path()).expect_err(what);
+        told += &format!("{what}\n  {}\n  {}\n", checked.message, checked.help.unwrap_or_default());
+        told += &format!("  {error}\n");
+        if let Ok(target) = fs::read_link(&path) {
+            let target = target.display().to_string();
+            let committed = Snapshot::of(&BTreeMap::from([(FILE.to_owned(), Given::Link { target })]));
+            assert_eq!(committed.expect_err(what).to_string(), error.to_string(), "{what}");
+        }
+    }
+    insta::assert_snapshot!(told);
+}
+
+#[test]
+fn a_bramble_toml_has_a_longest_length_in_a_folder_in_a_commit_and_in_an_offer() {
+    let text = |length: u64| {
+        let comment = "#".repeat(usize::try_from(length).expect("a length") - TOML.len());
+        format!("{TOML}{comment}")
+    };
+    let folder = repository();
+    let path = folder.path().join(FILE);
+    fs::write(&path, text(LONGEST)).expect("a file");
+    Cluster::check(folder.path()).expect("just short enough");
+    fs::write(&path, text(LONGEST + 1)).expect("a file");
+    let error = Snapshot::read(folder.path()).expect_err("too long");
+    assert!(error.to_string().contains("1 MiB") && error.help().is_some(), "{error}");
+    assert_eq!(Snapshot::of(&given(folder.path())).expect_err("too long").to_string(), error.to_string());
+    let file = Entry::File { digest: Digest([1; 32]), size: LONGEST + 1, executable: false };
+    let snapshot = Snapshot { entries: BTreeMap::from([(FILE.to_owned(), file)]) };
+    let content = |_: &Digest| panic!("nobody reads it");
+    let places = Places { root: Path::new("/snapshot"), home: Path::new("/home") };
+    Cluster::of(&Kept { snapshot: &snapshot, content }, places).expect_err("too long");
 }
 
 #[test]
@@ -323,7 +555,7 @@ fn no_link_of_files_that_were_read_elsewhere_leads_out() {
     }
     read("overlay/zone", "/etc/localtime").expect("it is meant on the node");
     let error = read(FILE, "boot/../../bramble.toml").expect_err("the file itself");
-    assert!(matches!(error, Error::File { .. }), "{error}");
+    assert!(matches!(error, Error::Path { .. }), "{error}");
     let error = Snapshot::of(&BTreeMap::new()).expect_err("nothing is there");
     assert!(error.to_string().contains(FILE), "{error}");
 }

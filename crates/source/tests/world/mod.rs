@@ -104,6 +104,8 @@ pub struct World {
     pub source: Source,
     pub settings: Settings,
     pub limits: Limits,
+    /// The most files of a commit.
+    pub most: usize,
 }
 
 impl World {
@@ -117,7 +119,13 @@ impl World {
             signers: Vec::new(),
             credentials: Credentials::None,
         };
-        World { folder, source, settings, limits: Limits { time: Duration::from_secs(60), ..Limits::default() } }
+        World {
+            folder,
+            source,
+            settings,
+            limits: Limits { time: Duration::from_secs(60), ..Limits::default() },
+            most: 1000,
+        }
     }
 
     pub fn at(repository: &Repository) -> World {
@@ -157,7 +165,7 @@ impl World {
     pub fn files(&self, head: &Head) -> Result<Files, Problem> {
         let large = self.folder.path().join("large");
         fs::create_dir_all(&large).expect("made");
-        self.source.files(&head.commit, &self.settings.path, &large, self.limits, &Cancel::default())
+        self.source.files(&head.commit, &self.settings.path, self.most, &large, self.limits, &Cancel::default())
     }
 
     pub fn repository(&self) -> PathBuf {

@@ -116,6 +116,16 @@ fn what_is_left_out_of_a_commit_stops_it_where_it_is_named_and_is_said() {
 }
 
 #[test]
+fn a_commit_may_have_as_many_files_as_a_snapshot_and_more_are_refused_with_the_same_words() {
+    let house = House::new();
+    (0..=20_000).for_each(|number| house.write(&format!("docs/{number}"), ""));
+    house.commit();
+    assert!(house.fetch().is_ok(), "a folder with them is a snapshot");
+    let of_a_snapshot = bramble_model::snapshot::Error::TooMany.to_string();
+    assert_eq!(Problem::TooManyFiles { most: MOST }.to_string(), of_a_snapshot);
+}
+
+#[test]
 fn what_may_pass_is_tried_again_and_what_a_commit_is_to_blame_for_is_not() {
     for passing in [
         Refused::Overtaken,
