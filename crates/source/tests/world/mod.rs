@@ -95,10 +95,10 @@ impl Repository {
     }
 }
 
-/// A source in a folder of its own, and what it is told.
 /// Paths with spaces and signs that ssh reads otherwise.
 const FOLDER: &str = "a source %h";
 
+/// A source in a folder of its own, and what it is told.
 pub struct World {
     pub folder: TempDir,
     pub source: Source,
@@ -161,7 +161,7 @@ impl World {
     }
 
     pub fn repository(&self) -> PathBuf {
-        self.folder.path().join("a source %h").join("repository.git")
+        self.folder.path().join(FOLDER).join("repository.git")
     }
 }
 
