@@ -10,6 +10,7 @@
 
 mod files;
 mod git;
+mod keys;
 mod name;
 mod problem;
 mod settings;
@@ -26,6 +27,7 @@ use bramble_system::{Cancel, Failure};
 use git::{Git, Layout, clean, detail, exit_code};
 
 pub use files::{Content, Entry, Files, Refused};
+pub use keys::Keys;
 pub use problem::{Problem, Wrong};
 pub use settings::{Branch, Commit, Credentials, Inside, Limits, Settings, Signer, Url};
 
@@ -51,58 +53,6 @@ impl Drop for Source {
     /// What git and ssh-keygen made as root belongs to the folder's owner, who may be the next to use it.
     fn drop(&mut self) {
         give_all_below(self.layout.root());
-    }
-}
-
-/// The keys of a folder: its own, and those of servers. They can be had while the repository beside them is being
-/// fetched, by another process too.
-#[derive(Debug)]
-pub struct Keys {
-    layout: Layout,
-}
-
-impl Keys {
-    /// The keys of the folder that [`Source::open`] takes, which is made if it is missing.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn open(folder: &Path) -> Result<Keys, Problem> {
-        let layout = Layout::new(&absolute(folder)?);
-        layout.prepare()?;
-        Ok(Keys { layout })
-    }
-
-    /// The public half of this folder's deploy key, which is made if there is none.
-    ///
-    /// # Errors
-    /// When `ssh-keygen` is missing, or the folder cannot be written.
-    pub fn deploy_key(&self) -> Result<String, Problem> {
-        let key = ssh::deploy_key(&self.layout);
-        // What ssh-keygen made as root belongs to the folder's owner.
-        self.layout.key().parent().into_iter().for_each(give_all_below);
-        key
-    }
-
-    /// Where the private half of the deploy key lies, for [`Credentials::DeployKey`].
-    pub fn deploy_key_file(&self) -> PathBuf {
-        self.layout.key()
-    }
-
-    /// The fingerprint of the server's host key, once one is pinned.
-    ///
-    /// # Errors
-    /// When the file with it cannot be read.
-    pub fn host_key(&self, settings: &Settings) -> Result<Option<String>, Problem> {
-        let cancel = Cancel::default();
-        ssh::host_key(&Git::new(&self.layout, Limits::default(), &cancel), settings)
-    }
-
-    /// Forgets the server's host key: the next fetch pins the one that it finds.
-    ///
-    /// # Errors
-    /// When the file with it cannot be removed.
-    pub fn forget_host_key(&self, settings: &Settings) -> Result<(), Problem> {
-        ssh::forget(&self.layout, settings)
     }
 }
 
