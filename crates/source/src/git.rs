@@ -58,7 +58,7 @@ impl Layout {
     }
 
     pub fn key(&self) -> PathBuf {
-        self.0.join("key").join("id_ed25519")
+        self.keys().join("id_ed25519")
     }
 
     pub fn ssh(&self) -> PathBuf {
@@ -81,34 +81,36 @@ impl Layout {
         self.0.join("http-trace")
     }
 
-    /// Makes the folder itself.
-    pub fn make(&self) -> std::io::Result<()> {
-        files::make_folder(&self.0)
+    /// The folder of the deploy key.
+    pub fn keys(&self) -> PathBuf {
+        self.0.join("key")
     }
 
-    /// Makes the folders in it and the two scripts that git calls. They hold no secret: what they need is in their environment.
-    pub fn prepare(&self) -> Result<(), Problem> {
-        use std::os::unix::fs::PermissionsExt;
-        self.make().map_err(Problem::file("make the folder", self.root()))?;
-        for folder in [self.home(), self.hosts(), self.0.join("key")] {
-            make_private(&folder).map_err(Problem::file("make the folder", &folder))?;
+    /// Makes the folder and those in it.
+    pub fn make(&self) -> Result<(), Problem> {
+        files::make_folder(self.root()).map_err(Problem::file("make the folder", self.root()))?;
+        for folder in [self.home(), self.hosts(), self.keys()] {
+            files::make_secret_folder(&folder).map_err(Problem::file("make the folder", &folder))?;
         }
+        Ok(())
+    }
+
+    /// Makes the two scripts that git calls, and its configuration, for who has the lock. The scripts hold no secret:
+    /// what they need is in their environment.
+    pub fn prepare(&self) -> Result<(), Problem> {
         let askpass = "#!/bin/sh\nexec cat -- \"$BRAMBLE_TOKEN_FILE\"\n";
         for (path, text) in [(self.askpass(), askpass), (self.ssh(), SSH)] {
-            if std::fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
-                continue;
+            if !is_there(&path, 0o700, |there| there == text.as_bytes()) {
+                files::replace_program(&path, text.as_bytes()).map_err(Problem::file("write", &path))?;
             }
-            files::replace_secret(&path, text.as_bytes()).map_err(Problem::file("write", &path))?;
-            let executable = std::fs::Permissions::from_mode(0o700);
-            std::fs::set_permissions(&path, executable).map_err(Problem::file("make executable", &path))?;
         }
         // What a former call was told of the other side may stay: whoever talks to one says anew to which.
-        let is_ours = std::fs::read(self.config()).is_ok_and(|there| there.starts_with(CONFIG.as_bytes()));
+        let is_ours = is_there(&self.config(), CONFIG_MODE, |there| there.starts_with(CONFIG.as_bytes()));
         if is_ours { Ok(()) } else { self.configure(None) }
     }
 
-    /// Writes git's only configuration, where it is another one now. It is a file and not `-c`, since what git starts at the other end of a local
-    /// path is given no `-c`.
+    /// Writes git's only configuration, where it is another one now, for who has the lock. It is a file and not `-c`,
+    /// since what git starts at the other end of a local path is given no `-c`.
     pub fn configure(&self, settings: Option<&Settings>) -> Result<(), Problem> {
         let mut text = String::from(CONFIG);
         let mut set = |key: &str, value: &str| {
@@ -142,21 +144,22 @@ impl Layout {
             }
         }
         let path = self.config();
-        if std::fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
+        if is_there(&path, CONFIG_MODE, |there| there == text.as_bytes()) {
             return Ok(());
         }
         files::replace_secret(&path, text.as_bytes()).map_err(Problem::file("write", path))
     }
 }
 
-/// Makes a folder for its owner alone, who is the owner of the one that it is in.
-fn make_private(folder: &Path) -> std::io::Result<()> {
+/// As [`files::replace_secret`] makes it.
+const CONFIG_MODE: u32 = 0o600;
+
+/// Whether a file is there with this mode and what it should hold.
+fn is_there(path: &Path, mode: u32, holds: impl Fn(&[u8]) -> bool) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    if folder.is_dir() {
-        return Ok(());
-    }
-    files::make_folder(folder)?;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
+    let data = std::fs::symlink_metadata(path);
+    data.is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o7777 == mode)
+        && std::fs::read(path).is_ok_and(|there| holds(&there))
 }
 
 /// A commit's own old faults are let pass where they do no harm: histories of twenty years have them.

@@ -25,7 +25,7 @@ impl Keys {
     /// When it cannot be written.
     pub fn open(folder: &Path) -> Result<Keys, Problem> {
         let layout = Layout::new(&absolute(folder)?);
-        layout.prepare()?;
+        layout.make()?;
         Ok(Keys { layout })
     }
 

@@ -98,7 +98,7 @@ impl Source {
     pub fn open(folder: &Path) -> Result<Source, Problem> {
         let folder = absolute(folder)?;
         let layout = Layout::new(&folder);
-        layout.make().map_err(Problem::file("make the folder", &folder))?;
+        layout.make()?;
         let lock = layout.lock();
         let lock = make_secret(&lock).and_then(|()| File::options().write(true).open(&lock));
         let lock = lock.map_err(Problem::file("write", layout.lock()))?;

@@ -96,7 +96,7 @@ impl Repository {
 }
 
 /// Paths with spaces and signs that ssh reads otherwise.
-const FOLDER: &str = "a source %h";
+pub const FOLDER: &str = "a source %h";
 
 /// A source in a folder of its own, and what it is told.
 pub struct World {
