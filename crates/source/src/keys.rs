@@ -1,9 +1,10 @@
 //! The keys with which a head gets into a private repository, and by which it knows the repository's server.
 
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use bramble_system::Cancel;
-use bramble_system::files::give_all_below;
+use bramble_system::{Cancel, files};
 
 use crate::absolute;
 use crate::git::{Git, Layout};
@@ -36,7 +37,7 @@ impl Keys {
     pub fn deploy_key(&self) -> Result<String, Problem> {
         let key = deploy_key(&self.layout);
         // What ssh-keygen made as root belongs to the folder's owner.
-        self.layout.key().parent().into_iter().for_each(give_all_below);
+        files::give_all_below(&self.layout.keys());
         key
     }
 
@@ -71,20 +72,27 @@ fn deploy_key(layout: &Layout) -> Result<String, Problem> {
     let git = Git::new(layout, limits, &cancel);
     let doing = "make a deploy key";
     if !private.exists() {
-        // Made beside and moved, so that half a key is never the key.
-        let new = private.with_extension("new");
-        for stale in [new.clone(), private.with_extension("new.pub")] {
-            if stale.exists() {
-                std::fs::remove_file(&stale).map_err(Problem::file("remove", &stale))?;
-            }
-        }
+        // Made in a folder of its own, and linked where there is none: half a key is never the key, and of all that are
+        // made at once one is.
+        let keys = layout.keys();
+        let beside = tempfile::Builder::new().prefix("new-").tempdir_in(&keys);
+        let beside = beside.map_err(Problem::file("make a folder in", &keys))?;
+        let new = beside.path().join("key");
         let keygen = git.program("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "bramble", "-f"]).arg(&new);
         keygen.run().map_err(|error| Problem::program(doing, error))?;
-        bramble_system::files::publish(&new, &private).map_err(Problem::file("write", &private))?;
-        let _ = std::fs::remove_file(private.with_extension("new.pub"));
+        publish(&new, &private).map_err(Problem::file("write", &private))?;
     }
     let derived = git.program("ssh-keygen").args(["-y", "-f"]).arg(&private).run();
     let line = derived.map_err(|error| Problem::program(doing, error))?.text();
-    bramble_system::files::replace(&public, format!("{line}\n").as_bytes()).map_err(Problem::file("write", &public))?;
+    files::replace(&public, format!("{line}\n").as_bytes()).map_err(Problem::file("write", &public))?;
     Ok(line)
+}
+
+/// Gives a file that is complete a name that stays whose it is, where somebody else was first.
+fn publish(new: &Path, name: &Path) -> std::io::Result<()> {
+    File::open(new)?.sync_all()?;
+    match fs::hard_link(new, name) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => files::sync_folder(name),
+    }
 }

@@ -6,10 +6,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Barrier;
+use std::thread;
 
 use bramble_source::{Keys, Source};
 
-use world::{Repository, World};
+use world::{Repository, World, run};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("there").permissions().mode() & 0o7777
@@ -60,4 +62,29 @@ fn what_git_is_told_is_for_its_owner_alone_and_can_be_run_whatever_became_of_it(
     fs::set_permissions(root.join("key"), fs::Permissions::from_mode(0o755)).expect("changed");
     Keys::open(&root).expect("opened");
     assert_eq!(mode(&root.join("key")), 0o700);
+}
+
+#[test]
+fn a_deploy_key_that_many_make_at_once_is_one_and_whole() {
+    const MAKERS: usize = 8;
+    for round in 0..5 {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let together = Barrier::new(MAKERS);
+        let made: Vec<String> = thread::scope(|scope| {
+            let make = || {
+                let keys = Keys::open(folder.path()).expect("opened");
+                together.wait();
+                keys.deploy_key().expect("made, or there")
+            };
+            let makers: Vec<_> = (0..MAKERS).map(|_| scope.spawn(make)).collect();
+            makers.into_iter().map(|maker| maker.join().expect("it ends well")).collect()
+        });
+        let folder = folder.path().join("key");
+        let private = folder.join("id_ed25519").display().to_string();
+        let public = run(&folder, "ssh-keygen", &["-y", "-f", &private]);
+        assert!(made.iter().all(|made| *made == public), "round {round}: {made:?} of {public}");
+        assert_eq!(fs::read_to_string(folder.join("id_ed25519.pub")).expect("there").trim_end(), public);
+        assert_eq!(names(&folder), ["id_ed25519", "id_ed25519.pub"].map(str::to_owned).into());
+        assert_eq!(mode(&folder.join("id_ed25519")), 0o600);
+    }
 }

@@ -108,8 +108,6 @@ pub(crate) struct Following {
     state: watch::Sender<Followed>,
     /// The repository is asked one thing at a time.
     turn: Mutex<()>,
-    /// A key is made once.
-    keys: Mutex<()>,
     /// The head ends: so does whatever git is doing.
     ends: Cancel,
     pub(crate) changed: Changes,
@@ -121,7 +119,6 @@ impl Following {
             folder: state.join("source"),
             state: watch::Sender::new(Followed::default()),
             turn: Mutex::new(()),
-            keys: Mutex::new(()),
             ends: Cancel::default(),
             changed: Changes::default(),
         }
@@ -356,7 +353,6 @@ impl Following {
     /// The head's public key for private repositories, and the server's pinned host key; also while git waits for a
     /// server that is silent.
     pub(crate) fn key(&self, source: Option<&repository::Source>) -> Result<(String, Option<String>), Problem> {
-        let _turn = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let keys = Keys::open(&self.folder)?;
         let key = keys.deploy_key()?;
         let host = match source {
