@@ -116,6 +116,16 @@ impl Source {
         Ok(Source { layout, _lock: lock })
     }
 
+    /// Puts right what a process that was killed in this folder left behind, as each fetch does: it may be gigabytes, and
+    /// the next fetch far off.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn clean(&self) -> Result<(), Problem> {
+        self.put_back()?;
+        self.sweep()
+    }
+
     /// Where the branch stands now. What is here already is not fetched again.
     ///
     /// The history that is here stays, also what a force-push has thrown away; only where it does not fit into
@@ -134,8 +144,7 @@ impl Source {
         }
         self.layout.configure(Some(settings))?;
         let git = Git::new(&self.layout, limits, cancel).towards(settings);
-        self.put_back()?;
-        self.sweep()?;
+        self.clean()?;
         if !self.layout.repository().exists() {
             self.make_repository(&git)?;
         }

@@ -328,6 +328,20 @@ fn a_git_that_is_killed_at_any_moment_leaves_nothing_that_sticks() {
 }
 
 #[test]
+fn what_an_aborted_fetch_left_goes_before_the_next_one_too() {
+    let repository = Repository::new();
+    let world = World::at(&repository);
+    let head = world.fetch().expect("fetched");
+    let left = world.repository().join("objects/pack/tmp_pack_x");
+    let before = world.repository().with_file_name("before.git");
+    fs::write(&left, "").expect("written");
+    fs::create_dir_all(before.join("objects/pack")).expect("made");
+    world.source.clean().expect("cleaned");
+    assert!(!left.exists() && !before.exists());
+    assert!(world.source.ancestor(&head.commit, &head.commit).expect("what was fetched is still here"));
+}
+
+#[test]
 fn a_repository_of_ours_that_is_damaged_is_made_anew() {
     let repository = Repository::new();
     let world = World::at(&repository);

@@ -533,9 +533,23 @@ impl super::Controller for Controller {
     }
 }
 
-/// Removes what a killed head left of a commit's files.
+/// Removes what a killed head left of a fetch and of a commit's files. Where it cannot, the next fetch says why.
 pub(crate) fn sweep(state: &Path) {
-    for entry in fs::read_dir(state.join("source")).into_iter().flatten().flatten() {
+    let folder = state.join("source");
+    if !folder.is_dir() {
+        return;
+    }
+    // As long as this lives nobody else writes there.
+    let cleaned = Git::open(&folder).and_then(|git| git.clean().map(|()| git));
+    let _git = match cleaned {
+        Ok(git) => git,
+        Err(problem) => {
+            let error = bramble_system::sentence(&problem);
+            tracing::warn!(error, "what an aborted fetch may have left is not removed");
+            return;
+        }
+    };
+    for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with("export-") {
             let _ = fs::remove_dir_all(entry.path());
         }

@@ -144,6 +144,24 @@ fn what_may_pass_is_tried_again_and_what_a_commit_is_to_blame_for_is_not() {
 }
 
 #[test]
+fn what_a_killed_head_left_of_a_fetch_goes_at_the_next_start_unless_another_one_fetches() {
+    let house = House::new();
+    house.commit();
+    assert!(house.fetch().is_ok());
+    let folder = house.state.path().join("source");
+    let left = [folder.join("repository.git/objects/pack/tmp_pack_x"), folder.join("export-x")];
+    fs::write(&left[0], "").expect("written");
+    fs::create_dir(&left[1]).expect("made");
+    let fetching = Git::open(&folder).expect("opened");
+    sweep(house.state.path());
+    assert_eq!(left.each_ref().map(|left| left.exists()), [true, true], "another one fetches");
+    drop(fetching);
+    sweep(house.state.path());
+    assert_eq!(left.each_ref().map(|left| left.exists()), [false, false]);
+    assert!(house.fetch().is_ok(), "what was fetched is whole");
+}
+
+#[test]
 fn a_commit_that_was_judged_is_not_read_again() {
     let house = House::new();
     let commit = house.commit();
