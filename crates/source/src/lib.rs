@@ -18,6 +18,7 @@ mod signature;
 mod ssh;
 
 use std::fs::{self, File, TryLockError};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,8 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// Where the branch that was fetched last stands in our own repository.
 const INCOMING: &str = "refs/bramble/incoming";
+/// What a disk takes that is not full, in bytes.
+const ROOM: usize = 64 << 10;
 /// So many packs are put together into one.
 const PACKS: usize = 50;
 
@@ -257,7 +260,19 @@ impl Source {
     }
 
     fn make_repository(&self, git: &Git<'_>) -> Result<(), Problem> {
-        git.run("make its repository", ["init", "--quiet", "--bare"]).map(drop)
+        let made = git.run("make its repository", ["init", "--quiet", "--bare"]);
+        made.map(drop).or_else(|problem| self.has_room().and(Err(problem)))
+    }
+
+    /// Whether our own disk takes more: where git cannot write, it ends as where the other side is at fault.
+    fn has_room(&self) -> Result<(), Problem> {
+        let root = self.layout.root();
+        let written = tempfile::tempfile_in(root).and_then(|mut file| {
+            file.write_all(&[0; ROOM])?;
+            // Some file systems say it only then.
+            file.sync_all()
+        });
+        written.map_err(Problem::file("write to", root))
     }
 
     /// Whether git takes our own repository for one.
@@ -375,11 +390,13 @@ impl Source {
         let _ = fs::remove_file(self.layout.trace());
         let Err(error) = fetched else { return Ok(()) };
         let has_begun = self.has_begun();
+        // Looked at before what came makes room again.
+        let room = self.has_room();
         self.sweep()?;
         match error.failure {
             // It comes first, and has had all of the time.
             Failure::TimedOut(_) if !has_begun => return Err(silent(settings, git.limits.time)),
-            Failure::Failed { .. } => {}
+            Failure::Failed { .. } => room?,
             _ => return Err(Problem::program("fetch", error)),
         }
         if !self.is_repository(git)? {

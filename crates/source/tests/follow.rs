@@ -10,7 +10,7 @@ use bramble_source::{Content, Credentials, Entry, How, Problem, Source};
 use bramble_system::Cancel;
 
 use bramble_tests::git_http::Http;
-use world::{Repository, Sshd, World};
+use world::{Repository, Sshd, World, noise};
 
 #[test]
 fn a_local_path_is_followed_and_its_files_are_exported() {
@@ -366,17 +366,6 @@ fn a_request_to_stop_stops() {
     cancel.cancel();
     let stopped = world.source.fetch(&world.settings, world.limits, &cancel);
     assert!(matches!(stopped, Err(Problem::Cancelled)), "{stopped:?}");
-}
-
-/// Bytes that do not compress.
-fn noise(seed: &mut u64, length: usize) -> Vec<u8> {
-    let next = |seed: &mut u64| {
-        *seed ^= *seed << 13;
-        *seed ^= *seed >> 7;
-        *seed ^= *seed << 17;
-        seed.to_le_bytes()
-    };
-    (0..length / 8).flat_map(|_| next(seed)).collect()
 }
 
 /// Kills every git whose repository lies in this folder.

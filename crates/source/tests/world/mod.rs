@@ -108,7 +108,10 @@ pub struct World {
 
 impl World {
     pub fn of(url: &str) -> World {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        World::below(tempfile::tempdir().expect("a temporary folder"), url)
+    }
+
+    pub fn below(folder: TempDir, url: &str) -> World {
         let source = Source::open(&folder.path().join(FOLDER)).expect("opened");
         let settings = Settings {
             git: url.parse().expect("an address"),
@@ -261,6 +264,17 @@ impl Drop for Sshd {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Bytes that do not compress.
+pub fn noise(seed: &mut u64, length: usize) -> Vec<u8> {
+    let next = |seed: &mut u64| {
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 7;
+        *seed ^= *seed << 17;
+        seed.to_le_bytes()
+    };
+    (0..length / 8).flat_map(|_| next(seed)).collect()
 }
 
 /// A program file that leaves a mark when someone runs it.
