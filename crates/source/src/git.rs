@@ -4,10 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bramble_model::source::Transport;
 use bramble_system::{Cancel, Command, CommandError, Failure, Output, files};
 
 use crate::problem::Problem;
-use crate::settings::{Credentials, Limits, Settings, Transport};
+use crate::settings::{Credentials, Limits, Settings};
 
 /// The most that git may answer in memory, in bytes: a hostile tree can list without end.
 const ANSWER: usize = 64 << 20;
@@ -123,16 +124,16 @@ impl Layout {
             text += &format!("[{section}]\n\t{name} = \"{value}\"\n");
         };
         if let Some(settings) = settings {
-            match &settings.git.transport {
+            match settings.git.transport() {
                 Transport::Local(path) => {
                     set("protocol.file.allow", "always");
                     // Who is named in the head's own configuration may belong to another user than the head.
                     set("safe.directory", &path.to_string_lossy());
                     set("safe.directory", &path.join(".git").to_string_lossy());
                 }
-                Transport::Http { secure, user, .. } => {
+                Transport::Http { secure, .. } => {
                     set(if *secure { "protocol.https.allow" } else { "protocol.http.allow" }, "always");
-                    set("credential.username", user.as_deref().unwrap_or("git"));
+                    set("credential.username", "git");
                     // A token goes to the server that is named, and to none that it names.
                     let token = matches!(settings.credentials, Credentials::TokenFile(_));
                     set("http.followRedirects", if token { "false" } else { "initial" });
@@ -265,7 +266,7 @@ impl<'a> Git<'a> {
         if let Credentials::TokenFile(path) = &settings.credentials {
             command = command.env("GIT_ASKPASS", self.layout.askpass()).env("BRAMBLE_TOKEN_FILE", path);
         }
-        if let Transport::Ssh { host, port, .. } = &settings.git.transport {
+        if let Transport::Ssh { host, port, .. } = settings.git.transport() {
             let key = match &settings.credentials {
                 Credentials::DeployKey(path) => ssh_word(path),
                 _ => "none".to_owned(),
@@ -277,7 +278,7 @@ impl<'a> Git<'a> {
                 .env("BRAMBLE_SSH_HOSTS", ssh_word(&pinned))
                 .env("BRAMBLE_SSH_CHECK", if known { "yes" } else { "accept-new" });
         }
-        if let Transport::Http { .. } = &settings.git.transport {
+        if let Transport::Http { .. } = settings.git.transport() {
             command = command
                 .env("GIT_TRACE_CURL", self.layout.trace())
                 .env("GIT_TRACE_CURL_NO_DATA", "1")

@@ -11,7 +11,6 @@
 mod files;
 mod git;
 mod keys;
-mod name;
 mod problem;
 mod settings;
 mod signature;
@@ -22,6 +21,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bramble_model::source::{Inside, Transport};
 use bramble_system::files::{give_all_below, make_secret};
 use bramble_system::{Cancel, Failure};
 
@@ -29,8 +29,8 @@ use git::{Git, Layout, clean, detail, exit_code};
 
 pub use files::{Content, Entry, Files, Refused};
 pub use keys::Keys;
-pub use problem::{Problem, Wrong};
-pub use settings::{Branch, Commit, Credentials, Inside, Limits, Settings, Signer, Url};
+pub use problem::Problem;
+pub use settings::{Commit, Credentials, Limits, Settings};
 
 /// A program that was started has begun after so long.
 const BEGINS: Duration = Duration::from_secs(1);
@@ -317,13 +317,13 @@ impl Source {
     /// Why the other side gave nothing.
     fn cause(&self, git: &Git<'_>, settings: &Settings, detail: String) -> Problem {
         let url = settings.git.to_string();
-        match &settings.git.transport {
-            settings::Transport::Local(path) => match fs::read_dir(path) {
+        match settings.git.transport() {
+            Transport::Local(path) => match fs::read_dir(path) {
                 Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Problem::Refused { url, detail },
                 _ => Problem::NoRepository { url, detail },
             },
-            settings::Transport::Ssh { .. } => ssh::cause(git, settings, detail),
-            settings::Transport::Http { .. } => {
+            Transport::Ssh { .. } => ssh::cause(git, settings, detail),
+            Transport::Http { .. } => {
                 let trace = fs::read(self.layout.trace()).unwrap_or_default();
                 let _ = fs::remove_file(self.layout.trace());
                 let (status, to) = answered(&String::from_utf8_lossy(&trace));

@@ -1,13 +1,15 @@
 //! The server's host key, which is pinned at first use. There is one file for each server: while it is empty the first
 //! key is taken, and from then on no other.
 
+use bramble_model::source::Transport;
+
 use crate::git::{Git, Layout, exit_code, pinned_file};
 use crate::problem::Problem;
-use crate::settings::{Settings, Transport};
+use crate::settings::Settings;
 
 /// The fingerprint of the pinned key, as `ssh-keygen -l` says it: `SHA256:…`.
 pub(crate) fn host_key(git: &Git<'_>, settings: &Settings) -> Result<Option<String>, Problem> {
-    let Transport::Ssh { host, port, .. } = &settings.git.transport else { return Ok(None) };
+    let Transport::Ssh { host, port, .. } = settings.git.transport() else { return Ok(None) };
     let pinned = pinned_file(git.layout, host, *port);
     if !std::fs::metadata(&pinned).is_ok_and(|data| data.len() > 0) {
         return Ok(None);
@@ -18,7 +20,7 @@ pub(crate) fn host_key(git: &Git<'_>, settings: &Settings) -> Result<Option<Stri
 }
 
 pub(crate) fn forget(layout: &Layout, settings: &Settings) -> Result<(), Problem> {
-    let Transport::Ssh { host, port, .. } = &settings.git.transport else { return Ok(()) };
+    let Transport::Ssh { host, port, .. } = settings.git.transport() else { return Ok(()) };
     let pinned = pinned_file(layout, host, *port);
     match std::fs::remove_file(&pinned) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Problem::file("remove", &pinned)(error)),
@@ -30,7 +32,7 @@ pub(crate) fn forget(layout: &Layout, settings: &Settings) -> Result<(), Problem
 /// step by step. Does it answer; with the key that is pinned; does it let us in?
 pub(crate) fn cause(git: &Git<'_>, settings: &Settings, detail: String) -> Problem {
     let url = settings.git.to_string();
-    let Transport::Ssh { user, host, port } = &settings.git.transport else {
+    let Transport::Ssh { user, host, port } = settings.git.transport() else {
         return Problem::Away { url, detail };
     };
     let scan = git.program("ssh-keyscan").args(["-T", "10", "-p", &port.to_string(), "--", host]).run();

@@ -62,6 +62,18 @@ fn small_files_are_given_in_memory_and_large_ones_in_a_folder() {
 }
 
 #[test]
+fn a_branch_is_called_as_git_lets_it_be_called() {
+    let names = "main HEAD head x@ a@{1} a{b ann/x a..b a.b .x a/.x x. a./b x.lock x.lock/y x.LOCK x.locked a//b a/ /a -x a/-x a~ \
+                 a^ a: a? a* a[ a\\b a\u{7f} ü refs/heads/main a+b a%b a#b a,b 'a \u{1}";
+    for name in names.split(' ').chain(["a b", ""]) {
+        let git =
+            std::process::Command::new("git").args(["check-ref-format", "--branch", name]).output().expect("git runs");
+        let ours = name.parse::<bramble_model::source::Branch>();
+        assert_eq!(ours.is_ok(), git.status.success(), "{name:?}");
+    }
+}
+
+#[test]
 fn what_is_here_does_not_come_again() {
     let repository = Repository::new();
     let world = World::at(&repository);

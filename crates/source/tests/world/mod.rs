@@ -11,7 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bramble_source::{Content, Credentials, Entry, Files, Head, Inside, Keys, Limits, Problem, Settings, Source};
+use bramble_model::source::Inside;
+use bramble_source::{Content, Credentials, Entry, Files, Head, Keys, Limits, Problem, Settings, Source};
 use bramble_system::Cancel;
 use tempfile::TempDir;
 

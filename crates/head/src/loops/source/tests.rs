@@ -299,7 +299,7 @@ fn a_key_that_was_made_stands_in_the_way_of_no_address_that_takes_none() {
     let keys = Keys::open(&following.folder).expect("opens");
     let with = |url: &str| {
         let source = repository::Source { git: url.into(), ..house.source() };
-        following.settings(&source, &keys).expect("good settings").credentials
+        settings(&source, Some(&keys)).expect("good settings").credentials
     };
     assert!(matches!(with("https://git.home.arpa/home.git"), Credentials::None));
     assert!(matches!(with("/srv/home.git"), Credentials::None));
@@ -324,6 +324,8 @@ fn a_head_is_begun_with_no_address_that_cannot_be_followed() {
         of("relative/path", "main", ""),
         of("/srv/home.git", "a..b", ""),
         of("/srv/home.git", "main", "../x"),
+        repository::Source { signers: vec!["a fingerprint".into()], ..house.source() },
+        repository::Source { token_file: Some("/etc/token".into()), ..house.source() },
     ];
     for source in bad {
         check(&source).expect_err(&source.git);
