@@ -253,6 +253,50 @@ fn a_head_begins_with_git_over_http() {
     wait("the server is asked again", || revision(&house) == third);
 }
 
+/// As that, at a repository that lets in by a token alone, and with commits of one person alone.
+#[test]
+fn a_head_begins_with_a_private_repository_and_with_signed_commits() {
+    if !inside("a_head_begins_with_a_private_repository_and_with_signed_commits") {
+        return;
+    }
+    let mut house = House::start_as("admission = \"open\"", &nodes(1));
+    let git = git_of(&house);
+    let server = Http::serve(git.path(), Some("Basic Z2l0OnMzY3JldA=="));
+    let url = server.url("home.git");
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.args(["-q", "-t", "ed25519", "-N", "", "-f", "ann"]).current_dir(git.path());
+    assert!(keygen.status().expect("ssh-keygen starts").success());
+    let signer = std::fs::read_to_string(git.path().join("ann.pub")).expect("readable");
+    let signing = git.path().join("ann").display().to_string();
+    for (key, value) in [("gpg.format", "ssh"), ("user.signingkey", &signing), ("commit.gpgsign", "true")] {
+        git.run(&git.work(), &["config", key, value]);
+    }
+    // It says nothing of a source: what the head was begun with counts on.
+    git.edit(|text| text.split("\n[source]").next().expect("there is a first part").to_owned());
+    let first = git.publish("signed");
+
+    house.stop_head();
+    std::fs::remove_file(toml(&house)).expect("removed");
+    std::fs::remove_dir_all(house.path().join(".bramble")).expect("removed");
+    std::fs::write(house.path().join("token"), "s3cret\n").expect("written");
+    let set = ["source", "set", &url, "--token-file", "token", "--signer"];
+    let (code, _, error) = house.bramble(&[&set[..], &["ann"]].concat(), "");
+    assert!(code == 1 && error.contains("neither an SSH nor an OpenPGP public key"), "{code}: {error}");
+    house.must(&[&set[..], &[&signer]].concat(), "");
+    house.start_head();
+    assert_eq!(revision(&house), first);
+
+    git.run(&git.work(), &["config", "commit.gpgsign", "false"]);
+    git.publish("signed by nobody");
+    let (code, _, error) = house.bramble(&["sync"], "");
+    assert!(code == 1 && error.contains("is not signed"), "{code}: {error}");
+    assert_eq!(revision(&house), first);
+    git.run(&git.work(), &["config", "commit.gpgsign", "true"]);
+    let second = git.publish("signed again");
+    house.must(&["sync"], "");
+    assert_eq!(revision(&house), second);
+}
+
 /// Kills the head at any moment, so many times, and looks whether what it has acknowledged is there: after each kill
 /// the snapshot is the one that was acknowledged last, or the whole of the one that was being applied. Gives how many of
 /// them came after an answer.

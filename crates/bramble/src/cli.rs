@@ -320,7 +320,9 @@ pub enum Switch {
 #[derive(Subcommand)]
 pub enum SourceVerb {
     /// Begin a head without a repository of its own with the address of one.
-    #[command(after_help = "Example:\n  bramble source set ssh://git@git.home.arpa/ann/home.git && sudo bramble serve")]
+    #[command(
+        after_help = "Examples:\n  bramble source set ssh://git@git.home.arpa/ann/home.git && sudo bramble serve\n  bramble source set https://git.home.arpa/ann/home.git --token-file /etc/bramble/git-token\n  bramble source set /srv/home.git --signer \"$(cat ~/.ssh/id_ed25519.pub)\"\n\nA `[source]` that the repository says itself counts in place of all this."
+    )]
     Set {
         url: String,
         #[arg(long, default_value = "main")]
@@ -328,6 +330,12 @@ pub enum SourceVerb {
         /// Folder of bramble.toml inside the repository. Default: its root.
         #[arg(long, default_value = "")]
         path: String,
+        /// File with a token for a private repository over HTTPS; the head reads it at each fetch.
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
+        /// Public SSH or PGP key: only commits that one of them signed count. Can be given again for another one.
+        #[arg(long = "signer", value_name = "KEY")]
+        signers: Vec<String>,
     },
     /// Print the public key with which the head reads a private repository over SSH.
     #[command(after_help = "Example:\n  bramble source key   # add it as a deploy key, read only")]

@@ -14,5 +14,6 @@ pub mod node_set;
 pub mod repository;
 pub mod section;
 pub mod snapshot;
+pub mod source;
 pub mod subject;
 pub mod timeline;

@@ -6,12 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bramble_model::source::{Inside, name_fault};
 use bramble_system::{CommandError, Failure};
 
 use crate::git::{Git, clean};
-use crate::name::name_fault;
 use crate::problem::Problem;
-use crate::settings::{Commit, Inside};
+use crate::settings::Commit;
 
 /// A file up to this size is read together with others, in bytes.
 const SMALL: u64 = 1 << 20;
@@ -317,16 +317,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn names_of_gits_own_folder_are_seen_through() {
-        for name in [".git", ".GIT", ".Git.", ".git ", "git~1", "GIT~1", ".g\u{200c}it", ".git:x"] {
-            assert_eq!(name_fault(name.as_bytes()), Some("is named as git's own folder"), "{name:?}");
-        }
-        for name in [".gitignore", ".github", "git", "-rf", "a b", ".gitattributes"] {
-            assert_eq!(name_fault(name.as_bytes()), None, "{name:?}");
-        }
-    }
 
     #[test]
     fn a_links_target_is_kept_in_memory_however_full_it_is() {

@@ -4,10 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bramble_model::source::Transport;
 use bramble_system::{Cancel, Command, CommandError, Failure, Output, files};
 
 use crate::problem::Problem;
-use crate::settings::{Credentials, Limits, Settings, Transport};
+use crate::settings::{Credentials, Limits, Settings};
 
 /// The most that git may answer in memory, in bytes: a hostile tree can list without end.
 const ANSWER: usize = 64 << 20;
@@ -58,7 +59,7 @@ impl Layout {
     }
 
     pub fn key(&self) -> PathBuf {
-        self.0.join("key").join("id_ed25519")
+        self.keys().join("id_ed25519")
     }
 
     pub fn ssh(&self) -> PathBuf {
@@ -81,34 +82,36 @@ impl Layout {
         self.0.join("http-trace")
     }
 
-    /// Makes the folder itself.
-    pub fn make(&self) -> std::io::Result<()> {
-        files::make_folder(&self.0)
+    /// The folder of the deploy key.
+    pub fn keys(&self) -> PathBuf {
+        self.0.join("key")
     }
 
-    /// Makes the folders in it and the two scripts that git calls. They hold no secret: what they need is in their environment.
-    pub fn prepare(&self) -> Result<(), Problem> {
-        use std::os::unix::fs::PermissionsExt;
-        self.make().map_err(Problem::file("make the folder", self.root()))?;
-        for folder in [self.home(), self.hosts(), self.0.join("key")] {
-            make_private(&folder).map_err(Problem::file("make the folder", &folder))?;
+    /// Makes the folder and those in it.
+    pub fn make(&self) -> Result<(), Problem> {
+        files::make_folder(self.root()).map_err(Problem::file("make the folder", self.root()))?;
+        for folder in [self.home(), self.hosts(), self.keys()] {
+            files::make_secret_folder(&folder).map_err(Problem::file("make the folder", &folder))?;
         }
+        Ok(())
+    }
+
+    /// Makes the two scripts that git calls, and its configuration, for who has the lock. The scripts hold no secret:
+    /// what they need is in their environment.
+    pub fn prepare(&self) -> Result<(), Problem> {
         let askpass = "#!/bin/sh\nexec cat -- \"$BRAMBLE_TOKEN_FILE\"\n";
         for (path, text) in [(self.askpass(), askpass), (self.ssh(), SSH)] {
-            if std::fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
-                continue;
+            if !is_there(&path, 0o700, |there| there == text.as_bytes()) {
+                files::replace_program(&path, text.as_bytes()).map_err(Problem::file("write", &path))?;
             }
-            files::replace_secret(&path, text.as_bytes()).map_err(Problem::file("write", &path))?;
-            let executable = std::fs::Permissions::from_mode(0o700);
-            std::fs::set_permissions(&path, executable).map_err(Problem::file("make executable", &path))?;
         }
         // What a former call was told of the other side may stay: whoever talks to one says anew to which.
-        let is_ours = std::fs::read(self.config()).is_ok_and(|there| there.starts_with(CONFIG.as_bytes()));
+        let is_ours = is_there(&self.config(), CONFIG_MODE, |there| there.starts_with(CONFIG.as_bytes()));
         if is_ours { Ok(()) } else { self.configure(None) }
     }
 
-    /// Writes git's only configuration, where it is another one now. It is a file and not `-c`, since what git starts at the other end of a local
-    /// path is given no `-c`.
+    /// Writes git's only configuration, where it is another one now, for who has the lock. It is a file and not `-c`,
+    /// since what git starts at the other end of a local path is given no `-c`.
     pub fn configure(&self, settings: Option<&Settings>) -> Result<(), Problem> {
         let mut text = String::from(CONFIG);
         let mut set = |key: &str, value: &str| {
@@ -121,16 +124,16 @@ impl Layout {
             text += &format!("[{section}]\n\t{name} = \"{value}\"\n");
         };
         if let Some(settings) = settings {
-            match &settings.git.transport {
+            match settings.git.transport() {
                 Transport::Local(path) => {
                     set("protocol.file.allow", "always");
                     // Who is named in the head's own configuration may belong to another user than the head.
                     set("safe.directory", &path.to_string_lossy());
                     set("safe.directory", &path.join(".git").to_string_lossy());
                 }
-                Transport::Http { secure, user, .. } => {
+                Transport::Http { secure, .. } => {
                     set(if *secure { "protocol.https.allow" } else { "protocol.http.allow" }, "always");
-                    set("credential.username", user.as_deref().unwrap_or("git"));
+                    set("credential.username", "git");
                     // A token goes to the server that is named, and to none that it names.
                     let token = matches!(settings.credentials, Credentials::TokenFile(_));
                     set("http.followRedirects", if token { "false" } else { "initial" });
@@ -142,21 +145,22 @@ impl Layout {
             }
         }
         let path = self.config();
-        if std::fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
+        if is_there(&path, CONFIG_MODE, |there| there == text.as_bytes()) {
             return Ok(());
         }
         files::replace_secret(&path, text.as_bytes()).map_err(Problem::file("write", path))
     }
 }
 
-/// Makes a folder for its owner alone, who is the owner of the one that it is in.
-fn make_private(folder: &Path) -> std::io::Result<()> {
+/// As [`files::replace_secret`] makes it.
+const CONFIG_MODE: u32 = 0o600;
+
+/// Whether a file is there with this mode and what it should hold.
+fn is_there(path: &Path, mode: u32, holds: impl Fn(&[u8]) -> bool) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    if folder.is_dir() {
-        return Ok(());
-    }
-    files::make_folder(folder)?;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
+    let data = std::fs::symlink_metadata(path);
+    data.is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o7777 == mode)
+        && std::fs::read(path).is_ok_and(|there| holds(&there))
 }
 
 /// A commit's own old faults are let pass where they do no harm: histories of twenty years have them.
@@ -262,7 +266,7 @@ impl<'a> Git<'a> {
         if let Credentials::TokenFile(path) = &settings.credentials {
             command = command.env("GIT_ASKPASS", self.layout.askpass()).env("BRAMBLE_TOKEN_FILE", path);
         }
-        if let Transport::Ssh { host, port, .. } = &settings.git.transport {
+        if let Transport::Ssh { host, port, .. } = settings.git.transport() {
             let key = match &settings.credentials {
                 Credentials::DeployKey(path) => ssh_word(path),
                 _ => "none".to_owned(),
@@ -274,7 +278,7 @@ impl<'a> Git<'a> {
                 .env("BRAMBLE_SSH_HOSTS", ssh_word(&pinned))
                 .env("BRAMBLE_SSH_CHECK", if known { "yes" } else { "accept-new" });
         }
-        if let Transport::Http { .. } = &settings.git.transport {
+        if let Transport::Http { .. } = settings.git.transport() {
             command = command
                 .env("GIT_TRACE_CURL", self.layout.trace())
                 .env("GIT_TRACE_CURL_NO_DATA", "1")

@@ -10,24 +10,27 @@
 
 mod files;
 mod git;
-mod name;
+mod keys;
 mod problem;
 mod settings;
 mod signature;
 mod ssh;
 
 use std::fs::{self, File, TryLockError};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bramble_model::source::{Inside, Transport};
 use bramble_system::files::{give_all_below, make_secret};
 use bramble_system::{Cancel, Failure};
 
 use git::{Git, Layout, clean, detail, exit_code};
 
 pub use files::{Content, Entry, Files, Refused};
-pub use problem::{Problem, Wrong};
-pub use settings::{Branch, Commit, Credentials, Inside, Limits, Settings, Signer, Url};
+pub use keys::Keys;
+pub use problem::Problem;
+pub use settings::{Commit, Credentials, Limits, Settings};
 
 /// A program that was started has begun after so long.
 const BEGINS: Duration = Duration::from_secs(1);
@@ -36,6 +39,8 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// Where the branch that was fetched last stands in our own repository.
 const INCOMING: &str = "refs/bramble/incoming";
+/// What a disk takes that is not full, in bytes.
+const ROOM: usize = 64 << 10;
 /// So many packs are put together into one.
 const PACKS: usize = 50;
 
@@ -51,58 +56,6 @@ impl Drop for Source {
     /// What git and ssh-keygen made as root belongs to the folder's owner, who may be the next to use it.
     fn drop(&mut self) {
         give_all_below(self.layout.root());
-    }
-}
-
-/// The keys of a folder: its own, and those of servers. They can be had while the repository beside them is being
-/// fetched, by another process too.
-#[derive(Debug)]
-pub struct Keys {
-    layout: Layout,
-}
-
-impl Keys {
-    /// The keys of the folder that [`Source::open`] takes, which is made if it is missing.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn open(folder: &Path) -> Result<Keys, Problem> {
-        let layout = Layout::new(&absolute(folder)?);
-        layout.prepare()?;
-        Ok(Keys { layout })
-    }
-
-    /// The public half of this folder's deploy key, which is made if there is none.
-    ///
-    /// # Errors
-    /// When `ssh-keygen` is missing, or the folder cannot be written.
-    pub fn deploy_key(&self) -> Result<String, Problem> {
-        let key = ssh::deploy_key(&self.layout);
-        // What ssh-keygen made as root belongs to the folder's owner.
-        self.layout.key().parent().into_iter().for_each(give_all_below);
-        key
-    }
-
-    /// Where the private half of the deploy key lies, for [`Credentials::DeployKey`].
-    pub fn deploy_key_file(&self) -> PathBuf {
-        self.layout.key()
-    }
-
-    /// The fingerprint of the server's host key, once one is pinned.
-    ///
-    /// # Errors
-    /// When the file with it cannot be read.
-    pub fn host_key(&self, settings: &Settings) -> Result<Option<String>, Problem> {
-        let cancel = Cancel::default();
-        ssh::host_key(&Git::new(&self.layout, Limits::default(), &cancel), settings)
-    }
-
-    /// Forgets the server's host key: the next fetch pins the one that it finds.
-    ///
-    /// # Errors
-    /// When the file with it cannot be removed.
-    pub fn forget_host_key(&self, settings: &Settings) -> Result<(), Problem> {
-        ssh::forget(&self.layout, settings)
     }
 }
 
@@ -148,7 +101,7 @@ impl Source {
     pub fn open(folder: &Path) -> Result<Source, Problem> {
         let folder = absolute(folder)?;
         let layout = Layout::new(&folder);
-        layout.make().map_err(Problem::file("make the folder", &folder))?;
+        layout.make()?;
         let lock = layout.lock();
         let lock = make_secret(&lock).and_then(|()| File::options().write(true).open(&lock));
         let lock = lock.map_err(Problem::file("write", layout.lock()))?;
@@ -164,6 +117,16 @@ impl Source {
         }
         layout.prepare()?;
         Ok(Source { layout, _lock: lock })
+    }
+
+    /// Puts right what a process that was killed in this folder left behind, as each fetch does: it may be gigabytes, and
+    /// the next fetch far off.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn clean(&self) -> Result<(), Problem> {
+        self.put_back()?;
+        self.sweep()
     }
 
     /// Where the branch stands now. What is here already is not fetched again.
@@ -184,8 +147,7 @@ impl Source {
         }
         self.layout.configure(Some(settings))?;
         let git = Git::new(&self.layout, limits, cancel).towards(settings);
-        self.put_back()?;
-        self.sweep()?;
+        self.clean()?;
         if !self.layout.repository().exists() {
             self.make_repository(&git)?;
         }
@@ -299,7 +261,19 @@ impl Source {
     }
 
     fn make_repository(&self, git: &Git<'_>) -> Result<(), Problem> {
-        git.run("make its repository", ["init", "--quiet", "--bare"]).map(drop)
+        let made = git.run("make its repository", ["init", "--quiet", "--bare"]);
+        made.map(drop).or_else(|problem| self.has_room().and(Err(problem)))
+    }
+
+    /// Whether our own disk takes more: where git cannot write, it ends as where the other side is at fault.
+    fn has_room(&self) -> Result<(), Problem> {
+        let root = self.layout.root();
+        let written = tempfile::tempfile_in(root).and_then(|mut file| {
+            file.write_all(&[0; ROOM])?;
+            // Some file systems say it only then.
+            file.sync_all()
+        });
+        written.map_err(Problem::file("write to", root))
     }
 
     /// Whether git takes our own repository for one.
@@ -344,13 +318,13 @@ impl Source {
     /// Why the other side gave nothing.
     fn cause(&self, git: &Git<'_>, settings: &Settings, detail: String) -> Problem {
         let url = settings.git.to_string();
-        match &settings.git.transport {
-            settings::Transport::Local(path) => match fs::read_dir(path) {
+        match settings.git.transport() {
+            Transport::Local(path) => match fs::read_dir(path) {
                 Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Problem::Refused { url, detail },
                 _ => Problem::NoRepository { url, detail },
             },
-            settings::Transport::Ssh { .. } => ssh::cause(git, settings, detail),
-            settings::Transport::Http { .. } => {
+            Transport::Ssh { .. } => ssh::cause(git, settings, detail),
+            Transport::Http { .. } => {
                 let trace = fs::read(self.layout.trace()).unwrap_or_default();
                 let _ = fs::remove_file(self.layout.trace());
                 let (status, to) = answered(&String::from_utf8_lossy(&trace));
@@ -417,11 +391,13 @@ impl Source {
         let _ = fs::remove_file(self.layout.trace());
         let Err(error) = fetched else { return Ok(()) };
         let has_begun = self.has_begun();
+        // Looked at before what came makes room again.
+        let room = self.has_room();
         self.sweep()?;
         match error.failure {
             // It comes first, and has had all of the time.
             Failure::TimedOut(_) if !has_begun => return Err(silent(settings, git.limits.time)),
-            Failure::Failed { .. } => {}
+            Failure::Failed { .. } => room?,
             _ => return Err(Problem::program("fetch", error)),
         }
         if !self.is_repository(git)? {

@@ -3,17 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bramble_model::source::Wrong;
 use bramble_system::{CommandError, Failure};
-
-/// A setting that cannot be taken, and what to write instead.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{subject}: {wrong}")]
-pub struct Wrong {
-    /// The setting, as it is called in `[source]`.
-    pub subject: &'static str,
-    pub wrong: String,
-    pub help: &'static str,
-}
 
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {

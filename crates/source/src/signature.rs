@@ -1,11 +1,12 @@
 //! Whether a commit is signed by someone whose signature counts. What git and gpg know of other keys does not matter:
 //! each check has only the keys of `signers`.
 
+use bramble_model::source::Signer;
 use bramble_system::CommandError;
 
 use crate::git::{Git, detail, exit_code};
 use crate::problem::Problem;
-use crate::settings::{Commit, Signer};
+use crate::settings::Commit;
 
 /// The signer whose key made the commit's signature, as a person knows it: the fingerprint of an OpenPGP key, or the
 /// SSH key itself.

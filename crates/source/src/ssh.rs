@@ -1,41 +1,15 @@
-//! The deploy key, and the server's host key that is pinned at first use. There is one file for each server: while it is
-//! empty the first key is taken, and from then on no other.
+//! The server's host key, which is pinned at first use. There is one file for each server: while it is empty the first
+//! key is taken, and from then on no other.
 
-use bramble_system::Cancel;
+use bramble_model::source::Transport;
 
 use crate::git::{Git, Layout, exit_code, pinned_file};
 use crate::problem::Problem;
-use crate::settings::{Limits, Settings, Transport};
-
-/// The public half of the deploy key in this folder, made if there is none.
-pub(crate) fn deploy_key(layout: &Layout) -> Result<String, Problem> {
-    let private = layout.key();
-    let public = private.with_extension("pub");
-    let (cancel, limits) = (Cancel::default(), Limits::default());
-    let git = Git::new(layout, limits, &cancel);
-    let doing = "make a deploy key";
-    if !private.exists() {
-        // Made beside and moved, so that half a key is never the key.
-        let new = private.with_extension("new");
-        for stale in [new.clone(), private.with_extension("new.pub")] {
-            if stale.exists() {
-                std::fs::remove_file(&stale).map_err(Problem::file("remove", &stale))?;
-            }
-        }
-        let keygen = git.program("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "bramble", "-f"]).arg(&new);
-        keygen.run().map_err(|error| Problem::program(doing, error))?;
-        bramble_system::files::publish(&new, &private).map_err(Problem::file("write", &private))?;
-        let _ = std::fs::remove_file(private.with_extension("new.pub"));
-    }
-    let derived = git.program("ssh-keygen").args(["-y", "-f"]).arg(&private).run();
-    let line = derived.map_err(|error| Problem::program(doing, error))?.text();
-    bramble_system::files::replace(&public, format!("{line}\n").as_bytes()).map_err(Problem::file("write", &public))?;
-    Ok(line)
-}
+use crate::settings::Settings;
 
 /// The fingerprint of the pinned key, as `ssh-keygen -l` says it: `SHA256:…`.
 pub(crate) fn host_key(git: &Git<'_>, settings: &Settings) -> Result<Option<String>, Problem> {
-    let Transport::Ssh { host, port, .. } = &settings.git.transport else { return Ok(None) };
+    let Transport::Ssh { host, port, .. } = settings.git.transport() else { return Ok(None) };
     let pinned = pinned_file(git.layout, host, *port);
     if !std::fs::metadata(&pinned).is_ok_and(|data| data.len() > 0) {
         return Ok(None);
@@ -46,7 +20,7 @@ pub(crate) fn host_key(git: &Git<'_>, settings: &Settings) -> Result<Option<Stri
 }
 
 pub(crate) fn forget(layout: &Layout, settings: &Settings) -> Result<(), Problem> {
-    let Transport::Ssh { host, port, .. } = &settings.git.transport else { return Ok(()) };
+    let Transport::Ssh { host, port, .. } = settings.git.transport() else { return Ok(()) };
     let pinned = pinned_file(layout, host, *port);
     match std::fs::remove_file(&pinned) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Problem::file("remove", &pinned)(error)),
@@ -58,7 +32,7 @@ pub(crate) fn forget(layout: &Layout, settings: &Settings) -> Result<(), Problem
 /// step by step. Does it answer; with the key that is pinned; does it let us in?
 pub(crate) fn cause(git: &Git<'_>, settings: &Settings, detail: String) -> Problem {
     let url = settings.git.to_string();
-    let Transport::Ssh { user, host, port } = &settings.git.transport else {
+    let Transport::Ssh { user, host, port } = settings.git.transport() else {
         return Problem::Away { url, detail };
     };
     let scan = git.program("ssh-keyscan").args(["-T", "10", "-p", &port.to_string(), "--", host]).run();

@@ -10,7 +10,7 @@ use bramble_source::{Content, Credentials, Entry, How, Problem, Source};
 use bramble_system::Cancel;
 
 use bramble_tests::git_http::Http;
-use world::{Repository, Sshd, World};
+use world::{Repository, Sshd, World, noise};
 
 #[test]
 fn a_local_path_is_followed_and_its_files_are_exported() {
@@ -59,6 +59,18 @@ fn small_files_are_given_in_memory_and_large_ones_in_a_folder() {
         assert_eq!(fs::read(file).expect("there"), vec![9; size], "{path}");
     }
     assert_eq!(fs::read_dir(world.folder.path().join("large")).expect("a folder").count(), 2);
+}
+
+#[test]
+fn a_branch_is_called_as_git_lets_it_be_called() {
+    let names = "main HEAD head x@ a@{1} a{b ann/x a..b a.b .x a/.x x. a./b x.lock x.lock/y x.LOCK x.locked a//b a/ /a -x a/-x a~ \
+                 a^ a: a? a* a[ a\\b a\u{7f} ü refs/heads/main a+b a%b a#b a,b 'a \u{1}";
+    for name in names.split(' ').chain(["a b", ""]) {
+        let git =
+            std::process::Command::new("git").args(["check-ref-format", "--branch", name]).output().expect("git runs");
+        let ours = name.parse::<bramble_model::source::Branch>();
+        assert_eq!(ours.is_ok(), git.status.success(), "{name:?}");
+    }
 }
 
 #[test]
@@ -328,6 +340,20 @@ fn a_git_that_is_killed_at_any_moment_leaves_nothing_that_sticks() {
 }
 
 #[test]
+fn what_an_aborted_fetch_left_goes_before_the_next_one_too() {
+    let repository = Repository::new();
+    let world = World::at(&repository);
+    let head = world.fetch().expect("fetched");
+    let left = world.repository().join("objects/pack/tmp_pack_x");
+    let before = world.repository().with_file_name("before.git");
+    fs::write(&left, "").expect("written");
+    fs::create_dir_all(before.join("objects/pack")).expect("made");
+    world.source.clean().expect("cleaned");
+    assert!(!left.exists() && !before.exists());
+    assert!(world.source.ancestor(&head.commit, &head.commit).expect("what was fetched is still here"));
+}
+
+#[test]
 fn a_repository_of_ours_that_is_damaged_is_made_anew() {
     let repository = Repository::new();
     let world = World::at(&repository);
@@ -352,17 +378,6 @@ fn a_request_to_stop_stops() {
     cancel.cancel();
     let stopped = world.source.fetch(&world.settings, world.limits, &cancel);
     assert!(matches!(stopped, Err(Problem::Cancelled)), "{stopped:?}");
-}
-
-/// Bytes that do not compress.
-fn noise(seed: &mut u64, length: usize) -> Vec<u8> {
-    let next = |seed: &mut u64| {
-        *seed ^= *seed << 13;
-        *seed ^= *seed >> 7;
-        *seed ^= *seed << 17;
-        seed.to_le_bytes()
-    };
-    (0..length / 8).flat_map(|_| next(seed)).collect()
 }
 
 /// Kills every git whose repository lies in this folder.

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use bramble_source::{Entry, Problem, Signer};
+use bramble_model::source::Signer;
+use bramble_source::{Entry, Problem};
 
 use world::{Repository, World, run, trap};
 

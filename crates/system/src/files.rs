@@ -29,6 +29,14 @@ pub fn replace_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_with_mode(path, bytes, 0o600)
 }
 
+/// As [`replace_secret`], for a program that its owner alone may run.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_with_mode(path, bytes, 0o700)
+}
+
 fn replace_with_mode(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let new = beside(path);
     let written = (|| {
@@ -113,6 +121,21 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
     let made = rustix::fs::open(path, flags, Mode::empty())?;
     give_to_owner_of(folder_of(path), made);
+    Ok(())
+}
+
+/// As [`make_folder`], for a folder that is its owner's alone, also where it is there and was not.
+///
+/// # Errors
+/// As the file system says.
+pub fn make_secret_folder(path: &Path) -> io::Result<()> {
+    make_folder(path)?;
+    // Through the folder, and not its name again: that could be a link by now.
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(path, flags, Mode::empty())?;
+    if rustix::fs::fstat(&folder)?.st_mode & 0o777 != 0o700 {
+        rustix::fs::fchmod(&folder, Mode::RWXU)?;
+    }
     Ok(())
 }
 
@@ -270,6 +293,8 @@ mod tests {
         make_folder(&at("state/keys")).expect("made twice");
         replace_secret(&at("state/keys/ca.key"), b"secret").expect("written");
         make_secret(&at("state/head.redb")).expect("made");
+        make_secret_folder(&at("state/secrets")).expect("made");
+        replace_program(&at("state/program"), b"").expect("written");
         let listener = std::os::unix::net::UnixListener::bind(at("state/head.sock")).expect("bound");
         give_socket(&at("state/head.sock")).expect("given");
         drop(listener);
@@ -278,11 +303,19 @@ mod tests {
         fs::write(at("state/other/below/file"), b"").expect("made by another program");
         give_all_below(&at("state"));
         let paths = ["state", "state/keys", "state/keys/ca.key", "state/head.redb", "state/head.sock", "state/link"];
-        for path in paths.into_iter().chain(["state/other", "state/other/below", "state/other/below/file"]) {
+        for path in paths.into_iter().chain([
+            "state/secrets",
+            "state/program",
+            "state/other",
+            "state/other/below",
+            "state/other/below/file",
+        ]) {
             let data = fs::symlink_metadata(at(path)).expect("there");
             assert_eq!((data.uid(), data.gid()), (USER, USER), "{path}");
         }
-        assert_eq!(fs::metadata(at("state/head.redb")).expect("there").mode() & 0o777, 0o600);
+        let mode = |path: &str| fs::metadata(at(path)).expect("there").mode() & 0o777;
+        assert_eq!(mode("state/head.redb"), 0o600);
+        assert_eq!((mode("state/secrets"), mode("state/program")), (0o700, 0o700));
     }
 
     #[test]
@@ -297,6 +330,11 @@ mod tests {
         std::os::unix::fs::symlink(at("precious"), at("socket")).expect("linked");
         give_socket(&at("socket")).expect_err("a link is no socket");
         give_socket(&at("precious")).expect_err("a file is no socket");
+        fs::create_dir(at("open")).expect("made");
+        std::os::unix::fs::symlink(at("open"), at("folder")).expect("linked");
+        let before = fs::metadata(at("open")).expect("there").mode();
+        make_secret_folder(&at("folder")).expect_err("a link is no folder");
+        assert_eq!(fs::metadata(at("open")).expect("there").mode(), before);
     }
 
     #[test]

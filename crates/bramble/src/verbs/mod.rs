@@ -25,6 +25,7 @@ use std::io::Write as _;
 
 use anyhow::Result;
 use bramble_model::hands::Errand;
+use bramble_model::repository::Source;
 
 use crate::cli::{
     Arguments, EngineVerb, ImageVerb, LabVerb, NodeVerb, SourceVerb, StoreVerb, TokenVerb, UserVerb, Verb, Where,
@@ -47,7 +48,11 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
         Verb::Rollback { revision, yes } => wait(desired::rollback(place, revision, yes, json)),
         Verb::Sync => wait(source::sync(place, json)),
         Verb::Source(verb) => match verb {
-            SourceVerb::Set { url, branch, path } => source::set(place, &url, &branch, &path),
+            SourceVerb::Set { url, branch, path, token_file, signers } => {
+                // It may be served from another folder.
+                let token_file = token_file.map(std::path::absolute).transpose()?;
+                source::set(place, &Source { git: url, branch, every: 30, path, signers, token_file })
+            }
             SourceVerb::Key => wait(source::key(place, json)),
             SourceVerb::Hold => wait(source::hold(place)),
             SourceVerb::ForgetHost => wait(source::forget_host(place)),

@@ -69,23 +69,18 @@ pub async fn key(place: &Place, json: bool) -> Result<Exit> {
 }
 
 /// Begins a head that has no repository of its own with the address of one.
-pub fn set(place: &Place, url: &str, branch: &str, path: &str) -> Result<Exit> {
+pub fn set(place: &Place, source: &Source) -> Result<Exit> {
     let (home, state) = place.head();
+    let url = &source.git;
     if home.join(FILE).exists() {
         bail!("{} has a bramble.toml: write `[source] git = \"{url}\"` into it, and `bramble apply`", home.display());
     }
     workspace::make_state(&state)?;
-    let source = Source {
-        git: url.to_owned(),
-        branch: branch.to_owned(),
-        every: 30,
-        path: path.to_owned(),
-        signers: Vec::new(),
-        token_file: None,
+    bramble_head::begin_with(&state, source)?;
+    let private = match source.token_file {
+        Some(_) => "",
+        None => "; a private one needs `bramble source key` first, or a `--token-file` over https",
     };
-    bramble_head::begin_with(&state, &source)?;
-    println!(
-        "`bramble serve` fetches {url}, and begins with what it says; a private one needs `bramble source key` first"
-    );
+    println!("`bramble serve` fetches {url}, and begins with what it says{private}");
     Ok(Exit::Done)
 }

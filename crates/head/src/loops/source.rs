@@ -9,10 +9,11 @@ use std::time::Duration;
 use bramble_model::names::Digest;
 use bramble_model::repository::{self, Problems};
 use bramble_model::snapshot::{Content, Given, MOST, Revision, Snapshot};
+use bramble_model::source::Url;
 use bramble_model::timeline::Millis;
 use bramble_plan::contract::{Outcome, Planned, Unknown};
 use bramble_plan::source::{Braked, Look, Observed, Source};
-use bramble_source::{Commit, Credentials, Entry, Keys, Limits, Problem, Settings, Source as Git, Url};
+use bramble_source::{Commit, Credentials, Entry, Keys, Limits, Problem, Settings, Source as Git};
 use bramble_system::{Cancel, now};
 use tokio::sync::watch;
 
@@ -108,8 +109,6 @@ pub(crate) struct Following {
     state: watch::Sender<Followed>,
     /// The repository is asked one thing at a time.
     turn: Mutex<()>,
-    /// A key is made once.
-    keys: Mutex<()>,
     /// The head ends: so does whatever git is doing.
     ends: Cancel,
     pub(crate) changed: Changes,
@@ -121,7 +120,6 @@ impl Following {
             folder: state.join("source"),
             state: watch::Sender::new(Followed::default()),
             turn: Mutex::new(()),
-            keys: Mutex::new(()),
             ends: Cancel::default(),
             changed: Changes::default(),
         }
@@ -183,24 +181,26 @@ impl Following {
     pub(crate) fn end(&self) {
         self.ends.cancel();
     }
+}
 
-    fn settings(&self, source: &repository::Source, keys: &Keys) -> Result<Settings, Problem> {
-        let wrong = Problem::Setting;
-        let url: Url = source.git.parse().map_err(wrong)?;
-        let credentials = match &source.token_file {
-            Some(path) => Credentials::TokenFile(path.clone()),
-            // A key may have been made, by whoever only looked at it, for an address that takes none.
-            None if url.is_ssh() && keys.deploy_key_file().exists() => Credentials::DeployKey(keys.deploy_key_file()),
-            None => Credentials::None,
-        };
-        Ok(Settings {
-            git: url,
-            branch: source.branch.parse().map_err(wrong)?,
-            path: source.path.parse().map_err(wrong)?,
-            signers: source.signers.iter().map(|signer| signer.parse()).collect::<Result<_, _>>().map_err(wrong)?,
-            credentials,
-        })
-    }
+/// What a fetch of this repository is told, with the head's own key where there is one.
+fn settings(source: &repository::Source, keys: Option<&Keys>) -> Result<Settings, Problem> {
+    let wrong = Problem::Setting;
+    let url: Url = source.git.parse().map_err(wrong)?;
+    // A key may have been made, by whoever only looked at it, for an address that takes none.
+    let key = keys.map(Keys::deploy_key_file).filter(|key| url.is_ssh() && key.exists());
+    let credentials = match (&source.token_file, key) {
+        (Some(path), _) => Credentials::TokenFile(path.clone()),
+        (None, Some(key)) => Credentials::DeployKey(key),
+        (None, None) => Credentials::None,
+    };
+    Ok(Settings {
+        git: url,
+        branch: source.branch.parse().map_err(wrong)?,
+        path: source.path.parse().map_err(wrong)?,
+        signers: source.signers.iter().map(|signer| signer.parse()).collect::<Result<_, _>>().map_err(wrong)?,
+        credentials,
+    })
 }
 
 /// A commit, as files of a snapshot.
@@ -311,7 +311,7 @@ impl Following {
     ) -> Result<Fetched, Stopped> {
         let _turn = self.turn();
         let git = Git::open(&self.folder)?;
-        let settings = self.settings(source, &Keys::open(&self.folder)?)?;
+        let settings = settings(source, Some(&Keys::open(&self.folder)?))?;
         let (limits, cancel) = (Limits::default(), &self.ends);
         let head = git.fetch(&settings, limits, cancel)?;
         let commit = head.commit.to_string();
@@ -356,11 +356,10 @@ impl Following {
     /// The head's public key for private repositories, and the server's pinned host key; also while git waits for a
     /// server that is silent.
     pub(crate) fn key(&self, source: Option<&repository::Source>) -> Result<(String, Option<String>), Problem> {
-        let _turn = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let keys = Keys::open(&self.folder)?;
         let key = keys.deploy_key()?;
         let host = match source {
-            Some(source) => keys.host_key(&self.settings(source, &keys)?)?,
+            Some(source) => keys.host_key(&settings(source, Some(&keys))?)?,
             None => None,
         };
         Ok((key, host))
@@ -369,7 +368,7 @@ impl Following {
     /// Forgets the server's pinned host key.
     pub(crate) fn forget_host(&self, source: &repository::Source) -> Result<(), Problem> {
         let keys = Keys::open(&self.folder)?;
-        keys.forget_host_key(&self.settings(source, &keys)?)
+        keys.forget_host_key(&settings(source, Some(&keys))?)
     }
 
     /// A person wants the repository followed, and looked at now; gives what came of it.
@@ -384,13 +383,8 @@ impl Following {
 /// # Errors
 /// The first that is wrong, and what to write.
 pub(crate) fn check(source: &repository::Source) -> Result<(), Error> {
-    let wrong = |error: bramble_source::Wrong| {
-        let problem = Problem::Setting(error);
-        Error::Snapshot(format!("{}: {}", bramble_system::sentence(&problem), problem.help()))
-    };
-    source.git.parse::<Url>().map_err(wrong)?;
-    source.branch.parse::<bramble_source::Branch>().map_err(wrong)?;
-    source.path.parse::<bramble_source::Inside>().map(drop).map_err(wrong)
+    let taken = settings(source, None).and_then(|settings| settings.check().map_err(Problem::Setting));
+    taken.map_err(|problem| Error::Snapshot(format!("{}: {}", bramble_system::sentence(&problem), problem.help())))
 }
 
 fn short(commit: &str) -> String {
@@ -537,9 +531,23 @@ impl super::Controller for Controller {
     }
 }
 
-/// Removes what a killed head left of a commit's files.
+/// Removes what a killed head left of a fetch and of a commit's files. Where it cannot, the next fetch says why.
 pub(crate) fn sweep(state: &Path) {
-    for entry in fs::read_dir(state.join("source")).into_iter().flatten().flatten() {
+    let folder = state.join("source");
+    if !folder.is_dir() {
+        return;
+    }
+    // As long as this lives nobody else writes there.
+    let cleaned = Git::open(&folder).and_then(|git| git.clean().map(|()| git));
+    let _git = match cleaned {
+        Ok(git) => git,
+        Err(problem) => {
+            let error = bramble_system::sentence(&problem);
+            tracing::warn!(error, "what an aborted fetch may have left is not removed");
+            return;
+        }
+    };
+    for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with("export-") {
             let _ = fs::remove_dir_all(entry.path());
         }

@@ -124,6 +124,22 @@ golden! {
     too_little_memory: "role = \"worker\"" => "role = \"worker\"\nlab = { memory = 256 }";
     check_of_an_unknown_workload: "[image]" => "[lab]\ncheck = { workload = \"whoam\", port = 80 }\n\n[image]";
     lease_too_short: "interface =" => "lease_seconds = 5\ninterface =";
+    source_whose_host_is_an_option: "[image]" => "[source]\ngit = '-oProxyCommand=touch@host:path'\n\n[image]";
+    source_whose_host_behind_a_name_is_an_option: "[image]" => "[source]\ngit = 'git@-oProxyCommand=x:path'\n\n[image]";
+    source_over_ssh_whose_host_is_none: "[image]" => "[source]\ngit = 'git@[::1:path'\n\n[image]";
+    source_over_ssh_without_a_path: "[image]" => "[source]\ngit = 'ssh://git@git.home.arpa'\n\n[image]";
+    source_whose_port_is_none: "[image]" => "[source]\ngit = 'ssh://git@git.home.arpa:70000/ann/home.git'\n\n[image]";
+    source_over_https_whose_port_is_none: "[image]" => "[source]\ngit = 'https://git.home.arpa:0x50/home.git'\n\n[image]";
+    source_of_a_kind_that_is_not_followed: "[image]" => "[source]\ngit = 'git://git.home.arpa/home.git'\n\n[image]";
+    source_with_a_token_in_its_address: "[image]" => "[source]\ngit = 'https://s3cret@git.home.arpa/home.git'\n\n[image]";
+    source_with_a_token_over_ssh: "[image]" => "[source]\ngit = 'git@git.home.arpa:home.git'\ntoken_file = '/etc/token'\n\n[image]";
+    source_with_a_token_in_the_clear: "[image]" => "[source]\ngit = 'http://git.home.arpa/home.git'\ntoken_file = '/etc/token'\n\n[image]";
+    source_whose_branch_is_head: "[image]" => "[source]\ngit = '/srv/home.git'\nbranch = 'HEAD'\n\n[image]";
+    source_whose_branch_git_refuses: "[image]" => "[source]\ngit = '/srv/home.git'\nbranch = 'ann/x.lock'\n\n[image]";
+    source_whose_path_leads_out: "[image]" => "[source]\ngit = '/srv/home.git'\npath = 'clusters/../..'\n\n[image]";
+    source_whose_path_is_gits_own: "[image]" => "[source]\ngit = '/srv/home.git'\npath = '.git/x'\n\n[image]";
+    source_whose_signer_is_a_fingerprint: "[image]" => "[source]\ngit = '/srv/home.git'\nsigners = ['0123456789ABCDEF0123456789ABCDEF01234567']\n\n[image]";
+    source_that_is_looked_at_too_often: "[image]" => "[source]\ngit = '/srv/home.git'\nevery = '1s'\n\n[image]";
 }
 
 #[test]
@@ -232,5 +248,17 @@ fn nothing_that_is_shown_moves_the_cursor() {
         let problems = Cluster::parse(Path::new("/nowhere"), Path::new("bramble.toml"), text).expect_err("wrong");
         let told = format!("{}{}", problems.render(false), problems);
         assert!(!told.chars().any(|c| c.is_control() && c != '\n'), "{told:?}");
+    }
+}
+
+#[test]
+fn a_source_that_can_be_followed_is_taken_as_it_is_written() {
+    for git in ["https://git.home.arpa:8443/ann/home.git", "git@git.home.arpa:home.git", "git.home.arpa:home.git"] {
+        let source = format!("[source]\ngit = '{git}'\nbranch = 'ann/x'\npath = 'clusters/home/'\n\n[image]");
+        let source = load(&GOOD.replacen("[image]", &source, 1)).expect("good").source.expect("a source");
+        assert_eq!(
+            (source.git.as_str(), source.branch.as_str(), source.path.as_str()),
+            (git, "ann/x", "clusters/home")
+        );
     }
 }

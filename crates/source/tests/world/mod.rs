@@ -11,7 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bramble_source::{Content, Credentials, Entry, Files, Head, Inside, Keys, Limits, Problem, Settings, Source};
+use bramble_model::source::Inside;
+use bramble_source::{Content, Credentials, Entry, Files, Head, Keys, Limits, Problem, Settings, Source};
 use bramble_system::Cancel;
 use tempfile::TempDir;
 
@@ -95,10 +96,10 @@ impl Repository {
     }
 }
 
-/// A source in a folder of its own, and what it is told.
 /// Paths with spaces and signs that ssh reads otherwise.
-const FOLDER: &str = "a source %h";
+pub const FOLDER: &str = "a source %h";
 
+/// A source in a folder of its own, and what it is told.
 pub struct World {
     pub folder: TempDir,
     pub source: Source,
@@ -110,7 +111,10 @@ pub struct World {
 
 impl World {
     pub fn of(url: &str) -> World {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        World::below(tempfile::tempdir().expect("a temporary folder"), url)
+    }
+
+    pub fn below(folder: TempDir, url: &str) -> World {
         let source = Source::open(&folder.path().join(FOLDER)).expect("opened");
         let settings = Settings {
             git: url.parse().expect("an address"),
@@ -169,7 +173,7 @@ impl World {
     }
 
     pub fn repository(&self) -> PathBuf {
-        self.folder.path().join("a source %h").join("repository.git")
+        self.folder.path().join(FOLDER).join("repository.git")
     }
 }
 
@@ -269,6 +273,17 @@ impl Drop for Sshd {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Bytes that do not compress.
+pub fn noise(seed: &mut u64, length: usize) -> Vec<u8> {
+    let next = |seed: &mut u64| {
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 7;
+        *seed ^= *seed << 17;
+        seed.to_le_bytes()
+    };
+    (0..length / 8).flat_map(|_| next(seed)).collect()
 }
 
 /// A program file that leaves a mark when someone runs it.

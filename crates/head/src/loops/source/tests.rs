@@ -154,6 +154,24 @@ fn what_may_pass_is_tried_again_and_what_a_commit_is_to_blame_for_is_not() {
 }
 
 #[test]
+fn what_a_killed_head_left_of_a_fetch_goes_at_the_next_start_unless_another_one_fetches() {
+    let house = House::new();
+    house.commit();
+    assert!(house.fetch().is_ok());
+    let folder = house.state.path().join("source");
+    let left = [folder.join("repository.git/objects/pack/tmp_pack_x"), folder.join("export-x")];
+    fs::write(&left[0], "").expect("written");
+    fs::create_dir(&left[1]).expect("made");
+    let fetching = Git::open(&folder).expect("opened");
+    sweep(house.state.path());
+    assert_eq!(left.each_ref().map(|left| left.exists()), [true, true], "another one fetches");
+    drop(fetching);
+    sweep(house.state.path());
+    assert_eq!(left.each_ref().map(|left| left.exists()), [false, false]);
+    assert!(house.fetch().is_ok(), "what was fetched is whole");
+}
+
+#[test]
 fn a_commit_that_was_judged_is_not_read_again() {
     let house = House::new();
     let commit = house.commit();
@@ -291,7 +309,7 @@ fn a_key_that_was_made_stands_in_the_way_of_no_address_that_takes_none() {
     let keys = Keys::open(&following.folder).expect("opens");
     let with = |url: &str| {
         let source = repository::Source { git: url.into(), ..house.source() };
-        following.settings(&source, &keys).expect("good settings").credentials
+        settings(&source, Some(&keys)).expect("good settings").credentials
     };
     assert!(matches!(with("https://git.home.arpa/home.git"), Credentials::None));
     assert!(matches!(with("/srv/home.git"), Credentials::None));
@@ -316,6 +334,8 @@ fn a_head_is_begun_with_no_address_that_cannot_be_followed() {
         of("relative/path", "main", ""),
         of("/srv/home.git", "a..b", ""),
         of("/srv/home.git", "main", "../x"),
+        repository::Source { signers: vec!["a fingerprint".into()], ..house.source() },
+        repository::Source { token_file: Some("/etc/token".into()), ..house.source() },
     ];
     for source in bad {
         check(&source).expect_err(&source.git);

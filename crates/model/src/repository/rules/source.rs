@@ -1,6 +1,7 @@
 //! The rules of `[source]`.
 
 use super::*;
+use crate::source::{Branch, Inside, Signer, Url, Wrong};
 
 /// The shortest time between two looks at a repository, in seconds: it may be somebody else's machine.
 const SHORTEST: u32 = 5;
@@ -10,27 +11,8 @@ impl Rules<'_> {
     pub(super) fn source(&mut self, source: &written::SourceSection) -> Option<Source> {
         let before = self.problems.len();
         let key = |last: &'static str| ["source", last];
-        let kinds = ["https://", "http://", "ssh://", "/", "file:///"];
-        let is_scp = source.git.split_once(':').is_some_and(|(host, path)| host.contains('@') && !path.is_empty());
-        let is_known = is_scp || kinds.iter().any(|kind| source.git.starts_with(kind) && source.git.len() > kind.len());
-        if !is_known || source.git.starts_with('-') || source.git.contains(char::is_whitespace) {
-            self.wrong(&key("git"), format!("`{}`: expected the URL of a git repository", source.git)).help =
-                Some("write https://HOST/PATH, ssh://USER@HOST/PATH, USER@HOST:PATH or an absolute path".into());
-        }
-        if source.git.starts_with("http") && source.git.contains('@') {
-            self.wrong(&key("git"), "has a password or token in it, and the repository would tell it to everyone")
-                .help = Some("put the token into a file on the head, and name that in `token_file`".into());
-        }
-        let branch = source.branch.as_deref().unwrap_or("main");
-        // git-check-ref-format(1), as far as people write branches.
-        let is_plain = |c: u8| c.is_ascii_alphanumeric() || b"-_./+".contains(&c);
-        if branch.is_empty()
-            || branch.starts_with(['-', '/', '.'])
-            || !branch.bytes().all(is_plain)
-            || branch.contains("..")
-        {
-            self.wrong(&key("branch"), format!("`{branch}` is no name of a branch"));
-        }
+        let git = self.taken(&key("git"), source.git.parse::<Url>());
+        let branch = self.taken(&key("branch"), source.branch.as_deref().unwrap_or("main").parse::<Branch>());
         let every = match source.every.as_deref().map(seconds) {
             None => USUAL,
             Some(Some(every)) if every >= SHORTEST => every,
@@ -43,34 +25,27 @@ impl Rules<'_> {
             }
         };
         let path = source.path.as_deref().unwrap_or_default().trim_matches('/');
-        if Path::new(path).components().any(|part| !matches!(part, Component::Normal(_))) {
-            self.wrong(&key("path"), format!("`{path}` leaves the repository")).help =
-                Some("name the folder of bramble.toml inside it".into());
-        }
+        let path = self.taken(&key("path"), path.parse::<Inside>());
         for (at, signer) in source.signers.iter().enumerate() {
-            let mut words = signer.split_whitespace();
-            let kind = words.next().unwrap_or_default();
-            let is_key = (kind.starts_with("ssh-") || kind.starts_with("ecdsa-") || kind.starts_with("sk-"))
-                && words.next().is_some_and(|body| body.starts_with("AAAA"))
-                && !signer.contains(['\n', '\r']);
-            let is_pgp = signer.trim_start().starts_with("-----BEGIN PGP PUBLIC KEY BLOCK-----");
-            if !is_key && !is_pgp {
-                self.wrong(
-                    &["source", "signers", &at.to_string()],
-                    "expected a public SSH key on one line, or a public PGP key in its armour",
-                )
-                .help = Some("copy the line from a `.pub` file, such as \"ssh-ed25519 AAAA… you@home\"".into());
-            }
+            self.taken(&["source", "signers", &at.to_string()], signer.parse::<Signer>());
         }
         let token_file = source.token_file.as_deref().map(|path| self.places.home.join(path));
+        if let (Some(git), Some(_)) = (&git, &token_file) {
+            self.taken(&key("token_file"), git.takes_token());
+        }
+        let (git, branch, path) = (git?, branch?, path?);
         (self.problems.len() == before).then(|| Source {
-            git: source.git.clone(),
-            branch: branch.to_owned(),
+            git: git.to_string(),
+            branch: branch.as_str().to_owned(),
             every,
-            path: path.to_owned(),
+            path: path.to_string(),
             signers: source.signers.clone(),
             token_file,
         })
+    }
+
+    fn taken<T>(&mut self, key: &[&str], setting: Result<T, Wrong>) -> Option<T> {
+        setting.map_err(|wrong| self.wrong(key, wrong.wrong).help = Some(wrong.help.into())).ok()
     }
 }
 
