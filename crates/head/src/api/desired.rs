@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use bramble_model::desired::{
@@ -21,7 +21,7 @@ use crate::access::Actor;
 use crate::desired::Desired;
 use crate::loops::all::Loops;
 use crate::loops::source::Following;
-use crate::refusal::{Asked, Refusal, failed, refuse};
+use crate::refusal::{Asked, Path, Refusal, failed, refuse};
 use crate::snapshots::{Current, Follow, Held, Refused, Snapshots};
 
 /// Lines of the history in one answer.
