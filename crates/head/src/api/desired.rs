@@ -40,7 +40,9 @@ impl From<Refused> for Refusal {
                 (StatusCode::CONFLICT, Some("`bramble apply` from the folder sends them"))
             }
             Refused::Held => (StatusCode::CONFLICT, Some("`bramble sync` follows it again")),
-            Refused::Overtaken => (StatusCode::CONFLICT, Some("look at it again: `bramble plan`")),
+            Refused::Overtaken(_) => {
+                (StatusCode::CONFLICT, Some("give the command again: it shows what would change now"))
+            }
             Refused::Head(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.help()),
         };
         refuse(status, bramble_system::sentence(&refused), help)

@@ -118,7 +118,7 @@ fn what_is_left_out_of_a_commit_stops_it_where_it_is_named_and_is_said() {
 #[test]
 fn what_may_pass_is_tried_again_and_what_a_commit_is_to_blame_for_is_not() {
     for passing in [
-        Refused::Overtaken,
+        Refused::Overtaken("snapshot 12 has become current meanwhile, by ann".into()),
         Refused::Missing(vec![Digest([1; 32])]),
         Refused::Head(Error::Snapshot("too many files wait to be applied: try again".into())),
     ] {
