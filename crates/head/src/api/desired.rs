@@ -247,7 +247,14 @@ pub(crate) async fn sync(
         desired: desired.status(),
         problem: followed.problem.map(|(problem, help)| format!("{problem}: {help}")),
         braked: followed.braked.map(|braked| (braked.commit, braked.reasons)),
+        stopped: snapshots.current().map_or_else(Vec::new, |current| stopped(&current)),
     }))
+}
+
+/// Workloads that a snapshot stops by what is wrong in their own files, each as a sentence.
+pub(crate) fn stopped(current: &Current) -> Vec<String> {
+    let told = |(name, problem)| format!("workload {name} stays as it is until its files are corrected: {problem}");
+    current.sick().map(told).collect()
 }
 
 /// `POST /v1/source/forget-host`: the server's host key is pinned anew at the next look.

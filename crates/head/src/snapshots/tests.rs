@@ -268,6 +268,9 @@ fn a_head_begins_with_a_folder_though_a_workload_of_it_is_sick() {
     fs::write(place.home().join("web.yaml"), "services: [\n").expect("written");
     let current = first(&place.open(), &place);
     assert_eq!(current.sick().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["web"]);
+    let [stopped] = &crate::api::desired::stopped(&current)[..] else { panic!("one is told") };
+    assert!(stopped.starts_with("workload web stays as it is until its files are corrected: "), "{stopped}");
+    assert!(stopped.contains("unclosed bracket"), "{stopped}");
 }
 
 #[test]
