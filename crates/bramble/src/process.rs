@@ -20,6 +20,17 @@ pub fn wait<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     runtime()?.block_on(work)
 }
 
+/// Runs a verb that asks on the terminal: Ctrl-C drops it, and so what it changed there is put right.
+pub fn wait_for_person<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    runtime()?.block_on(async {
+        let mut interrupts = Interrupts::listen()?;
+        tokio::select! {
+            result = work => result,
+            () = interrupts.next() => Err(Interrupted.into()),
+        }
+    })
+}
+
 /// One thread is enough for all but the head.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")

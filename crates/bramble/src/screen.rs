@@ -69,6 +69,19 @@ pub fn reservations(cluster: &Cluster) {
     }
 }
 
+/// `1 node`, `2 nodes`.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// As many of these as a line takes, and how many more there are.
+pub fn few(all: &[impl AsRef<str>], separator: &str) -> String {
+    const MOST: usize = 5;
+    let named: Vec<&str> = all.iter().take(MOST).map(AsRef::as_ref).collect();
+    let named = named.join(separator);
+    if all.len() > MOST { format!("{named}{separator}and {} more", all.len() - MOST) } else { named }
+}
+
 /// Prints `value` as JSON.
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string_pretty(value)?);
@@ -180,6 +193,20 @@ fn line(node: &NodeStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_takes_a_few_names_and_says_how_many_more_there_are() {
+        let names: Vec<String> = (1..=10_000).map(|number| format!("node w{number} is new")).collect();
+        assert_eq!(few(&names[..2], "; "), "node w1 is new; node w2 is new");
+        assert!(few(&names[..5], "; ").ends_with("; node w5 is new"));
+        assert!(few(&names, "; ").ends_with("; node w5 is new; and 9995 more"), "{}", few(&names, "; "));
+        assert_eq!(few(&names[..0], "; "), "");
+    }
+
+    #[test]
+    fn one_is_no_several() {
+        assert_eq!([0, 1, 2].map(|count| counted(count, "node")), ["0 nodes", "1 node", "2 nodes"]);
+    }
 
     #[test]
     fn columns_are_as_wide_as_they_need() {

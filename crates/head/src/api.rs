@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Form, Path, Query, State};
+use axum::extract::{Form, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Redirect};
@@ -31,7 +31,7 @@ use crate::ca::Authority;
 use crate::loops::Sections;
 use crate::overview::Overview;
 use crate::power::{NotSwitched, Power};
-use crate::refusal::{Asked, Refusal, failed, refuse};
+use crate::refusal::{Asked, Path, Query, Refusal, failed, refuse};
 use crate::snapshots::Snapshots;
 use crate::swarm::Swarm;
 use crate::timeline::Timeline;

@@ -70,7 +70,13 @@ impl Unusable {
     pub fn help(&self) -> Option<&'static str> {
         match self {
             Unusable::Store(error) => error.help(),
-            _ => None,
+            Unusable::Malformed { .. } => {
+                Some("give another backup: the folder of `[backup]` in bramble.toml has several")
+            }
+            Unusable::Occupied(_) => {
+                Some("move head.redb and the folder `keys` of that state aside, both, and restore again")
+            }
+            Unusable::File { .. } => None,
         }
     }
 }
@@ -126,7 +132,7 @@ impl Backups {
         };
         let mut whole = vec![(STORE.to_owned(), self.store.blocking().copy()?)];
         for (name, path) in keys(&self.state).map_err(failed("cannot list the keys"))? {
-            whole.push((name, fs::read(&path).map_err(failed("cannot read a key for the backup"))?));
+            whole.push((name, fs::read(&path).map_err(Error::file("cannot read a key for the backup", &path))?));
         }
         let digest = |bytes: &[u8]| Digest(Sha256::digest(bytes).into());
         contents.files = whole.iter().map(|(name, bytes)| (name.clone(), digest(bytes))).collect();

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path as UrlPath, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use bramble_image::{BootSet, Shelf};
 use bramble_model::boot_set::{Architecture, Artifact, GivenSet};
@@ -18,7 +18,7 @@ use bramble_system::now;
 
 use crate::changes::Changes;
 use crate::error::Error;
-use crate::refusal::{Asked, Refusal, refuse};
+use crate::refusal::{Asked, Path as UrlPath, Refusal, refuse};
 use crate::store::{self, STORE, beside};
 use crate::timeline::Timeline;
 

@@ -1,7 +1,8 @@
 //! The head's CA: its own certificate, the server's, and the agents'.
 
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bramble_model::agent::{SignedLife, SignedTime};
@@ -9,7 +10,7 @@ use bramble_model::names::{Digest, Name};
 use bramble_system::files;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SigningKey,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SigningKey,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -66,9 +67,14 @@ pub(crate) fn first_store(folder: &Path) -> Result<bool, Error> {
     path.try_exists().map_err(|source| Error::File { doing: "cannot look for", path, source })
 }
 
+/// The CA's certificate in this folder.
+pub(crate) fn certificate(folder: &Path) -> PathBuf {
+    folder.join("ca.pem")
+}
+
 /// Whether there is a CA in this folder.
 pub(crate) fn is_there(folder: &Path) -> Result<bool, Error> {
-    let path = folder.join("ca.pem");
+    let path = certificate(folder);
     path.try_exists().map_err(|source| Error::File { doing: "cannot look for", path, source })
 }
 
@@ -93,7 +99,7 @@ impl Authority {
     /// # Errors
     /// When the files cannot be written, or are not a CA.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let (key_path, certificate_path) = (folder.join("ca.key"), folder.join("ca.pem"));
+        let (key_path, certificate_path) = (folder.join("ca.key"), certificate(folder));
         let file = |doing: &'static str, path: &Path| {
             let path = path.to_owned();
             move |source| Error::File { doing, path, source }
@@ -116,11 +122,25 @@ impl Authority {
             files::replace(&certificate_path, certificate.pem().as_bytes())
                 .map_err(file("cannot write the CA", &certificate_path))?;
         }
-        let pem = fs::read_to_string(&certificate_path).map_err(file("cannot read the CA", &certificate_path))?;
-        let key = fs::read_to_string(&key_path).map_err(file("cannot read the CA's key", &key_path))?;
-        let issuer = Issuer::from_ca_cert_pem(&pem, KeyPair::from_pem(&key).map_err(failed)?).map_err(failed)?;
-        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(failed)?;
+        let wrong = |path: &Path, problem| Error::Key { path: path.to_owned(), problem };
+        let read = |path: &Path, doing| {
+            fs::read_to_string(path).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => wrong(path, "it is missing, and the rest of the CA is there"),
+                io::ErrorKind::InvalidData => wrong(path, "it is damaged: this is no text"),
+                _ => file(doing, path)(error),
+            })
+        };
+        let pem = read(&certificate_path, "cannot read the CA")?;
+        let key = read(&key_path, "cannot read the CA's key")?;
+        let key = KeyPair::from_pem(&key).map_err(|_| wrong(&key_path, "it is damaged: this is no private key"))?;
+        let damaged = || wrong(&certificate_path, "it is damaged: this is no certificate of a CA");
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| damaged())?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|_| damaged())?;
+        if *parsed.public_key().subject_public_key.data != *key.der_bytes() {
+            return Err(wrong(&key_path, "it is not the key of the CA's certificate beside it"));
+        }
         let fingerprint = Digest(Sha256::digest(&der).into()).to_string();
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|_| damaged())?;
         Ok(Authority {
             pem,
             fingerprint,
@@ -278,6 +298,35 @@ mod tests {
         assert!((86_400..=86_400 + 600).contains(&life), "{life}");
         assert!(i64::try_from(renew / 1000).expect("small") < certificate.validity().not_after.timestamp());
         assert_eq!(fingerprint(&csr).expect("a key").len(), 32);
+    }
+
+    #[test]
+    fn a_ca_that_is_damaged_is_told_by_its_file_and_what_to_do() {
+        let new = || tempfile::tempdir().expect("a temporary folder");
+        let (folder, other) = (new(), new());
+        for folder in [&folder, &other] {
+            Authority::open(folder.path()).expect("made");
+        }
+        for file in ["ca.key", "ca.pem"] {
+            let path = folder.path().join(file);
+            let whole = fs::read(&path).expect("there");
+            let half = whole[..whole.len() / 2].to_vec();
+            let others = fs::read(other.path().join(file)).expect("there");
+            for bytes in [Some(half), Some(b"\xff\xfe".to_vec()), Some(Vec::new()), Some(others), None] {
+                match &bytes {
+                    Some(bytes) => fs::write(&path, bytes).expect("written"),
+                    // Where the certificate is missing, whoever opens knows whether one may be made.
+                    None if file == "ca.pem" => continue,
+                    None => fs::remove_file(&path).expect("removed"),
+                }
+                let Err(error) = Authority::open(folder.path()) else { panic!("{file} {bytes:?} was taken") };
+                let told = bramble_system::sentence(&error);
+                assert!(told.starts_with(&*folder.path().join("ca.").to_string_lossy()), "{told}");
+                assert!(error.help().is_some_and(|help| help.contains("bramble restore")), "{told}");
+            }
+            fs::write(&path, whole).expect("written");
+        }
+        Authority::open(folder.path()).expect("whole again");
     }
 
     #[test]

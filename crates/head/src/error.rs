@@ -24,8 +24,11 @@ pub enum Error {
     Part(String),
     #[error("the head's snapshot: {0}")]
     Snapshot(String),
-    #[error("the keys in {} are missing, and the head of the store {} has had some", keys.display(), store.display())]
-    NoKeys { store: PathBuf, keys: PathBuf },
+    #[error("{} is missing, and the head of the store {} has had one", ca.display(), store.display())]
+    NoKeys { store: PathBuf, ca: PathBuf },
+    /// Of a file in the folder of the head's keys.
+    #[error("{}: {problem}", path.display())]
+    Key { path: PathBuf, problem: &'static str },
     /// The current one, and there is no other to start with.
     #[error("{reason}. The head's folder does not give one either")]
     Lost { reason: String, source: Box<Error> },
@@ -75,8 +78,11 @@ impl Error {
             Error::NotWhole { .. } => {
                 "`bramble image build` puts there what the repository's image is made of, and gives that; `bramble image ls` lists other sets"
             }
-            Error::NoKeys { .. } => {
-                "put the keys back, or move head.redb aside and `bramble restore` a backup; with head.redb aside and no backup, a head begins anew: no node, user or image of the old one is known to it"
+            Error::NoKeys { .. } | Error::Key { .. } => {
+                "put the file back, or move head.redb and the folder `keys` aside and `bramble restore` a backup; with both aside and no backup, a head begins anew: no node, user or image of the old one is known to it"
+            }
+            Error::File { source, .. } if is_full(source) => {
+                "make room on that disk, and try again: nothing has changed"
             }
             Error::Lost { .. } => {
                 "put the repository, with its bramble.toml, into the head's folder and start again; or move the state folder aside and `bramble restore` a backup"
@@ -84,6 +90,11 @@ impl Error {
             _ => return None,
         })
     }
+}
+
+/// Whether there is no room left on a disk, or not for this user.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn list(addresses: &[Ipv4Addr]) -> String {

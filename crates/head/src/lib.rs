@@ -16,6 +16,7 @@ mod agents;
 mod api;
 pub mod backup;
 mod beginning;
+mod body;
 pub mod boot_sets;
 mod boots;
 mod ca;

@@ -24,6 +24,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use crate::access::{self, Change, audit, login};
 use crate::api::{self, adopt, desired};
+use crate::body::{Pace, in_time};
 use crate::boots::{self, grub, profiles};
 use crate::wiring::Parts;
 use crate::{backup, boot_sets, hands, metrics, page, unreadable};
@@ -183,7 +184,8 @@ impl Route {
     fn guarded(&self, parts: &Parts) -> MethodRouter<Parts> {
         let method = MethodFilter::try_from(self.method.clone()).expect("a method of HTTP");
         let answer = (self.answer)(method);
-        match self.may {
+        let pace = if matches!(self.may, May::Bring(_)) { Pace::GoesOn } else { Pace::Whole };
+        let guarded = match self.may {
             May::Anyone | May::Booting | May::Entering | May::Errands => answer,
             May::Look => answer.route_layer(from_fn_with_state(Arc::clone(&parts.access), access::may_look)),
             May::Oversee => answer.route_layer(from_fn(access::may_oversee)),
@@ -194,7 +196,8 @@ impl Route {
             May::Change(change) => {
                 answer.route_layer(from_fn_with_state((Arc::clone(&parts.access), change), access::may_change))
             }
-        }
+        };
+        guarded.layer(from_fn_with_state(pace, in_time))
     }
 }
 

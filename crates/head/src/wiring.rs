@@ -266,7 +266,7 @@ fn knows_a_ca(store: &Store) -> Result<bool, Error> {
 /// [`Error::NoKeys`] where that head has had one.
 pub(crate) fn has_had_no_keys(store: &Store, state: &Path) -> Result<(), Error> {
     if knows_a_ca(store)? {
-        return Err(Error::NoKeys { store: state.join(STORE), keys: state.join("keys") });
+        return Err(Error::NoKeys { store: state.join(STORE), ca: ca::certificate(&state.join("keys")) });
     }
     Ok(())
 }

@@ -42,6 +42,9 @@ pub enum Error {
     File { doing: &'static str, path: PathBuf, source: std::io::Error },
     #[error("{doing}: {source}")]
     Program { doing: &'static str, source: CommandError },
+    /// Of one of the two files of the signing key.
+    #[error("{}: {problem}", path.display())]
+    Key { path: PathBuf, problem: String },
     #[error("the Debian root has no {0}")]
     Lacks(&'static str),
     #[error("{}: {problem}", path.display())]
@@ -91,6 +94,10 @@ impl Error {
             Error::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some("free some space (`bramble image gc` removes old boot sets) and build again".into())
             }
+            Error::Key { .. } => Some(
+                "put it back from a backup, or move image.key and image.pub aside, both: a new pair is made, and signs what is built from then on"
+                    .into(),
+            ),
             Error::Program { source: CommandError { failure: Failure::NotFound, program }, .. } => {
                 Some(format!("install `{program}` with the distribution's package manager"))
             }

@@ -1,7 +1,7 @@
 //! The key that signs manifests, made at first use, and the signature over a manifest.
 
 use std::fs;
-use std::io::Cursor;
+use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
 
 use bramble_system::files;
@@ -22,7 +22,7 @@ impl SigningKey {
     /// When the folder cannot be written or a file in it is not a key.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let (secret_path, public_path) = (folder.join("image.key"), folder.join("image.pub"));
-        let malformed = |path: &Path, error: &dyn std::fmt::Display| Error::Malformed {
+        let malformed = |path: &Path, error: &dyn std::fmt::Display| Error::Key {
             path: path.to_owned(),
             problem: format!("is not a minisign key: {error}"),
         };
@@ -36,7 +36,16 @@ impl SigningKey {
             files::replace_secret(&secret_path, secret.to_string().as_bytes())
                 .map_err(Error::file("cannot write the signing key", &secret_path))?;
         }
-        let read = |path: &PathBuf| fs::read_to_string(path).map_err(Error::file("cannot read the key", path));
+        let read = |path: &PathBuf| {
+            fs::read_to_string(path).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => Error::Key {
+                    path: path.clone(),
+                    problem: "is missing, and the other half of the key is there".into(),
+                },
+                io::ErrorKind::InvalidData => malformed(path, &"this is no text"),
+                _ => Error::file("cannot read the key", path)(error),
+            })
+        };
         let public =
             PublicKey::from_base64(read(&public_path)?.trim()).map_err(|error| malformed(&public_path, &error))?;
         let secret = SecretKeyBox::from_string(&read(&secret_path)?)
@@ -62,6 +71,28 @@ impl SigningKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_is_damaged_or_missing_is_told_by_its_file_and_what_to_do() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        SigningKey::open(folder.path()).expect("made at first use");
+        for (file, bytes) in [
+            ("image.pub", Some(&b"\xff"[..])),
+            ("image.pub", Some(b"")),
+            ("image.pub", None),
+            ("image.key", Some(b"\xff")),
+            ("image.key", Some(b"untrusted comment: a key\nAAAA\n")),
+        ] {
+            let path = folder.path().join(file);
+            let whole = fs::read(&path).expect("there");
+            bytes.map_or_else(|| fs::remove_file(&path), |bytes| fs::write(&path, bytes)).expect("damaged");
+            let Err(error) = SigningKey::open(folder.path()) else { panic!("{file} {bytes:?} was taken") };
+            assert!(error.to_string().starts_with(&path.display().to_string()), "{error}");
+            assert!(error.help().is_some_and(|help| help.contains("image.key and image.pub")), "{error}");
+            fs::write(&path, whole).expect("written");
+        }
+        SigningKey::open(folder.path()).expect("whole again");
+    }
 
     #[test]
     fn a_signature_verifies_with_the_key_that_the_initrd_carries_and_no_other() {

@@ -129,6 +129,9 @@ pub struct Synced {
     pub problem: Option<String>,
     /// The newest commit waits for a person, and why.
     pub braked: Option<(String, Vec<String>)>,
+    /// Workloads of what is current that stay as they are, each with why: their own files are wrong.
+    #[serde(default)]
+    pub stopped: Vec<String>,
 }
 
 /// `GET /v1/source/key`.

@@ -40,7 +40,7 @@ impl Serialize for Data {
 impl<'de> Deserialize<'de> for Data {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        STANDARD.decode(text.as_bytes()).map(Data).map_err(serde::de::Error::custom)
+        STANDARD.decode(text.as_bytes()).map(Data).map_err(|_| serde::de::Error::custom("expected bytes in base64"))
     }
 }
 

@@ -11,10 +11,11 @@
 //! The file has a form of its own. Form 1 (until commit 5b09a28) had neither versions nor a life, and is brought
 //! to the present one when it is opened, in one transaction.
 
+use std::cell::Cell;
 use std::io;
-use std::panic::AssertUnwindSafe;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Once, RwLock};
 
 use bramble_system::now;
 use redb::backends::InMemoryBackend;
@@ -145,9 +146,31 @@ impl Held {
     }
 }
 
+thread_local! {
+    /// Whether this thread is in [`guarded`], where a panic is an error that is told by its name.
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on a panic in [`guarded`] says nothing of its own; any other is told as before.
+fn hush() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !GUARDED.get() {
+                usual(info);
+            }
+        }));
+    });
+}
+
 /// redb panics on some files that are damaged: to whoever uses the store, that is an error as any other.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+    hush();
+    let before = GUARDED.replace(true);
+    let done = panic::catch_unwind(AssertUnwindSafe(work));
+    GUARDED.set(before);
+    done.unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         let reason = format!("it is damaged: {}", words.unwrap_or("what lies in it makes no sense"));
         Err(Fault::Database(RedbError::Corrupted(reason)))

@@ -15,11 +15,11 @@ pub fn run(place: &Place, json: bool) -> Result<Exit> {
     }
     screen::warnings(&cluster.warnings);
     println!(
-        "{}: {} nodes, {} workloads, {} warnings",
+        "{}: {}, {}, {}",
         cluster.name,
-        cluster.nodes.len(),
-        cluster.workloads.len(),
-        cluster.warnings.0.len()
+        screen::counted(cluster.nodes.len(), "node"),
+        screen::counted(cluster.workloads.len(), "workload"),
+        screen::counted(cluster.warnings.0.len(), "warning")
     );
     Ok(Exit::Done)
 }

@@ -121,7 +121,7 @@ fn verdict(preview: &Preview, away: &[&str]) -> String {
         [] => {}
         [one] => text += &format!("nothing is known of {one}, which is off or away\n"),
         several => {
-            let names = several.join(", ");
+            let names = screen::few(several, ", ");
             text += &format!("nothing is known of {} nodes that are off or away: {names}\n", several.len());
         }
     }
@@ -257,7 +257,7 @@ fn row(line: &Line, now: u64) -> Vec<String> {
         author.clone().unwrap_or_default(),
         screen::ago(std::time::Duration::from_millis(now.saturating_sub(line.at))),
         line.by.clone(),
-        line.changed.join("; "),
+        screen::few(&line.changed, "; "),
     ]
 }
 

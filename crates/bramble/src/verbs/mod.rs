@@ -31,7 +31,7 @@ use crate::cli::{
     Arguments, EngineVerb, ImageVerb, LabVerb, NodeVerb, SourceVerb, StoreVerb, TokenVerb, UserVerb, Verb, Where,
 };
 use crate::exit::Exit;
-use crate::process::{log, runtime, wait};
+use crate::process::{log, runtime, wait, wait_for_person};
 use crate::screen;
 use crate::workspace::STAGE1;
 
@@ -92,11 +92,11 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
             LabVerb::Power { action, node } => wait(lab::power(action, &node, place)),
             LabVerb::Inside { forward } => lab::inside(place, &forward),
         },
-        Verb::Login { head, user, token, ca } => wait(people::login(&head, user, token, ca)),
+        Verb::Login { head, user, token, ca } => wait_for_person(people::login(&head, user, token, ca)),
         Verb::Logout { head } => wait(people::logout(head)),
         Verb::User(verb) => match verb {
             UserVerb::Ls => wait(people::users(place, json)),
-            UserVerb::Set { name, role, password } => wait(people::put_user(&name, role, password, place)),
+            UserVerb::Set { name, role, password } => wait_for_person(people::put_user(&name, role, password, place)),
             UserVerb::Rm { name } => wait(people::remove_user(&name, place)),
         },
         Verb::Token(verb) => match verb {

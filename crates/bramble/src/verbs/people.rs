@@ -1,6 +1,6 @@
 //! `bramble login`, `logout`, `user`, `token` and `audit`
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Write as _, stdin, stdout};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +9,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::sync::oneshot;
 
 use crate::client::{Client, problem};
 use crate::exit::Exit;
@@ -16,14 +18,52 @@ use crate::heads::{self, KnownHead};
 use crate::place::Place;
 use crate::screen::{self, ago};
 
-/// Reads a secret: without echo from a terminal, else the first line of the standard input.
-fn secret(question: &str) -> Result<String> {
-    if std::io::stdin().is_terminal() {
-        return rpassword::prompt_password(question).context("cannot read from the terminal");
+/// The terminal without echo. Dropped, it is as it was, on a new line.
+struct Unechoed(Termios);
+
+impl Unechoed {
+    fn set() -> Result<Self> {
+        let before = tcgetattr(stdin()).context("cannot ask on the terminal")?;
+        let mut modes = before.clone();
+        modes.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(stdin(), OptionalActions::Now, &modes).context("cannot change the terminal")?;
+        Ok(Unechoed(before))
     }
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line).context("cannot read the standard input")?;
+}
+
+impl Drop for Unechoed {
+    fn drop(&mut self) {
+        let _ = tcsetattr(stdin(), OptionalActions::Now, &self.0);
+        eprintln!();
+    }
+}
+
+/// A line of the standard input, read in a thread of its own: such a read cannot be interrupted.
+async fn line() -> Result<String> {
+    let (send, read) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let _ = send.send(stdin().read_line(&mut line).map(|_| line));
+    });
+    let line = read.await.context("nobody reads the standard input")?.context("cannot read the standard input")?;
     Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+/// Asks on the terminal.
+async fn ask(question: &str) -> Result<String> {
+    print!("{question}");
+    stdout().flush()?;
+    line().await
+}
+
+/// Reads a secret: without echo from a terminal, else the first line of the standard input.
+async fn secret(question: &str) -> Result<String> {
+    if !stdin().is_terminal() {
+        return line().await;
+    }
+    let _unechoed = Unechoed::set()?;
+    eprint!("{question}");
+    line().await
 }
 
 /// The CA of whoever answers there.
@@ -58,12 +98,10 @@ pub async fn login(address: &str, user: Option<String>, token: bool, fingerprint
             }
         }
         None if heads::find(&url).is_ok() => {}
-        None if std::io::stdin().is_terminal() => {
-            print!("The head at {url} has CA {is}.\nThe same as `bramble status` shows on the head? [yes/no] ");
-            std::io::stdout().flush()?;
-            let mut answer = String::new();
-            std::io::stdin().lock().read_line(&mut answer)?;
-            if answer.trim() != "yes" {
+        None if stdin().is_terminal() => {
+            let question =
+                format!("The head at {url} has CA {is}.\nThe same as `bramble status` shows on the head? [yes/no] ");
+            if ask(&question).await?.trim() != "yes" {
                 bail!("not logged in");
             }
         }
@@ -73,21 +111,15 @@ pub async fn login(address: &str, user: Option<String>, token: bool, fingerprint
     }
     let mut known = KnownHead { url: url.clone(), ca, user: String::new(), token: String::new(), until: None };
     if token {
-        known.token = secret("Token: ")?;
+        known.token = secret("Token: ").await?;
         let me = Client::remote(known.clone()).me().await?;
         known.user = me.name;
     } else {
         let user = match user {
             Some(user) => user,
-            None => {
-                print!("Name: ");
-                std::io::stdout().flush()?;
-                let mut line = String::new();
-                std::io::stdin().lock().read_line(&mut line)?;
-                line.trim().to_owned()
-            }
+            None => ask("Name: ").await?.trim().to_owned(),
         };
-        let password = secret("Password: ")?;
+        let password = secret("Password: ").await?;
         let logged_in = Client::remote(known.clone()).log_in(&Login { user, password }).await?;
         known.user = logged_in.user;
         known.token = logged_in.token;
@@ -120,8 +152,8 @@ pub async fn put_user(name: &str, role: Option<Role>, password: bool, place: &Pl
     let client = Client::of(place)?;
     let known = client.users().await?.iter().any(|user| user.name == name);
     let password = if password || !known {
-        let first = secret(&format!("Password for {name}: "))?;
-        if std::io::stdin().is_terminal() && secret("Again: ")? != first {
+        let first = secret(&format!("Password for {name}: ")).await?;
+        if stdin().is_terminal() && secret("Again: ").await? != first {
             bail!("the two passwords differ");
         }
         Some(first)

@@ -20,6 +20,9 @@ pub async fn sync(place: &Place, json: bool) -> Result<Exit> {
         let revision = desired.revision.short().unwrap_or_else(|| "of a folder".into());
         println!("snapshot {} ({revision}) is current", desired.snapshot.short());
     }
+    for stopped in &synced.stopped {
+        println!("{stopped}");
+    }
     if let Some((commit, reasons)) = &synced.braked {
         let short: String = commit.chars().take(12).collect();
         println!("commit {short} waits for a person: {}", reasons.join("; "));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Form, Path, Query, State};
+use axum::extract::{Form, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::{Extension, Json};
@@ -17,7 +17,7 @@ use super::headers::{COOKIE, bearer, cookie};
 use super::people::{self, BROWSER, COMMAND_LINE, Refused, Session, kept};
 use super::{Access, oidc};
 use crate::frame::frame;
-use crate::refusal::{Asked, Refusal, refuse};
+use crate::refusal::{Asked, Path, Query, Refusal, refuse};
 
 pub(super) fn refused(error: &Refused) -> Refusal {
     match error {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use bramble_model::inventory::{Adoption, Inventory};
 use bramble_model::names::Mac;
@@ -13,7 +13,7 @@ use bramble_model::timeline::What;
 use crate::adoptions::{Adoptions, mac_of, name_of};
 use crate::boots::Boots;
 use crate::power::Power;
-use crate::refusal::{Asked, Refusal, failed, refuse};
+use crate::refusal::{Asked, Path, Refusal, failed, refuse};
 use crate::snapshots::Snapshots;
 use crate::timeline::Timeline;
 

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use bramble_model::desired::{
@@ -21,7 +21,7 @@ use crate::access::Actor;
 use crate::desired::Desired;
 use crate::loops::all::Loops;
 use crate::loops::source::Following;
-use crate::refusal::{Asked, Refusal, failed, refuse};
+use crate::refusal::{Asked, Path, Refusal, failed, refuse};
 use crate::snapshots::{Current, Follow, Held, Refused, Snapshots};
 
 /// Lines of the history in one answer.
@@ -40,7 +40,9 @@ impl From<Refused> for Refusal {
                 (StatusCode::CONFLICT, Some("`bramble apply` from the folder sends them"))
             }
             Refused::Held => (StatusCode::CONFLICT, Some("`bramble sync` follows it again")),
-            Refused::Overtaken => (StatusCode::CONFLICT, Some("look at it again: `bramble plan`")),
+            Refused::Overtaken(_) => {
+                (StatusCode::CONFLICT, Some("give the command again: it shows what would change now"))
+            }
             Refused::Head(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.help()),
         };
         refuse(status, bramble_system::sentence(&refused), help)
@@ -245,7 +247,14 @@ pub(crate) async fn sync(
         desired: desired.status(),
         problem: followed.problem.map(|(problem, help)| format!("{problem}: {help}")),
         braked: followed.braked.map(|braked| (braked.commit, braked.reasons)),
+        stopped: snapshots.current().map_or_else(Vec::new, |current| stopped(&current)),
     }))
+}
+
+/// Workloads that a snapshot stops by what is wrong in their own files, each as a sentence.
+pub(crate) fn stopped(current: &Current) -> Vec<String> {
+    let told = |(name, problem)| format!("workload {name} stays as it is until its files are corrected: {problem}");
+    current.sick().map(told).collect()
 }
 
 /// `POST /v1/source/forget-host`: the server's host key is pinned anew at the next look.

@@ -292,12 +292,13 @@ fn refused(commit: &str, refused: Refused) -> Stopped {
     match refused {
         Refused::Problems(_) | Refused::Unsound => Stopped::Unfit { commit: commit.to_owned(), reason },
         Refused::Head(error) => Stopped::Wrong(reason, error.help().unwrap_or(again).into()),
-        Refused::Unknown(_)
-        | Refused::Ambiguous(_)
-        | Refused::Missing(_)
-        | Refused::Gone(_)
-        | Refused::Overtaken
-        | Refused::Held => Stopped::Wrong(reason, again.into()),
+        Refused::Unknown(_) | Refused::Ambiguous(_) | Refused::Missing(_) | Refused::Gone(_) => {
+            Stopped::Wrong(reason, again.into())
+        }
+        Refused::Overtaken(_) | Refused::Held => {
+            let help = "the present snapshot stays, and `bramble history` says whose it is; `bramble sync` looks again";
+            Stopped::Wrong(reason, help.into())
+        }
     }
 }
 

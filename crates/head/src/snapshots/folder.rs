@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bramble_model::names::Digest;
 use bramble_model::snapshot::{Entry, SMALL, stand_in};
@@ -11,7 +11,7 @@ use bramble_system::files;
 use rustix::fs::{CWD, RenameFlags};
 
 use super::{Current, Snapshots};
-use crate::error::Error;
+use crate::error::{Error, is_full};
 
 impl Snapshots {
     /// Lays a snapshot out in its folder, in place of whatever lies there, and removes the folders of others that are
@@ -27,8 +27,7 @@ impl Snapshots {
         if laid_out.contains(&next.digest) && place.exists() {
             return Ok(());
         }
-        let failed =
-            |source| Error::File { doing: "cannot lay out the snapshot in", path: self.folder.clone(), source };
+        let failed = |source| not_laid_out(&self.folder, source);
         files::make_folder(&self.folder).map_err(failed)?;
         let making = self.folder.join(".making");
         remove(&making).map_err(failed)?;
@@ -45,11 +44,7 @@ impl Snapshots {
             if old.is_some_and(|old| fs::hard_link(old, &place).is_ok()) {
                 continue;
             }
-            self.lay(&place, entry).map_err(|source| Error::File {
-                doing: "cannot lay out",
-                path: path.into(),
-                source,
-            })?;
+            self.lay(&place, entry).map_err(|source| not_laid(&self.folder, place, source))?;
         }
         let stay: Vec<Digest> = current.iter().map(|current| current.digest).chain([next.digest]).collect();
         laid_out.retain(|digest| stay.contains(digest));
@@ -89,6 +84,18 @@ impl Snapshots {
     }
 }
 
+fn not_laid_out(folder: &Path, source: io::Error) -> Error {
+    Error::File { doing: "the snapshot cannot be laid out here", path: folder.to_owned(), source }
+}
+
+/// Of one file at its place. Where the disk is full, the file is of no account.
+fn not_laid(folder: &Path, place: PathBuf, source: io::Error) -> Error {
+    match is_full(&source) {
+        true => not_laid_out(folder, source),
+        false => Error::File { doing: "this file of the snapshot cannot be laid out", path: place, source },
+    }
+}
+
 /// Makes a file, its folder's owner's.
 fn write(path: &Path, content: &mut impl io::Read, executable: bool) -> io::Result<()> {
     let mut file = fs::File::create_new(path)?;
@@ -114,5 +121,25 @@ fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_by_the_folder_and_any_other_trouble_by_the_file() {
+        let told = |kind: io::ErrorKind| {
+            let (folder, place) = (Path::new("/srv/snapshots"), PathBuf::from("/srv/snapshots/.making/bramble.toml"));
+            not_laid(folder, place, kind.into())
+        };
+        for full in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+            let error = told(full);
+            assert_eq!(error.to_string(), "/srv/snapshots: the snapshot cannot be laid out here");
+            assert!(error.help().is_some_and(|help| help.contains("make room")), "{error}");
+        }
+        let error = told(io::ErrorKind::PermissionDenied);
+        assert!(error.to_string().starts_with("/srv/snapshots/.making/bramble.toml: "), "{error}");
     }
 }

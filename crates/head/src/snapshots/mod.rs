@@ -55,8 +55,9 @@ pub(crate) enum Refused {
     Missing(Vec<Digest>),
     #[error("{} on the head's shelf any more", gone(.0))]
     Gone(Vec<String>),
-    #[error("another snapshot has become current meanwhile")]
-    Overtaken,
+    /// By what is current now, and who made it so.
+    #[error("{0}: nothing was changed")]
+    Overtaken(String),
     #[error("a person holds following git")]
     Held,
     #[error(transparent)]
@@ -531,7 +532,13 @@ impl Snapshots {
         let _turn = self.changing.lock().expect("no panic while held");
         let before = self.current();
         if expects.is_some_and(|expected| expected != before.as_ref().map(|current| current.digest)) {
-            return Err(Refused::Overtaken);
+            let now = match (before, self.pointer()?) {
+                (Some(current), Some(pointer)) => {
+                    format!("snapshot {} has become current meanwhile, by {}", current.digest.short(), pointer.by)
+                }
+                _ => "there is no current snapshot any more".into(),
+            };
+            return Err(Refused::Overtaken(now));
         }
         if follow == Follow::Came && self.pointer()?.is_some_and(|pointer| pointer.held.is_some()) {
             return Err(Refused::Held);

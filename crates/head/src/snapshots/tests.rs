@@ -271,6 +271,27 @@ fn a_head_begins_with_a_folder_though_a_workload_of_it_is_sick() {
     fs::write(place.home().join("web.yaml"), "services: [\n").expect("written");
     let current = first(&place.open(), &place);
     assert_eq!(current.sick().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["web"]);
+    let [stopped] = &crate::api::desired::stopped(&current)[..] else { panic!("one is told") };
+    assert!(stopped.starts_with("workload web stays as it is until its files are corrected: "), "{stopped}");
+    assert!(stopped.contains("unclosed bracket"), "{stopped}");
+}
+
+#[test]
+fn whoever_looked_at_another_current_snapshot_hears_which_it_is_by_now_and_who_made_it_so() {
+    let place = Place::new();
+    place.write(1, b"first");
+    let snapshots = place.open();
+    let seen = first(&snapshots, &place).digest;
+    place.write(2, b"second");
+    let (next, line) = snapshots.first(&place.home()).expect("it checks");
+    let second = snapshots.make_current(next, Some(Some(seen)), line, Follow::Free).expect("current").digest;
+    let rolled_back = snapshots.find(&seen.to_string()).expect("kept");
+    let line = applied(&rolled_back);
+    let refused = snapshots.make_current(rolled_back, Some(Some(seen)), line, Follow::Free).expect_err("overtaken");
+    let by = snapshots.pointer().expect("read").expect("there").by;
+    let told = format!("snapshot {} has become current meanwhile, by {by}: nothing was changed", second.short());
+    assert_eq!(bramble_system::sentence(&refused), told);
+    assert_eq!(snapshots.current().expect("there").digest, second);
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn a_commit_may_have_as_many_files_as_a_snapshot_and_more_are_refused_with_the_s
 #[test]
 fn what_may_pass_is_tried_again_and_what_a_commit_is_to_blame_for_is_not() {
     for passing in [
-        Refused::Overtaken,
+        Refused::Overtaken("snapshot 12 has become current meanwhile, by ann".into()),
         Refused::Missing(vec![Digest([1; 32])]),
         Refused::Head(Error::Snapshot("too many files wait to be applied: try again".into())),
     ] {

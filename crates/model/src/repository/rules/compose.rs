@@ -3,6 +3,8 @@
 
 use serde::Deserialize;
 use serde_json::Value;
+use serde_saphyr::Error;
+use serde_saphyr::budget::BudgetBreach;
 
 /// What is wrong with a file, and what to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,11 +53,7 @@ pub(super) fn holds_data(text: &str) -> Result<bool, Wrong> {
                 format!("is not a Compose file: expected a mapping with `services`, and it is {}", said(&whole)),
                 top,
             ),
-            _ => {
-                let error = error.to_string();
-                let first = error.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-                wrong(format!("is not a Compose file: {first}"), "correct that line of the file")
-            }
+            _ => unreadable(&error),
         })?;
     let services = match services {
         Some(Value::Object(services)) if services.is_empty() => {
@@ -88,6 +86,69 @@ pub(super) fn holds_data(text: &str) -> Result<bool, Wrong> {
     }
     let names = |value: Option<&Value>| value.is_some_and(|value| !value.is_null());
     Ok(names(volumes.as_ref()) || services.values().any(|service| names(service.get("volumes"))))
+}
+
+/// What is wrong with a text that cannot be read as YAML, with its line.
+fn unreadable(error: &Error) -> Wrong {
+    let mut cause = error.without_snippet();
+    while let Error::AliasError { error, .. } = cause {
+        cause = error.without_snippet();
+    }
+    let (problem, help) = match cause {
+        Error::MultipleDocuments { .. } => (
+            "a second document begins after `---`, and a workload is one".to_owned(),
+            "put each document into a file and a workload of its own",
+        ),
+        Error::UnknownAnchor { .. } => (
+            "an alias (`*NAME`) stands for what no `&NAME` before it names".to_owned(),
+            "write `&NAME` at what it stands for, further up in the same file; or write that out",
+        ),
+        Error::RecursiveReferencesRequireWeakTypes { .. } => {
+            ("an alias (`*NAME`) stands for a part that it is in itself".to_owned(), "write out what it stands for")
+        }
+        Error::AliasReplayCounterOverflow { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. }
+        | Error::Budget {
+            breach:
+                BudgetBreach::Aliases { .. }
+                | BudgetBreach::Anchors { .. }
+                | BudgetBreach::AliasAnchorRatio { .. }
+                | BudgetBreach::MergeKeys { .. }
+                | BudgetBreach::RecordedAnchorEvents { .. }
+                | BudgetBreach::RecordedAnchorBytes { .. },
+            ..
+        } => (
+            "aliases (`*NAME`) and merges (`<<`) make more of it than bramble reads".to_owned(),
+            "write out what they stand for, where it is used",
+        ),
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => {
+            ("it is nested deeper than bramble reads".to_owned(), "nest less: no key of a service needs that")
+        }
+        Error::Budget { .. } => (
+            "it is longer than bramble reads, with what its aliases (`*NAME`) stand for".to_owned(),
+            "use fewer aliases, or divide it into several files, a workload each",
+        ),
+        Error::MergeValueNotMapOrSeqOfMaps { .. } => (
+            "`<<` takes in mappings, and this is none".to_owned(),
+            "write `<<: *NAME`, and `&NAME` at a mapping further up",
+        ),
+        Error::NonFiniteFloat { value, .. } => {
+            (format!("`{value}` is no number that an engine takes"), "write a number, or a text in quotes")
+        }
+        Error::DuplicateMappingKey { key, .. } => {
+            let key = key.as_deref().map_or_else(|| "a key".to_owned(), |key| format!("`{key}`"));
+            (format!("{key} is written twice"), "give one of the two another name, or remove it")
+        }
+        Error::Eof { .. } => ("it ends in the middle".to_owned(), "complete the file"),
+        // The parser's own words on what is no YAML.
+        Error::ExternalMessage { msg, .. } => (msg.clone(), "correct that line of the file"),
+        _ => ("what is written here cannot be read".to_owned(), "correct that line of the file"),
+    };
+    let place = error.location().map(|at| format!("line {} column {}: ", at.line(), at.column()));
+    let message = format!("is not a Compose file: {}{problem}", place.unwrap_or_default());
+    Wrong { message, help: Some(help.to_owned()) }
 }
 
 impl Shape {
@@ -126,6 +187,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_by_the_key_and_what_is_expected() {
+        let lines = (1..10).map(|n| format!("  s{n}: &s{n} [{}]\n", vec![format!("*s{}", n - 1); 10].join(", ")));
+        let bomb = format!("services:\n  s0: &s0 [a]\n{}", lines.collect::<String>());
         let files = [
             "",
             "just a text",
@@ -144,13 +207,27 @@ mod tests {
             "services:\n  web:\n    deploy: [a]\n",
             "services:\n  web:\n\timage: a\n",
             "services: [\n",
+            "services: {",
+            "services:\n  web: \"\n",
+            "services:\n  web:\n    image: a\n---\nservices:\n  db:\n    image: b\n",
+            "services:\n  web:\n    image: a\n---\n- b\n",
+            "services:\n  web: *other\n",
+            "services:\n  web: &web\n    deploy: *web\n",
+            "services:\n  web:\n    image: a\n    image: b\n",
+            "services:\n  web:\n    <<: 3\n",
+            "services:\n  web:\n    deploy: { replicas: .inf }\n",
+            "services:\n  web:\n    image: !!binary '?'\n",
+            &bomb,
+            &format!("services: {}", "[".repeat(100)),
+            &format!("services: [{}]", "1,".repeat(300_000)),
         ];
         let told = files.map(|file| {
             let Wrong { message, help } = holds_data(file).expect_err(file);
+            let file: String = file.chars().take(120).collect();
             format!("{file:?}\n  {message}\n  {}\n", help.unwrap_or_default())
         });
         let told = told.concat();
-        for word in ["struct", "invalid type", "serde", "Option"] {
+        for word in ["struct", "invalid type", "serde", "Option", "budget", "from_", "policy", "breach"] {
             assert!(!told.contains(word), "{told}");
         }
         insta::assert_snapshot!(told);
