@@ -43,7 +43,7 @@ fn who_asks_for_keys_makes_folders_and_touches_nothing_that_git_is_told() {
 #[test]
 fn what_git_is_told_is_for_its_owner_alone_and_can_be_run_whatever_became_of_it() {
     let repository = Repository::new();
-    let World { folder, source, settings, limits } = World::at(&repository);
+    let World { folder, source, settings, limits, .. } = World::at(&repository);
     drop(source);
     let root = folder.path().join(world::FOLDER);
     let modes =
