@@ -33,8 +33,11 @@ pub struct Url {
 /// How the other side is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transport {
+    /// A path on this machine.
     Local(PathBuf),
+    /// `secure` is https. The host of an IPv6 address has no brackets.
     Http { secure: bool, host: String },
+    /// As `Http`; the port is 22 where none is written.
     Ssh { user: Option<String>, host: String, port: u16 },
 }
 
@@ -78,7 +81,7 @@ impl Url {
     pub fn is_loopback(&self) -> bool {
         match &self.transport {
             Transport::Http { host, .. } | Transport::Ssh { host, .. } => {
-                let ip: Result<std::net::IpAddr, _> = host.trim_matches(['[', ']']).parse();
+                let ip: Result<std::net::IpAddr, _> = host.parse();
                 host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
             }
             Transport::Local(_) => true,
