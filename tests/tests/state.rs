@@ -507,7 +507,7 @@ fn a_damaged_store_and_missing_keys_are_refused_by_name() {
     refused(&house, &["store", "repair"], "head.redb");
     fs::write(&store, whole).expect("written");
     fs::rename(&keys, state.join("keys-aside")).expect("moved");
-    refused(&house, &["serve"], "are missing");
+    refused(&house, &["serve"], "ca.pem is missing");
     assert!(!keys.exists(), "no CA was made");
     fs::rename(state.join("keys-aside"), &keys).expect("moved");
     house.start_head();

@@ -296,7 +296,7 @@ async fn first_snapshot(
     following: &Arc<Following>,
     stop: &CancellationToken,
 ) -> Result<Arc<Current>, Error> {
-    let Some(source) = &snapshots.begun_with().filter(|_| !home.join(FILE).exists()) else {
+    let Some(source) = &snapshots.begun_with().filter(|_| home.join(FILE).symlink_metadata().is_err()) else {
         let (next, applied) = snapshots.first(home)?;
         serves(&next).await?;
         return snapshots.begin(next, applied);

@@ -75,7 +75,7 @@ pub async fn key(place: &Place, json: bool) -> Result<Exit> {
 pub fn set(place: &Place, source: &Source) -> Result<Exit> {
     let (home, state) = place.head();
     let url = &source.git;
-    if home.join(FILE).exists() {
+    if home.join(FILE).symlink_metadata().is_ok() {
         bail!("{} has a bramble.toml: write `[source] git = \"{url}\"` into it, and `bramble apply`", home.display());
     }
     workspace::make_state(&state)?;

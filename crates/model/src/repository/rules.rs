@@ -499,7 +499,7 @@ impl Rules<'_> {
         let text = self.tree.read(path).and_then(text);
         let text = text.map_err(|error| Box::new(self.unreadable(key, path, &error)))?;
         compose::holds_data(&text).map_err(|wrong| {
-            let problem = self.source.problem(key, wrong.message);
+            let problem = self.source.problem(key, format!("{}: {}", path.display(), wrong.message));
             Box::new(match wrong.help {
                 Some(help) => problem.help(help),
                 None => problem,

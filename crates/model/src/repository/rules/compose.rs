@@ -50,7 +50,7 @@ pub(super) fn holds_data(text: &str) -> Result<bool, Wrong> {
     let Compose { services, volumes } =
         serde_saphyr::from_str(text).map_err(|error| match serde_saphyr::from_str::<Value>(text) {
             Ok(whole) if !whole.is_object() => wrong(
-                format!("is not a Compose file: expected a mapping with `services`, and it is {}", said(&whole)),
+                format!("it is not a Compose file: expected a mapping with `services`, and it is {}", said(&whole)),
                 top,
             ),
             _ => unreadable(&error),
@@ -147,7 +147,7 @@ fn unreadable(error: &Error) -> Wrong {
         _ => ("what is written here cannot be read".to_owned(), "correct that line of the file"),
     };
     let place = error.location().map(|at| format!("line {} column {}: ", at.line(), at.column()));
-    let message = format!("is not a Compose file: {}{problem}", place.unwrap_or_default());
+    let message = format!("it is not a Compose file: {}{problem}", place.unwrap_or_default());
     Wrong { message, help: Some(help.to_owned()) }
 }
 
