@@ -1,12 +1,14 @@
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use bramble_model::repository::FILE;
+use bramble_model::repository::{FILE, Problems};
+use bramble_model::snapshot::{MOST, Snapshot};
 use bramble_plan::contract::Planner as _;
+use bramble_source::Credentials;
 use bramble_store::Store;
 
 use super::*;
-use crate::snapshots::record;
+use crate::snapshots::{Refused, record};
 
 const TOML: &str = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n[image]\noverlay = \"overlay\"\n\
     [roles.r]\nengine = \"none\"\n[nodes.w1]\nmac = \"52:54:00:00:00:01\"\nrole = \"r\"\n";

@@ -1,0 +1,201 @@
+//! From the repository to a snapshot: one fetch, and what can be wrong with what came.
+
+use std::collections::BTreeMap;
+
+use bramble_model::names::Digest;
+use bramble_model::repository::{self, Problems};
+use bramble_model::snapshot::{Content, Given, MOST, Revision, Snapshot};
+use bramble_model::source::Url;
+use bramble_source::{Commit, Credentials, Entry, Keys, Limits, Problem, Settings, Source as Git};
+
+use super::Following;
+use crate::error::Error;
+use crate::snapshots::{Current, Refused, Snapshots};
+
+/// What a fetch of this repository is told, with the head's own key where there is one.
+pub(super) fn settings(source: &repository::Source, keys: Option<&Keys>) -> Result<Settings, Problem> {
+    let wrong = Problem::Setting;
+    let url: Url = source.git.parse().map_err(wrong)?;
+    // A key may have been made, by whoever only looked at it, for an address that takes none.
+    let key = keys.map(Keys::deploy_key_file).filter(|key| url.is_ssh() && key.exists());
+    let credentials = match (&source.token_file, key) {
+        (Some(path), _) => Credentials::TokenFile(path.clone()),
+        (None, Some(key)) => Credentials::DeployKey(key),
+        (None, None) => Credentials::None,
+    };
+    Ok(Settings {
+        git: url,
+        branch: source.branch.parse().map_err(wrong)?,
+        path: source.path.parse().map_err(wrong)?,
+        signers: source.signers.iter().map(|signer| signer.parse()).collect::<Result<_, _>>().map_err(wrong)?,
+        credentials,
+    })
+}
+
+/// A commit, as files of a snapshot.
+pub(super) struct Fetched {
+    pub(super) commit: String,
+    pub(super) revision: Revision,
+    pub(super) snapshot: Snapshot,
+    pub(super) contents: BTreeMap<Digest, Content>,
+    /// Large files lie here until they are taken.
+    _large: tempfile::TempDir,
+    pub(super) descends: bool,
+}
+
+/// Why a look found nothing to follow.
+pub(super) enum Stopped {
+    /// It is what was judged before.
+    Same(String),
+    /// What is wrong, and what to do. It may pass.
+    Wrong(String, String),
+    /// As that, and the commit itself is to blame: only another one mends it.
+    Unfit { commit: String, reason: String },
+}
+
+/// What a person does about a commit that cannot be.
+pub(super) const CORRECT: &str = "correct it and push; the present snapshot stays";
+
+impl From<Problem> for Stopped {
+    fn from(problem: Problem) -> Self {
+        let help = problem.help().to_owned();
+        Stopped::Wrong(bramble_system::sentence(&problem), help)
+    }
+}
+
+/// What git read, as a snapshot is made of it. What is left out has its place, too: where it is needed, that is said.
+fn given(read: bramble_source::Files) -> BTreeMap<String, Given> {
+    let given = |entry| match entry {
+        Entry::Link { target } => Given::Link { target },
+        Entry::File { executable, content } => {
+            let content = match content {
+                bramble_source::Content::Bytes(bytes) => Content::Bytes(bytes),
+                bramble_source::Content::Written(path) => Content::Written(path),
+            };
+            Given::File { executable, content }
+        }
+    };
+    let refused = read.refused.into_iter().map(|refused| (refused.path, Given::LeftOut { why: refused.why }));
+    let why = "is a submodule, and nothing of it is fetched";
+    let submodules = read.submodules.into_iter().map(|path| (path, Given::LeftOut { why }));
+    let entries = read.entries.into_iter().map(|(path, entry)| (path, given(entry)));
+    entries.chain(refused).chain(submodules).collect()
+}
+
+/// Gives a commit's files to those that the head has, and checks the whole.
+pub(super) fn take(snapshots: &Snapshots, fetched: &Fetched) -> Result<Current, Refused> {
+    let (digest, missing) = snapshots.offer(fetched.snapshot.clone(), fetched.revision.clone())?;
+    let mut large = BTreeMap::new();
+    for content in missing {
+        match fetched.contents.get(&content) {
+            Some(Content::Bytes(bytes)) => {
+                if !snapshots.take_small(bytes) {
+                    let full = "too many files wait to be applied: try again";
+                    return Err(Error::Snapshot(full.into()).into());
+                }
+            }
+            Some(Content::Written(path)) => drop(large.insert(content, path.clone())),
+            None => return Err(Refused::Missing(vec![content])),
+        }
+    }
+    if large.is_empty() {
+        return snapshots.find(&digest.to_string());
+    }
+    snapshots.take(fetched.snapshot.clone(), fetched.revision.clone(), &large)
+}
+
+/// The first error of a repository, with its place.
+fn first(problems: &Problems) -> String {
+    let first = problems.0.iter().find(|problem| problem.severity == repository::Severity::Error);
+    first
+        .map_or_else(|| "it has errors".into(), |problem| format!("{}, line {}, {problem}", problem.file, problem.line))
+}
+
+/// Why a commit does not become current, and what a person does.
+pub(super) fn refused(commit: &str, refused: Refused) -> Stopped {
+    let reason = match &refused {
+        Refused::Problems(problems) => first(problems),
+        other => bramble_system::sentence(other),
+    };
+    let reason = format!("commit {}: {reason}", short(commit));
+    let again = "the head tries again by itself; the present snapshot stays";
+    match refused {
+        Refused::Problems(_) | Refused::Unsound => Stopped::Unfit { commit: commit.to_owned(), reason },
+        Refused::Head(error) => Stopped::Wrong(reason, error.help().unwrap_or(again).into()),
+        Refused::Unknown(_) | Refused::Ambiguous(_) | Refused::Missing(_) | Refused::Gone(_) => {
+            Stopped::Wrong(reason, again.into())
+        }
+        Refused::Overtaken(_) | Refused::Held => {
+            let help = "the present snapshot stays, and `bramble history` says whose it is; `bramble sync` looks again";
+            Stopped::Wrong(reason, help.into())
+        }
+    }
+}
+
+impl Following {
+    /// Fetches the newest commit; `known` are its id and the current snapshot, where it was judged already.
+    pub(super) fn fetch(
+        &self,
+        source: &repository::Source,
+        current: Option<&Current>,
+        known: Option<&(String, Option<Digest>)>,
+    ) -> Result<Fetched, Stopped> {
+        let _turn = self.turn();
+        let git = Git::open(&self.folder)?;
+        let settings = settings(source, Some(&Keys::open(&self.folder)?))?;
+        let (limits, cancel) = (Limits::default(), &self.ends);
+        let head = git.fetch(&settings, limits, cancel)?;
+        let commit = head.commit.to_string();
+        let digest = current.map(|current| current.digest);
+        if known.is_some_and(|(judged, against)| *judged == commit && *against == digest) {
+            return Err(Stopped::Same(commit));
+        }
+        let old = current.filter(|current| !current.revision.dirty).and_then(|current| current.revision.commit.clone());
+        let descends = match old.and_then(|old| old.parse::<Commit>().ok()) {
+            // A folder that is no git repository was applied before: there is nothing to descend from.
+            None => true,
+            Some(old) if old.to_string() == commit => return Err(Stopped::Same(commit)),
+            Some(old) => git.ancestor(&old, &head.commit).unwrap_or(false),
+        };
+        let file = |error: std::io::Error| {
+            Stopped::Wrong(format!("{}: {error}", self.folder.display()), "make room on the head's disk".into())
+        };
+        let large = tempfile::Builder::new().prefix("export-").tempdir_in(&self.folder).map_err(file)?;
+        let read = git.files(&head.commit, &settings.path, MOST, large.path(), limits, cancel)?;
+        let (snapshot, contents) = Snapshot::of(&given(read)).map_err(|error| {
+            let reason = match &error {
+                bramble_model::snapshot::Error::Repository(problems) => first(problems),
+                other => bramble_system::sentence(other),
+            };
+            let reason = format!("commit {}: {reason}", short(&commit));
+            match error {
+                bramble_model::snapshot::Error::File { .. } => {
+                    let help = "see whether the head's disk is full or failing; it tries again by itself";
+                    Stopped::Wrong(reason, help.into())
+                }
+                _ => Stopped::Unfit { commit: commit.clone(), reason },
+            }
+        })?;
+        let revision = Revision {
+            commit: Some(commit.clone()),
+            dirty: false,
+            author: Some(head.author),
+            subject: Some(head.subject),
+            at: Some(head.at * 1000),
+        };
+        Ok(Fetched { commit, revision, snapshot, contents, _large: large, descends })
+    }
+}
+
+/// Whether a repository with these settings could be followed.
+///
+/// # Errors
+/// The first that is wrong, and what to write.
+pub(crate) fn check(source: &repository::Source) -> Result<(), Error> {
+    let taken = settings(source, None).and_then(|settings| settings.check().map_err(Problem::Setting));
+    taken.map_err(|problem| Error::Snapshot(format!("{}: {}", bramble_system::sentence(&problem), problem.help())))
+}
+
+pub(super) fn short(commit: &str) -> String {
+    commit.chars().take(12).collect()
+}
