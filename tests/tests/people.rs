@@ -79,6 +79,13 @@ fn a_viewer_looks_and_an_operator_changes() {
             let plain = head.http(&asked(&bearer(&operator))).await.0;
             assert!([403, 404, 405].contains(&plain), "{method} {path} over plain HTTP: {plain}");
         }
+        for (method, path, status, what) in [
+            ("GET", "/v1/nothing", 404, "there is nothing at `/v1/nothing`"),
+            ("PUT", "/v1/status", 405, "`/v1/status` takes no PUT"),
+        ] {
+            let (told, body) = head.https(&request(method, path, &bearer(&viewer), "")).await;
+            assert!(told == status && body.contains(what) && body.contains("\"help\""), "{method} {path}: {told} {body}");
+        }
         let upgrade = "Connection: close, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
         let hands = |credentials: &str| {
             format!("GET /v1/hands HTTP/1.1\r\nHost: {HEAD}:7444\r\n{upgrade}{credentials}\r\n")

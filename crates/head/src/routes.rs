@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::Method;
+use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodFilter, MethodRouter, on};
 
@@ -26,6 +26,7 @@ use crate::access::{self, Change, audit, login};
 use crate::api::{self, adopt, desired};
 use crate::body::{Pace, in_time};
 use crate::boots::{self, grub, profiles};
+use crate::refusal::{Refusal, refuse};
 use crate::wiring::Parts;
 use crate::{backup, boot_sets, hands, metrics, page, unreadable};
 
@@ -206,9 +207,22 @@ fn through(door: Through, parts: &Parts) -> Router {
     let routes = ROUTES.iter().filter(|route| route.may.come(door));
     let router = routes.fold(Router::new(), |router, route| router.route(route.path, route.guarded(parts)));
     router
+        .fallback(nowhere)
+        .method_not_allowed_fallback(otherwise)
         .layer(from_fn_with_state(Arc::clone(&parts.access), access::identify))
         .layer(DefaultBodyLimit::max(LONGEST_BODY))
         .with_state(parts.clone())
+}
+
+/// Where a person or a program reads what there is.
+const LISTED: &str = "`GET /v1/openapi.json` lists what there is";
+
+async fn nowhere(uri: Uri) -> Refusal {
+    refuse(StatusCode::NOT_FOUND, format!("there is nothing at `{}` of this door", uri.path()), Some(LISTED))
+}
+
+async fn otherwise(method: Method, uri: Uri) -> Refusal {
+    refuse(StatusCode::METHOD_NOT_ALLOWED, format!("`{}` takes no {method}", uri.path()), Some(LISTED))
 }
 
 /// What is served on the nodes' wires, in plain HTTP.
