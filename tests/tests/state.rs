@@ -477,6 +477,46 @@ fn a_current_snapshot_that_is_lost_stops_no_boot() {
     assert_eq!(current(&house), (only, "[]".to_owned()));
 }
 
+/// The node of a snapshot that cannot be read was let go for good, because an older one does not know it.
+#[test]
+fn an_older_snapshot_in_the_place_of_a_lost_one_lets_nobody_go() {
+    if !inside("an_older_snapshot_in_the_place_of_a_lost_one_lets_nobody_go") {
+        return;
+    }
+    let mut house = House::start_as("admission = \"open\"", &nodes());
+    let (state, file) = (house.path().join(".bramble"), house.path().join("bramble.toml"));
+    let (newcomer, its_mac) = (format!("w{}", NODES + 1), mac(NODES + 1));
+    let text = fs::read_to_string(&file).expect("readable");
+    let node = format!("\n[nodes.{newcomer}]\nmac = \"{its_mac}\"\nrole = \"other\"\n");
+    fs::write(&file, text + &node).expect("written");
+    house.must(&["apply", "--yes"], "");
+    let runtime = runtime();
+    let (agent, _) = runtime.block_on(Agent::up(&connect(&house), &newcomer, &its_mac)).expect("let in");
+    let newest = house.status().expect("the head answers")["desired"]["snapshot"].as_str().expect("one").to_owned();
+    house.stop_head();
+    plant(&state, "snapshots", &newest, b"1 {torn");
+    let waits = |house: &House| {
+        wait("who left is not asked of an older snapshot", || {
+            let status = house.status().unwrap_or_default();
+            let sections = status["loops"].as_array().cloned().unwrap_or_default();
+            let unknown = |name: &str| {
+                let section = sections.iter().find(|section| section["name"] == name);
+                section.is_some_and(|section| section["unknown"].to_string().contains("cannot be had"))
+            };
+            status["desired"]["snapshot"] != newest.as_str() && unknown("admissions") && unknown("swarm")
+        });
+    };
+    house.start_head();
+    waits(&house);
+    house.stop_head();
+    house.must(&["store", "repair", "--yes"], "");
+    house.start_head();
+    waits(&house);
+    house.must(&["apply", "--yes"], "");
+    runtime.block_on(agent.settle()).map(drop).expect("it was never let go");
+    assert!(!house.must(&["history"], "").contains("leaves"));
+}
+
 #[test]
 fn a_damaged_store_and_missing_keys_are_refused_by_name() {
     if !inside("a_damaged_store_and_missing_keys_are_refused_by_name") {

@@ -334,7 +334,7 @@ pub enum SourceVerb {
         #[arg(long, value_name = "FILE")]
         token_file: Option<PathBuf>,
         /// Public SSH or PGP key: only commits that one of them signed count. Can be given again for another one.
-        #[arg(long = "signer", value_name = "KEY")]
+        #[arg(long = "signer", value_name = "KEY", allow_hyphen_values = true)]
         signers: Vec<String>,
     },
     /// Print the public key with which the head reads a private repository over SSH.
@@ -564,6 +564,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_signer_may_be_the_text_of_a_pgp_key() {
+        let key = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmDMEZ\n-----END PGP PUBLIC KEY BLOCK-----";
+        let words = ["bramble", "source", "set", "/srv/home.git", "--signer", key];
+        let Verb::Source(SourceVerb::Set { signers, .. }) = Arguments::parse_from(words).verb else {
+            panic!("another verb")
+        };
+        assert_eq!(signers, [key]);
     }
 
     #[test]

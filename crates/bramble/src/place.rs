@@ -6,10 +6,9 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use bramble_model::repository::FILE;
+use bramble_model::repository::{Cluster, FILE};
 use clap::Args;
 
 /// Names the repository where no `-C` does.
@@ -96,26 +95,18 @@ impl Place {
     }
 }
 
-/// Whether anything is there by that name: what is wrong with it says whoever reads it.
-fn is_repository(folder: &Path) -> bool {
-    match folder.join(FILE).symlink_metadata() {
-        Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
-        Ok(_) => true,
-    }
-}
-
 /// As it was said; a relative folder is relative to `here`, the present one.
 fn find(said: Option<&Path>, variable: Option<OsString>, here: &Path) -> Result<PathBuf, NoRepository> {
     let variable = variable.filter(|text| !text.is_empty()).map(PathBuf::from);
     let named = said.map(|folder| (folder.to_owned(), "-C")).or_else(|| Some((variable?, VARIABLE)));
     if let Some((folder, by)) = named {
-        return if is_repository(&here.join(&folder)) { Ok(folder) } else { Err(NoRepository::Named { folder, by }) };
+        return if Cluster::is_in(&here.join(&folder)) { Ok(folder) } else { Err(NoRepository::Named { folder, by }) };
     }
-    if is_repository(here) {
+    if Cluster::is_in(here) {
         // Messages then name files as the person would.
         return Ok(PathBuf::from("."));
     }
-    let above = here.ancestors().skip(1).find(|folder| is_repository(folder));
+    let above = here.ancestors().skip(1).find(|folder| Cluster::is_in(folder));
     above.map(Path::to_owned).ok_or_else(|| NoRepository::NoneAbove { here: here.to_owned() })
 }
 

@@ -22,13 +22,17 @@ pub fn wait<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 
 /// Runs a verb that asks on the terminal: Ctrl-C drops it, and so what it changed there is put right.
 pub fn wait_for_person<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
         let mut interrupts = Interrupts::listen()?;
         tokio::select! {
             result = work => result,
             () = interrupts.next() => Err(Interrupted.into()),
         }
-    })
+    });
+    // A name that is being looked up cannot be dropped, and nobody waits for it.
+    runtime.shutdown_background();
+    ended
 }
 
 /// One thread is enough for all but the head.

@@ -55,7 +55,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Asked<T> {
             let is_json = || serde_json::from_slice::<IgnoredAny>(&body).is_ok();
             match wrong.classify() {
                 Category::Syntax if is_json() => {
-                    let error = format!("{what}: {}", misread(&key, "invalid value: another, expected a string"));
+                    let word = wrong.to_string().starts_with("expected value");
+                    let message = if word { "invalid value: another, expected a string" } else { "it cannot be read" };
+                    let error = format!("{what}: {}", misread(&key, message));
                     refuse(StatusCode::UNPROCESSABLE_ENTITY, error, Some(DESCRIBED))
                 }
                 Category::Data => {

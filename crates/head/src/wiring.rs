@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::extract::FromRef;
 use bramble_image::Shelf;
-use bramble_model::repository::{FILE, Source};
+use bramble_model::repository::{Cluster, Source};
 use bramble_plan::swarm::Memory;
 use bramble_store::{Record, Store};
 use tokio_util::sync::CancellationToken;
@@ -296,7 +296,7 @@ async fn first_snapshot(
     following: &Arc<Following>,
     stop: &CancellationToken,
 ) -> Result<Arc<Current>, Error> {
-    let Some(source) = &snapshots.begun_with().filter(|_| home.join(FILE).symlink_metadata().is_err()) else {
+    let Some(source) = &snapshots.begun_with().filter(|_| !Cluster::is_in(home)) else {
         let (next, applied) = snapshots.first(home)?;
         serves(&next).await?;
         return snapshots.begin(next, applied);

@@ -29,20 +29,19 @@ pub const MOST: usize = 50_000;
 /// Deeper folders than anyone makes.
 const DEEPEST: usize = 64;
 /// The longest `bramble.toml`, in bytes: that of some thousand nodes.
-const LONGEST: u64 = 1 << 20;
+pub(crate) const LONGEST: u64 = 1 << 20;
 /// The longest file that travels and is kept with the snapshot itself, in bytes. Longer ones lie on the shelf.
 pub const SMALL: u64 = 64 << 10;
 
 /// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "kebab-case")]
+#[serde(from = "Written", into = "Written")]
 pub enum Entry {
     Folder,
     File {
         digest: Digest,
         /// Bytes.
         size: u64,
-        #[serde(default)]
         executable: bool,
     },
     /// A link inside an overlay: it is meant on the node, and nobody follows it here. Or a workload's file that leads to
@@ -57,10 +56,53 @@ pub enum Entry {
     },
 }
 
-/// Where the link leads that lies in a folder in place of a file that could not be read: to nothing, by a name that
-/// says why. A folder that a snapshot is laid out in is read as the same snapshot by it.
+const UNREAD: &str = "cannot be read: ";
+
+/// Where the link leads that stands in for a file that could not be read, in a folder, in the store and on the wire: to
+/// nothing, by a name that says why. So a folder that a snapshot is laid out in is read as the same snapshot, and whoever
+/// knows no other entries has a sick workload.
 pub fn stand_in(why: &str) -> String {
-    format!("cannot be read: {why}")
+    format!("{UNREAD}{why}")
+}
+
+/// An [`Entry`] as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+enum Written {
+    Folder,
+    File {
+        digest: Digest,
+        size: u64,
+        #[serde(default)]
+        executable: bool,
+    },
+    Link {
+        target: String,
+    },
+}
+
+impl From<Entry> for Written {
+    fn from(entry: Entry) -> Self {
+        match entry {
+            Entry::Folder => Written::Folder,
+            Entry::File { digest, size, executable } => Written::File { digest, size, executable },
+            Entry::Link { target } => Written::Link { target },
+            Entry::Unread { why } => Written::Link { target: stand_in(&why) },
+        }
+    }
+}
+
+impl From<Written> for Entry {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Folder => Entry::Folder,
+            Written::File { digest, size, executable } => Entry::File { digest, size, executable },
+            Written::Link { target } => match target.strip_prefix(UNREAD) {
+                Some(why) => Entry::Unread { why: why.to_owned() },
+                None => Entry::Link { target },
+            },
+        }
+    }
 }
 
 /// All that a repository says, by name and digest.
@@ -111,6 +153,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// A `bramble.toml` that nobody writes.
+    pub(crate) fn too_long() -> Self {
+        Error::Path { path: FILE.to_owned(), problem: "is longer than 1 MiB" }
+    }
+
     /// The path that it is about, inside the repository.
     pub fn path(&self) -> Option<&str> {
         match self {

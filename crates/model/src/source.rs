@@ -99,7 +99,10 @@ impl FromStr for Url {
     type Err = Wrong;
 
     fn from_str(text: &str) -> Result<Self, Wrong> {
-        let bad = |why: &str| wrong("git", format!("`{}` {why}", text.escape_debug()), URL_HELP);
+        // What should not stand in an address may be a password: such a one is not repeated.
+        let shown =
+            if may_hold_a_secret(text) { "the address".to_owned() } else { format!("`{}`", text.escape_debug()) };
+        let bad = |why: &str| wrong("git", format!("{shown} {why}"), URL_HELP);
         if text.is_empty() || text.starts_with('-') || text.len() > 2048 {
             return bad(NO_ADDRESS);
         }
@@ -114,7 +117,6 @@ impl FromStr for Url {
             local(text)
         } else if let Some((rest, secure)) = web {
             let server = rest.split('/').next().unwrap_or_default();
-            // The address itself is not repeated here: what it should not hold may be a password.
             if server.contains('@') {
                 let help = "put a token or a password into a file on the head, and name that in `token_file`";
                 return wrong("git", "a name, a token or a password stands in the address", help);
@@ -134,6 +136,13 @@ impl FromStr for Url {
 }
 
 const NO_ADDRESS: &str = "is no address of a repository";
+
+/// Whether there is more before an `@` than the name that ssh takes.
+fn may_hold_a_secret(text: &str) -> bool {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let is_ssh = text.starts_with("ssh://") || rest.len() == text.len();
+    rest.rsplit_once('@').is_some_and(|(before, _)| !is_ssh || before.contains(':'))
+}
 
 fn local(path: &str) -> Result<Transport, &'static str> {
     if path.starts_with('/') { Ok(Transport::Local(PathBuf::from(path))) } else { Err(NO_ADDRESS) }
@@ -237,8 +246,8 @@ impl FromStr for Inside {
     type Err = Wrong;
 
     fn from_str(text: &str) -> Result<Self, Wrong> {
-        let trimmed = text.strip_suffix('/').unwrap_or(text);
-        if trimmed.is_empty() && text.is_empty() || text == "." {
+        let trimmed = text.trim_matches('/');
+        if trimmed.is_empty() || text == "." {
             return Ok(Inside::default());
         }
         let parts: Vec<String> = trimmed.split('/').map(str::to_owned).collect();

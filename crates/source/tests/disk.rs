@@ -27,8 +27,9 @@ fn a_full_disk_is_blamed_on_no_repository_and_passes() {
         assert!(inside.status.success(), "{}", String::from_utf8_lossy(&inside.stdout));
         return;
     }
-    let disk = tempfile::tempdir().expect("a temporary folder");
-    let disk = disk.path();
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let disk = &place.path().join("disk");
+    std::fs::create_dir(disk).expect("a folder");
     let mount = |options: &str| {
         run(Path::new("/"), "mount", &["-t", "tmpfs", "-o", options, "tmpfs", &disk.display().to_string()])
     };

@@ -149,6 +149,8 @@ impl Held {
 thread_local! {
     /// Whether this thread is in [`guarded`], where a panic is an error that is told by its name.
     static GUARDED: Cell<bool> = const { Cell::new(false) };
+    /// Where the last one of this thread was.
+    static PLACE: Cell<Option<String>> = const { Cell::new(None) };
 }
 
 /// From now on a panic in [`guarded`] says nothing of its own; any other is told as before.
@@ -157,7 +159,9 @@ fn hush() {
     ONCE.call_once(|| {
         let usual = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if !GUARDED.get() {
+            if GUARDED.get() {
+                PLACE.set(info.location().map(|place| format!(" ({}:{})", place.file(), place.line())));
+            } else {
                 usual(info);
             }
         }));
@@ -172,7 +176,8 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     GUARDED.set(before);
     done.unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        let reason = format!("it is damaged: {}", words.unwrap_or("what lies in it makes no sense"));
+        let place = PLACE.take().unwrap_or_default();
+        let reason = format!("it is damaged: {}{place}", words.unwrap_or("what lies in it makes no sense"));
         Err(Fault::Database(RedbError::Corrupted(reason)))
     })
 }

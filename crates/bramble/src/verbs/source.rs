@@ -1,7 +1,7 @@
 //! `bramble sync` and `bramble source …`: the git repository that a head follows.
 
 use anyhow::{Result, bail};
-use bramble_model::repository::{FILE, Source};
+use bramble_model::repository::{Cluster, Source};
 
 use crate::client::{Client, NoHead};
 use crate::exit::Exit;
@@ -75,7 +75,7 @@ pub async fn key(place: &Place, json: bool) -> Result<Exit> {
 pub fn set(place: &Place, source: &Source) -> Result<Exit> {
     let (home, state) = place.head();
     let url = &source.git;
-    if home.join(FILE).symlink_metadata().is_ok() {
+    if Cluster::is_in(&home) {
         bail!("{} has a bramble.toml: write `[source] git = \"{url}\"` into it, and `bramble apply`", home.display());
     }
     workspace::make_state(&state)?;

@@ -54,7 +54,12 @@ impl Loops {
         let Subjects { store, boot_sets, timeline, snapshots, following, desired, agents, .. } = subjects;
         let Subjects { swarm, strangers, adoptions, backups, sections, .. } = subjects;
         Loops {
-            swarm: Arc::new(swarm::Controller { agents: Arc::clone(&agents), timeline: Arc::clone(&timeline), swarm }),
+            swarm: Arc::new(swarm::Controller {
+                agents: Arc::clone(&agents),
+                timeline: Arc::clone(&timeline),
+                swarm,
+                snapshots: Arc::clone(&snapshots),
+            }),
             leaving: Arc::new(leaving::Controller {
                 agents: Arc::clone(&agents),
                 adoptions: Arc::clone(&adoptions),

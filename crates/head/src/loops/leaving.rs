@@ -38,6 +38,10 @@ impl super::Controller for Controller {
         Ok(Observed { known, adopting: self.adoptions.names().into_iter().collect() })
     }
 
+    fn doubt(&self) -> Option<String> {
+        self.snapshots.in_doubt()
+    }
+
     async fn perform(&self, planned: Planned<Revoke, ()>) -> Outcome {
         let node = planned.step.node;
         // It may have come back while the step waited for its turn.

@@ -70,6 +70,11 @@ pub(crate) trait Controller: Send + Sync + 'static {
     /// The loop has seen this: for what others are shown of it. What is seen for a preview is not told.
     fn saw(&self, _observed: &Observed<Self>) {}
 
+    /// Why no plan is made of what is declared, though it was seen.
+    fn doubt(&self) -> Option<String> {
+        None
+    }
+
     /// Does a step. It may be asked again for what is done already, and says so then.
     fn perform(&self, planned: StepOf<Self>) -> impl Future<Output = Outcome> + Send;
 
@@ -267,7 +272,10 @@ impl<C: Controller> Look<C> {
             let late = || Unknown(format!("nothing was learnt within {} s", LOOK.as_secs()));
             let observed = observed.map_err(|_| late())??;
             controller.saw(&observed);
-            Ok((declared, observed))
+            match controller.doubt() {
+                Some(why) => Err(Unknown(why)),
+                None => Ok((declared, observed)),
+            }
         });
         Look { task, ends, revision }
     }

@@ -13,7 +13,7 @@ use bramble_plan::swarm::{Declared, Node, Observed, Record, Seen, Step, Swarm, V
 use tokio::sync::watch;
 
 use crate::agents::Agents;
-use crate::snapshots::Current;
+use crate::snapshots::{Current, Snapshots};
 use crate::swarm;
 use crate::timeline::Timeline;
 
@@ -26,6 +26,7 @@ pub(crate) struct Controller {
     pub(super) agents: Arc<Agents>,
     pub(super) timeline: Arc<Timeline>,
     pub(super) swarm: Arc<swarm::Swarm>,
+    pub(super) snapshots: Arc<Snapshots>,
 }
 
 impl Controller {
@@ -176,6 +177,10 @@ impl super::Controller for Controller {
             }
             None => self.swarm.cannot_read("no manager of it is here"),
         }
+    }
+
+    fn doubt(&self) -> Option<String> {
+        self.snapshots.in_doubt()
     }
 
     async fn perform(&self, planned: Planned<Step, Seen>) -> Outcome {

@@ -60,6 +60,7 @@ struct World {
     told: AtomicUsize,
     changed: Changes,
     blind: Mutex<Option<String>>,
+    doubt: Mutex<Option<String>>,
 }
 
 struct Slow {
@@ -89,6 +90,10 @@ impl Controller for Slow {
 
     fn saw(&self, _observed: &BTreeSet<Name>) {
         self.world.told.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn doubt(&self) -> Option<String> {
+        self.world.doubt.lock().expect("no panic").clone()
     }
 
     async fn perform(&self, planned: Planned<Add, ()>) -> Outcome {
@@ -224,6 +229,21 @@ async fn from_what_cannot_be_read_nothing_is_planned() {
     *world.blind.lock().expect("no panic") = None;
     world.changed.tell();
     running.until("what was read", |section| section.unknown.is_none() && section.revision.is_some()).await;
+    running.until("what was to be done", |_| !world.there.lock().expect("no panic").is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn from_what_is_declared_in_doubt_nothing_is_planned_and_a_preview_is() {
+    let world = Arc::<World>::default();
+    *world.doubt.lock().expect("no panic") = Some("an older one took its place".into());
+    let step = Duration::from_millis(1);
+    let controller = Slow { world: Arc::clone(&world), look: step, step, panics: false };
+    assert_eq!(foresee(&controller, &snapshot(&["a"])).await.steps.len(), 1);
+    let running = Running::start(controller, &["a"]);
+    running.until("an unknown", |section| section.unknown.is_some()).await;
+    assert!(world.there.lock().expect("no panic").is_empty() && world.told.load(Ordering::Relaxed) > 0);
+    *world.doubt.lock().expect("no panic") = None;
+    world.changed.tell();
     running.until("what was to be done", |_| !world.there.lock().expect("no panic").is_empty()).await;
 }
 

@@ -88,15 +88,17 @@ fn a_current_snapshot_that_cannot_be_read_gives_way_to_the_newest_that_can() {
         let pointer = snapshots.pointer().expect("read").expect("there");
         assert!(pointer.digest == home.old && pointer.held.is_some(), "{what}: following is held");
         assert!(snapshots.hold(None).is_err(), "{what}: until a person has seen to it");
+        assert!(snapshots.in_doubt().is_some_and(|why| why.contains("cannot be had")), "{what}");
         drop(snapshots);
         assert!(home.repair() > 0, "{what}");
         assert!(unreadable::list_of(&home.state()).expect("read").is_empty(), "{what}");
         let snapshots = home.open();
-        assert!(is_on(&snapshots, &home.old), "{what}, repaired");
+        assert!(is_on(&snapshots, &home.old) && snapshots.in_doubt().is_some(), "{what}, repaired");
         // A person goes on with what the folder has.
         let (next, applied) = snapshots.first(home.folder.path()).expect("it checks");
         snapshots.make_current(next, None, applied, Follow::Free).expect("applied");
         assert!(is_on(&snapshots, &home.new) && snapshots.lost().is_none(), "{what}");
+        assert_eq!(snapshots.in_doubt(), None, "{what}");
         drop(snapshots);
         let snapshots = home.open();
         assert!(is_on(&snapshots, &home.new) && snapshots.lost().is_none(), "{what}: and stays so");
@@ -115,8 +117,9 @@ fn a_lost_pointer_is_mended_by_a_repair_and_a_start() {
     assert_eq!(home.repair(), 1);
     let snapshots = home.open();
     let pointer = snapshots.pointer().expect("read").expect("there");
-    assert!(pointer.digest == home.new && pointer.held.is_some());
+    assert!(pointer.digest == home.new && pointer.held.is_some() && snapshots.in_doubt().is_some());
     snapshots.hold(None).expect("a person may follow again");
+    assert_eq!(snapshots.in_doubt(), None);
     drop(snapshots);
     let snapshots = home.open();
     assert!(snapshots.lost().is_none() && is_on(&snapshots, &home.new));

@@ -37,6 +37,8 @@ use crate::error::Error;
 use current::generation;
 use waiting::{Candidate, Waiting};
 
+/// Who holds following git where a snapshot was lost.
+const THE_HEAD: &str = "the head";
 /// Files that one sentence names.
 const NAMED: usize = 5;
 
@@ -182,7 +184,7 @@ impl Snapshots {
              to it: `bramble store repair`, then `bramble apply`, or start the head again"
         );
         tracing::error!(reason, "the head goes on without its current snapshot");
-        let held = Held { since: now(), by: "the head".into(), reason };
+        let held = Held { since: now(), by: THE_HEAD.into(), reason };
         if let Some(current) = &found {
             record::point_again(&self.store, &current.digest, &held)?;
         }
@@ -193,6 +195,16 @@ impl Snapshots {
     /// Why the one that the store calls current is not the one that is kept true.
     pub(crate) fn lost(&self) -> Option<String> {
         self.lost.lock().expect("no panic while held").as_ref().map(|held| held.reason.clone())
+    }
+
+    /// Why what is kept true may not be what was: it took the place of one that cannot be had, and no person has said
+    /// since that it may. Nobody is let go and nothing is removed for it.
+    pub(crate) fn in_doubt(&self) -> Option<String> {
+        match self.pointer() {
+            Ok(pointer) => pointer.and_then(|pointer| pointer.held).filter(|held| held.by == THE_HEAD),
+            Err(_) => self.lost.lock().expect("no panic while held").clone(),
+        }
+        .map(|held| held.reason)
     }
 
     /// Lays the current one out, where the disk took no writes before.

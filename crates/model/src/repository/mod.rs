@@ -373,6 +373,14 @@ impl Cluster {
         }]))
     }
 
+    /// Whether a `bramble.toml` lies in `root`, whatever is wrong with it: whoever reads it says that.
+    pub fn is_in(root: &Path) -> bool {
+        match root.join(FILE).symlink_metadata() {
+            Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+            Ok(_) => true,
+        }
+    }
+
     /// The text of the `bramble.toml` in `root`.
     ///
     /// # Errors
@@ -415,6 +423,9 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::of`].
     pub fn parse(root: &Path, path: &Path, text: &str) -> Result<Cluster, Problems> {
+        if text.len() as u64 > snapshot::LONGEST {
+            return Err(Problems::unreadable(path, &snapshot::Error::too_long()));
+        }
         Self::judge(&tree::Folder(root), Places { root, home: root }, problem::Source::new(path, text))
     }
 

@@ -167,6 +167,7 @@ impl Problems {
                     "name a cluster repository, or make one with `bramble init DIR`",
                 ),
                 ErrorKind::InvalidData => ("the file is not UTF-8 text".to_owned(), "save it as UTF-8"),
+                ErrorKind::FileTooLarge => ("is longer than bramble reads".to_owned(), "write at most 1 MiB into it"),
                 _ => (format!("cannot be read: {source}"), "make it readable for this user"),
             },
             other => (other.to_string(), other.help().unwrap_or_default()),

@@ -138,9 +138,10 @@ impl Root for Folder {
     }
 }
 
-/// Whether an error says that nothing is at a path.
+/// Whether an error says that nothing is at a path, or that nothing can be.
 fn is_nothing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | InvalidFilename | InvalidInput)
 }
 
 /// Whether its owner can run a file of this mode: all that a snapshot keeps of it, as git does.
@@ -290,7 +291,7 @@ pub(super) fn text<R: Root>(root: &R) -> Result<(String, Opened<'_, R::Content>)
     let mut text = Vec::new();
     file.bytes.by_ref().take(LONGEST + 1).read_to_end(&mut text).map_err(failed)?;
     if text.len() as u64 > LONGEST {
-        return Err(wrong("is longer than 1 MiB"));
+        return Err(Error::too_long());
     }
     let text = String::from_utf8(text).map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
     Ok((text, file))

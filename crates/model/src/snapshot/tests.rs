@@ -228,6 +228,9 @@ fn a_folder_with_what_could_not_be_read_laid_out_is_the_same_snapshot() {
     let (snapshot, _) = reading::read(&Faulty::new(folder.path(), "open", "web.yaml", EIO)).expect("it reads");
     assert_ne!(snapshot.digest(), read(folder.path()).digest(), "it is another one than with the file");
     let Entry::Unread { why } = &snapshot.entries["web.yaml"] else { panic!("{snapshot:?}") };
+    let written = serde_json::to_string(&snapshot).expect("written");
+    assert!(written.contains(r#"{"is":"link","target":"cannot be read: "#), "an older release reads it: {written}");
+    assert_eq!(serde_json::from_str::<Snapshot>(&written).expect("read"), snapshot);
     fs::remove_file(folder.path().join("web.yaml")).expect("removed");
     assert_ne!(snapshot.digest(), read(folder.path()).digest(), "it is another one than without");
     symlink(stand_in(why), folder.path().join("web.yaml")).expect("a link");
@@ -264,7 +267,10 @@ fn that_nothing_is_there_or_that_links_lead_in_a_circle_is_no_fault_of_the_disk(
     symlink("web.yaml/below", folder.path().join("through")).expect("a link");
     let files = given(folder.path());
     let (memory, disk) = (Memory::new(&files), Folder(fs::canonicalize(folder.path()).expect("a folder")));
+    let long = "x".repeat(256);
     for (path, led, kind) in [
+        (long.as_str(), Led::ToNothing, None),
+        ("a\0b", Led::ToNothing, None),
         ("seed/circle", Led::InACircle, Some(Kind::Astray)),
         ("seed/circle/below", Led::InACircle, Some(Kind::Astray)),
         ("through", Led::ToNothing, Some(Kind::Astray)),

@@ -50,7 +50,16 @@ fn addresses_that_are_orders_are_refused() {
 
 #[test]
 fn a_password_in_an_address_is_refused_and_not_repeated() {
-    for address in ["https://me:hunter2@host/it", "https://hunter2@host/it"] {
+    for address in [
+        "https://me:hunter2@host/it",
+        "https://hunter2@host/it",
+        "https://me:'hunter2@host/it",
+        "https://me:/hunter2@host/it",
+        "HTTPS://me:hunter2@host/it",
+        "ftp://hunter2@host/it",
+        "ssh://git:hunter2@host/it",
+        "git:hunter2 @host:it",
+    ] {
         let error = address.parse::<Url>().expect_err("refused");
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
     }

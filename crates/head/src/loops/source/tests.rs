@@ -118,7 +118,7 @@ fn what_is_left_out_of_a_commit_stops_it_where_it_is_named_and_is_said() {
 }
 
 #[test]
-fn a_commit_may_have_as_many_files_as_a_snapshot_and_more_are_refused_with_the_same_words() {
+fn a_commit_may_have_as_many_files_as_a_snapshot_and_its_limit_has_the_same_words() {
     let house = House::new();
     (0..=20_000).for_each(|number| house.write(&format!("docs/{number}"), ""));
     house.commit();

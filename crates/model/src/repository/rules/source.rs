@@ -24,8 +24,7 @@ impl Rules<'_> {
                 USUAL
             }
         };
-        let path = source.path.as_deref().unwrap_or_default().trim_matches('/');
-        let path = self.taken(&key("path"), path.parse::<Inside>());
+        let path = self.taken(&key("path"), source.path.as_deref().unwrap_or_default().parse::<Inside>());
         for (at, signer) in source.signers.iter().enumerate() {
             self.taken(&["source", "signers", &at.to_string()], signer.parse::<Signer>());
         }
