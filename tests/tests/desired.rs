@@ -187,8 +187,23 @@ fn the_head_follows_git_and_brakes() {
     assert_eq!((revision(&house), names(&house).len()), (good.clone(), 17), "nothing has changed");
     wait("what lets it through is said", || waits(&house, "source").contains("bramble apply --yes"));
     house.must(&["apply", "--yes", &bold[..12]], "");
-    assert_eq!((revision(&house), names(&house).len()), (bold, 1));
+    assert_eq!((revision(&house), names(&house).len()), (bold.clone(), 1));
     assert!(!waits(&house, "source").contains("held"), "what was let through is what git has");
+
+    // So does one that was rewritten to the same files: what is pushed onto it would come by itself.
+    git.run(&git.work(), &["checkout", "-q", "--orphan", "same"]);
+    git.run(&git.work(), &["commit", "-q", "-m", "the same files"]);
+    git.run(&git.work(), &["push", "-q", "-f", "origin", "same:main"]);
+    let same = git.run(&git.work(), &["rev-parse", "HEAD"]);
+    let (code, out, error) = house.bramble(&["sync"], "");
+    assert!(code == 1 && out.contains("does not descend"), "{code}: {out}{error}");
+    assert_eq!(revision(&house), bold);
+    let let_through = house.must(&["apply", "--yes", &same[..12]], "");
+    assert!(let_through.contains("is current") && !let_through.contains("held"), "{let_through}");
+    assert_eq!(revision(&house), same);
+    house.must(&["sync"], "");
+    let (code, out, error) = house.bramble(&["plan", &bold[..12]], "");
+    assert!(code == 0, "a commit that the history has is found, whoever says the same now: {code}: {out}{error}");
 
     // A branch that was rewritten waits, too.
     git.run(&git.work(), &["checkout", "-q", "--orphan", "other"]);

@@ -76,22 +76,34 @@ impl Place {
             return Ok(state.clone());
         }
         self.repository().map(|repository| repository.join(STATE)).or_else(|none| {
-            let (_, state) = self.head();
+            let (_, state) = self.head()?;
             if state.join(bramble_head::STORE).exists() { Ok(state) } else { Err(none) }
         })
     }
 
     /// Folder of a head: of its repository, or, where it was begun with a repository elsewhere, the one that was named
     /// or the present one; and of its state.
-    pub fn head(&self) -> (PathBuf, PathBuf) {
-        let home = self.repository().unwrap_or_else(|_| self.directory.clone().unwrap_or_else(|| PathBuf::from(".")));
+    ///
+    /// # Errors
+    /// When the folder that was named is none.
+    pub fn head(&self) -> Result<(PathBuf, PathBuf), NoRepository> {
+        let home = home(self.repository())?;
         let state = self.state.clone().unwrap_or_else(|| home.join(STATE));
-        (home, state)
+        Ok((home, state))
     }
 
     /// Whether a repository was named on the command line.
     pub fn is_named(&self) -> bool {
         self.directory.is_some()
+    }
+}
+
+/// Where a head is at home that has a repository here, or elsewhere.
+fn home(repository: Result<PathBuf, NoRepository>) -> Result<PathBuf, NoRepository> {
+    match repository {
+        Err(NoRepository::Named { folder, .. }) if folder.is_dir() => Ok(folder),
+        Err(NoRepository::NoneAbove { .. }) => Ok(PathBuf::from(".")),
+        found => found,
     }
 }
 

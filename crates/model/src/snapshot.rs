@@ -28,7 +28,7 @@ pub use reading::{Content, Given};
 pub const MOST: usize = 50_000;
 /// Deeper folders than anyone makes.
 const DEEPEST: usize = 64;
-/// The longest `bramble.toml`, in bytes: that of some thousand nodes.
+/// The longest file that is read and judged, in bytes: a `bramble.toml` of some thousand nodes.
 pub(crate) const LONGEST: u64 = 1 << 20;
 /// The longest file that travels and is kept with the snapshot itself, in bytes. Longer ones lie on the shelf.
 pub const SMALL: u64 = 64 << 10;
@@ -146,7 +146,7 @@ pub enum Error {
     #[error("{path}: {problem}")]
     Path { path: String, problem: &'static str },
     /// Something that is named, or lies below what is, could not be read from where the files came.
-    #[error("{path} {why}")]
+    #[error("{} {why}", path.replace(char::is_control, "\u{fffd}"))]
     LeftOut { path: String, why: &'static str },
     #[error("there are more than {MOST} files")]
     TooMany,
@@ -268,9 +268,7 @@ impl<F: Fn(&Digest) -> io::Result<Vec<u8>>> Tree for Kept<'_, F> {
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         match clean(path).and_then(|path| self.snapshot.entries.get(&path)) {
-            Some(Entry::File { size, .. }) if path == Path::new(FILE) && *size > LONGEST => {
-                Err(io::ErrorKind::FileTooLarge.into())
-            }
+            Some(Entry::File { size, .. }) if *size > LONGEST => Err(io::ErrorKind::FileTooLarge.into()),
             Some(Entry::File { digest, .. }) => (self.content)(digest),
             Some(Entry::Unread { why }) => Err(io::Error::other(why.clone())),
             Some(Entry::Folder | Entry::Link { .. }) | None => Err(io::ErrorKind::NotFound.into()),

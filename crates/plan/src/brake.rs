@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use bramble_model::engine::{EngineKind, EnginePart};
 use bramble_model::names::Name;
 use bramble_model::repository::{Admission, Cluster, Dhcp, Node};
 
@@ -29,9 +30,22 @@ fn other_machines<'a>(from: &'a Cluster, to: &Cluster) -> Vec<&'a Name> {
     both.filter(|(_, old, new)| new.macs.iter().any(|mac| !old.macs.contains(mac))).map(|(name, _, _)| name).collect()
 }
 
-/// Nodes whose machines may have lost their places: their names went, or other machines can have them.
+/// Nodes that stay and lose their part in an engine, or are given another system to boot.
+fn out_of_work<'a>(from: &'a Cluster, to: &Cluster) -> Vec<&'a Name> {
+    let both = from.nodes.iter().filter_map(|(name, old)| Some((name, old, to.nodes.get(name)?)));
+    let has_none = |node: &Node, kind| node.part(kind) == EnginePart::None;
+    let loses =
+        |old: &Node, new: &Node| EngineKind::ALL.into_iter().any(|kind| !has_none(old, kind) && has_none(new, kind));
+    both.filter(|(_, old, new)| loses(old, new) || new.boot.is_some() && new.boot != old.boot)
+        .map(|(name, _, _)| name)
+        .collect()
+}
+
+/// Nodes whose machines may have lost their places: their names went, other machines can have them, or they do something
+/// else from now on.
 pub fn taken_away(from: &Cluster, to: &Cluster) -> BTreeSet<Name> {
-    gone(from, to).into_iter().chain(other_machines(from, to)).cloned().collect()
+    let stay = other_machines(from, to).into_iter().chain(out_of_work(from, to));
+    gone(from, to).into_iter().chain(stay).cloned().collect()
 }
 
 fn named(names: &[&Name]) -> String {
@@ -43,8 +57,8 @@ impl Change<'_> {
     /// hours, or a manager that another machine takes the place of.
     fn machines(&self) -> Vec<String> {
         let Change { from, to, .. } = self;
-        let (gone, others) = (gone(from, to), other_machines(from, to));
-        if gone.is_empty() && others.is_empty() {
+        let (gone, others, idle) = (gone(from, to), other_machines(from, to), out_of_work(from, to));
+        if gone.is_empty() && others.is_empty() && idle.is_empty() {
             return Vec::new();
         }
         let now = taken_away(from, to);
@@ -67,6 +81,14 @@ impl Change<'_> {
             let after = if too_many { after.as_str() } else { "" };
             let others = named(&others);
             all.push(format!("it gives {others} other MAC addresses{after}: another machine can take the place"));
+        }
+        if too_many && !idle.is_empty() {
+            let of = from.nodes.len();
+            let idle_names = named(&idle);
+            all.push(format!(
+                "it takes {} of {of} nodes out of an engine, or boots another system on them ({idle_names}){after}",
+                idle.len()
+            ));
         }
         all
     }
@@ -210,6 +232,27 @@ mod tests {
     fn brake(from: &Cluster, to: &Cluster) -> Vec<String> {
         let (holding, none) = (names(&["db"]), BTreeSet::new());
         Change { from, to, holding: &holding, removed_lately: Some(&none), descends: true }.brake()
+    }
+
+    #[test]
+    fn a_few_workers_may_stop_working_and_many_may_not() {
+        let idle = "[roles.idle]\nengine = \"none\"\n[boot.other]\nkernel = \"https://host/linux\"\n";
+        let idles = |name: &str, count: usize| (1..=count).any(|number| name == format!("w{number}"));
+        let roles = |count| SIX.map(|(name, role)| (name, if idles(name, count) { "idle" } else { role }));
+        let from = cluster(idle, &SIX);
+        let none = BTreeSet::new();
+        let brake = |to: &Cluster| {
+            Change { from: &from, to, holding: &none, removed_lately: Some(&none), descends: true }.brake()
+        };
+        assert_eq!(brake(&cluster(idle, &roles(2))), Vec::<String>::new(), "a third is not more than a third");
+        let sentence = "it takes 3 of 6 nodes out of an engine, or boots another system on them (w1, w2, w3)";
+        assert_eq!(brake(&cluster(idle, &roles(3))), [sentence]);
+        let mut foreign = cluster(idle, &SIX);
+        for node in foreign.nodes.values_mut().filter(|node| !node.is_manager()) {
+            node.boot = Some("other".parse().expect("a name"));
+        }
+        let told = brake(&foreign);
+        assert!(told.len() == 1 && told[0].starts_with("it takes 5 of 6 nodes out of an engine"), "{told:?}");
     }
 
     #[test]

@@ -69,20 +69,13 @@ impl Planner for Source {
             plan.steps.push(Planned { subject: Subject::Source, seen: (), reason, risk: Risk::Safe, step: Look });
             return plan;
         }
-        match (&observed.braked, &observed.problem) {
-            (Some(Braked { commit, reasons }), _) => {
-                let short: String = commit.chars().take(12).collect();
-                let reason = format!("commit {short} waits for a person: {}", reasons.join("; "));
-                plan.wait(
-                    Subject::Source,
-                    reason,
-                    Ends::Person(format!("`bramble apply --yes {short}` lets it through")),
-                );
-            }
-            (None, Some((problem, help))) => {
-                plan.wait(Subject::Source, problem.clone(), Ends::Person(help.clone()));
-            }
-            (None, None) => {}
+        if let Some(Braked { commit, reasons }) = &observed.braked {
+            let short: String = commit.chars().take(12).collect();
+            let reason = format!("commit {short} waits for a person: {}", reasons.join("; "));
+            plan.wait(Subject::Source, reason, Ends::Person(format!("`bramble apply --yes {short}` lets it through")));
+        }
+        if let Some((problem, help)) = &observed.problem {
+            plan.wait(Subject::Source, problem.clone(), Ends::Person(help.clone()));
         }
         plan.wait(Subject::Source, "it is looked at again", Ends::At(next));
         plan
@@ -136,7 +129,18 @@ mod tests {
                     },
                     110_000
                 ),
-                text(Observed { problem: Some(("no branch `main`".into(), "push it".into())), ..seen }, 110_000),
+                text(
+                    Observed { problem: Some(("no branch `main`".into(), "push it".into())), ..seen.clone() },
+                    110_000
+                ),
+                text(
+                    Observed {
+                        braked: Some(Braked { commit: "b".repeat(40), reasons: vec!["it renames the cluster".into()] }),
+                        problem: Some(("its server is away".into(), "the head tries again".into())),
+                        ..seen
+                    },
+                    110_000
+                ),
             ]
             .join("\n")
         );

@@ -141,8 +141,8 @@ pub async fn plan(place: &Place, word: Option<String>, exit_code: bool, json: bo
         Some(word) => Some(word),
         None => match place.repository() {
             Ok(folder) => Some(send(&client, &folder).await?.to_string()),
-            Err(error) if place.is_named() => return Err(error.into()),
-            // A head that follows git is asked from anywhere.
+            Err(error) if place.is_named() && place.state().is_err() => return Err(error.into()),
+            // A head that follows git is asked from anywhere, and by its own folder.
             Err(_) => None,
         },
     };

@@ -16,7 +16,7 @@ use crate::workspace;
 
 pub fn run(place: &Place, lab: Option<PathBuf>) -> Result<Exit> {
     log();
-    let (home, state) = place.head();
+    let (home, state) = place.head()?;
     workspace::make_state(&state)?;
     let shelf = Shelf::open(state.join("image"))?;
     let home = home.canonicalize().context("cannot find the repository")?;

@@ -53,7 +53,7 @@ pub async fn key(place: &Place, json: bool) -> Result<Exit> {
         Ok(key) => key,
         // Before the head has run once, the key can be given to the repository's server.
         Err(error) if error.is::<NoHead>() => {
-            let (_, state) = place.head();
+            let (_, state) = place.head()?;
             workspace::make_state(&state)?;
             bramble_model::desired::SourceKey { public: bramble_head::source_key(&state)?, host: None }
         }
@@ -73,7 +73,7 @@ pub async fn key(place: &Place, json: bool) -> Result<Exit> {
 
 /// Begins a head that has no repository of its own with the address of one.
 pub fn set(place: &Place, source: &Source) -> Result<Exit> {
-    let (home, state) = place.head();
+    let (home, state) = place.head()?;
     let url = &source.git;
     if Cluster::is_in(&home) {
         bail!("{} has a bramble.toml: write `[source] git = \"{url}\"` into it, and `bramble apply`", home.display());

@@ -18,7 +18,7 @@ enum Held {
 
 impl Held {
     fn of(place: &Place) -> Result<Self> {
-        let (_, state) = place.head();
+        let (_, state) = place.head()?;
         let has_store = bramble_head::unreadable::has_store(&state);
         let runs = |state: &Path| std::os::unix::net::UnixStream::connect(state.join("head.sock")).is_ok();
         Ok(if has_store && !runs(&state) { Held::Resting(state) } else { Held::Running(Client::of(place)?) })

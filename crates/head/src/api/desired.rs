@@ -143,10 +143,30 @@ pub(crate) async fn content(
     }
 }
 
+/// Why the current snapshot is made current once more, where a person has to say so.
+fn once_more(snapshots: &Snapshots, following: &Following, current: &Current) -> Option<String> {
+    let waits = || "the files are those of the current snapshot, of a commit that waits for a person".to_owned();
+    let in_doubt = snapshots.in_doubt().map(|_| "it took the place of a snapshot that cannot be had, and stays".into());
+    in_doubt.or_else(|| following.waits_with(&current.revision).then(waits))
+}
+
 /// What would happen with this snapshot.
-async fn preview(snapshots: &Snapshots, desired: &Desired, loops: &Loops, next: &Current) -> Preview {
+async fn preview(
+    snapshots: &Snapshots,
+    desired: &Desired,
+    following: &Following,
+    loops: &Loops,
+    next: &Current,
+) -> Preview {
     let current = snapshots.current().map(|current| current.digest);
-    let (changed, brake) = if current == Some(next.digest) { Default::default() } else { desired.weigh(next, true) };
+    let is_current = current == Some(next.digest);
+    let once_more = if is_current { once_more(snapshots, following, next) } else { None };
+    let current = current.filter(|_| once_more.is_none());
+    let (changed, brake) = match once_more {
+        Some(why) => (vec![why], Vec::new()),
+        None if is_current => Default::default(),
+        None => desired.weigh(next, true),
+    };
     let loops: Vec<Foreseen> = loops.foresee(next).await;
     Preview { snapshot: next.digest, revision: next.revision.clone(), current, changed, brake, loops }
 }
@@ -155,6 +175,7 @@ async fn preview(snapshots: &Snapshots, desired: &Desired, loops: &Loops, next: 
 pub(crate) async fn plan(
     State(snapshots): State<Arc<Snapshots>>,
     State(desired): State<Arc<Desired>>,
+    State(following): State<Arc<Following>>,
     State(loops): State<Arc<Loops>>,
     Asked(question): Asked<Question>,
 ) -> Result<Json<Preview>, Refusal> {
@@ -167,7 +188,7 @@ pub(crate) async fn plan(
             refuse(StatusCode::CONFLICT, "no snapshot is current yet", Some("`bramble apply` makes one current"))
         })?,
     };
-    Ok(Json(preview(&snapshots, &desired, &loops, &next).await))
+    Ok(Json(preview(&snapshots, &desired, &following, &loops, &next).await))
 }
 
 /// `POST /v1/snapshots/REVISION/apply`: makes it current.

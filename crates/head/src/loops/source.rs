@@ -250,7 +250,8 @@ impl Controller {
         let next = take(&self.snapshots, fetched).map_err(|error| refused(&fetched.commit, error))?;
         // What was the same before came of another commit: the next one has to descend from this one.
         let next = next.of_revision(fetched.revision.clone());
-        if current.is_some_and(|current| current.digest == next.digest) {
+        // What is pushed onto a rewritten branch later descends from it, though its files are the same.
+        if fetched.descends && current.is_some_and(|current| current.digest == next.digest) {
             let revised = self.snapshots.revise(&next);
             return revised.map(|()| None).map_err(|error| refused(&fetched.commit, error.into()));
         }

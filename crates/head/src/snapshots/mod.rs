@@ -496,9 +496,20 @@ impl Snapshots {
                 found.insert(*digest, (candidate.snapshot.clone(), candidate.revision.clone()));
             }
         }
-        for (digest, known) in record::all_known(&self.store)? {
-            if is(&digest, &known.revision) {
-                found.entry(digest).or_insert((known.snapshot, known.revision));
+        let mut known = record::all_known(&self.store)?;
+        // What is current is of the commit that said it last; others that said the same are in the history.
+        let before = record::history(&self.store, usize::MAX)?.into_iter().map(|line| (line.digest, line.revision));
+        let before: Vec<_> = before.filter(|(digest, revision)| is(digest, revision)).collect();
+        for (digest, Stored { snapshot, revision, .. }) in &known {
+            if is(digest, revision) {
+                found.entry(*digest).or_insert_with(|| (snapshot.clone(), revision.clone()));
+            }
+        }
+        for (digest, revision) in before {
+            if !found.contains_key(&digest)
+                && let Some(known) = known.remove(&digest)
+            {
+                found.insert(digest, (known.snapshot, revision));
             }
         }
         let (digest, (snapshot, revision)) = match (found.pop_first(), found.is_empty()) {

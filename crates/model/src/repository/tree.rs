@@ -1,6 +1,6 @@
 //! The files of a repository, wherever they are: in a folder, or in a snapshot that was read from one.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -52,7 +52,10 @@ impl Tree for Folder<'_> {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        std::fs::read(self.0.join(path))
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(self.0.join(path))?;
+        file.take(snapshot::LONGEST + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > snapshot::LONGEST { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
     }
 
     fn files(&self, folder: &Path) -> Vec<PathBuf> {

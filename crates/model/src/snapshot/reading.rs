@@ -14,6 +14,7 @@ use super::{DEEPEST, Entry, Error, LONGEST, MOST, Snapshot, clean};
 use crate::names::Digest;
 use crate::repository::tree::Kind;
 use crate::repository::{FILE, written};
+use crate::source::name_fault;
 
 /// Links that are followed on the way to one file, as the kernel has it.
 const LINKS: usize = 40;
@@ -482,7 +483,8 @@ impl<R: Root> Reading<'_, R> {
                 return Err(Error::Path { path: path.to_owned(), problem: "has a name in it that is not UTF-8" });
             };
             let below = format!("{path}/{name}");
-            if let Some(why) = self.root.left_out(&at) {
+            // A folder is read as its commit would be.
+            if let Some(why) = self.root.left_out(&at).or_else(|| name_fault(name.as_bytes())) {
                 return Err(Error::LeftOut { path: below, why });
             }
             if is_link && is_overlay {

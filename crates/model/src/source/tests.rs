@@ -70,10 +70,12 @@ fn branches_folders_and_signers_are_looked_at() {
     for text in ["-x", "a..b", "a b", "", "a/", "x.lock", "x.lock/y", "@", "HEAD", "a@{1}", "refs:x", ".x", "a//b"] {
         assert!(text.parse::<Branch>().is_err(), "{text}");
     }
-    for text in ["/etc", "../x", "a/../b", "a//b", ".git/x", "a\nb", "/"] {
+    for text in ["../x", "a/../b", "a//b", ".git/x", "a\nb"] {
         assert!(text.parse::<Inside>().is_err(), "{text}");
     }
-    assert_eq!("clusters/home/".parse::<Inside>().expect("a folder").to_string(), "clusters/home");
+    for text in ["clusters/home", "clusters/home/", "/clusters/home"] {
+        assert_eq!(text.parse::<Inside>().expect("a folder").to_string(), "clusters/home");
+    }
     let fingerprint = "0123456789ABCDEF0123456789ABCDEF01234567".parse::<Signer>().expect_err("no key");
     assert!(fingerprint.wrong.contains("fingerprint"), "{fingerprint}");
 }
