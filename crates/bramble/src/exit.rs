@@ -25,7 +25,11 @@ pub enum Exit {
 impl Exit {
     /// The exit code that tells this error.
     pub fn of(error: &anyhow::Error) -> Exit {
-        if error.is::<Problems>() || error.is::<NoRepository>() {
+        let of_the_head = error.downcast_ref::<bramble_head::Error>();
+        if error.is::<Problems>()
+            || error.is::<NoRepository>()
+            || matches!(of_the_head, Some(bramble_head::Error::Repository(_)))
+        {
             Exit::Repository
         } else if error.is::<NoHead>() {
             Exit::NoHead

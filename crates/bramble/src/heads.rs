@@ -148,10 +148,20 @@ async fn open(url: &str, tls: ClientConfig) -> Result<TlsStream<TcpStream>> {
     };
     match tokio::time::timeout(LIMIT, open).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) if error.get_ref().is_some() => Err(anyhow::Error::new(error).context(format!(
-            "{url} is not the head that was known there: if it was made anew, `bramble login {url}` again"
-        ))),
-        Ok(Err(error)) => Err(error.into()),
+        Ok(Err(error)) => {
+            let said = match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+                Some(rustls::Error::InvalidCertificate(_)) => Some(format!(
+                    "{url} is not the head that was known there: if it was made anew, `bramble login {url}` again"
+                )),
+                Some(_) => Some(format!("{address} does not speak TLS as a head does for people")),
+                None => None,
+            };
+            let error = anyhow::Error::new(error);
+            Err(match said {
+                Some(said) => error.context(said),
+                None => error,
+            })
+        }
         Err(late) => Err(std::io::Error::from(late).into()),
     }
 }

@@ -1,10 +1,11 @@
 //! From the repository to a snapshot: one fetch, and what can be wrong with what came.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 
 use bramble_model::names::Digest;
 use bramble_model::repository::{self, Problems};
-use bramble_model::snapshot::{Content, Given, MOST, Revision, Snapshot};
+use bramble_model::snapshot::{self, Content, Given, MOST, Revision, Snapshot};
 use bramble_model::source::Url;
 use bramble_source::{Commit, Credentials, Entry, Keys, Limits, Problem, Settings, Source as Git};
 
@@ -132,6 +133,27 @@ pub(super) fn refused(commit: &str, refused: Refused) -> Stopped {
     }
 }
 
+/// Why a commit's files are no snapshot. What they say is the commit's fault; what cannot be read may be the disk's.
+fn unread(commit: &str, error: &snapshot::Error) -> Stopped {
+    let (reason, help) = match error {
+        snapshot::Error::Repository(problems) => (first(problems), None),
+        snapshot::Error::File { path, source } => match source.kind() {
+            ErrorKind::NotFound => (format!("there is no {path} in it"), None),
+            ErrorKind::InvalidData => (format!("{path} is not UTF-8 text"), None),
+            _ => {
+                let help = "see whether the head's disk is full or failing; it tries again by itself";
+                (bramble_system::sentence(error), Some(help))
+            }
+        },
+        other => (bramble_system::sentence(other), None),
+    };
+    let reason = format!("commit {}: {reason}", short(commit));
+    match help {
+        Some(help) => Stopped::Wrong(reason, help.into()),
+        None => Stopped::Unfit { commit: commit.to_owned(), reason },
+    }
+}
+
 impl Following {
     /// Fetches the newest commit; `known` are its id and the current snapshot, where it was judged already.
     pub(super) fn fetch(
@@ -162,20 +184,7 @@ impl Following {
         };
         let large = tempfile::Builder::new().prefix("export-").tempdir_in(&self.folder).map_err(file)?;
         let read = git.files(&head.commit, &settings.path, MOST, large.path(), limits, cancel)?;
-        let (snapshot, contents) = Snapshot::of(&given(read)).map_err(|error| {
-            let reason = match &error {
-                bramble_model::snapshot::Error::Repository(problems) => first(problems),
-                other => bramble_system::sentence(other),
-            };
-            let reason = format!("commit {}: {reason}", short(&commit));
-            match error {
-                bramble_model::snapshot::Error::File { .. } => {
-                    let help = "see whether the head's disk is full or failing; it tries again by itself";
-                    Stopped::Wrong(reason, help.into())
-                }
-                _ => Stopped::Unfit { commit: commit.clone(), reason },
-            }
-        })?;
+        let (snapshot, contents) = Snapshot::of(&given(read)).map_err(|error| unread(&commit, &error))?;
         let revision = Revision {
             commit: Some(commit.clone()),
             dirty: false,

@@ -118,6 +118,20 @@ fn what_is_left_out_of_a_commit_stops_it_where_it_is_named_and_is_said() {
 }
 
 #[test]
+fn a_commit_without_what_it_is_read_by_is_to_blame_itself() {
+    let house = House::new();
+    for (text, said) in [(&b"\xff"[..], "bramble.toml is not UTF-8 text"), (b"", "there is no bramble.toml in it")] {
+        std::fs::write(house.root().join(FILE), text).expect("written");
+        if text.is_empty() {
+            std::fs::remove_file(house.root().join(FILE)).expect("removed");
+        }
+        let commit = house.commit();
+        let Err(Stopped::Unfit { reason, commit: blamed }) = house.fetch() else { panic!("{said}") };
+        assert!(blamed == commit && reason.ends_with(said), "{reason}");
+    }
+}
+
+#[test]
 fn a_commit_may_have_as_many_files_as_a_snapshot_and_its_limit_has_the_same_words() {
     let house = House::new();
     (0..=20_000).for_each(|number| house.write(&format!("docs/{number}"), ""));
