@@ -24,19 +24,26 @@ fn gone<'a>(from: &'a Cluster, to: &Cluster) -> Vec<&'a Name> {
     from.nodes.keys().filter(|name| !to.nodes.contains_key(*name)).collect()
 }
 
+/// Nodes that stay, before and after.
+fn both<'a>(from: &'a Cluster, to: &'a Cluster) -> impl Iterator<Item = (&'a Name, &'a Node, &'a Node)> {
+    from.nodes.iter().filter_map(|(name, old)| Some((name, old, to.nodes.get(name)?)))
+}
+
 /// Nodes that stay and have a MAC address that they had not: another machine can take their place.
-fn other_machines<'a>(from: &'a Cluster, to: &Cluster) -> Vec<&'a Name> {
-    let both = from.nodes.iter().filter_map(|(name, old)| Some((name, old, to.nodes.get(name)?)));
-    both.filter(|(_, old, new)| new.macs.iter().any(|mac| !old.macs.contains(mac))).map(|(name, _, _)| name).collect()
+fn other_machines<'a>(from: &'a Cluster, to: &'a Cluster) -> Vec<&'a Name> {
+    both(from, to)
+        .filter(|(_, old, new)| new.macs.iter().any(|mac| !old.macs.contains(mac)))
+        .map(|(name, _, _)| name)
+        .collect()
 }
 
 /// Nodes that stay and lose their part in an engine, or are given another system to boot.
-fn out_of_work<'a>(from: &'a Cluster, to: &Cluster) -> Vec<&'a Name> {
-    let both = from.nodes.iter().filter_map(|(name, old)| Some((name, old, to.nodes.get(name)?)));
+fn out_of_work<'a>(from: &'a Cluster, to: &'a Cluster) -> Vec<&'a Name> {
     let has_none = |node: &Node, kind| node.part(kind) == EnginePart::None;
     let loses =
         |old: &Node, new: &Node| EngineKind::ALL.into_iter().any(|kind| !has_none(old, kind) && has_none(new, kind));
-    both.filter(|(_, old, new)| loses(old, new) || new.boot.is_some() && new.boot != old.boot)
+    both(from, to)
+        .filter(|(_, old, new)| loses(old, new) || new.boot.is_some() && new.boot != old.boot)
         .map(|(name, _, _)| name)
         .collect()
 }

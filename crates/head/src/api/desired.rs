@@ -245,9 +245,7 @@ pub(crate) async fn hold(
     State(snapshots): State<Arc<Snapshots>>,
     Extension(actor): Extension<Actor>,
 ) -> Result<StatusCode, Refusal> {
-    if snapshots.current().is_none_or(|current| snapshots.source_of(&current).is_none()) {
-        return Err(follows_none());
-    }
+    followed(&snapshots)?;
     let held = Held { since: now(), by: actor.name, reason: "a person said so".into() };
     beside(move || Ok(snapshots.hold(Some(&held))?)).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -259,10 +257,7 @@ pub(crate) async fn sync(
     State(desired): State<Arc<Desired>>,
     State(following): State<Arc<Following>>,
 ) -> Result<Json<Synced>, Refusal> {
-    let current = snapshots.current();
-    if current.is_none_or(|current| snapshots.source_of(&current).is_none()) {
-        return Err(follows_none());
-    }
+    followed(&snapshots)?;
     let followed = following.sync(&snapshots).await.map_err(failed)?;
     Ok(Json(Synced {
         desired: desired.status(),
@@ -283,10 +278,7 @@ pub(crate) async fn forget_host(
     State(snapshots): State<Arc<Snapshots>>,
     State(following): State<Arc<Following>>,
 ) -> Result<StatusCode, Refusal> {
-    let Some(source) = snapshots.current().and_then(|current| snapshots.source_of(&current)) else {
-        return Err(follows_none());
-    };
-    forget_of(following, source).await
+    forget_of(following, followed(&snapshots)?).await
 }
 
 /// Forgets the pinned host key of this repository's server.
@@ -307,9 +299,11 @@ async fn of_git<T: Send + 'static>(
     }
 }
 
-fn follows_none() -> Refusal {
+/// The repository that the head follows.
+fn followed(snapshots: &Snapshots) -> Result<Source, Refusal> {
     let help = "`[source] git = \"…\"` in bramble.toml names one";
-    refuse(StatusCode::CONFLICT, "this head follows no git repository", Some(help))
+    let source = snapshots.current().and_then(|current| snapshots.source_of(&current));
+    source.ok_or_else(|| refuse(StatusCode::CONFLICT, "this head follows no git repository", Some(help)))
 }
 
 /// `GET /v1/source/key`: what a private repository's server has to know of this head, and what this head knows of it.

@@ -252,7 +252,7 @@ impl Controller {
         let next = next.of_revision(fetched.revision.clone());
         // What is pushed onto a rewritten branch later descends from it, though its files are the same.
         if fetched.descends && current.is_some_and(|current| current.digest == next.digest) {
-            let revised = self.snapshots.revise(&next);
+            let revised = self.snapshots.revise(next);
             return revised.map(|()| None).map_err(|error| refused(&fetched.commit, error.into()));
         }
         let (changed, reasons) = self.desired.weigh(&next, fetched.descends);

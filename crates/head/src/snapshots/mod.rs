@@ -496,20 +496,15 @@ impl Snapshots {
                 found.insert(*digest, (candidate.snapshot.clone(), candidate.revision.clone()));
             }
         }
-        let mut known = record::all_known(&self.store)?;
-        // What is current is of the commit that said it last; others that said the same are in the history.
-        let before = record::history(&self.store, usize::MAX)?.into_iter().map(|line| (line.digest, line.revision));
-        let before: Vec<_> = before.filter(|(digest, revision)| is(digest, revision)).collect();
-        for (digest, Stored { snapshot, revision, .. }) in &known {
-            if is(digest, revision) {
-                found.entry(*digest).or_insert_with(|| (snapshot.clone(), revision.clone()));
-            }
-        }
-        for (digest, revision) in before {
-            if !found.contains_key(&digest)
-                && let Some(known) = known.remove(&digest)
-            {
-                found.insert(digest, (known.snapshot, revision));
+        let known = record::all_known(&self.store)?;
+        // What is current is of the commit that said it last; others that said the same are in the history, which a
+        // whole digest needs nothing of: each push asks by one.
+        let most = if word.parse::<Digest>().is_ok() { 0 } else { usize::MAX };
+        let before = record::history(&self.store, most)?.into_iter().map(|line| (line.digest, line.revision));
+        let said = known.iter().map(|(digest, known)| (*digest, known.revision.clone())).chain(before);
+        for (digest, revision) in said.filter(|(digest, revision)| is(digest, revision)) {
+            if let Some(known) = known.get(&digest) {
+                found.entry(digest).or_insert_with(|| (known.snapshot.clone(), revision));
             }
         }
         let (digest, (snapshot, revision)) = match (found.pop_first(), found.is_empty()) {
@@ -529,17 +524,13 @@ impl Snapshots {
     ///
     /// # Errors
     /// When the store cannot be read or written.
-    pub(crate) fn revise(&self, next: &Current) -> Result<(), Error> {
+    pub(crate) fn revise(&self, next: Current) -> Result<(), Error> {
         let _turn = self.changing.lock().expect("no panic while held");
-        let Some(current) = self.current().filter(|current| current.digest == next.digest) else { return Ok(()) };
-        if current.revision == next.revision {
+        if self.current().is_none_or(|current| current.digest != next.digest || current.revision == next.revision) {
             return Ok(());
         }
         record::revise(&self.store, &next.digest, &next.revision)?;
-        let Current { digest, snapshot, cluster, workloads, .. } = &*current;
-        let (snapshot, cluster, workloads) = (snapshot.clone(), Arc::clone(cluster), workloads.clone());
-        let revised = Current { digest: *digest, snapshot, revision: next.revision.clone(), cluster, workloads };
-        self.current.send_replace(Some(Arc::new(revised)));
+        self.current.send_replace(Some(Arc::new(next)));
         Ok(())
     }
 

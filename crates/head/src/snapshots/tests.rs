@@ -346,14 +346,14 @@ fn what_is_current_is_of_the_revision_that_said_it_last() {
     let current = first(&snapshots, &place);
     let of = |commit: &str| Revision { commit: Some(commit.repeat(20)), ..Revision::default() };
     let look = |revision| snapshots.look(&current.digest, &current.snapshot, &revision).expect("it checks");
-    snapshots.revise(&look(of("ab"))).expect("written");
+    snapshots.revise(look(of("ab"))).expect("written");
     assert_eq!(snapshots.current().expect("there").revision, of("ab"));
     assert_eq!(snapshots.find(&"ab".repeat(20)).expect("by its commit").digest, current.digest);
     assert_eq!(snapshots.history(10).expect("read").len(), 1, "nothing has changed");
     // Another one is current by now.
     place.write(2, b"second");
     let second = first(&snapshots, &place);
-    snapshots.revise(&look(of("cd"))).expect("nothing to do");
+    snapshots.revise(look(of("cd"))).expect("nothing to do");
     assert_eq!(snapshots.current().expect("there").revision, second.revision);
     drop(snapshots);
     assert_eq!(place.open().find(&"ab".repeat(20)).expect("on disk").digest, current.digest);
