@@ -46,15 +46,17 @@ impl Desired {
         };
         let holding: BTreeSet<Name> = current.holding_data();
         let removed = self.snapshots.removed_since(now().saturating_sub(DAY));
+        let files = current.changed_files(next);
         let change = Change {
             from: &current.cluster,
             to: &next.cluster,
             holding: &holding,
             removed_lately: removed.as_ref(),
             descends,
+            files: &files,
         };
         let mut sentences = change.sentences();
-        sentences.extend(current.changed_files(next));
+        sentences.extend(current.told(&files, next));
         (sentences, change.brake())
     }
 
@@ -92,8 +94,13 @@ impl Desired {
             Some(revision) => format!("snapshot {} ({revision}) is current, by {by}", next.digest.short()),
             None => format!("snapshot {} is current, by {by}", next.digest.short()),
         };
+        let before = self.snapshots.current();
         let current = self.snapshots.make_current(next, expects, applied, follow)?;
         self.timeline.note(&text);
+        let known: BTreeSet<(&Name, &str)> = before.iter().flat_map(|before| before.sick()).collect();
+        for (name, problem) in current.sick().filter(|sick| !known.contains(sick)) {
+            self.timeline.note(&format!("workload {name} is not deployed as this says: {problem}"));
+        }
         self.follow(&current);
         Ok(current)
     }
@@ -138,6 +145,6 @@ mod tests {
             Current::of(snapshot.digest(), snapshot, Revision::default(), cluster.clone())
         };
         let (from, to) = (of(&[("gone", 1), ("same", 2), ("other", 3)]), of(&[("same", 2), ("other", 4), ("new", 5)]));
-        assert_eq!(from.changed_files(&to), ["removes gone", "adds new", "other changes"]);
+        assert_eq!(from.told(&from.changed_files(&to), &to), ["removes gone", "adds new", "other changes"]);
     }
 }

@@ -12,8 +12,10 @@ use std::time::Duration;
 use axum::extract::FromRef;
 use bramble_image::Shelf;
 use bramble_model::repository::{Cluster, Source};
+use bramble_model::snapshot::Revision;
 use bramble_plan::swarm::Memory;
 use bramble_store::{Record, Store};
+use bramble_system::now;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
@@ -37,7 +39,7 @@ use crate::neighbours::Neighbours;
 use crate::nodes::Nodes;
 use crate::overview::Overview;
 use crate::power::Power;
-use crate::snapshots::{Current, Snapshots};
+use crate::snapshots::{Current, Held, Snapshots};
 use crate::store::STORE;
 use crate::strangers::Strangers;
 use crate::swarm::Swarm;
@@ -51,6 +53,8 @@ pub struct Settings {
     /// The repository's folder, from which the first snapshot is read where the head has none. Secrets and backups
     /// that the repository names beside itself are looked for here, too.
     pub home: PathBuf,
+    /// Which commit the folder is at, as far as git knows.
+    pub revision: Revision,
     /// Apply the folder at the start, even where there is a snapshot: for labs.
     pub apply: bool,
     /// Where the store, the CA and the control socket are.
@@ -107,7 +111,7 @@ impl Parts {
     /// # Errors
     /// When a part cannot be opened.
     pub(crate) async fn open(settings: Settings, stop: &CancellationToken) -> Result<(Self, Arc<Current>), Error> {
-        let Settings { home, apply, state, shelf, lab } = settings;
+        let Settings { home, revision, apply, state, shelf, lab } = settings;
         bramble_system::files::make_folder(&state).map_err(Error::file("cannot make the folder", &state))?;
         let store = store::open(&state)?;
         let keys = state.join("keys");
@@ -117,9 +121,10 @@ impl Parts {
         let snapshots = Arc::new(Snapshots::open(&state, &home, shelf.clone(), store.clone())?);
         source::sweep(&state);
         let following = Arc::new(Following::new(&state));
+        let folder = Folder { home: &home, revision };
         let first = match snapshots.current() {
             Some(current) if !apply => alone(current).await?,
-            Some(current) => match first_snapshot(&state, &home, &snapshots, &following, stop).await {
+            Some(current) => match first_snapshot(&state, folder, &snapshots, &following, stop).await {
                 // Boots go on with what there is.
                 Err(error) if error.is_not_lasting() => {
                     tracing::error!(error = bramble_system::sentence(&error), "the folder is not applied");
@@ -128,13 +133,16 @@ impl Parts {
                 first => first?,
             },
             None => {
-                let first = first_snapshot(&state, &home, &snapshots, &following, stop).await;
+                let first = first_snapshot(&state, folder, &snapshots, &following, stop).await;
                 first.map_err(|error| match snapshots.lost() {
                     Some(reason) => Error::Lost { reason, source: Box::new(error) },
                     None => error,
                 })?
             }
         };
+        if apply && Cluster::is_in(&home) && snapshots.source_of(&first).is_some() {
+            hold_for_the_lab(&snapshots);
+        }
         let cluster = Arc::clone(&first.cluster);
         let wires = Arc::new(Wires::open(&cluster.network));
         wires.problems().iter().for_each(|problem| tracing::error!(problem, "a wire is not served"));
@@ -287,17 +295,33 @@ async fn alone(current: Arc<Current>) -> Result<Arc<Current>, Error> {
     Ok(current)
 }
 
+/// A lab tries its folder, and not what git has, until a person follows git there.
+fn hold_for_the_lab(snapshots: &Snapshots) {
+    let reason = "the lab applies the folder that it is given".to_owned();
+    let held = Held { since: now(), by: "the lab".into(), reason };
+    if let Err(error) = snapshots.hold(Some(&held)) {
+        // Where this cannot be written, no snapshot can become current either.
+        tracing::error!(error = bramble_system::sentence(&error), "following git cannot be held");
+    }
+}
+
+/// The repository's folder beside the head.
+struct Folder<'a> {
+    home: &'a Path,
+    revision: Revision,
+}
+
 /// The first snapshot: of the head's own folder where that has a repository, else of the git repository with which
 /// the head was begun, tried until it is there.
 async fn first_snapshot(
     state: &Path,
-    home: &Path,
+    Folder { home, revision }: Folder<'_>,
     snapshots: &Arc<Snapshots>,
     following: &Arc<Following>,
     stop: &CancellationToken,
 ) -> Result<Arc<Current>, Error> {
     let Some(source) = &snapshots.begun_with().filter(|_| !Cluster::is_in(home)) else {
-        let (next, applied) = snapshots.first(home)?;
+        let (next, applied) = snapshots.first(home, revision)?;
         serves(&next).await?;
         return snapshots.begin(next, applied);
     };
@@ -375,7 +399,8 @@ mod tests {
         assert!(matches!(built, Err(Error::NoKeys { .. })), "who builds images beside it makes none either");
         let shelf = Shelf::open(state.join("image")).expect("a shelf");
         let home = folder.path().to_owned();
-        let settings = Settings { home, apply: false, state: state.clone(), shelf, lab: None };
+        let settings =
+            Settings { home, revision: Revision::default(), apply: false, state: state.clone(), shelf, lab: None };
         let Err(error) = Parts::open(settings, &CancellationToken::new()).await else { panic!("it started") };
         assert!(matches!(error, Error::NoKeys { .. }), "{error}");
         assert!(error.help().is_some_and(|help| help.contains("bramble restore")), "{error}");
@@ -409,7 +434,8 @@ mod tests {
         crate::begin_with(&state, &source).expect("begun");
         let (home, shelf) = (folder.path().join("home"), Shelf::open(state.join("image")).expect("a shelf"));
         std::fs::create_dir(&home).expect("a folder");
-        let settings = Settings { home, apply: false, state: state.clone(), shelf, lab: None };
+        let settings =
+            Settings { home, revision: Revision::default(), apply: false, state: state.clone(), shelf, lab: None };
         let stop = CancellationToken::new();
         let opening = tokio::spawn({
             let stop = stop.clone();

@@ -62,7 +62,7 @@ impl Planner for Backups {
         let made: Vec<Millis> = made.iter().copied().collect();
         let gone = expired(&made, now, backup.keep, backup.days);
         if !gone.is_empty() {
-            let what = "backups that have had their time".into();
+            let what = if gone.len() == 1 { "a backup".into() } else { format!("{} backups", gone.len()) };
             step("the repository keeps fewer".into(), Risk::Destroys { what }, Step::Remove { made: gone });
         }
         plan.wait(Subject::Backups, "the next one has its time", Ends::At(due));

@@ -2,10 +2,11 @@
 //! person has said so.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use bramble_model::engine::{EngineKind, EnginePart};
 use bramble_model::names::Name;
-use bramble_model::repository::{Admission, Cluster, Dhcp, Node};
+use bramble_model::repository::{Admission, Cluster, Dhcp, Node, Profile};
 
 /// Both sides of a change.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +19,8 @@ pub struct Change<'a> {
     pub removed_lately: Option<&'a BTreeSet<Name>>,
     /// The new revision has the current one among its ancestors, or nobody can tell that it has not.
     pub descends: bool,
+    /// Paths inside the repository whose content differs.
+    pub files: &'a BTreeSet<String>,
 }
 
 fn gone<'a>(from: &'a Cluster, to: &Cluster) -> Vec<&'a Name> {
@@ -37,22 +40,20 @@ fn other_machines<'a>(from: &'a Cluster, to: &'a Cluster) -> Vec<&'a Name> {
         .collect()
 }
 
-/// Nodes that stay and lose their part in an engine, or are given another system to boot.
+/// Nodes that stay and lose their part in an engine.
 fn out_of_work<'a>(from: &'a Cluster, to: &'a Cluster) -> Vec<&'a Name> {
     let has_none = |node: &Node, kind| node.part(kind) == EnginePart::None;
     let loses =
         |old: &Node, new: &Node| EngineKind::ALL.into_iter().any(|kind| !has_none(old, kind) && has_none(new, kind));
-    both(from, to)
-        .filter(|(_, old, new)| loses(old, new) || new.boot.is_some() && new.boot != old.boot)
-        .map(|(name, _, _)| name)
-        .collect()
+    both(from, to).filter(|(_, old, new)| loses(old, new)).map(|(name, _, _)| name).collect()
 }
 
 /// Nodes whose machines may have lost their places: their names went, other machines can have them, or they do something
 /// else from now on.
 pub fn taken_away(from: &Cluster, to: &Cluster) -> BTreeSet<Name> {
+    let foreign = both(from, to).filter(|(_, old, new)| new.boot.is_some() && new.boot != old.boot);
     let stay = other_machines(from, to).into_iter().chain(out_of_work(from, to));
-    gone(from, to).into_iter().chain(stay).cloned().collect()
+    gone(from, to).into_iter().chain(stay).chain(foreign.map(|(name, _, _)| name)).cloned().collect()
 }
 
 fn named(names: &[&Name]) -> String {
@@ -92,12 +93,28 @@ impl Change<'_> {
         if too_many && !idle.is_empty() {
             let of = from.nodes.len();
             let idle_names = named(&idle);
-            all.push(format!(
-                "it takes {} of {of} nodes out of an engine, or boots another system on them ({idle_names}){after}",
-                idle.len()
-            ));
+            all.push(format!("it takes {} of {of} nodes out of an engine ({idle_names}){after}", idle.len()));
         }
         all
+    }
+
+    /// Foreign systems that differ, by what the repository says of them or by a file of theirs; new ones, too.
+    fn other_systems(&self) -> Vec<Name> {
+        let (old, new) = (self.from.boot_keys(), self.to.boot_keys());
+        let is_other = |name: &Name, profile: &Profile| {
+            old.get(name) != Some(profile) || self.files.iter().any(|file| profile.has(Path::new(file)))
+        };
+        new.into_iter().filter(|(name, profile)| is_other(name, profile)).map(|(name, _)| name).collect()
+    }
+
+    /// Nodes that boot a foreign system which they did not boot before: an installer writes over disks.
+    fn installed(&self) -> Vec<&Name> {
+        let other = self.other_systems();
+        let boots_other = |name: &Name, node: &Node| {
+            let had = self.from.nodes.get(name).and_then(|node| node.boot.as_ref());
+            node.boot.as_ref().is_some_and(|boot| had != Some(boot) || other.contains(boot))
+        };
+        self.to.nodes.iter().filter(|(name, node)| boots_other(name, node)).map(|(name, _)| name).collect()
     }
 
     /// How the repository differs, in short sentences, the weightiest first.
@@ -133,9 +150,11 @@ impl Change<'_> {
             ("source", from.source != to.source),
             ("backup", from.backup != to.backup),
             ("image", from.image_keys() != to.image_keys()),
-            ("boot", from.boots.keys().ne(to.boots.keys())),
+            ("lab", from.lab != to.lab),
         ];
         all.extend(sections.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("`{name}` changes")));
+        let gone = from.boots.keys().filter(|name| !to.boots.contains_key(*name)).cloned();
+        all.extend(self.other_systems().into_iter().chain(gone).map(|name| format!("`boot.{name}` changes")));
         all
     }
 
@@ -154,6 +173,10 @@ impl Change<'_> {
             all.push(format!("it makes {} no manager any more", managers.join(", ")));
         }
         all.extend(self.machines());
+        let installed = self.installed();
+        if !installed.is_empty() {
+            all.push(format!("it boots another system on {}, which can write over disks", named(&installed)));
+        }
         let data: Vec<String> =
             self.holding.iter().filter(|name| !to.workloads.contains_key(*name)).map(ToString::to_string).collect();
         if !data.is_empty() {
@@ -208,7 +231,7 @@ impl Change<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use bramble_model::repository::Workload;
 
     use super::*;
 
@@ -236,63 +259,110 @@ mod tests {
         names.iter().map(|name| name.parse().expect("a name")).collect()
     }
 
+    /// A change that nothing came before, of a repository without data, in its line.
+    fn change<'a>(from: &'a Cluster, to: &'a Cluster) -> Change<'a> {
+        static NO_NAMES: BTreeSet<Name> = BTreeSet::new();
+        static NO_FILES: BTreeSet<String> = BTreeSet::new();
+        Change { from, to, holding: &NO_NAMES, removed_lately: Some(&NO_NAMES), descends: true, files: &NO_FILES }
+    }
+
     fn brake(from: &Cluster, to: &Cluster) -> Vec<String> {
-        let (holding, none) = (names(&["db"]), BTreeSet::new());
-        Change { from, to, holding: &holding, removed_lately: Some(&none), descends: true }.brake()
+        change(from, to).brake()
     }
 
     #[test]
     fn a_few_workers_may_stop_working_and_many_may_not() {
-        let idle = "[roles.idle]\nengine = \"none\"\n[boot.other]\nkernel = \"https://host/linux\"\n";
+        let idle = "[roles.idle]\nengine = \"none\"\n";
         let idles = |name: &str, count: usize| (1..=count).any(|number| name == format!("w{number}"));
         let roles = |count| SIX.map(|(name, role)| (name, if idles(name, count) { "idle" } else { role }));
         let from = cluster(idle, &SIX);
-        let none = BTreeSet::new();
-        let brake = |to: &Cluster| {
-            Change { from: &from, to, holding: &none, removed_lately: Some(&none), descends: true }.brake()
+        assert_eq!(brake(&from, &cluster(idle, &roles(2))), Vec::<String>::new(), "a third is not more than a third");
+        let sentence = "it takes 3 of 6 nodes out of an engine (w1, w2, w3)";
+        assert_eq!(brake(&from, &cluster(idle, &roles(3))), [sentence]);
+    }
+
+    #[test]
+    fn another_system_waits_for_a_person_whoever_boots_it() {
+        let system = |cmdline: &str| {
+            format!(
+                "[boot.other]\nkernel = \"https://host/linux\"\ncmdline = \"{cmdline}\"\n\
+                 [boot.idle]\nkernel = \"https://host/idle\"\n"
+            )
         };
-        assert_eq!(brake(&cluster(idle, &roles(2))), Vec::<String>::new(), "a third is not more than a third");
-        let sentence = "it takes 3 of 6 nodes out of an engine, or boots another system on them (w1, w2, w3)";
-        assert_eq!(brake(&cluster(idle, &roles(3))), [sentence]);
-        let mut foreign = cluster(idle, &SIX);
-        for node in foreign.nodes.values_mut().filter(|node| !node.is_manager()) {
-            node.boot = Some("other".parse().expect("a name"));
-        }
-        let told = brake(&foreign);
-        assert!(told.len() == 1 && told[0].starts_with("it takes 5 of 6 nodes out of an engine"), "{told:?}");
+        let booting = |cmdline: &str, nodes: &[(&str, &str)], on: &[&str]| {
+            let mut cluster = cluster(&system(cmdline), nodes);
+            for (_, node) in cluster.nodes.iter_mut().filter(|(name, _)| on.iter().any(|on| name.as_str() == *on)) {
+                node.boot = Some("other".parse().expect("a name"));
+            }
+            cluster
+        };
+        let waits = |from: &Cluster, to: &Cluster| brake(from, to);
+        let w1 = booting("quiet", &SIX, &["w1"]);
+        let sentence = |name: &str| vec![format!("it boots another system on {name}, which can write over disks")];
+        assert_eq!(waits(&cluster(&system("quiet"), &SIX), &w1), sentence("w1"), "a node that stays");
+        assert_eq!(
+            waits(&booting("quiet", &SIX[..5], &[]), &booting("quiet", &SIX, &["w5"])),
+            sentence("w5"),
+            "a new one"
+        );
+        let erased = booting("wipe=all", &SIX, &["w1"]);
+        assert_eq!(waits(&w1, &erased), sentence("w1"), "another command line");
+        assert_eq!(change(&w1, &erased).sentences(), ["`boot.other` changes"]);
+        assert_eq!(waits(&w1, &w1), Vec::<String>::new());
+        assert_eq!(waits(&w1, &cluster(&system("quiet"), &SIX)), Vec::<String>::new(), "bramble's own again");
+        let mut filed = w1.clone();
+        let profile = filed.boots.values_mut().next_back().expect("it has two");
+        profile.templates = Some(filed.root.join("seed"));
+        let files = BTreeSet::from(["seed/user-data".to_owned()]);
+        assert_eq!(waits(&filed, &filed), Vec::<String>::new());
+        assert_eq!(Change { files: &files, ..change(&filed, &filed) }.brake(), sentence("w1"), "a file of the system");
+        let files = BTreeSet::from(["seeds/user-data".to_owned()]);
+        assert_eq!(Change { files: &files, ..change(&filed, &filed) }.brake(), Vec::<String>::new());
     }
 
     #[test]
     fn a_few_workers_may_leave_and_many_may_not() {
         let from = cluster("", &SIX);
-        let holding = BTreeSet::new();
         let to = cluster("", &SIX[..4]);
-        let change =
-            |removed_lately| Change { from: &from, to: &to, holding: &holding, removed_lately, descends: true };
-        let lately = |named: &[&str]| {
-            let named = names(named);
-            Change { from: &from, to: &to, holding: &holding, removed_lately: Some(&named), descends: true }.brake()
-        };
+        let lately = |named: &[&str]| Change { removed_lately: Some(&names(named)), ..change(&from, &to) }.brake();
         let after = ["it lets 2 of 6 nodes go (w4, w5), after 1 in the last 24 hours"];
         assert_eq!(lately(&[]), Vec::<String>::new(), "a third is not more than a third");
         assert_eq!(lately(&["w6"]), after);
         assert_eq!(lately(&["w3"]), after, "that it came back does not undo it");
         assert_eq!(lately(&["w4"]), Vec::<String>::new(), "one that goes twice is one");
         assert_eq!(
-            change(None).brake(),
+            Change { removed_lately: None, ..change(&from, &to) }.brake(),
             ["it lets 2 of 6 nodes go (w4, w5), and how many went in the last 24 hours cannot be read"]
         );
-        assert_eq!(change(None).sentences(), ["node w4 leaves", "node w5 leaves"]);
+        assert_eq!(change(&from, &to).sentences(), ["node w4 leaves", "node w5 leaves"]);
+    }
+
+    #[test]
+    fn a_workload_that_holds_data_is_removed_by_a_person() {
+        let runs = |workloads: &[&str]| {
+            let mut cluster = cluster("", &SIX);
+            let workload = |name: &&str| {
+                let path = Path::new("/nowhere").join(format!("{name}.yaml"));
+                (name.parse().expect("a name"), Workload { path, problem: None, holds_data: false })
+            };
+            cluster.workloads = workloads.iter().map(workload).collect();
+            cluster
+        };
+        let (both, db, none) = (runs(&["db", "web"]), runs(&["db"]), runs(&[]));
+        let holding = names(&["db"]);
+        let brake = |from, to| Change { holding: &holding, ..change(from, to) }.brake();
+        assert_eq!(brake(&both, &db), Vec::<String>::new(), "one that holds none");
+        assert_eq!(brake(&both, &none), ["it removes db, which hold data"]);
+        assert_eq!(change(&both, &db).sentences(), ["workload web leaves"]);
     }
 
     #[test]
     fn other_machines_and_other_keys_wait() {
-        let (holding, none) = (BTreeSet::new(), BTreeSet::new());
         let from = cluster("", &SIX);
         let brake_after = |lately: &BTreeSet<Name>, to: &Cluster| {
-            Change { from: &from, to, holding: &holding, removed_lately: Some(lately), descends: true }.brake()
+            Change { removed_lately: Some(lately), ..change(&from, to) }.brake()
         };
-        let brake = |to: &Cluster| brake_after(&none, to);
+        let brake = |to: &Cluster| change(&from, to).brake();
         let others = |changed: &[usize]| {
             let mut to = from.clone();
             for (at, node) in to.nodes.values_mut().enumerate().filter(|(at, _)| changed.contains(at)) {
@@ -332,8 +402,7 @@ mod tests {
                 brake(&from, &renamed),
                 brake(&from, &rewired),
                 brake(&from, &at(0, "domain = \"elsewhere.example\"\n", "", &SIX)),
-                Change { from: &from, to: &from, holding: &BTreeSet::new(), removed_lately: None, descends: false }
-                    .brake(),
+                Change { removed_lately: None, descends: false, ..change(&from, &from) }.brake(),
             ]
             .map(|reasons| format!("{}\n", reasons.join("; ")))
             .concat()

@@ -21,7 +21,8 @@ pub fn run(place: &Place, lab: Option<PathBuf>) -> Result<Exit> {
     let shelf = Shelf::open(state.join("image"))?;
     let home = home.canonicalize().context("cannot find the repository")?;
     // A lab has the folder that it is given, whatever it had before.
-    let settings = Settings { home, state, shelf, apply: lab.is_some(), lab };
+    let revision = workspace::revision(&home);
+    let settings = Settings { home, revision, state, shelf, apply: lab.is_some(), lab };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

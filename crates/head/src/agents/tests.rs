@@ -11,6 +11,7 @@ use bramble_model::engine::{EngineKind, EngineState};
 use bramble_model::hands::{Channel, Data, End};
 use bramble_model::names::BootId;
 use bramble_model::repository::{Admission, FILE};
+use bramble_model::snapshot::Revision;
 use futures_util::{SinkExt, StreamExt};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject;
@@ -51,7 +52,7 @@ fn agents_of(folder: &Path, text: &str, limits: Limits) -> Arc<Agents> {
     let store = Store::open(&state.join("head.redb"), 1).expect("opens");
     let shelf = bramble_image::Shelf::open(state.join("image")).expect("opens");
     let snapshots = Arc::new(Snapshots::open(&state, folder, shelf, store.clone()).expect("opens"));
-    let (next, applied) = snapshots.first(folder).expect("it checks");
+    let (next, applied) = snapshots.first(folder, Revision::default()).expect("it checks");
     let current = snapshots.begin(next, applied).expect("current");
     let authority = Arc::new(Authority::open(&state.join("keys")).expect("made"));
     let timeline = Arc::new(Timeline::open(store.clone(), &current.cluster, 0).expect("opens"));

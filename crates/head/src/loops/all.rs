@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use bramble_model::desired::Foreseen;
+use bramble_model::section::Told;
+use bramble_plan::contract::Unknown;
 use bramble_store::Store;
+use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::source::Following;
-use super::{Controller, Sections, Shared, backups, foresee, leaving, run, sets, source, strangers, swarm};
+use super::{Controller, Foresight, Sections, Shared, destroyed, foresee, run};
+use super::{backups, leaving, sets, source, strangers, swarm};
 use crate::adoptions::Adoptions;
 use crate::agents::Agents;
 use crate::backup::Backups;
@@ -39,12 +43,30 @@ pub(crate) struct Loops {
     sections: Arc<Sections>,
     timeline: Arc<Timeline>,
     snapshots: Arc<Snapshots>,
+    declared: Arc<OfDeclared>,
+    source: Arc<source::Controller>,
+}
+
+/// What keeps true what a snapshot declares: all but the loop that brings snapshots.
+struct OfDeclared {
     swarm: Arc<swarm::Controller>,
     leaving: Arc<leaving::Controller>,
     strangers: Arc<strangers::Controller>,
     backups: Arc<backups::Controller>,
     sets: Arc<sets::Controller>,
-    source: Arc<source::Controller>,
+}
+
+impl Foresight for OfDeclared {
+    fn destroyed<'a>(&'a self, current: &'a Current, next: &'a Current) -> BoxFuture<'a, Result<Vec<Told>, Unknown>> {
+        Box::pin(async move {
+            let mut all = destroyed(&*self.leaving, current, next).await?;
+            all.extend(destroyed(&*self.swarm, current, next).await?);
+            all.extend(destroyed(&*self.sets, current, next).await?);
+            all.extend(destroyed(&*self.backups, current, next).await?);
+            all.extend(destroyed(&*self.strangers, current, next).await?);
+            Ok(all)
+        })
+    }
 }
 
 pub(crate) type LoopTask = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -53,7 +75,7 @@ impl Loops {
     pub(crate) fn of(subjects: Subjects) -> Self {
         let Subjects { store, boot_sets, timeline, snapshots, following, desired, agents, .. } = subjects;
         let Subjects { swarm, strangers, adoptions, backups, sections, .. } = subjects;
-        Loops {
+        let declared = Arc::new(OfDeclared {
             swarm: Arc::new(swarm::Controller {
                 agents: Arc::clone(&agents),
                 timeline: Arc::clone(&timeline),
@@ -69,12 +91,16 @@ impl Loops {
             strangers: Arc::new(strangers::Controller { strangers, adoptions }),
             backups: Arc::new(backups::Controller { backups, snapshots: Arc::clone(&snapshots) }),
             sets: Arc::new(sets::Controller { boot_sets, timeline: Arc::clone(&timeline), agents }),
+        });
+        Loops {
             source: Arc::new(source::Controller {
                 following,
                 snapshots: Arc::clone(&snapshots),
                 desired,
                 timeline: Arc::clone(&timeline),
+                foresight: Arc::clone(&declared) as Arc<dyn Foresight>,
             }),
+            declared,
             sections,
             timeline,
             snapshots,
@@ -83,11 +109,11 @@ impl Loops {
 
     /// Starts all of them.
     pub(crate) fn start(&self, stop: &CancellationToken, spawn: &mut impl FnMut(LoopTask)) {
-        spawn(self.one(&self.swarm, stop));
-        spawn(self.one(&self.leaving, stop));
-        spawn(self.one(&self.strangers, stop));
-        spawn(self.one(&self.backups, stop));
-        spawn(self.one(&self.sets, stop));
+        spawn(self.one(&self.declared.swarm, stop));
+        spawn(self.one(&self.declared.leaving, stop));
+        spawn(self.one(&self.declared.strangers, stop));
+        spawn(self.one(&self.declared.backups, stop));
+        spawn(self.one(&self.declared.sets, stop));
         spawn(self.one(&self.source, stop));
     }
 
@@ -103,12 +129,12 @@ impl Loops {
     /// What every loop would do with a snapshot, by its own planner, from what is to see now.
     pub(crate) async fn foresee(&self, next: &Current) -> Vec<Foreseen> {
         vec![
-            foresee(&*self.leaving, next).await,
-            foresee(&*self.swarm, next).await,
-            foresee(&*self.sets, next).await,
+            foresee(&*self.declared.leaving, next).await,
+            foresee(&*self.declared.swarm, next).await,
+            foresee(&*self.declared.sets, next).await,
             foresee(&*self.source, next).await,
-            foresee(&*self.backups, next).await,
-            foresee(&*self.strangers, next).await,
+            foresee(&*self.declared.backups, next).await,
+            foresee(&*self.declared.strangers, next).await,
         ]
     }
 }

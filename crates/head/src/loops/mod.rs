@@ -24,12 +24,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bramble_model::desired::{Awaited, Foreseen};
-use bramble_model::section::Section;
+use bramble_model::section::{Risk, Section, Told};
 use bramble_model::subject::Subject;
 use bramble_model::timeline::Millis;
 use bramble_plan::contract::{self, Outcome, Planned, Planner, Retry, Unknown};
 use bramble_plan::driver::Driver;
 use bramble_system::now;
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -268,9 +269,7 @@ impl<C: Controller> Look<C> {
         let task = tokio::spawn(async move {
             tokio::time::sleep_until(not_before).await;
             let declared = controller.declared(&snapshot);
-            let observed = tokio::time::timeout(LOOK, controller.observe(&declared)).await;
-            let late = || Unknown(format!("nothing was learnt within {} s", LOOK.as_secs()));
-            let observed = observed.map_err(|_| late())??;
+            let observed = seen(&*controller, &declared).await?;
             controller.saw(&observed);
             match controller.doubt() {
                 Some(why) => Err(Unknown(why)),
@@ -318,13 +317,17 @@ fn tell_end(timeline: &Timeline, driver: &Driver, subject: &Subject, outcome: &O
     }
 }
 
+/// All that there is to see, or why that cannot be said in time.
+async fn seen<C: Controller>(controller: &C, declared: &Declared<C>) -> Result<Observed<C>, Unknown> {
+    let observed = tokio::time::timeout(LOOK, controller.observe(declared)).await;
+    observed.unwrap_or_else(|_| Err(Unknown(format!("nothing was learnt within {} s", LOOK.as_secs()))))
+}
+
 /// What a loop would do with a snapshot, by its own planner, from what is to see now.
 async fn foresee<C: Controller>(controller: &C, next: &Current) -> Foreseen {
     let name = C::NAME.to_owned();
     let declared = controller.declared(next);
-    let observed = tokio::time::timeout(LOOK, controller.observe(&declared)).await;
-    let observed = observed.unwrap_or_else(|_| Err(Unknown("nothing was learnt in time".into())));
-    match observed {
+    match seen(controller, &declared).await {
         Err(Unknown(reason)) => Foreseen { name, unknown: Some(reason), steps: Vec::new(), waits: Vec::new() },
         Ok(observed) => {
             let plan = contract::foresee(&C::Planner::default(), &declared, observed, now());
@@ -337,6 +340,37 @@ async fn foresee<C: Controller>(controller: &C, next: &Current) -> Foreseen {
             Foreseen { name, unknown: None, steps, waits: waits.collect() }
         }
     }
+}
+
+/// Says what loops would destroy: the one that follows git asks the others.
+pub(crate) trait Foresight: Send + Sync {
+    /// The steps that destroy something with this snapshot, and do not with the current one.
+    fn destroyed<'a>(&'a self, current: &'a Current, next: &'a Current) -> BoxFuture<'a, Result<Vec<Told>, Unknown>>;
+}
+
+/// What a loop would destroy because of another snapshot. Where that declares what the current one declares, it is not
+/// even looked.
+async fn destroyed<C>(controller: &C, current: &Current, next: &Current) -> Result<Vec<Told>, Unknown>
+where
+    C: Controller<Planner: Planner<Declared: PartialEq>>,
+{
+    let (before, after) = (controller.declared(current), controller.declared(next));
+    if before == after {
+        return Ok(Vec::new());
+    }
+    let observed =
+        seen(controller, &after).await.map_err(|Unknown(reason)| Unknown(format!("{}: {reason}", C::NAME)))?;
+    let at = now();
+    let destroyed = |declared: &Declared<C>| -> Vec<Told> {
+        let steps = contract::foresee(&C::Planner::default(), declared, observed.clone(), at).steps;
+        steps.iter().filter(|planned| matches!(planned.risk, Risk::Destroys { .. })).map(Planned::told).collect()
+    };
+    let mut all = destroyed(&after);
+    if !all.is_empty() {
+        let anyway = destroyed(&before);
+        all.retain(|step| !anyway.contains(step));
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -16,12 +16,13 @@ use bramble_plan::contract::{Outcome, Planned, Unknown};
 use bramble_plan::source::{Braked, Look, Observed, Source};
 use bramble_source::{Keys, Problem, Source as Git};
 use bramble_system::{Cancel, now};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 pub(crate) use fetching::check;
-use fetching::{CORRECT, Fetched, Stopped, refused, settings, short, take};
+use fetching::{AGAIN, CORRECT, Fetched, Stopped, refused, settings, short, take};
 
-use super::Changes;
+use super::{Changes, Foresight};
 use crate::desired::Desired;
 use crate::error::Error;
 use crate::snapshots::{Applied, Current, Follow, Snapshots};
@@ -245,6 +246,17 @@ impl Controller {
         }
     }
 
+    /// What a commit's snapshot would destroy, in sentences.
+    fn destroys(&self, commit: &str, current: Option<&Current>, next: &Current) -> Result<Vec<String>, Stopped> {
+        let Some(current) = current else { return Ok(Vec::new()) };
+        let destroyed = Handle::current().block_on(self.foresight.destroyed(current, next));
+        let told = destroyed.map_err(|Unknown(reason)| {
+            let reason = format!("commit {}: what it would destroy cannot be seen: {reason}", short(commit));
+            Stopped::Wrong(reason, AGAIN.into())
+        })?;
+        Ok(told.into_iter().map(|step| format!("it {}: {}", step.risk, step.reason)).collect())
+    }
+
     /// Makes a commit current, or says why it has to wait.
     fn judge(&self, fetched: &Fetched, current: Option<&Current>) -> Result<Option<Braked>, Stopped> {
         let next = take(&self.snapshots, fetched).map_err(|error| refused(&fetched.commit, error))?;
@@ -255,7 +267,8 @@ impl Controller {
             let revised = self.snapshots.revise(next);
             return revised.map(|()| None).map_err(|error| refused(&fetched.commit, error.into()));
         }
-        let (changed, reasons) = self.desired.weigh(&next, fetched.descends);
+        let (changed, mut reasons) = self.desired.weigh(&next, fetched.descends);
+        reasons.extend(self.destroys(&fetched.commit, current, &next)?);
         if !reasons.is_empty() {
             self.timeline.note(&format!(
                 "commit {} waits for a person: {}",
@@ -306,6 +319,7 @@ pub(crate) struct Controller {
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) desired: Arc<Desired>,
     pub(super) timeline: Arc<Timeline>,
+    pub(super) foresight: Arc<dyn Foresight>,
 }
 
 impl super::Controller for Controller {

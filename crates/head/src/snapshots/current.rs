@@ -74,17 +74,22 @@ impl Current {
         all.filter(|(_, workload)| workload.holds_data).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Files whose content differs in another snapshot, in short sentences.
-    pub(crate) fn changed_files(&self, next: &Current) -> Vec<String> {
+    /// Paths of files that differ in another snapshot, beside `bramble.toml`.
+    pub(crate) fn changed_files(&self, next: &Current) -> BTreeSet<String> {
         let (old, new) = (&self.snapshot.entries, &next.snapshot.entries);
-        let both: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
         let differs = |path: &&String| old.get(*path) != new.get(*path) && path.as_str() != FILE;
-        let told = |path: &String| match (old.contains_key(path), new.contains_key(path)) {
+        old.keys().chain(new.keys()).filter(differs).cloned().collect()
+    }
+
+    /// How some of these files differ in another snapshot, in short sentences.
+    pub(crate) fn told(&self, files: &BTreeSet<String>, next: &Current) -> Vec<String> {
+        let is_in = |current: &Current, path: &String| current.snapshot.entries.contains_key(path);
+        let told = |path| match (is_in(self, path), is_in(next, path)) {
             (false, _) => format!("adds {path}"),
             (_, false) => format!("removes {path}"),
             _ => format!("{path} changes"),
         };
-        both.into_iter().filter(differs).take(MOST_FILES).map(told).collect()
+        files.iter().take(MOST_FILES).map(told).collect()
     }
 }
 

@@ -39,7 +39,7 @@ impl Home {
         let text = format!("[cluster]\nname = \"{name}\"\n\n[network]\ninterface = \"eth0\"\ndhcp = \"proxy\"\n");
         std::fs::write(self.folder.path().join(FILE), text).expect("written");
         let snapshots = self.open();
-        let (next, applied) = snapshots.first(self.folder.path()).expect("it checks");
+        let (next, applied) = snapshots.first(self.folder.path(), Revision::default()).expect("it checks");
         snapshots.begin(next, applied).expect("current").digest
     }
 
@@ -95,7 +95,7 @@ fn a_current_snapshot_that_cannot_be_read_gives_way_to_the_newest_that_can() {
         let snapshots = home.open();
         assert!(is_on(&snapshots, &home.old) && snapshots.in_doubt().is_some(), "{what}, repaired");
         // A person goes on with what the folder has.
-        let (next, applied) = snapshots.first(home.folder.path()).expect("it checks");
+        let (next, applied) = snapshots.first(home.folder.path(), Revision::default()).expect("it checks");
         snapshots.make_current(next, None, applied, Follow::Free).expect("applied");
         assert!(is_on(&snapshots, &home.new) && snapshots.lost().is_none(), "{what}");
         assert_eq!(snapshots.in_doubt(), None, "{what}");
@@ -134,7 +134,7 @@ fn the_folder_takes_the_place_of_the_only_snapshot() {
         home.damage(table, if table == "desired" { "current" } else { "other" });
         let snapshots = home.open();
         assert!(snapshots.current().is_none() && snapshots.lost().is_some(), "{table}");
-        let (next, applied) = snapshots.first(home.folder.path()).expect("it checks");
+        let (next, applied) = snapshots.first(home.folder.path(), Revision::default()).expect("it checks");
         snapshots.begin(next, applied).expect("the head starts");
         assert!(is_on(&snapshots, &home.new), "{table}");
         drop(snapshots);
@@ -142,7 +142,7 @@ fn the_folder_takes_the_place_of_the_only_snapshot() {
         assert!(left.iter().any(|record| record.key == home.new.to_string()), "{table}: nothing is written over");
         assert!(home.repair() > 1);
         let snapshots = home.open();
-        let (next, applied) = snapshots.first(home.folder.path()).expect("it checks");
+        let (next, applied) = snapshots.first(home.folder.path(), Revision::default()).expect("it checks");
         snapshots.begin(next, applied).expect("the head starts");
         assert!(snapshots.lost().is_none() && snapshots.pointer().expect("read").is_some(), "{table}: as a new one");
     }

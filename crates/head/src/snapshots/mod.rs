@@ -417,21 +417,21 @@ impl Snapshots {
     ///
     /// # Errors
     /// When it does not check.
-    pub(crate) fn first(&self, home: &Path) -> Result<(Current, Applied), Error> {
+    pub(crate) fn first(&self, home: &Path, revision: Revision) -> Result<(Current, Applied), Error> {
         // Errors show the line that breaks a rule where a person reads them.
         Cluster::of_folder(home)?;
         let (snapshot, files) =
             Snapshot::read(home).map_err(|source| Error::Folder { home: home.to_owned(), source })?;
         let applied = Applied {
             digest: snapshot.digest(),
-            revision: Revision::default(),
+            revision: revision.clone(),
             at: now(),
             by: "the head's own folder".into(),
             changed: vec!["as it was when the head started".into()],
             holds: None,
             removed: BTreeSet::new(),
         };
-        Ok((self.take(snapshot, Revision::default(), &files).map_err(Refused::at_the_start)?, applied))
+        Ok((self.take(snapshot, revision, &files).map_err(Refused::at_the_start)?, applied))
     }
 
     /// Makes the snapshot current with which a head begins. Where one was lost, nothing is stored: what cannot be read

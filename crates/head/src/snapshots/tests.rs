@@ -68,7 +68,7 @@ fn torn(place: &Place) -> Digest {
 
 /// What the folder says becomes current.
 fn first(snapshots: &Snapshots, place: &Place) -> Arc<Current> {
-    let (next, applied) = snapshots.first(&place.home()).expect("it checks");
+    let (next, applied) = snapshots.first(&place.home(), Revision::default()).expect("it checks");
     snapshots.begin(next, applied).expect("current")
 }
 
@@ -185,7 +185,7 @@ fn nothing_becomes_current_that_would_not_last() {
     place.write(1, b"hello");
     let store = Store::open(&place.home().join("no folder/head.redb"), 1).expect("opens in memory");
     let snapshots = Snapshots::open(&place.state(), &place.home(), place.shelf(), store.clone()).expect("opens");
-    let (next, line) = snapshots.first(&place.home()).expect("it checks");
+    let (next, line) = snapshots.first(&place.home(), Revision::default()).expect("it checks");
     let error = snapshots.begin(next, line).expect_err("it would not last");
     assert!(error.is_not_lasting() && error.help().is_some(), "{error}");
     assert!(snapshots.current().is_none() && snapshots.history(9).expect("read").is_empty());
@@ -283,7 +283,7 @@ fn whoever_looked_at_another_current_snapshot_hears_which_it_is_by_now_and_who_m
     let snapshots = place.open();
     let seen = first(&snapshots, &place).digest;
     place.write(2, b"second");
-    let (next, line) = snapshots.first(&place.home()).expect("it checks");
+    let (next, line) = snapshots.first(&place.home(), Revision::default()).expect("it checks");
     let second = snapshots.make_current(next, Some(Some(seen)), line, Follow::Free).expect("current").digest;
     let rolled_back = snapshots.find(&seen.to_string()).expect("kept");
     let line = applied(&rolled_back);
@@ -318,7 +318,7 @@ fn what_comes_by_following_does_not_undo_that_a_person_holds_it() {
     let snapshots = place.open();
     let current = first(&snapshots, &place);
     place.write(2, b"second");
-    let next = || snapshots.first(&place.home()).expect("it checks");
+    let next = || snapshots.first(&place.home(), Revision::default()).expect("it checks");
     let held = Held { since: now(), by: "ann".into(), reason: "a person said so".into() };
     snapshots.hold(Some(&held)).expect("written");
     let (came, applied) = next();

@@ -250,6 +250,19 @@ pub struct Profile {
     pub hand_off: HandOff,
 }
 
+impl Profile {
+    /// Whether this file is one of its own, or lies in one of its folders.
+    pub fn has(&self, file: &Path) -> bool {
+        let own = |path: &PathBuf| file.starts_with(path);
+        let named = |file: &BootFile| matches!(file, BootFile::File(path) if own(path));
+        let starts = match &self.starts {
+            Starts::Kernel { kernel, initrds, .. } => named(kernel) || initrds.iter().any(named),
+            Starts::Efi(path) => own(path),
+        };
+        starts || self.files.iter().chain(&self.templates).any(own)
+    }
+}
+
 /// What a profile starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Starts {
@@ -452,13 +465,37 @@ impl Cluster {
 
     /// What the repository's keys say of the image, without the folder that it lies in.
     pub fn image_keys(&self) -> Image {
-        let inside = |path: &PathBuf| path.strip_prefix(&self.root).map_or_else(|_| path.clone(), Path::to_owned);
         let image = self.image.clone();
         Image {
-            overlay: image.overlay.as_ref().map(inside),
-            containers: image.containers.iter().map(inside).collect(),
+            overlay: image.overlay.as_deref().map(|path| self.inside(path)),
+            containers: image.containers.iter().map(|path| self.inside(path)).collect(),
             ..image
         }
+    }
+
+    /// What it says of other systems, wherever it lies: with paths inside it, so that two of them can be compared.
+    pub fn boot_keys(&self) -> BTreeMap<Name, Profile> {
+        let inside = |profile: &Profile| Profile {
+            starts: match &profile.starts {
+                Starts::Kernel { kernel, initrds, cmdline } => {
+                    let file = |file: &BootFile| match file {
+                        BootFile::File(path) => BootFile::File(self.inside(path)),
+                        BootFile::Url(url) => BootFile::Url(url.clone()),
+                    };
+                    let initrds = initrds.iter().map(file).collect();
+                    Starts::Kernel { kernel: file(kernel), initrds, cmdline: cmdline.clone() }
+                }
+                Starts::Efi(path) => Starts::Efi(self.inside(path)),
+            },
+            files: profile.files.as_deref().map(|path| self.inside(path)),
+            templates: profile.templates.as_deref().map(|path| self.inside(path)),
+            hand_off: profile.hand_off,
+        };
+        self.boots.iter().map(|(name, profile)| (name.clone(), inside(profile))).collect()
+    }
+
+    fn inside(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.root).unwrap_or(path).to_owned()
     }
 
     /// The nodes that are managers of this engine.

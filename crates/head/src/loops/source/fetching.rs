@@ -56,6 +56,8 @@ pub(super) enum Stopped {
 
 /// What a person does about a commit that cannot be.
 pub(super) const CORRECT: &str = "correct it and push; the present snapshot stays";
+/// What a person does about what may pass.
+pub(super) const AGAIN: &str = "the head tries again by itself; the present snapshot stays";
 
 impl From<Problem> for Stopped {
     fn from(problem: Problem) -> Self {
@@ -119,12 +121,11 @@ pub(super) fn refused(commit: &str, refused: Refused) -> Stopped {
         other => bramble_system::sentence(other),
     };
     let reason = format!("commit {}: {reason}", short(commit));
-    let again = "the head tries again by itself; the present snapshot stays";
     match refused {
         Refused::Problems(_) | Refused::Unsound => Stopped::Unfit { commit: commit.to_owned(), reason },
-        Refused::Head(error) => Stopped::Wrong(reason, error.help().unwrap_or(again).into()),
+        Refused::Head(error) => Stopped::Wrong(reason, error.help().unwrap_or(AGAIN).into()),
         Refused::Unknown(_) | Refused::Ambiguous(_) | Refused::Missing(_) | Refused::Gone(_) => {
-            Stopped::Wrong(reason, again.into())
+            Stopped::Wrong(reason, AGAIN.into())
         }
         Refused::Overtaken(_) | Refused::Held => {
             let help = "the present snapshot stays, and `bramble history` says whose it is; `bramble sync` looks again";
@@ -172,12 +173,12 @@ impl Following {
         if known.is_some_and(|(judged, against)| *judged == commit && *against == digest) {
             return Err(Stopped::Same(commit));
         }
-        let old = current.filter(|current| !current.revision.dirty).and_then(|current| current.revision.commit.clone());
-        let descends = match old.and_then(|old| old.parse::<Commit>().ok()) {
+        let old = current.map(|current| &current.revision);
+        let descends = match old.and_then(|old| Some((old.commit.as_ref()?.parse::<Commit>().ok()?, old.dirty))) {
             // A folder that is no git repository was applied before: there is nothing to descend from.
             None => true,
-            Some(old) if old.to_string() == commit => return Err(Stopped::Same(commit)),
-            Some(old) => git.ancestor(&old, &head.commit).unwrap_or(false),
+            Some((old, false)) if old == head.commit => return Err(Stopped::Same(commit)),
+            Some((old, _)) => old == head.commit || git.ancestor(&old, &head.commit).unwrap_or(false),
         };
         let file = |error: std::io::Error| {
             Stopped::Wrong(format!("{}: {error}", self.folder.display()), "make room on the head's disk".into())

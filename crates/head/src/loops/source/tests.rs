@@ -304,12 +304,12 @@ fn what_a_person_applies_holds_a_head_that_was_begun_with_a_repository() {
         let shelf = bramble_image::Shelf::open(state.join("image")).expect("opens");
         let snapshots = Snapshots::open(state, house.root(), shelf, store).expect("opens");
         // It says nothing of a source itself.
-        let (first, applied) = snapshots.first(house.root()).expect("it checks");
+        let (first, applied) = snapshots.first(house.root(), Revision::default()).expect("it checks");
         let first = snapshots.begin(first, applied).expect("it is current");
         assert_eq!(snapshots.follows(&first), begun);
         let text = fs::read_to_string(house.root().join("bramble.toml")).expect("there");
         fs::write(house.root().join("bramble.toml"), text + "[source]\ngit = \"/srv/home.git\"\n").expect("written");
-        let (next, applied) = snapshots.first(house.root()).expect("it checks");
+        let (next, applied) = snapshots.first(house.root(), Revision::default()).expect("it checks");
         assert_eq!(snapshots.follows(&next), begun, "whoever begins to follow one wants it looked at");
         let next = snapshots.begin(next, applied).expect("it is current");
         assert!(snapshots.follows(&next));
