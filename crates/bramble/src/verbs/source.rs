@@ -84,6 +84,13 @@ pub fn set(place: &Place, source: &Source) -> Result<Exit> {
         Some(_) => "",
         None => "; a private one needs `bramble source key` first, or a `--token-file` over https",
     };
-    println!("`bramble serve` fetches {url}, and begins with what it says{private}");
+    match bramble_head::current_snapshot(&state)? {
+        None => println!("`bramble serve` fetches {url}, and begins with what it says{private}"),
+        Some((digest, _)) => println!(
+            "`bramble serve` goes on with snapshot {}, and follows {url} from there{private}; a commit that does not \
+             descend from it waits for a person",
+            digest.short()
+        ),
+    }
     Ok(Exit::Done)
 }

@@ -203,6 +203,11 @@ pub(crate) async fn apply(
     let applying = Arc::clone(&desired);
     beside(move || {
         let next = snapshots.find(&word)?;
+        let current = snapshots.current().filter(|current| current.digest == next.digest);
+        if current.is_some_and(|current| once_more(&snapshots, &following, &current).is_none()) {
+            // Nothing changes but what it is called.
+            return if next.revision.dirty { Ok(()) } else { Ok(snapshots.revise(next)?) };
+        }
         let follow = match wish.rollback {
             _ if !snapshots.follows(&next) => Follow::Free,
             true => Follow::Held("an earlier snapshot was made current".into()),
@@ -224,16 +229,19 @@ pub(crate) async fn apply(
 pub(crate) async fn history(State(snapshots): State<Arc<Snapshots>>) -> Result<Json<Vec<Line>>, Refusal> {
     let lines = beside(move || {
         let kept = snapshots.kept()?;
-        let current = snapshots.current().map(|current| current.digest);
-        let mut is_first = true;
-        let lines = snapshots.history(LINES)?.into_iter().map(|applied| Line {
-            snapshot: applied.digest,
-            at: applied.at,
-            by: applied.by,
-            changed: applied.changed,
-            kept: kept.contains(&applied.digest),
-            current: current == Some(applied.digest) && std::mem::replace(&mut is_first, false),
-            revision: applied.revision,
+        let mut current = snapshots.current();
+        let lines = snapshots.history(LINES)?.into_iter().map(|applied| {
+            // Its newest line is the current one, and another commit may have said the same since.
+            let is_it = current.take_if(|current| current.digest == applied.digest);
+            Line {
+                snapshot: applied.digest,
+                at: applied.at,
+                by: applied.by,
+                changed: applied.changed,
+                kept: kept.contains(&applied.digest),
+                current: is_it.is_some(),
+                revision: is_it.map_or(applied.revision, |current| current.revision.clone()),
+            }
         });
         Ok(lines.collect())
     });

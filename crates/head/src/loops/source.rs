@@ -336,10 +336,8 @@ impl super::Controller for Controller {
         let pointer = pointer.map_err(|error| {
             Unknown(format!("whether following is held cannot be read: {}", bramble_system::sentence(&error)))
         })?;
-        let held = pointer.and_then(|pointer| pointer.held).map(|held| {
-            let minutes = now().saturating_sub(held.since) / 60_000;
-            format!("following is held for {minutes} min, by {}: {}", held.by, held.reason)
-        });
+        let held = pointer.and_then(|pointer| pointer.held);
+        let held = held.map(|held| bramble_model::desired::Held::from(held).to_string());
         let at = now();
         Ok((self.following.followed().observed(held, at), at))
     }
