@@ -65,6 +65,8 @@ pub(crate) struct Agents {
     limits: Limits,
     /// Something about an agent has changed.
     pub(crate) changed: Changes,
+    /// Someone asks to be let in, or was let in.
+    pub(crate) asked: Changes,
 }
 
 /// A connection, as everyone but itself sees it.
@@ -111,6 +113,7 @@ impl Agents {
             numbers: AtomicU64::default(),
             limits: Limits::default(),
             changed: Changes::default(),
+            asked: Changes::default(),
         })
     }
 
@@ -288,6 +291,7 @@ impl Agents {
         }
         let (certificate, renew_at) = self.authority.sign(&request.node, &request.csr).map_err(internal)?;
         self.timeline.add(Some(&request.node), What::Admitted { fingerprint });
+        self.asked.tell();
         Ok(Enrolled { certificate, renew_at, document })
     }
 
@@ -295,6 +299,7 @@ impl Agents {
     fn tell_once(&self, node: &Name, what: What) {
         if !self.timeline.has_just_told(node, &what, SAME_ANSWER) {
             self.timeline.add(Some(node), what);
+            self.asked.tell();
         }
     }
 

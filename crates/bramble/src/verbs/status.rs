@@ -101,9 +101,6 @@ fn render(status: &Status) -> String {
     for problem in &status.problems {
         text += &format!("\nPROBLEM: {problem}\n");
     }
-    for (node, key) in status.nodes.iter().filter_map(|node| Some((node, node.pending.as_ref()?))) {
-        text += &format!("\n{} waits to be let in: bramble node approve {} {key}\n", node.name, node.name);
-    }
     for failure in status.failed() {
         let again = match failure.again {
             Some(again) => format!("again in {} s", again.saturating_sub(status.at) / 1000),

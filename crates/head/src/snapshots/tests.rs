@@ -358,3 +358,29 @@ fn what_is_current_is_of_the_revision_that_said_it_last() {
     drop(snapshots);
     assert_eq!(place.open().find(&"ab".repeat(20)).expect("on disk").digest, current.digest);
 }
+
+#[test]
+fn the_last_fifty_stay_and_so_do_their_large_files() {
+    let place = Place::new();
+    let large = vec![7; SMALL as usize + 1];
+    place.write(1, &large);
+    let snapshots = place.open();
+    let oldest = first(&snapshots, &place).digest;
+    let content = Digest(Sha256::digest(&large).into());
+    let shelf = place.shelf();
+    let next = |number: usize| {
+        place.write(1, format!("{number}").as_bytes());
+        let (next, applied) = snapshots.first(&place.home(), Revision::default()).expect("it checks");
+        snapshots.make_current(next, None, applied, Follow::Free).expect("current");
+        let alone = shelf.alone().expect("nobody builds");
+        shelf.sweep(&alone, &BTreeSet::new(), 0).expect("swept");
+    };
+    (1..record::KEPT).for_each(next);
+    assert_eq!(snapshots.kept().expect("read").len(), record::KEPT);
+    assert!(snapshots.find(&oldest.to_string()).is_ok() && shelf.file(&content).exists(), "the fiftieth is kept");
+    next(record::KEPT);
+    assert_eq!(snapshots.kept().expect("read").len(), record::KEPT);
+    let gone = snapshots.find(&oldest.to_string());
+    assert!(matches!(gone, Err(Refused::Unknown(_))), "{gone:?}");
+    assert!(!shelf.file(&content).exists(), "nobody names it any more");
+}
