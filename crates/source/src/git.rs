@@ -13,6 +13,9 @@ use crate::settings::{Credentials, Limits, Settings};
 /// The most that git may answer in memory, in bytes: a hostile tree can list without end.
 const ANSWER: usize = 64 << 20;
 
+/// So long after a call's time git still ends by itself, where nobody ends it: the head does it before.
+const AFTER: Duration = Duration::from_secs(2);
+
 /// What is passed on from the head's environment: how it reaches the world, and whom it trusts there.
 const PASSED_ON: [&str; 10] = [
     "PATH",
@@ -289,6 +292,13 @@ impl<'a> Git<'a> {
 
     pub fn command<A: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
         self.program("git").args(args)
+    }
+
+    /// A program that talks to the other side, which may keep it waiting for ever: it ends soon after this call's time,
+    /// with all that it has started, also where the head was killed and stops nothing any more (timeout(1)).
+    pub fn outward(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let limit = (self.left() + AFTER).as_secs_f64().to_string();
+        self.program("timeout").args(["--signal=KILL", &limit]).arg(program)
     }
 
     /// Runs git on what is here already, where a failure means that something is wrong with the folder.
