@@ -126,7 +126,8 @@ impl Source {
     /// When the folder cannot be written.
     pub fn clean(&self) -> Result<(), Problem> {
         self.put_back()?;
-        self.sweep()
+        self.sweep()?;
+        keys::sweep(&self.layout)
     }
 
     /// Where the branch stands now. What is here already is not fetched again.
