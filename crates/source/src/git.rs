@@ -102,8 +102,7 @@ impl Layout {
     /// Makes the two scripts that git calls, and its configuration, for who has the lock. The scripts hold no secret:
     /// what they need is in their environment.
     pub fn prepare(&self) -> Result<(), Problem> {
-        let askpass = "#!/bin/sh\nexec cat -- \"$BRAMBLE_TOKEN_FILE\"\n";
-        for (path, text) in [(self.askpass(), askpass), (self.ssh(), SSH)] {
+        for (path, text) in [(self.askpass(), ASKPASS), (self.ssh(), SSH)] {
             if !is_there(&path, 0o700, |there| there == text.as_bytes()) {
                 files::replace_program(&path, text.as_bytes()).map_err(Problem::file("write", &path))?;
             }
@@ -136,7 +135,6 @@ impl Layout {
                 }
                 Transport::Http { secure, .. } => {
                     set(if *secure { "protocol.https.allow" } else { "protocol.http.allow" }, "always");
-                    set("credential.username", "git");
                     // A token goes to the server that is named, and to none that it names.
                     let token = matches!(settings.credentials, Credentials::TokenFile(_));
                     set("http.followRedirects", if token { "false" } else { "initial" });
@@ -344,6 +342,20 @@ pub(crate) fn detail(error: &CommandError) -> String {
 pub(crate) fn clean(text: &str, most: usize) -> String {
     text.chars().take(most).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
+
+/// What git calls where it is asked for a name (`Username for …`), and then for a password. A name has no colon (RFC 7617,
+/// section 2), a password may.
+const ASKPASS: &str = r#"#!/bin/sh
+IFS= read -r line < "$BRAMBLE_TOKEN_FILE" || [ -n "$line" ] || exit 1
+case $line in
+?*:*) name=${line%%:*} token=${line#*:} ;;
+*) name=git token=$line ;;
+esac
+case $1 in
+Username*) printf '%s\n' "$name" ;;
+*) printf '%s\n' "$token" ;;
+esac
+"#;
 
 /// What git calls as ssh. It reads no configuration of the user's or the system's, asks nothing, and forwards nothing.
 const SSH: &str = r#"#!/bin/sh

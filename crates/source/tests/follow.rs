@@ -263,6 +263,26 @@ fn a_token_opens_a_private_repository_and_is_told_to_nobody() {
     assert_eq!(String::from_utf8_lossy(&kept.expect("grep runs").stdout), "", "the token lies in the folder");
 }
 
+/// GitLab's deploy tokens and Bitbucket's app passwords go with a name of their own.
+#[test]
+fn a_token_goes_with_the_name_in_front_of_it() {
+    let repository = Repository::new();
+    // gitlab+deploy-token-7:s3c:ret
+    let http = Http::serve(repository.path(), Some("Basic Z2l0bGFiK2RlcGxveS10b2tlbi03OnMzYzpyZXQ="));
+    let mut world = World::of(&http.url(".git"));
+    let token = world.folder.path().join("token");
+    world.settings.credentials = Credentials::TokenFile(token.clone());
+    for other in ["s3c:ret\n", "git:s3c:ret\n", "gitlab+deploy-token-7:s3c\n"] {
+        fs::write(&token, other).expect("written");
+        assert!(matches!(world.fetch(), Err(Problem::Refused { .. })), "{other}");
+    }
+    // As editors write it: with another line, of another system, without an end.
+    for end in ["\n", "\nanother line\n", "\r\n", ""] {
+        fs::write(&token, format!("gitlab+deploy-token-7:s3c:ret{end}")).expect("written");
+        assert_eq!(world.fetch().expect("fetched").commit.as_str(), repository.head(), "{end:?}");
+    }
+}
+
 #[test]
 fn ssh_lets_the_deploy_key_in_and_pins_the_host() {
     let repository = Repository::new();
