@@ -170,9 +170,15 @@ fn the_head_follows_git_and_brakes() {
 
     // One that does not check changes nothing, and says where.
     git.edit(|text| text + "[nodes.y1]\n");
-    git.publish("break it");
-    let (code, _, error) = house.bramble(&["sync"], "");
-    assert!(code == 1 && error.contains("bramble.toml, line"), "{code}: {error}");
+    let broken = git.publish("break it");
+    let upper = broken[..12].to_uppercase();
+    for words in [&["sync"][..], &["plan", &broken], &["apply", "--yes", &broken[..12]], &["rollback", "--yes", &upper]]
+    {
+        let (code, _, error) = house.bramble(words, "");
+        assert!(code == 3 && error.contains("bramble.toml, line"), "{words:?}: {code}: {error}");
+    }
+    let (code, told, _) = house.bramble(&["sync", "--json"], "");
+    assert!(code == 3 && told.contains("bramble.toml, line"), "{code}: {told}");
     assert_eq!(revision(&house), good);
     assert!(house.must(&["status"], "").contains("bramble.toml, line"), "the status says it, too");
 

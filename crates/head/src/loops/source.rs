@@ -18,13 +18,13 @@ use bramble_source::{Keys, Problem, Source as Git};
 use bramble_system::{Cancel, now};
 use tokio::sync::watch;
 
-pub(crate) use fetching::check;
-use fetching::{CORRECT, Fetched, Stopped, refused, settings, short, take};
+pub(crate) use fetching::{CORRECT, check};
+use fetching::{Fetched, Stopped, refused, settings, short, take};
 
 use super::Changes;
 use crate::desired::Desired;
 use crate::error::Error;
-use crate::snapshots::{Applied, Current, Follow, Snapshots};
+use crate::snapshots::{Applied, Current, Follow, SHORTEST, Snapshots};
 use crate::timeline::Timeline;
 
 /// Who applies what came by git.
@@ -50,6 +50,12 @@ impl Followed {
     /// Whether a person waits for a look that has not been begun, or not ended.
     fn is_asked(&self) -> bool {
         self.asked.is_some_and(|asked| self.ended <= asked)
+    }
+
+    /// The newest commit, where that itself is to blame for the problem, and what is wrong with it.
+    pub(crate) fn unfit(&self) -> Option<(&str, &str)> {
+        let (reason, _) = self.problem.as_ref().filter(|_| self.braked.is_none())?;
+        Some((self.judged.as_ref()?.0.as_str(), reason))
     }
 
     /// As the planner has it.
@@ -139,10 +145,18 @@ impl Following {
         !revision.dirty && waits.is_some() && waits == revision.commit
     }
 
+    /// What is wrong with the newest commit, where this word names it and it does not check.
+    pub(crate) fn unfit(&self, word: &str) -> Option<String> {
+        let followed = self.state.borrow();
+        let (commit, reason) = followed.unfit()?;
+        (word.len() >= SHORTEST && commit.starts_with(&word.to_ascii_lowercase())).then(|| reason.to_owned())
+    }
+
     /// A person has made this revision current: where it waited, it waits no more.
     pub(crate) fn let_through(&self, revision: &Revision) {
         if self.waits_with(revision) {
-            self.state.send_modify(|state| state.braked = None);
+            // It is not known whether another look would find the same.
+            self.state.send_modify(|state| (state.braked, state.judged) = (None, None));
             self.changed.tell();
         }
     }

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 
 use bramble_image::Shelf;
 use bramble_model::names::{Digest, Name};
-use bramble_model::repository::{Cluster, Places, Problems, Source};
+use bramble_model::repository::{Cluster, Places, Problems, Severity, Source};
 use bramble_model::snapshot::{Entry, Kept, Revision, SMALL, Snapshot};
 use bramble_model::timeline::Millis;
 use bramble_plan::brake::taken_away;
@@ -39,6 +39,8 @@ use waiting::{Candidate, Waiting};
 
 /// Who holds following git where a snapshot was lost.
 const THE_HEAD: &str = "the head";
+/// Digits by which a snapshot or a commit is found, at least.
+pub(crate) const SHORTEST: usize = 4;
 /// Files that one sentence names.
 const NAMED: usize = 5;
 
@@ -49,8 +51,11 @@ pub(crate) enum Refused {
     Unknown(String),
     #[error("several snapshots begin with `{0}`")]
     Ambiguous(String),
-    #[error("the repository does not check")]
+    #[error("{}", first_error(.0))]
     Problems(Problems),
+    /// What is wrong with a commit, as the look said that found it.
+    #[error("{0}")]
+    Unfit(String),
     #[error("it is no sound snapshot: a path leaves it, or it is too long")]
     Unsound,
     #[error("{} of its files have not come", .0.len())]
@@ -64,6 +69,13 @@ pub(crate) enum Refused {
     Held,
     #[error(transparent)]
     Head(#[from] Error),
+}
+
+/// The first error of a repository, with its place.
+pub(crate) fn first_error(problems: &Problems) -> String {
+    let first = problems.0.iter().find(|problem| problem.severity == Severity::Error);
+    first
+        .map_or_else(|| "it has errors".into(), |problem| format!("{}, line {}, {problem}", problem.file, problem.line))
 }
 
 /// Which files are gone, as many as one sentence takes.
@@ -488,7 +500,7 @@ impl Snapshots {
             let commit = revision.commit.as_deref().filter(|_| !revision.dirty).unwrap_or_default();
             digest.to_string().starts_with(word) || commit.starts_with(word)
         };
-        if word.len() < 4 || !word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if word.len() < SHORTEST || !word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(Refused::Unknown(word.to_owned()));
         }
         for (digest, candidate) in &self.waiting().candidates {
