@@ -7,11 +7,13 @@ use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bramble_model::names::Digest;
 use bramble_tests::git::Git;
 use bramble_tests::git_http::Http;
 use bramble_tests::machines::house::{House, inside};
 use bramble_tests::wait;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 fn nodes(count: usize) -> String {
     (1..=count).map(|number| node(&format!("w{number}"), number)).collect()
@@ -130,6 +132,15 @@ fn revision(house: &House) -> String {
     status["desired"]["revision"]["commit"].as_str().unwrap_or_default().to_owned()
 }
 
+/// Bytes of a file that lies on the shelf.
+const LARGE: usize = 100_000;
+
+/// Whether a file of such bytes is there.
+fn is_on_the_shelf(house: &House, content: u8) -> bool {
+    let digest = Digest(Sha256::digest(vec![content; LARGE]).into());
+    house.path().join(".bramble/image/files").join(digest.to_string()).exists()
+}
+
 #[test]
 fn the_head_follows_git_and_brakes() {
     if !inside("the_head_follows_git_and_brakes") {
@@ -213,12 +224,22 @@ fn the_head_follows_git_and_brakes() {
 
     // A branch that was rewritten waits, too.
     git.run(&git.work(), &["checkout", "-q", "--orphan", "other"]);
-    git.edit(|text| text + &node("z1", 40));
-    git.run(&git.work(), &["add", "-A"]);
-    git.run(&git.work(), &["commit", "-q", "-m", "a new history"]);
-    git.run(&git.work(), &["push", "-q", "-f", "origin", "other:main"]);
-    let (code, out, error) = house.bramble(&["sync"], "");
-    assert!(code == 1 && out.contains("does not descend"), "{code}: {out}{error}");
+    git.edit(|text| text + &node("z1", 40) + "[image]\noverlay = \"overlay\"\n");
+    std::fs::create_dir(git.work().join("overlay")).expect("made");
+    let rewrite = |content: u8| {
+        std::fs::write(git.work().join("overlay/large"), vec![content; LARGE]).expect("written");
+        git.run(&git.work(), &["add", "-A"]);
+        git.run(&git.work(), &["commit", "-q", "--amend", "-m", "a new history"]);
+        git.run(&git.work(), &["push", "-q", "-f", "origin", "other:main"]);
+        let (code, out, error) = house.bramble(&["sync"], "");
+        assert!(code == 1 && out.contains("does not descend"), "{code}: {out}{error}");
+    };
+    git.run(&git.work(), &["commit", "-q", "-m", "nothing yet"]);
+    rewrite(1);
+    assert!(is_on_the_shelf(&house, 1), "it waits");
+    rewrite(2);
+    wait("what waits no more has gone from the shelf", || !is_on_the_shelf(&house, 1));
+    assert!(is_on_the_shelf(&house, 2), "it waits");
 
     // A branch that vanishes, and a repository that is away, are told and end nothing.
     let away = git.path().join("away.git");

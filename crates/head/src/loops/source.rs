@@ -58,6 +58,13 @@ impl Followed {
         Some((self.judged.as_ref()?.0.as_str(), reason))
     }
 
+    /// Commits that nobody can want any more: what waited before and waits no more, and what does not check.
+    fn unwanted<'a>(&'a self, before: Option<&'a Braked>) -> impl Iterator<Item = &'a str> {
+        let waits = self.braked.as_ref().map(|braked| braked.commit.as_str());
+        let before = before.map(|braked| braked.commit.as_str()).filter(move |before| Some(*before) != waits);
+        before.into_iter().chain(self.unfit().map(|(commit, _)| commit))
+    }
+
     /// As the planner has it.
     fn observed(&self, held: Option<String>, now: Millis) -> Observed {
         // What was seen in the future was seen before the clock was set back: it is looked at again.
@@ -235,7 +242,7 @@ impl Controller {
         let current = self.snapshots.current();
         let Followed { judged, braked, .. } = self.following.followed();
         // Others may have crowded out a commit that waits, and a person may want it: it is judged anew.
-        let known = judged.filter(|_| braked.is_none_or(|braked| self.snapshots.waits_on(&braked.commit)));
+        let known = judged.filter(|_| braked.as_ref().is_none_or(|braked| self.snapshots.waits_on(&braked.commit)));
         let fetched = self.following.fetch(source, current.as_deref(), known.as_ref());
         let judged = fetched.and_then(|fetched| {
             let braked = self.judge(&fetched, current.as_deref())?;
@@ -252,6 +259,9 @@ impl Controller {
         let against = self.snapshots.current().map(|current| current.digest);
         let mut wrong = None;
         self.following.state.send_modify(|state| wrong = state.end(look, against, came));
+        for commit in self.following.followed().unwanted(braked.as_ref()) {
+            self.snapshots.forget(commit);
+        }
         // A look that the head's end has cut short says nothing of the repository.
         if let Some(reason) = wrong.filter(|_| !self.following.ends.is_cancelled()) {
             tracing::warn!(reason, "the git repository is not followed");

@@ -228,9 +228,40 @@ impl Snapshots {
         }
     }
 
-    /// Lets go of what nobody has applied for too long.
+    /// Lets go of what nobody has applied for too long, and of what it left on the shelf.
     pub(crate) fn tidy(&self) {
         self.waiting().tidy(now());
+        if let Err(error) = self.sweep() {
+            self.waiting().left.clear();
+            let error = bramble_system::sentence(&error);
+            tracing::warn!(error, "files of a snapshot that was never current stay until `bramble image gc`");
+        }
+    }
+
+    /// Nobody can want a commit any more that waited to be applied: another one has taken its place, or it does not check.
+    pub(crate) fn forget(&self, commit: &str) {
+        self.waiting().forget(commit);
+        self.tidy();
+    }
+
+    /// Removes from the shelf what nothing names that is kept, waits or boots. While someone puts something there, nobody
+    /// does; the next time comes.
+    fn sweep(&self) -> Result<(), Error> {
+        if self.waiting().left.is_empty() {
+            return Ok(());
+        }
+        let alone = match self.shelf.alone() {
+            Err(bramble_image::Error::ShelfHeld { .. }) => return Ok(()),
+            alone => alone.map_err(Error::image)?,
+        };
+        let kept = record::all_known(&self.store)?;
+        // Whoever offers a snapshot is told afterwards what is missing.
+        let mut waiting = self.waiting();
+        let mut left = std::mem::take(&mut waiting.left);
+        for content in kept.values().flat_map(|known| known.snapshot.contents().into_keys()) {
+            left.remove(&content);
+        }
+        self.shelf.remove(&alone, &left).map_err(Error::image)
     }
 
     /// Whether a commit still waits to be applied. It waits on: a person may want it.
@@ -238,7 +269,7 @@ impl Snapshots {
         let mut waiting = self.waiting();
         let mut waits = false;
         for candidate in waiting.candidates.values_mut() {
-            if !candidate.revision.dirty && candidate.revision.commit.as_deref() == Some(commit) {
+            if candidate.is_of(commit) {
                 (candidate.at, waits) = (now(), true);
             }
         }
@@ -384,8 +415,9 @@ impl Snapshots {
             return Err(Refused::Unsound);
         }
         let digest = snapshot.digest();
+        // What waits is not swept from here on: what is there now stays.
+        self.waiting().offer(digest, Candidate { snapshot: snapshot.clone(), revision, at: now() });
         let missing = self.missing(&snapshot)?;
-        self.waiting().offer(digest, Candidate { snapshot, revision, at: now() });
         Ok((digest, missing))
     }
 

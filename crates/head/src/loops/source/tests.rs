@@ -277,6 +277,25 @@ fn whoever_lets_through_what_waits_holds_nothing() {
 }
 
 #[test]
+fn what_waits_no_more_and_what_does_not_check_is_wanted_by_nobody() {
+    let waiting = |commit: &str| Some(Braked { commit: commit.into(), reasons: Vec::new() });
+    let mut followed = Followed::default();
+    let mut number = 0;
+    let mut after = |came, before: Option<Braked>| {
+        number += 1;
+        followed.end((number, number), None, came);
+        followed.unwanted(before.as_ref()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let none: [String; 0] = [];
+    assert_eq!(after(Came::Judged("c1".into(), waiting("c1")), None), none);
+    assert_eq!(after(Came::Same("c1".into()), waiting("c1")), none);
+    assert_eq!(after(wrong(None, "it is away"), waiting("c1")), none, "it waits on");
+    assert_eq!(after(Came::Judged("c2".into(), waiting("c2")), waiting("c1")), ["c1"], "it was rewritten");
+    assert_eq!(after(wrong(Some("c3"), "line 3"), waiting("c2")), ["c2", "c3"]);
+    assert_eq!(after(Came::Judged("c4".into(), None), None), none, "it is current");
+}
+
+#[test]
 fn a_commit_that_does_not_check_is_named_by_its_first_digits() {
     let house = House::new();
     let following = Following::new(house.state.path());
