@@ -81,6 +81,7 @@ fn a_snapshot_is_shown_applied_and_taken_back() {
 
     // What does not check changes nothing, and says where.
     let second = current(&house);
+    let good = std::fs::read_to_string(toml(&house)).expect("readable");
     edit(&house, |text| text + "[nodes.w1]\n");
     let (code, _, error) = house.bramble(&["apply", "--yes"], "");
     assert!(code == 3 && error.contains("nodes.w1"), "{code}: {error}");
@@ -90,10 +91,16 @@ fn a_snapshot_is_shown_applied_and_taken_back() {
     assert!(history.contains("node x9 is new") && history.contains(&format!("{} *", &second[..12])), "{history}");
     house.must(&["rollback", "--yes"], "");
     assert_eq!((current(&house), names(&house).contains("x9")), (first.clone(), false));
-    house.must(&["rollback", &second[..8], "--yes"], "");
+    house.must(&["rollback", &second[..8].to_uppercase(), "--yes"], "");
     assert_eq!(current(&house), second);
     let (code, _, error) = house.bramble(&["apply", "--yes", "ffffffff"], "");
     assert!(code == 1 && error.contains("bramble history"), "{error}");
+
+    // Who reads the history hears of each line why it is there.
+    std::fs::write(toml(&house), good + "# the end\n").expect("writable");
+    house.must(&["apply", "--yes"], "");
+    let history = json(&house, &["history", "--json"]);
+    assert_eq!(history[0]["changed"][0], "bramble.toml changes in nothing that the head uses");
 }
 
 #[test]

@@ -55,6 +55,9 @@ impl Desired {
         };
         let mut sentences = change.sentences();
         sentences.extend(current.changed_files(next));
+        if sentences.is_empty() {
+            sentences.push(said_of_nothing(current.digest == next.digest).into());
+        }
         (sentences, change.brake())
     }
 
@@ -118,6 +121,11 @@ impl Desired {
         let held = pointer.held.filter(|_| self.snapshots.source_of(&current).is_some()).map(|held| held.reason);
         Some(desired::Desired { snapshot: current.digest, revision: current.revision.clone(), at, by, held })
     }
+}
+
+/// What is said of a snapshot that differs in nothing that has a sentence: every file but bramble.toml has one.
+fn said_of_nothing(is_same: bool) -> &'static str {
+    if is_same { "no file changes" } else { "bramble.toml changes in nothing that the head uses" }
 }
 
 #[cfg(test)]

@@ -221,10 +221,11 @@ impl Shelf {
     /// # Errors
     /// When there is none, or more than one; when it cannot be read.
     pub fn find(&self, prefix: &str) -> Result<BootSet, Error> {
+        let digits = prefix.to_ascii_lowercase();
         let Listed { sets, unreadable } = self.list()?;
         let sets = sets.into_iter().map(|set| (set.digest, Ok(set)));
         let all = sets.chain(unreadable.into_iter().map(|(digest, error)| (digest, Err(error))));
-        let mut found = all.filter(|(digest, _)| digest.to_string().starts_with(prefix));
+        let mut found = all.filter(|(digest, _)| digest.to_string().starts_with(&digits));
         match (found.next(), found.next()) {
             (Some((_, set)), None) if !prefix.is_empty() => set,
             _ => Err(Error::NoSuchSet(prefix.to_owned())),
@@ -603,7 +604,7 @@ mod tests {
             let Listed { sets, unreadable } = shelf.list().expect("listed");
             assert_eq!(sets.iter().map(|set| set.digest).collect::<BTreeSet<_>>(), [first, second].into());
             assert_eq!(unreadable.iter().map(|(digest, _)| *digest).collect::<Vec<_>>(), [third]);
-            assert_eq!(shelf.find(&first.to_string()).expect("found").digest, first);
+            assert_eq!(shelf.find(&first.to_string().to_uppercase()).expect("found").digest, first);
             let error = shelf.find(&third.to_string()).expect_err("damaged");
             assert!(!matches!(error, Error::NoSuchSet(_) | Error::NotOnShelf { .. }), "{error}");
         }

@@ -528,9 +528,10 @@ impl Snapshots {
     /// The snapshot that a word names: a digest's or a commit's first digits, of a candidate or of one that is kept.
     pub(crate) fn find(&self, word: &str) -> Result<Current, Refused> {
         let mut found: BTreeMap<Digest, (Snapshot, Revision)> = BTreeMap::new();
+        let digits = word.to_ascii_lowercase();
         let is = |digest: &Digest, revision: &Revision| {
             let commit = revision.commit.as_deref().filter(|_| !revision.dirty).unwrap_or_default();
-            digest.to_string().starts_with(word) || commit.starts_with(word)
+            digest.to_string().starts_with(&digits) || commit.starts_with(&digits)
         };
         if word.len() < SHORTEST || !word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(Refused::Unknown(word.to_owned()));

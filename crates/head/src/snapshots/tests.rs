@@ -380,7 +380,9 @@ fn what_is_current_is_of_the_revision_that_said_it_last() {
     let look = |revision| snapshots.look(&current.digest, &current.snapshot, &revision).expect("it checks");
     snapshots.revise(look(of("ab"))).expect("written");
     assert_eq!(snapshots.current().expect("there").revision, of("ab"));
-    assert_eq!(snapshots.find(&"ab".repeat(20)).expect("by its commit").digest, current.digest);
+    for word in ["ab".repeat(20), "ABAB".into(), current.digest.short().to_uppercase()] {
+        assert_eq!(snapshots.find(&word).expect("by its commit or digest").digest, current.digest, "{word}");
+    }
     assert_eq!(snapshots.history(10).expect("read").len(), 1, "nothing has changed");
     // Another one is current by now.
     place.write(2, b"second");
