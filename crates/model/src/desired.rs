@@ -129,6 +129,9 @@ pub struct Synced {
     pub desired: Option<Desired>,
     /// Why the newest commit is not followed, and what to do.
     pub problem: Option<String>,
+    /// The newest commit itself is to blame for it: it has errors.
+    #[serde(default)]
+    pub unfit: bool,
     /// The newest commit waits for a person, and why.
     pub braked: Option<(String, Vec<String>)>,
     /// Workloads of what is current that stay as they are, each with why: their own files are wrong.

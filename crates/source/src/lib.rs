@@ -126,7 +126,8 @@ impl Source {
     /// When the folder cannot be written.
     pub fn clean(&self) -> Result<(), Problem> {
         self.put_back()?;
-        self.sweep()
+        self.sweep()?;
+        keys::sweep(&self.layout)
     }
 
     /// Where the branch stands now. What is here already is not fetched again.
@@ -296,7 +297,7 @@ impl Source {
         let name = format!("refs/heads/{branch}");
         let missing = || Problem::BranchMissing { url: url.to_owned(), branch: branch.to_owned() };
         let _ = fs::remove_file(self.layout.trace());
-        let asked = git.command(["ls-remote", "--exit-code", "--refs", "--", url, &name]).run();
+        let asked = git.outward("git").args(["ls-remote", "--exit-code", "--refs", "--", url, &name]).run();
         let said = match asked {
             Ok(said) => said.text(),
             // The other side answered: it has nothing by that name.
@@ -377,14 +378,8 @@ impl Source {
     fn bring_once(&self, git: &Git<'_>, settings: &Settings) -> Result<(), Problem> {
         let spec = format!("+refs/heads/{}:{INCOMING}", settings.branch.as_str());
         let fetch = git
-            .command([
-                "fetch",
-                "--quiet",
-                "--no-progress",
-                "--no-tags",
-                "--no-write-fetch-head",
-                "--no-auto-maintenance",
-            ])
+            .outward("git")
+            .args(["fetch", "--quiet", "--no-progress", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"])
             .args(["--no-recurse-submodules", "--no-show-forced-updates", "--", settings.git.as_str(), &spec])
             .folder_limit(&self.layout.repository(), git.limits.repository);
         let fetched = fetch.run();

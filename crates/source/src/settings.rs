@@ -25,7 +25,8 @@ pub enum Credentials {
     None,
     /// A private SSH key in this file; [`crate::Keys::deploy_key`] makes one.
     DeployKey(PathBuf),
-    /// The first line of this file is the token, or the password. It is read at each fetch.
+    /// The first line of this file is the token or the password, as `NAME:TOKEN` where the name is not `git`. It is read
+    /// at each fetch.
     TokenFile(PathBuf),
 }
 

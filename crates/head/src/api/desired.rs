@@ -20,8 +20,8 @@ use tokio::sync::mpsc;
 use crate::access::Actor;
 use crate::desired::Desired;
 use crate::loops::all::Loops;
-use crate::loops::source::Following;
-use crate::refusal::{Asked, Path, Refusal, failed, refuse};
+use crate::loops::source::{CORRECT, Following};
+use crate::refusal::{Asked, Path, Refusal, failed, refuse, unfit};
 use crate::snapshots::{Current, Follow, Held, Refused, Snapshots};
 
 /// Lines of the history in one answer.
@@ -33,9 +33,13 @@ impl From<Refused> for Refusal {
             Refused::Unknown(_) => (StatusCode::NOT_FOUND, Some("`bramble history` lists what the head has")),
             Refused::Ambiguous(_) => (StatusCode::CONFLICT, Some("write more of its digits")),
             Refused::Problems(_) => {
-                (StatusCode::UNPROCESSABLE_ENTITY, Some("correct it and apply again; nothing has changed"))
+                return unfit(
+                    bramble_system::sentence(&refused),
+                    Some("correct it and apply again; nothing has changed"),
+                );
             }
-            Refused::Unsound => (StatusCode::UNPROCESSABLE_ENTITY, None),
+            Refused::Unfit(reason) => return unfit(reason, Some(CORRECT)),
+            Refused::Unsound => return unfit(bramble_system::sentence(&refused), None),
             Refused::Missing(_) | Refused::Gone(_) => {
                 (StatusCode::CONFLICT, Some("`bramble apply` from the folder sends them"))
             }
@@ -171,6 +175,14 @@ async fn preview(
     Preview { snapshot: next.digest, revision: next.revision.clone(), current, changed, brake, loops }
 }
 
+/// The snapshot that a word names; of a commit that does not check, what is wrong with it.
+fn named(snapshots: &Snapshots, following: &Following, word: &str) -> Result<Current, Refused> {
+    snapshots.find(word).map_err(|refused| match (refused, following.unfit(word)) {
+        (Refused::Unknown(_), Some(reason)) => Refused::Unfit(reason),
+        (refused, _) => refused,
+    })
+}
+
 /// `POST /v1/plan`: what would happen with a snapshot that the head has, or with the current one.
 pub(crate) async fn plan(
     State(snapshots): State<Arc<Snapshots>>,
@@ -181,8 +193,8 @@ pub(crate) async fn plan(
 ) -> Result<Json<Preview>, Refusal> {
     let next = match question.revision {
         Some(word) => {
-            let snapshots = Arc::clone(&snapshots);
-            Arc::new(beside(move || snapshots.find(&word)).await?)
+            let (snapshots, following) = (Arc::clone(&snapshots), Arc::clone(&following));
+            Arc::new(beside(move || named(&snapshots, &following, &word)).await?)
         }
         None => snapshots.current().ok_or_else(|| {
             refuse(StatusCode::CONFLICT, "no snapshot is current yet", Some("`bramble apply` makes one current"))
@@ -202,7 +214,7 @@ pub(crate) async fn apply(
 ) -> Result<Json<desired::Desired>, Refusal> {
     let applying = Arc::clone(&desired);
     beside(move || {
-        let next = snapshots.find(&word)?;
+        let next = named(&snapshots, &following, &word)?;
         let current = snapshots.current().filter(|current| current.digest == next.digest);
         if current.is_some_and(|current| once_more(&snapshots, &following, &current).is_none()) {
             // Nothing changes but what it is called.
@@ -269,6 +281,7 @@ pub(crate) async fn sync(
     let followed = following.sync(&snapshots).await.map_err(failed)?;
     Ok(Json(Synced {
         desired: desired.status(),
+        unfit: followed.unfit().is_some(),
         problem: followed.problem.map(|(problem, help)| format!("{problem}: {help}")),
         braked: followed.braked.map(|braked| (braked.commit, braked.reasons)),
         stopped: snapshots.current().map_or_else(Vec::new, |current| stopped(&current)),
