@@ -117,6 +117,7 @@ fn a_sick_workload_stops_alone() {
     assert_eq!(code, 3, "check names it");
     house.must(&["apply", "--yes"], "");
     wait("the loop says why", || waits(&house, "swarm").contains("what is deployed stays"));
+    assert!(house.head_says("workload sick is not deployed as this says"), "and so does the journal");
     let status = house.status().expect("the head answers");
     let sick = |name: &str| {
         let workloads = status["workloads"].as_array().expect("workloads");
@@ -155,7 +156,13 @@ fn the_head_follows_git_and_brakes() {
     }
     let house = House::start_as("admission = \"open\"", &nodes(6));
     let git = git_of(&house);
-    let first = git.run(&git.work(), &["rev-parse", "HEAD"]);
+    git.edit(|text| format!("{text}\n[backup]\nfolder = \"backups\"\nkeep = 9\n"));
+    let first = git.publish("keep backups");
+    let now = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
+    std::fs::create_dir(house.path().join("backups")).expect("made");
+    let cluster = house.status().expect("the head answers")["cluster"].as_str().expect("a name").to_owned();
+    let backup = |hours: u64| house.path().join(format!("backups/{cluster}-{}.bramble-backup", now - hours * 3600));
+    (1..=3).for_each(|hours| std::fs::write(backup(hours), "").expect("written"));
     // It is told by hand where to look, which only a person may, and looks from then on.
     std::fs::copy(git.work().join("bramble.toml"), toml(&house)).expect("copied");
     let told = house.must(&["apply", "--yes"], "");
@@ -163,6 +170,8 @@ fn the_head_follows_git_and_brakes() {
     wait("it is followed", || waits(&house, "source").contains("looked at again"));
     let by_hand = std::fs::read_to_string(toml(&house)).expect("there") + &node("y1", 30);
     std::fs::write(toml(&house), by_hand).expect("written");
+    let (_, _, error) = house.bramble(&["up", "--yes", "--limit", "1"], "");
+    assert!(error.contains("it is not applied") && !names(&house).contains("y1"), "{error}");
     let told = house.must(&["apply", "--yes"], "");
     assert!(told.contains("following git is held"), "{told}");
     wait("what was applied by hand is not overtaken", || waits(&house, "source").contains("held"));
@@ -180,6 +189,13 @@ fn the_head_follows_git_and_brakes() {
     assert_eq!(names(&house).len(), 16);
     let history = house.must(&["history"], "");
     assert!(history.contains("Ann") && history.contains("git"), "{history}");
+
+    // One in between was passed over, and is here all the same.
+    let between = git.run(&git.work(), &["rev-parse", "HEAD~3"]);
+    house.must(&["rollback", "--yes", &between[..12]], "");
+    assert_eq!((revision(&house), names(&house).len()), (between, 13));
+    house.must(&["sync"], "");
+    assert_eq!(revision(&house), last);
 
     // By itself, without a sync.
     git.edit(|text| text + &node("y1", 30));
@@ -199,6 +215,17 @@ fn the_head_follows_git_and_brakes() {
     assert!(code == 3 && told.contains("bramble.toml, line"), "{code}: {told}");
     assert_eq!(revision(&house), good);
     assert!(house.must(&["status"], "").contains("bramble.toml, line"), "the status says it, too");
+
+    // One whose plan destroys something waits for a person.
+    git.edit(|text| text.strip_suffix("[nodes.y1]\n").expect("it was broken").replace("keep = 9", "keep = 1"));
+    git.publish("keep one backup");
+    let (code, out, error) = house.bramble(&["sync"], "");
+    assert!(code == 1 && out.contains("it destroys 2 backups"), "{code}: {out}{error}");
+    assert!((1..=3).all(|hours| backup(hours).exists()) && revision(&house) == good);
+    git.edit(|text| text.replace("keep = 1", "keep = 9"));
+    let good = git.publish("keep them all");
+    house.must(&["sync"], "");
+    assert_eq!(revision(&house), good);
 
     // One that lets nearly everyone go waits for a person.
     git.edit(|text| {

@@ -175,12 +175,14 @@ async fn preview(
     Preview { snapshot: next.digest, revision: next.revision.clone(), current, changed, brake, loops }
 }
 
-/// The snapshot that a word names; of a commit that does not check, what is wrong with it.
+/// The snapshot that a word names, also of a commit that was fetched and passed over; of one that does not check, what is
+/// wrong with it.
 fn named(snapshots: &Snapshots, following: &Following, word: &str) -> Result<Current, Refused> {
-    snapshots.find(word).map_err(|refused| match (refused, following.unfit(word)) {
-        (Refused::Unknown(_), Some(reason)) => Refused::Unfit(reason),
-        (refused, _) => refused,
-    })
+    match (snapshots.find(word), following.unfit(word)) {
+        (Err(Refused::Unknown(_)), Some(reason)) => Err(Refused::Unfit(reason)),
+        (Err(Refused::Unknown(_)), None) => following.fetched(snapshots, word),
+        (found, _) => found,
+    }
 }
 
 /// `POST /v1/plan`: what would happen with a snapshot that the head has, or with the current one.

@@ -25,7 +25,7 @@ pub(crate) use fetching::{CORRECT, check};
 use super::{Changes, Foresight};
 use crate::desired::Desired;
 use crate::error::Error;
-use crate::snapshots::{Applied, Current, Follow, SHORTEST, Snapshots};
+use crate::snapshots::{Applied, Current, Follow, Refused, SHORTEST, Snapshots};
 use crate::timeline::Timeline;
 
 /// Who applies what came by git.
@@ -226,6 +226,18 @@ impl Following {
     pub(crate) fn forget_host(&self, source: &repository::Source) -> Result<(), Problem> {
         let keys = Keys::open(&self.folder)?;
         keys.forget_host_key(&settings(source, Some(&keys))?)
+    }
+
+    /// The snapshot of a commit that was fetched and never became current, by its first digits.
+    pub(crate) fn fetched(&self, snapshots: &Snapshots, word: &str) -> Result<Current, Refused> {
+        let unknown = || Refused::Unknown(word.to_owned());
+        let source = snapshots.current().and_then(|current| snapshots.source_of(&current)).ok_or_else(unknown)?;
+        let fetched = self.named(&source, &word.to_ascii_lowercase()).map_err(|stopped| match stopped {
+            Stopped::Unfit { reason, .. } => Refused::Unfit(reason),
+            Stopped::Wrong(reason, help) => Error::Snapshot(format!("{reason}: {help}")).into(),
+            Stopped::Same(_) => unknown(),
+        })?;
+        take(snapshots, &fetched.ok_or_else(unknown)?)
     }
 
     /// A person wants the repository followed, and looked at now; gives what came of it.

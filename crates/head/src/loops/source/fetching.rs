@@ -7,7 +7,7 @@ use bramble_model::names::Digest;
 use bramble_model::repository;
 use bramble_model::snapshot::{self, Content, Given, MOST, Revision, Snapshot};
 use bramble_model::source::Url;
-use bramble_source::{Commit, Credentials, Entry, Keys, Limits, Problem, Settings, Source as Git};
+use bramble_source::{Commit, Credentials, Entry, Head, Keys, Limits, Problem, Settings, Source as Git};
 
 use super::Following;
 use crate::error::Error;
@@ -171,11 +171,27 @@ impl Following {
             Some((old, false)) if old == head.commit => return Err(Stopped::Same(commit)),
             Some((old, _)) => old == head.commit || git.ancestor(&old, &head.commit).unwrap_or(false),
         };
+        self.read(&git, &settings, head, descends)
+    }
+
+    /// A commit that was fetched before, by its first digits; `None` where there is none.
+    pub(super) fn named(&self, source: &repository::Source, digits: &str) -> Result<Option<Fetched>, Stopped> {
+        let _turn = self.turn();
+        let git = Git::open(&self.folder)?;
+        let settings = settings(source, Some(&Keys::open(&self.folder)?))?;
+        let found = git.named(digits, &settings, Limits::default(), &self.ends)?;
+        // A person names it: whether it descends from what is current is for them to see.
+        found.map(|head| self.read(&git, &settings, head, true)).transpose()
+    }
+
+    /// The files of a commit that is here.
+    fn read(&self, git: &Git, settings: &Settings, head: Head, descends: bool) -> Result<Fetched, Stopped> {
+        let commit = head.commit.to_string();
         let file = |error: std::io::Error| {
             Stopped::Wrong(format!("{}: {error}", self.folder.display()), "make room on the head's disk".into())
         };
         let large = tempfile::Builder::new().prefix("export-").tempdir_in(&self.folder).map_err(file)?;
-        let read = git.files(&head.commit, &settings.path, MOST, large.path(), limits, cancel)?;
+        let read = git.files(&head.commit, &settings.path, MOST, large.path(), Limits::default(), &self.ends)?;
         let (snapshot, contents) = Snapshot::of(&given(read)).map_err(|error| unread(&commit, &error))?;
         let revision = Revision {
             commit: Some(commit.clone()),

@@ -8,7 +8,7 @@ use bramble_source::Credentials;
 use bramble_store::Store;
 
 use super::*;
-use crate::snapshots::{Refused, record};
+use crate::snapshots::record;
 
 const TOML: &str = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n[image]\noverlay = \"overlay\"\n\
     [roles.r]\nengine = \"none\"\n[nodes.w1]\nmac = \"52:54:00:00:00:01\"\nrole = \"r\"\n";
