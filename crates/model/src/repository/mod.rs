@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::boot_set::Architecture;
 use crate::engine::{ByEngine, EngineKind, EnginePart};
 use crate::names::{Mac, Name};
-use crate::snapshot::{self, Snapshot};
+use crate::snapshot::{self, Begun};
 pub use problem::{Problem, Problems, Severity};
 
 /// Name of the file that says what the cluster is.
@@ -355,10 +355,11 @@ impl Cluster {
     /// All problems at once, each with its line. A repository with warnings only is returned,
     /// with the warnings in it.
     pub fn check(root: &Path) -> Result<Cluster, Problems> {
-        let (path, text) = (root.join(FILE), Self::text(root)?);
-        let cluster = Self::parse(root, &path, &text)?.well()?;
-        let Err(error) = Snapshot::read(root) else { return Ok(cluster) };
-        let source = problem::Source::new(&path, &text);
+        let path = root.join(FILE);
+        let begun = Begun::of(root).map_err(|error| Problems::unreadable(&path, &error))?;
+        let cluster = Self::parse(root, &path, begun.text())?.well()?;
+        let Err(error) = begun.read() else { return Ok(cluster) };
+        let source = problem::Source::new(&path, begun.text());
         let written = keys::read(&source)?;
         let key = error.path().and_then(|path| snapshot::key_of(&written, path)).unwrap_or_default();
         let key: Vec<&str> = key.iter().map(String::as_str).collect();
@@ -386,7 +387,8 @@ impl Cluster {
     /// # Errors
     /// When it is no plain file of that folder, longer than anyone writes, or cannot be read.
     pub fn text(root: &Path) -> Result<String, Problems> {
-        snapshot::text(root).map_err(|error| Problems::unreadable(&root.join(FILE), &error))
+        let begun = Begun::of(root).map_err(|error| Problems::unreadable(&root.join(FILE), &error))?;
+        Ok(begun.text().to_owned())
     }
 
     /// What is wrong with workloads' own files: it stops those workloads alone.
@@ -403,10 +405,7 @@ impl Cluster {
     /// All problems of the repository as a whole, each with its line.
     pub fn of(tree: &dyn tree::Tree, places: Places<'_>) -> Result<Cluster, Problems> {
         let path = Path::new(FILE);
-        let text = |bytes| String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
-        let text = tree.read(path).and_then(text);
-        let text = text
-            .map_err(|source| Problems::unreadable(path, &snapshot::Error::File { path: FILE.to_owned(), source }))?;
+        let text = tree.text(path).map_err(|source| Problems::unreadable(path, &snapshot::Error::of_toml(source)))?;
         Self::judge(tree, places, problem::Source::new(path, &text))
     }
 
@@ -424,7 +423,8 @@ impl Cluster {
     /// As [`Cluster::of`].
     pub fn parse(root: &Path, path: &Path, text: &str) -> Result<Cluster, Problems> {
         if text.len() as u64 > snapshot::LONGEST {
-            return Err(Problems::unreadable(path, &snapshot::Error::too_long()));
+            let error = snapshot::Error::of_toml(io::ErrorKind::FileTooLarge.into());
+            return Err(Problems::unreadable(path, &error));
         }
         Self::judge(&tree::Folder(root), Places { root, home: root }, problem::Source::new(path, text))
     }
