@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use crate::names::Digest;
 use crate::repository::FILE;
 use crate::repository::tree::{Kind, Tree};
+use crate::source::short;
 use crate::timeline::Millis;
 
 mod reading;
@@ -133,7 +134,7 @@ impl Revision {
     /// As people read it: `3f2a91c04d5e`, `3f2a91c04d5e, dirty`, or nothing.
     pub fn short(&self) -> Option<String> {
         let commit = self.commit.as_deref()?;
-        let short: String = commit.chars().take(12).collect();
+        let short = short(commit);
         Some(if self.dirty { format!("{short}, dirty") } else { short })
     }
 }
