@@ -23,9 +23,8 @@ const BATCH: usize = 2 << 20;
 
 /// Reads the folder, checks it, and sends the head what it has not. Gives the snapshot that it was offered.
 pub async fn send(client: &Client, folder: &Path) -> Result<Digest> {
-    let cluster = Cluster::of_folder(folder)?;
+    let (cluster, snapshot, files) = Cluster::with_snapshot(folder)?;
     screen::reservations(&cluster);
-    let (snapshot, files) = Snapshot::read(folder).context("the repository cannot be read as a snapshot")?;
     let offer = Offer { snapshot, revision: revision(folder) };
     let offered = client.offer(&offer).await?;
     send_contents(client, &offer.snapshot, &files, &offered.missing).await?;

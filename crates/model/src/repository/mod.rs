@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot_set::Architecture;
 use crate::engine::{ByEngine, EngineKind, EnginePart};
-use crate::names::{Mac, Name};
-use crate::snapshot::{self, Begun};
+use crate::names::{Digest, Mac, Name};
+use crate::snapshot::{self, Begun, Snapshot};
 pub use problem::{Problem, Problems, Severity};
 
 /// Name of the file that says what the cluster is.
@@ -355,10 +355,22 @@ impl Cluster {
     /// All problems at once, each with its line. A repository with warnings only is returned,
     /// with the warnings in it.
     pub fn check(root: &Path) -> Result<Cluster, Problems> {
+        Self::with_snapshot(root)?.0.well()
+    }
+
+    /// As [`Cluster::of_folder`], with the snapshot that the folder is, and where each content is now: both go by one
+    /// reading of its `bramble.toml`.
+    ///
+    /// # Errors
+    /// As [`Cluster::of`]; or what stops the snapshot, at the key that names it.
+    pub fn with_snapshot(root: &Path) -> Result<(Cluster, Snapshot, BTreeMap<Digest, PathBuf>), Problems> {
         let path = root.join(FILE);
         let begun = Begun::of(root).map_err(|error| Problems::unreadable(&path, &error))?;
-        let cluster = Self::parse(root, &path, begun.text())?.well()?;
-        let Err(error) = begun.read() else { return Ok(cluster) };
+        let cluster = Self::parse(root, &path, begun.text())?;
+        let error = match begun.read() {
+            Ok((snapshot, contents)) => return Ok((cluster, snapshot, contents)),
+            Err(error) => error,
+        };
         let source = problem::Source::new(&path, begun.text());
         let written = keys::read(&source)?;
         let key = error.path().and_then(|path| snapshot::key_of(&written, path)).unwrap_or_default();
