@@ -23,9 +23,8 @@ const BATCH: usize = 2 << 20;
 
 /// Reads the folder, checks it, and sends the head what it has not. Gives the snapshot that it was offered.
 pub async fn send(client: &Client, folder: &Path) -> Result<Digest> {
-    let cluster = Cluster::of_folder(folder)?;
+    let (cluster, snapshot, files) = Cluster::with_snapshot(folder)?;
     screen::reservations(&cluster);
-    let (snapshot, files) = Snapshot::read(folder).context("the repository cannot be read as a snapshot")?;
     let offer = Offer { snapshot, revision: revision(folder) };
     let offered = client.offer(&offer).await?;
     send_contents(client, &offer.snapshot, &files, &offered.missing).await?;
@@ -297,16 +296,25 @@ fn row(line: &Line, now: u64) -> Vec<String> {
 pub async fn retry(place: &Place, what: &str) -> Result<Exit> {
     let client = Client::of(place)?;
     let status = client.status().await?;
-    let found: Vec<Subject> =
-        status.failed().map(|failure| failure.subject.clone()).filter(|subject| is_meant(subject, what)).collect();
-    if found.is_empty() {
-        bail!("nothing has failed for `{what}`: `bramble status` lists what has");
-    }
+    let found = chosen(status.failed().map(|failure| failure.subject.clone()).collect(), what)?;
     for subject in found {
         client.retry(&subject).await?;
         println!("{subject} is tried again");
     }
     Ok(Exit::Done)
+}
+
+/// What is tried again of all that has failed.
+fn chosen(failed: Vec<Subject>, what: &str) -> Result<Vec<Subject>> {
+    if failed.is_empty() {
+        bail!("nothing has failed, so there is nothing to try again");
+    }
+    let names: Vec<String> = failed.iter().map(|subject| format!("`{subject}`")).collect();
+    let found: Vec<Subject> = failed.into_iter().filter(|subject| is_meant(subject, what)).collect();
+    if found.is_empty() {
+        bail!("nothing has failed for `{what}`: expected {}, or `all`", names.join(", "));
+    }
+    Ok(found)
 }
 
 /// `w1`, `whoami`, or the whole as it is shown.
@@ -323,6 +331,20 @@ mod tests {
     use bramble_model::engine::EngineKind;
 
     use super::*;
+
+    #[test]
+    fn what_can_be_tried_again_is_said_where_something_else_is_named() {
+        let node = || Subject::Node { name: "w1".parse().expect("a name") };
+        let told = |failed, what| chosen(failed, what).expect_err(what).to_string();
+        assert_eq!(told(vec![], "all"), "nothing has failed, so there is nothing to try again");
+        assert_eq!(
+            told(vec![node(), Subject::Source], "w2"),
+            format!("nothing has failed for `w2`: expected `{}`, `{}`, or `all`", node(), Subject::Source)
+        );
+        for what in ["w1", "all", &node().to_string()] {
+            assert_eq!(chosen(vec![node()], what).expect("it has failed"), [node()]);
+        }
+    }
 
     #[test]
     fn nodes_that_are_off_are_not_as_the_repository_says() {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bramble_model::names::Digest;
 use bramble_model::repository;
 use bramble_model::snapshot::Revision;
+use bramble_model::source::short;
 use bramble_model::timeline::Millis;
 use bramble_plan::contract::{Outcome, Planned, Unknown};
 use bramble_plan::source::{Braked, Look, Observed, Source};
@@ -19,7 +20,7 @@ use bramble_system::{Cancel, now};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use fetching::{AGAIN, Fetched, Stopped, refused, settings, short, take};
+use fetching::{AGAIN, Fetched, Stopped, refused, settings, take};
 pub(crate) use fetching::{CORRECT, check};
 
 use super::{Changes, Foresight};

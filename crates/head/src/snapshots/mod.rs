@@ -445,11 +445,9 @@ impl Snapshots {
                     return Err(problem.to_string());
                 }
                 let path = workload.path.strip_prefix(&root).unwrap_or(&workload.path);
-                let bytes =
-                    bramble_model::repository::tree::Tree::read(&tree, path).map_err(|error| error.to_string())?;
-                let generation = generation(&bytes);
-                let file = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
-                Ok(swarm::Workload::Ready { generation, file: file.into() })
+                let file =
+                    bramble_model::repository::tree::Tree::text(&tree, path).map_err(|error| error.to_string())?;
+                Ok(swarm::Workload::Ready { generation: generation(file.as_bytes()), file: file.into() })
             };
             workloads.insert(name.clone(), read().unwrap_or_else(|problem| swarm::Workload::Sick { problem }));
         }

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use bramble_model::names::Digest;
 use bramble_model::repository;
 use bramble_model::snapshot::{self, Content, Given, MOST, Revision, Snapshot};
-use bramble_model::source::Url;
+use bramble_model::source::{Url, short};
 use bramble_source::{Commit, Credentials, Entry, Head, Keys, Limits, Problem, Settings, Source as Git};
 
 use super::Following;
@@ -211,8 +211,4 @@ impl Following {
 pub(crate) fn check(source: &repository::Source) -> Result<(), Error> {
     let taken = settings(source, None).and_then(|settings| settings.check().map_err(Problem::Setting));
     taken.map_err(|problem| Error::Snapshot(format!("{}: {}", bramble_system::sentence(&problem), problem.help())))
-}
-
-pub(super) fn short(commit: &str) -> String {
-    commit.chars().take(12).collect()
 }
