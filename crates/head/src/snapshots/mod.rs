@@ -244,8 +244,8 @@ impl Snapshots {
         self.tidy();
     }
 
-    /// Removes from the shelf what nothing names that is kept, waits or boots. While someone puts something there, nobody
-    /// does; the next time comes.
+    /// Removes from the shelf what nothing names that is kept, waits or boots; the next time, where someone puts something
+    /// there now.
     fn sweep(&self) -> Result<(), Error> {
         if self.waiting().left.is_empty() {
             return Ok(());
