@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bramble_boot::{MANIFEST, kept_file, kept_set};
+use bramble_boot::{MANIFEST, SIGNATURE, kept_file, kept_set};
 use bramble_model::boot_set::{FORM, Layer, Manifest};
 use bramble_model::repository::Cluster;
 use tempfile::TempDir;
@@ -68,6 +68,7 @@ pub(crate) fn shelve(shelf: &Path, architecture: Architecture, word: &str) -> Di
     let folder = kept_set(shelf, &digest.to_string());
     fs::create_dir_all(&folder).expect("a folder");
     fs::write(folder.join(MANIFEST), bytes).expect("written");
+    fs::write(folder.join(SIGNATURE), "as a build signs").expect("written");
     digest
 }
 
