@@ -534,12 +534,12 @@ impl Evidence<'_> {
             return cause;
         }
         if let Some(health) = self.health {
-            if health.disk_available > 0 && health.disk_available < LITTLE_DISK {
+            if let Some(free) = health.disk_available.filter(|free| *free < LITTLE_DISK) {
                 return cause(
                     "disk-full",
                     format!(
                         "{} MB are free where its engine keeps its data: it cannot keep images and logs",
-                        health.disk_available >> 20
+                        free >> 20
                     ),
                     "remove what is not used (`docker system prune` on the node), or give it a larger disk or more memory",
                 );

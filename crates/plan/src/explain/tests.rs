@@ -116,7 +116,7 @@ fn health() -> Health {
         temperature: None,
         uptime: 100,
         memory_available: 1 << 30,
-        disk_available: 8 << 30,
+        disk_available: Some(8 << 30),
         killed_for_memory: 0,
         agent_resident: 0,
         engines: [(EngineKind::Swarm, EngineState::Alone)].into_iter().collect(),
@@ -337,8 +337,12 @@ fn a_ready_manager_of_a_swarm_without_a_leader() {
 #[test]
 fn a_full_disk_and_memory_that_ran_out() {
     let mut case = Case::new(Phase::Ready, vec![(500, What::Ready)]);
-    case.health = Some(Health { disk_available: 1 << 20, ..health() });
-    case.is("disk-full");
+    for free in [0, 1 << 20] {
+        case.health = Some(Health { disk_available: Some(free), ..health() });
+        case.is("disk-full");
+    }
+    case.health = Some(Health { disk_available: None, ..health() });
+    assert_eq!(case.why().name, "ready", "what cannot be asked is not full");
     case.health = Some(Health { memory_available: 10 << 20, ..health() });
     case.is("out-of-memory");
     case.health = Some(Health { killed_for_memory: 2, ..health() });
