@@ -382,7 +382,8 @@ impl Agents {
             return;
         }
         let parts = self.nodes.declared(node).map(|node| node.engines).unwrap_or_default();
-        let what = ready::waits(&parts, &engines).map_or(What::Ready, |state| What::Engine { state });
+        let waits = ready::waits(&parts, &engines);
+        let what = waits.map_or(What::Ready, |wait| What::Engine { state: wait.sentence, up: wait.up });
         // An engine of which it is no part may have changed.
         if !(was_ready && what == What::Ready) {
             self.timeline.add(Some(node), what);

@@ -374,7 +374,7 @@ mod tests {
             What::Stage1 { step: "root".into(), percent: Some(60) },
             What::Stage1 { step: "switch-root".into(), percent: None },
             What::Connected,
-            What::Engine { state: "joining".into() },
+            What::Engine { state: "joining".into(), up: false },
             What::Ready,
         ]
     }
