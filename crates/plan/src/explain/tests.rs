@@ -1,4 +1,4 @@
-use bramble_model::engine::EngineKind;
+use bramble_model::engine::{ByEngine, EngineKind};
 use bramble_model::names::{BootTag, Name};
 use bramble_model::subject::Subject;
 
@@ -322,7 +322,13 @@ fn an_engine_that_refuses_to_join() {
         since: NOW - 5000,
         again: Some(NOW + 5000),
     });
-    assert!(case.is("engine-refuses").cause.contains("invalid join token"));
+    let told = case.is("engine-refuses");
+    assert!(told.cause.contains("invalid join token") && told.advice.is_some_and(|advice| advice.contains("docker")));
+    // Docker's own commands are no help with another engine, nor where none has told of itself.
+    case.health = Some(Health { engines: ByEngine::default(), ..health() });
+    assert!(case.is("engine-refuses").advice.is_some_and(|advice| !advice.contains("docker")));
+    case.health = Some(Health { disk_available: Some(0), engines: ByEngine::default(), ..health() });
+    assert!(case.is("disk-full").advice.is_some_and(|advice| !advice.contains("docker")));
 }
 
 /// Fault 15 of the ground: the manager that was left over was ready, and `why` said "nothing".
