@@ -33,6 +33,7 @@ use crate::ca::{self, Authority};
 use crate::changes::Changes;
 use crate::error::Error;
 use crate::gate::{self, Gate};
+use crate::held::held;
 use crate::neighbours::Neighbours;
 use crate::nodes::Nodes;
 use crate::timeline::{Timeline, Track};
@@ -115,7 +116,7 @@ impl Agents {
     }
 
     fn sessions(&self) -> std::sync::MutexGuard<'_, BTreeMap<Name, Connected>> {
-        self.sessions.lock().expect("no panic while held")
+        held(&self.sessions)
     }
 
     fn last_heard(&self, node: &Name) -> Option<Millis> {

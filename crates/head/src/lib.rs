@@ -28,6 +28,7 @@ mod error;
 mod frame;
 mod gate;
 mod hands;
+mod held;
 mod http;
 mod interface;
 mod leases;

@@ -113,6 +113,24 @@ fn kernel_and_command_line_are_of_one_set_though_another_becomes_current() {
     assert_eq!(kernel(&boots), "new kernel");
 }
 
+/// A connection's panic is logged and ends that connection: what it held must not end the boots of all others.
+#[test]
+fn boots_go_on_after_a_panic_that_held_what_they_go_through() {
+    let state = State::new();
+    let boots = state.boots();
+    state.build(&boots, "old");
+    std::thread::scope(|scope| {
+        let connection = scope.spawn(|| {
+            let _held = (boots.sets(), boots.present());
+            panic!("a connection's");
+        });
+        connection.join().expect_err("it panics");
+    });
+    boots.asks(&pi());
+    begin(&boots, &pi()).expect("a boot");
+    assert_eq!(kernel(&boots), "old kernel");
+}
+
 #[test]
 fn firmware_that_came_first_binds_the_boot_that_follows() {
     let state = State::new();
