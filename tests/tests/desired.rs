@@ -7,11 +7,13 @@ use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bramble_model::names::Digest;
 use bramble_tests::git::Git;
 use bramble_tests::git_http::Http;
 use bramble_tests::machines::house::{House, inside};
 use bramble_tests::wait;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 fn nodes(count: usize) -> String {
     (1..=count).map(|number| node(&format!("w{number}"), number)).collect()
@@ -79,6 +81,7 @@ fn a_snapshot_is_shown_applied_and_taken_back() {
 
     // What does not check changes nothing, and says where.
     let second = current(&house);
+    let good = std::fs::read_to_string(toml(&house)).expect("readable");
     edit(&house, |text| text + "[nodes.w1]\n");
     let (code, _, error) = house.bramble(&["apply", "--yes"], "");
     assert!(code == 3 && error.contains("nodes.w1"), "{code}: {error}");
@@ -88,10 +91,16 @@ fn a_snapshot_is_shown_applied_and_taken_back() {
     assert!(history.contains("node x9 is new") && history.contains(&format!("{} *", &second[..12])), "{history}");
     house.must(&["rollback", "--yes"], "");
     assert_eq!((current(&house), names(&house).contains("x9")), (first.clone(), false));
-    house.must(&["rollback", &second[..8], "--yes"], "");
+    house.must(&["rollback", &second[..8].to_uppercase(), "--yes"], "");
     assert_eq!(current(&house), second);
     let (code, _, error) = house.bramble(&["apply", "--yes", "ffffffff"], "");
     assert!(code == 1 && error.contains("bramble history"), "{error}");
+
+    // Who reads the history hears of each line why it is there.
+    std::fs::write(toml(&house), good + "# the end\n").expect("writable");
+    house.must(&["apply", "--yes"], "");
+    let history = json(&house, &["history", "--json"]);
+    assert_eq!(history[0]["changed"][0], "bramble.toml changes in nothing that the head uses");
 }
 
 #[test]
@@ -108,6 +117,7 @@ fn a_sick_workload_stops_alone() {
     assert_eq!(code, 3, "check names it");
     house.must(&["apply", "--yes"], "");
     wait("the loop says why", || waits(&house, "swarm").contains("what is deployed stays"));
+    assert!(house.head_says("workload sick is not deployed as this says"), "and so does the journal");
     let status = house.status().expect("the head answers");
     let sick = |name: &str| {
         let workloads = status["workloads"].as_array().expect("workloads");
@@ -130,6 +140,15 @@ fn revision(house: &House) -> String {
     status["desired"]["revision"]["commit"].as_str().unwrap_or_default().to_owned()
 }
 
+/// Bytes of a file that lies on the shelf.
+const LARGE: usize = 100_000;
+
+/// Whether a file of such bytes is there.
+fn is_on_the_shelf(house: &House, content: u8) -> bool {
+    let digest = Digest(Sha256::digest(vec![content; LARGE]).into());
+    house.path().join(".bramble/image/files").join(digest.to_string()).exists()
+}
+
 #[test]
 fn the_head_follows_git_and_brakes() {
     if !inside("the_head_follows_git_and_brakes") {
@@ -137,7 +156,13 @@ fn the_head_follows_git_and_brakes() {
     }
     let house = House::start_as("admission = \"open\"", &nodes(6));
     let git = git_of(&house);
-    let first = git.run(&git.work(), &["rev-parse", "HEAD"]);
+    git.edit(|text| format!("{text}\n[backup]\nfolder = \"backups\"\nkeep = 9\n"));
+    let first = git.publish("keep backups");
+    let now = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
+    std::fs::create_dir(house.path().join("backups")).expect("made");
+    let cluster = house.status().expect("the head answers")["cluster"].as_str().expect("a name").to_owned();
+    let backup = |hours: u64| house.path().join(format!("backups/{cluster}-{}.bramble-backup", now - hours * 3600));
+    (1..=3).for_each(|hours| std::fs::write(backup(hours), "").expect("written"));
     // It is told by hand where to look, which only a person may, and looks from then on.
     std::fs::copy(git.work().join("bramble.toml"), toml(&house)).expect("copied");
     let told = house.must(&["apply", "--yes"], "");
@@ -145,6 +170,8 @@ fn the_head_follows_git_and_brakes() {
     wait("it is followed", || waits(&house, "source").contains("looked at again"));
     let by_hand = std::fs::read_to_string(toml(&house)).expect("there") + &node("y1", 30);
     std::fs::write(toml(&house), by_hand).expect("written");
+    let (_, _, error) = house.bramble(&["up", "--yes", "--limit", "1"], "");
+    assert!(error.contains("it is not applied") && !names(&house).contains("y1"), "{error}");
     let told = house.must(&["apply", "--yes"], "");
     assert!(told.contains("following git is held"), "{told}");
     wait("what was applied by hand is not overtaken", || waits(&house, "source").contains("held"));
@@ -163,6 +190,13 @@ fn the_head_follows_git_and_brakes() {
     let history = house.must(&["history"], "");
     assert!(history.contains("Ann") && history.contains("git"), "{history}");
 
+    // One in between was passed over, and is here all the same.
+    let between = git.run(&git.work(), &["rev-parse", "HEAD~3"]);
+    house.must(&["rollback", "--yes", &between[..12]], "");
+    assert_eq!((revision(&house), names(&house).len()), (between, 13));
+    house.must(&["sync"], "");
+    assert_eq!(revision(&house), last);
+
     // By itself, without a sync.
     git.edit(|text| text + &node("y1", 30));
     let good = git.publish("add y1");
@@ -170,11 +204,28 @@ fn the_head_follows_git_and_brakes() {
 
     // One that does not check changes nothing, and says where.
     git.edit(|text| text + "[nodes.y1]\n");
-    git.publish("break it");
-    let (code, _, error) = house.bramble(&["sync"], "");
-    assert!(code == 1 && error.contains("bramble.toml, line"), "{code}: {error}");
+    let broken = git.publish("break it");
+    let upper = broken[..12].to_uppercase();
+    for words in [&["sync"][..], &["plan", &broken], &["apply", "--yes", &broken[..12]], &["rollback", "--yes", &upper]]
+    {
+        let (code, _, error) = house.bramble(words, "");
+        assert!(code == 3 && error.contains("bramble.toml, line"), "{words:?}: {code}: {error}");
+    }
+    let (code, told, _) = house.bramble(&["sync", "--json"], "");
+    assert!(code == 3 && told.contains("bramble.toml, line"), "{code}: {told}");
     assert_eq!(revision(&house), good);
     assert!(house.must(&["status"], "").contains("bramble.toml, line"), "the status says it, too");
+
+    // One whose plan destroys something waits for a person.
+    git.edit(|text| text.strip_suffix("[nodes.y1]\n").expect("it was broken").replace("keep = 9", "keep = 1"));
+    git.publish("keep one backup");
+    let (code, out, error) = house.bramble(&["sync"], "");
+    assert!(code == 1 && out.contains("it destroys 2 backups"), "{code}: {out}{error}");
+    assert!((1..=3).all(|hours| backup(hours).exists()) && revision(&house) == good);
+    git.edit(|text| text.replace("keep = 1", "keep = 9"));
+    let good = git.publish("keep them all");
+    house.must(&["sync"], "");
+    assert_eq!(revision(&house), good);
 
     // One that lets nearly everyone go waits for a person.
     git.edit(|text| {
@@ -207,12 +258,22 @@ fn the_head_follows_git_and_brakes() {
 
     // A branch that was rewritten waits, too.
     git.run(&git.work(), &["checkout", "-q", "--orphan", "other"]);
-    git.edit(|text| text + &node("z1", 40));
-    git.run(&git.work(), &["add", "-A"]);
-    git.run(&git.work(), &["commit", "-q", "-m", "a new history"]);
-    git.run(&git.work(), &["push", "-q", "-f", "origin", "other:main"]);
-    let (code, out, error) = house.bramble(&["sync"], "");
-    assert!(code == 1 && out.contains("does not descend"), "{code}: {out}{error}");
+    git.edit(|text| text + &node("z1", 40) + "[image]\noverlay = \"overlay\"\n");
+    std::fs::create_dir(git.work().join("overlay")).expect("made");
+    let rewrite = |content: u8| {
+        std::fs::write(git.work().join("overlay/large"), vec![content; LARGE]).expect("written");
+        git.run(&git.work(), &["add", "-A"]);
+        git.run(&git.work(), &["commit", "-q", "--amend", "-m", "a new history"]);
+        git.run(&git.work(), &["push", "-q", "-f", "origin", "other:main"]);
+        let (code, out, error) = house.bramble(&["sync"], "");
+        assert!(code == 1 && out.contains("does not descend"), "{code}: {out}{error}");
+    };
+    git.run(&git.work(), &["commit", "-q", "-m", "nothing yet"]);
+    rewrite(1);
+    assert!(is_on_the_shelf(&house, 1), "it waits");
+    rewrite(2);
+    wait("what waits no more has gone from the shelf", || !is_on_the_shelf(&house, 1));
+    assert!(is_on_the_shelf(&house, 2), "it waits");
 
     // A branch that vanishes, and a repository that is away, are told and end nothing.
     let away = git.path().join("away.git");

@@ -1,6 +1,7 @@
 //! The example cluster, from power-off to a served request, through what goes wrong in a home.
 
-use bramble_tests::{Lab, Repository, has_reached, is_ready, node, replicas};
+use bramble_tests::git::Git;
+use bramble_tests::{Lab, Repository, copy, has_reached, is_ready, node, replicas};
 use serde_json::Value;
 
 const NODES: [&str; 3] = ["m1", "w1", "w2"];
@@ -44,6 +45,51 @@ fn a_cluster_survives_its_head_and_its_power() {
     lab.wait("w1 is back after two power cuts", 300, |status| scripts_in(status, "w1") && is_ready(status, "w1"));
     lab.wait("three replicas run again", 300, |status| replicas(status) == (3, 3));
     lab.wait("its old entries are gone", 120, |status| is_at_rest(status, "swarm"));
+    it_follows_git(&lab);
+}
+
+/// The lab follows git: a commit is deployed, and neither one that breaks, nor one that lets everyone go, nor a branch that
+/// was rewritten stops anything that runs.
+fn it_follows_git(lab: &Lab) {
+    let git = Git::new();
+    copy(lab.repository.path(), &git.work());
+    git.edit(|text| format!("{text}\n[source]\ngit = \"{}\"\nevery = \"1h\"\n", git.url()));
+    git.publish("what runs");
+    lab.repository.edit(|text| format!("{text}\n[source]\ngit = \"{}\"\nevery = \"1h\"\n", git.url()));
+    lab.repository.must(&["apply", "--yes"]);
+    let sync = |lab: &Lab| lab.repository.run(&["sync"]).status.code();
+    assert_eq!(sync(lab), Some(0));
+    let scale = |from: &str, to: &str| {
+        let path = git.work().join("workloads/whoami.yaml");
+        let text = std::fs::read_to_string(&path).expect("readable");
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&path, text.replace(from, to)).expect("writable");
+    };
+    scale("replicas: 3", "replicas: 2");
+    let good = git.publish("two are enough");
+    assert_eq!(sync(lab), Some(0));
+    lab.wait("the commit is deployed", 120, |status| replicas(status) == (2, 2) && is_at_rest(status, "swarm"));
+
+    git.edit(|text| text + "[nodes.w1]\n");
+    git.publish("it breaks");
+    assert_eq!(sync(lab), Some(3), "it does not check");
+    git.edit(|text| {
+        text[..text.find("[nodes.w1]").expect("there")].to_owned() + &text[text.find("[source]").expect("there")..]
+    });
+    git.edit(|text| text.strip_suffix("[nodes.w1]\n").expect("it broke").to_owned());
+    git.publish("nobody is left but m1, and nothing to run");
+    assert_eq!(sync(lab), Some(1), "it waits for a person");
+    git.run(&git.work(), &["checkout", "-q", "--orphan", "anew", &good]);
+    scale("replicas: 2", "replicas: 1");
+    git.commit("another history");
+    git.run(&git.work(), &["push", "-q", "-f", "origin", "anew:main"]);
+    assert_eq!(sync(lab), Some(1), "it waits, too");
+    let status = lab.wait("nobody was let go", 10, all_ready);
+    assert_eq!(status["desired"]["revision"]["commit"], good.as_str());
+    assert_eq!(replicas(&status).1, 2, "nothing was changed");
+    let another = git.run(&git.work(), &["rev-parse", "HEAD"]);
+    lab.repository.must(&["apply", "--yes", &another[..12]]);
+    lab.wait("what a person lets through is deployed", 120, |status| replicas(status) == (1, 1));
 }
 
 /// The loop has read its part of the world, and there is nothing to do and nothing to wait for.

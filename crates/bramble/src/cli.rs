@@ -330,7 +330,7 @@ pub enum SourceVerb {
         /// Folder of bramble.toml inside the repository. Default: its root.
         #[arg(long, default_value = "")]
         path: String,
-        /// File with a token for a private repository over HTTPS; the head reads it at each fetch.
+        /// File with a token for a private repository over HTTPS, or with NAME:TOKEN; the head reads it at each fetch.
         #[arg(long, value_name = "FILE")]
         token_file: Option<PathBuf>,
         /// Public SSH or PGP key: only commits that one of them signed count. Can be given again for another one.

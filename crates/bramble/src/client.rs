@@ -418,11 +418,25 @@ impl AsyncWrite for Listening {
     }
 }
 
+/// What the head says of a repository that has errors.
+#[derive(Debug)]
+pub struct Unfit(pub String);
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unfit {}
+
 /// What the head says of a request that failed.
 pub fn problem(status: hyper::StatusCode, body: &[u8]) -> anyhow::Error {
     match serde_json::from_slice::<Problem>(body) {
-        Ok(Problem { error, help: Some(help) }) => anyhow::anyhow!("{error}\n  help: {help}"),
-        Ok(Problem { error, help: None }) => anyhow::anyhow!("{error}"),
+        Ok(Problem { error, help, unfit }) => {
+            let told = help.map_or_else(|| error.clone(), |help| format!("{error}\n  help: {help}"));
+            if unfit { Unfit(told).into() } else { anyhow::anyhow!(told) }
+        }
         Err(_) => anyhow::anyhow!("the head answers {status}: {}", String::from_utf8_lossy(body)),
     }
 }

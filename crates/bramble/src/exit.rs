@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use bramble_model::repository::Problems;
 
-use crate::client::NoHead;
+use crate::client::{NoHead, Unfit};
 use crate::place::NoRepository;
 use crate::process::Interrupted;
 
@@ -28,6 +28,7 @@ impl Exit {
         let of_the_head = error.downcast_ref::<bramble_head::Error>();
         if error.is::<Problems>()
             || error.is::<NoRepository>()
+            || error.is::<Unfit>()
             || matches!(of_the_head, Some(bramble_head::Error::Repository(_)))
         {
             Exit::Repository

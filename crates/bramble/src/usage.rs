@@ -15,12 +15,24 @@ pub fn conflict(arguments: &Arguments) -> Option<String> {
         Verb::Plan { revision: Some(word), .. } => no_revision("plan", word),
         Verb::Apply { revision: Some(word), .. } => no_revision("apply", word),
         Verb::Rollback { revision: Some(word), .. } => no_revision("rollback", word),
+        Verb::Retry { what: word } => no_name("retry", word),
+        Verb::Why { machine: word } => no_name("why", word),
+        Verb::Reboot { nodes: word, .. } => no_name("reboot", word),
+        Verb::Halt { nodes: word, .. } => no_name("halt", word),
         Verb::Init { folder } if arguments.place.is_named() => {
             let folder = quoted(&folder.to_string_lossy());
             Some(format!("`init` makes the folder that is its word: type `bramble init {folder}`, without -C"))
         }
         _ => None,
     }
+}
+
+/// Why a word names nothing of a cluster: it is a path.
+fn no_name(verb: &str, word: &str) -> Option<String> {
+    let word = word.strip_prefix("./").unwrap_or(word);
+    let is_path = word.starts_with(['.', '/']) || word.ends_with('/');
+    let told = |folder| format!("{folder} is a path. A folder is named with -C: `bramble -C {folder} {verb} …`");
+    is_path.then(|| told(quoted(word)))
 }
 
 /// Why a word names no revision, whatever the head has: `home`, `main`, `b`.
@@ -46,6 +58,9 @@ pub fn advice(error: &clap::Error, words: &[String]) -> Option<String> {
         return None;
     }
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
+    // The word too many may be the one behind the folder.
+    let word =
+        words.iter().skip(1).find(|said| said.starts_with(['.', '/']) && Path::new(said).is_dir()).unwrap_or(word);
     let command = with_folder(words, word)?;
     Some(if Path::new(word).is_dir() {
         format!("the folder of a repository is named with -C, and not by a word of the verb: type `{command}`")
@@ -100,6 +115,8 @@ mod tests {
             let told = told(line).expect("advice");
             assert!(told.ends_with(wanted), "{told}");
         }
+        let told_of = told(&["bramble", "router-recipe", "/", "dnsmasq"]).expect("advice");
+        assert!(told_of.ends_with("`bramble -C / router-recipe dnsmasq`"), "{told_of}");
         assert!(told(&["bramble", "status", "/"]).expect("advice").starts_with("the folder of a repository"));
         assert_eq!(told(&["bramble", "status", "--nonsense"]), None);
         assert_eq!(told(&["bramble", "-C", "home", "status", "other"]), None, "one is named already");
@@ -139,6 +156,10 @@ mod tests {
         }
         let line = ["bramble", "lab", "power", "on", "w1", "-C", "home"];
         assert!(Arguments::try_parse_from(line).expect("good").place.is_named());
+        for line in [["bramble", "why", "."], ["bramble", "halt", "/srv/home"], ["bramble", "retry", "home/"]] {
+            let told = conflict(&Arguments::try_parse_from(line).expect("good words")).expect("a path is no name");
+            assert!(told.contains("is a path") && told.contains(&format!(" {} …`", line[1])), "{told}");
+        }
         let init = Arguments::try_parse_from(["bramble", "-C", "home", "init", "new"]).expect("good words");
         assert!(conflict(&init).expect("they do not go together").contains("`bramble init new`"));
         let line = ["bramble", "exec", "-n", "all", "--", "tar", "-C", "/"];

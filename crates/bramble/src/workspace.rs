@@ -19,6 +19,7 @@ use bramble_model::boot_set::{Architecture, GivenSet};
 use bramble_model::names::Digest;
 use bramble_model::repository::{Cluster, FILE};
 use bramble_model::snapshot::{Revision, Snapshot};
+use bramble_model::source::short;
 use bramble_system::{Cancel, Command, Failure, files};
 
 use crate::client::{Client, NoHead};
@@ -171,7 +172,7 @@ impl BootSets {
         // A set that is published and not given yet is not swept.
         let _hold = self.shelf.hold()?;
         let revision = from.revision.commit.as_deref().map(|commit| {
-            let short: String = commit.chars().take(12).collect();
+            let short = short(commit);
             if from.revision.dirty { format!("{short}-dirty") } else { short }
         });
         let of = |architecture: &Architecture| {
@@ -225,11 +226,12 @@ fn settled<T>(
 }
 
 impl Material {
+    /// # Errors
+    /// When the folder is no repository, or no snapshot: nobody could say of a set what went into it.
     pub fn of_folder(folder: &Path) -> Result<Self> {
-        let cluster = Cluster::of_folder(folder)?;
+        let (cluster, snapshot, _) = Cluster::with_snapshot(folder)?;
         let revision = revision(folder);
-        let inputs = Snapshot::read(folder).ok();
-        let inputs = inputs.map(|(snapshot, _)| bramble_head::image_inputs(&cluster, &snapshot));
+        let inputs = Some(bramble_head::image_inputs(&cluster, &snapshot));
         Ok(Material { cluster, revision, inputs, snapshot: None, _place: None })
     }
 }
@@ -313,6 +315,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::exit::Exit;
 
     /// A state with a snapshot in it that is laid out, and has a large file.
     struct Laid {
@@ -389,6 +392,20 @@ mod tests {
         let failed = std::io::Error::from(ErrorKind::StorageFull);
         let why = laid.sets.unusable(&laid.digest, &laid.place(), failed.into()).to_string();
         assert!(!why.contains("serve"), "{why}");
+    }
+
+    #[test]
+    fn no_set_is_built_of_a_folder_that_is_no_snapshot() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n[image]\noverlay = \"files\"\n";
+        std::fs::write(folder.path().join(FILE), text).expect("written");
+        std::fs::create_dir(folder.path().join("files")).expect("made");
+        let of_folder = || Material::of_folder(folder.path());
+        assert!(of_folder().expect("it is one").inputs.is_some());
+        let _pipe = std::os::unix::net::UnixListener::bind(folder.path().join("files/socket")).expect("a socket");
+        let error = of_folder().map(drop).expect_err("nobody could say what went into it");
+        assert!(error.to_string().contains("files/socket: is no plain file"), "{error}");
+        assert_eq!(Exit::of(&error), Exit::Repository);
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub(crate) struct Agents {
     limits: Limits,
     /// Something about an agent has changed.
     pub(crate) changed: Changes,
+    /// Someone asks to be let in, or was let in.
+    pub(crate) asked: Changes,
 }
 
 /// A connection, as everyone but itself sees it.
@@ -112,6 +114,7 @@ impl Agents {
             numbers: AtomicU64::default(),
             limits: Limits::default(),
             changed: Changes::default(),
+            asked: Changes::default(),
         })
     }
 
@@ -289,6 +292,7 @@ impl Agents {
         }
         let (certificate, renew_at) = self.authority.sign(&request.node, &request.csr).map_err(internal)?;
         self.timeline.add(Some(&request.node), What::Admitted { fingerprint });
+        self.asked.tell();
         Ok(Enrolled { certificate, renew_at, document })
     }
 
@@ -296,6 +300,7 @@ impl Agents {
     fn tell_once(&self, node: &Name, what: What) {
         if !self.timeline.has_just_told(node, &what, SAME_ANSWER) {
             self.timeline.add(Some(node), what);
+            self.asked.tell();
         }
     }
 

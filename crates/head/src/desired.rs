@@ -57,6 +57,9 @@ impl Desired {
         };
         let mut sentences = change.sentences();
         sentences.extend(current.told(&files, next));
+        if sentences.is_empty() {
+            sentences.push(said_of_nothing(current.digest == next.digest).into());
+        }
         (sentences, change.brake())
     }
 
@@ -122,9 +125,14 @@ impl Desired {
         let current = self.snapshots.current()?;
         let pointer = self.snapshots.pointer().ok().flatten()?;
         let (at, by) = (pointer.at, pointer.by);
-        let held = pointer.held.filter(|_| self.snapshots.source_of(&current).is_some()).map(|held| held.reason);
+        let held = pointer.held.filter(|_| self.snapshots.source_of(&current).is_some()).map(Into::into);
         Some(desired::Desired { snapshot: current.digest, revision: current.revision.clone(), at, by, held })
     }
+}
+
+/// What is said of a snapshot that differs in nothing that has a sentence: every file but bramble.toml has one.
+fn said_of_nothing(is_same: bool) -> &'static str {
+    if is_same { "no file changes" } else { "bramble.toml changes in nothing that the head uses" }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use bramble_model::repository::Network;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -45,6 +46,20 @@ async fn ended(stop: &CancellationToken) {
 }
 
 pub(crate) type Part = Result<(), Error>;
+
+/// Whether the ports of this address can be had now, for a head that has not begun yet.
+///
+/// # Errors
+/// When one cannot.
+pub(crate) fn are_free(address: Ipv4Addr, network: &Network) -> Result<(), Error> {
+    let ports = [("HTTP", network.http_port), ("HTTPS", network.https_port), ("agents", network.agent_port)];
+    for (name, port) in ports {
+        let address = SocketAddrV4::new(address, port);
+        // Let go of again at once: whoever begins takes it then.
+        std::net::TcpListener::bind(address).map_err(Error::service(&format!("{name} ({address})")))?;
+    }
+    Ok(())
+}
 
 /// Serves at one address of the nodes' wires until `stop`.
 ///
@@ -244,6 +259,24 @@ mod tests {
         if let Some(path) = std::env::var_os(SOCKET) {
             std::os::unix::net::UnixStream::connect(path).expect("connected");
         }
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_told_by_its_service() {
+        let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let network = Network {
+            interfaces: vec!["lo".into()],
+            dhcp: bramble_model::repository::Dhcp::Router,
+            http_port: 0,
+            https_port: 0,
+            agent_port: taken.local_addr().expect("bound").port(),
+            no_ipv6_router: false,
+        };
+        let error = are_free(Ipv4Addr::LOCALHOST, &network).expect_err("taken");
+        assert!(error.to_string().contains("agents (127.0.0.1:"), "{error}");
+        assert!(error.help().is_some_and(|help| help.contains("another program has that port")), "{error}");
+        drop(taken);
+        are_free(Ipv4Addr::LOCALHOST, &network).expect("free again");
     }
 
     #[tokio::test]

@@ -138,6 +138,16 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<Ended, E
     result.map(|()| if wire_came.is_cancelled() { Ended::ForAWire } else { Ended::Asked })
 }
 
+/// Whether a head could begin with the repository in this folder: what is plainly wrong is told before anything is made.
+///
+/// # Errors
+/// What is wrong with its `bramble.toml`, a wire of it that is not there, or a port there that is taken.
+pub fn could_begin(home: &Path) -> Result<(), Error> {
+    let network = Cluster::of_folder(home)?.network;
+    let wires = Wires::whole(&network)?;
+    wires.interfaces().iter().try_for_each(|wire| http::are_free(wire.address, &network))
+}
+
 /// Begins a head with the address of a git repository, where none runs yet.
 ///
 /// # Errors

@@ -16,7 +16,13 @@ use crate::error::Error;
 pub(crate) type Refusal = (StatusCode, Json<Problem>);
 
 pub(crate) fn refuse(status: StatusCode, error: impl Into<String>, help: Option<&str>) -> Refusal {
-    (status, Json(Problem { error: error.into(), help: help.map(str::to_owned) }))
+    (status, Json(Problem { error: error.into(), help: help.map(str::to_owned), unfit: false }))
+}
+
+/// Of a repository that has errors.
+pub(crate) fn unfit(error: impl Into<String>, help: Option<&str>) -> Refusal {
+    let (status, Json(problem)) = refuse(StatusCode::UNPROCESSABLE_ENTITY, error, help);
+    (status, Json(Problem { unfit: true, ..problem }))
 }
 
 /// Of something that the head itself could not do.

@@ -418,6 +418,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_lab_keeps_the_folder_that_it_was_given_whatever_git_has() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (home, state) = (folder.path().to_owned(), folder.path().join(".bramble"));
+        std::fs::create_dir(&state).expect("a folder");
+        let toml = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n[source]\ngit = \"/srv/home.git\"\n";
+        std::fs::write(home.join("bramble.toml"), toml).expect("written");
+        let opened = async |apply| {
+            let shelf = Shelf::open(state.join("image")).expect("a shelf");
+            let (home, revision, state) = (home.clone(), Revision::default(), state.clone());
+            let settings = Settings { home, revision, apply, state, shelf, lab: None };
+            let (parts, _) = Parts::open(settings, &CancellationToken::new()).await.expect("it opens");
+            parts.snapshots.pointer().expect("read").expect("there").held
+        };
+        assert_eq!(opened(false).await, None, "a head follows what its folder names");
+        let held = opened(true).await.expect("it is held");
+        assert_eq!(
+            (held.by.as_str(), held.reason.as_str()),
+            ("the lab", "the lab applies the folder that it is given")
+        );
+    }
+
+    #[tokio::test]
     async fn a_head_whose_repository_does_not_come_says_why() {
         let folder = tempfile::tempdir().expect("a folder");
         let state = folder.path().join(".bramble");

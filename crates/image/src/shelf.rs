@@ -244,10 +244,11 @@ impl Shelf {
     /// # Errors
     /// When there is none, or more than one; when it cannot be read.
     pub fn find(&self, prefix: &str) -> Result<BootSet, Error> {
+        let digits = prefix.to_ascii_lowercase();
         let Listed { sets, unreadable } = self.list()?;
         let sets = sets.into_iter().map(|set| (set.digest, Ok(set)));
         let all = sets.chain(unreadable.into_iter().map(|(digest, error)| (digest, Err(error))));
-        let mut found = all.filter(|(digest, _)| digest.to_string().starts_with(prefix));
+        let mut found = all.filter(|(digest, _)| digest.to_string().starts_with(&digits));
         match (found.next(), found.next()) {
             (Some((_, set)), None) if !prefix.is_empty() => set,
             _ => Err(Error::NoSuchSet(prefix.to_owned())),
@@ -496,10 +497,39 @@ impl Shelf {
         Ok(())
     }
 
+    /// Removes those of these files that neither a set nor a snapshot names. While a set is there that cannot be read, it
+    /// removes none: some may be its own.
+    ///
+    /// # Errors
+    /// When something cannot be listed or removed.
+    pub fn remove(&self, _alone: &Alone, files: &BTreeSet<Digest>) -> Result<(), Error> {
+        let Listed { sets, unreadable } = self.list()?;
+        if !unreadable.is_empty() {
+            return Ok(());
+        }
+        let kept = self.named(sets.iter())?;
+        for digest in files.iter().filter(|digest| !kept.contains(&digest.to_string())) {
+            let path = self.file(digest);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::file("cannot remove", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The files that these sets and snapshots name.
+    fn named<'a>(&self, sets: impl Iterator<Item = &'a BootSet>) -> Result<BTreeSet<String>, Error> {
+        let mut named = self.claimed()?;
+        named.extend(sets.flat_map(|set| set.manifest.artifacts()).map(|artifact| artifact.sha256.to_string()));
+        Ok(named)
+    }
+
     /// Removes the files that neither these sets nor snapshots name.
     fn sweep_files<'a>(&self, sets: impl Iterator<Item = &'a BootSet>, swept: &mut Swept) -> Result<(), Error> {
-        let mut kept = self.claimed()?;
-        kept.extend(sets.flat_map(|set| set.manifest.artifacts()).map(|artifact| artifact.sha256.to_string()));
+        let kept = self.named(sets)?;
         let files = self.folder.join("files");
         for entry in fs::read_dir(&files).map_err(Error::file("cannot list", &files))? {
             let entry = entry.map_err(Error::file("cannot list", &files))?;

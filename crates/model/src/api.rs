@@ -334,4 +334,7 @@ pub struct Repaired {
 pub struct Problem {
     pub error: String,
     pub help: Option<String>,
+    /// The repository that was asked for has errors.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unfit: bool,
 }

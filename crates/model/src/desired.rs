@@ -1,5 +1,7 @@
 //! What is said of desired state over the API: offering a snapshot, what it would change, and its history.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::hands::Data;
@@ -117,7 +119,7 @@ pub struct Desired {
     pub by: String,
     /// Why the git repository is not followed now, though there is one: a person has said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held: Option<String>,
+    pub held: Option<Held>,
 }
 
 /// `POST /v1/source/sync`: what came of it.
@@ -127,6 +129,9 @@ pub struct Synced {
     pub desired: Option<Desired>,
     /// Why the newest commit is not followed, and what to do.
     pub problem: Option<String>,
+    /// The newest commit itself is to blame for it: it has errors.
+    #[serde(default)]
+    pub unfit: bool,
     /// The newest commit waits for a person, and why.
     pub braked: Option<(String, Vec<String>)>,
     /// Workloads of what is current that stay as they are, each with why: their own files are wrong.
@@ -141,4 +146,19 @@ pub struct SourceKey {
     pub public: String,
     /// The fingerprint of the server's host key, once one is pinned.
     pub host: Option<String>,
+}
+
+/// Following git is held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    pub since: Millis,
+    /// `ann`, `root on the head`.
+    pub by: String,
+    pub reason: String,
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "following git is held by {}: {}", self.by, self.reason)
+    }
 }

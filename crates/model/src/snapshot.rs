@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use crate::names::Digest;
 use crate::repository::FILE;
 use crate::repository::tree::{Kind, Tree};
+use crate::source::short;
 use crate::timeline::Millis;
 
 mod reading;
@@ -26,6 +27,8 @@ pub use reading::{Content, Given};
 
 /// More files than any repository has on purpose: in what a folder's `bramble.toml` names, and in a commit.
 pub const MOST: usize = 50_000;
+/// The most that all files hold together, in bytes: of a folder those that its `bramble.toml` names, of a commit all.
+pub const LARGEST: u64 = 1 << 30;
 /// Deeper folders than anyone makes.
 const DEEPEST: usize = 64;
 /// The longest file that is read and judged, in bytes: a `bramble.toml` of some thousand nodes.
@@ -131,7 +134,7 @@ impl Revision {
     /// As people read it: `3f2a91c04d5e`, `3f2a91c04d5e, dirty`, or nothing.
     pub fn short(&self) -> Option<String> {
         let commit = self.commit.as_deref()?;
-        let short: String = commit.chars().take(12).collect();
+        let short = short(commit);
         Some(if self.dirty { format!("{short}, dirty") } else { short })
     }
 }
@@ -150,18 +153,27 @@ pub enum Error {
     LeftOut { path: String, why: &'static str },
     #[error("there are more than {MOST} files")]
     TooMany,
+    #[error("with {path}, the files have more than {} GB together", LARGEST >> 30)]
+    TooLarge { path: String },
 }
 
 impl Error {
-    /// A `bramble.toml` that nobody writes.
-    pub(crate) fn too_long() -> Self {
-        Error::Path { path: FILE.to_owned(), problem: "is longer than 1 MiB" }
+    /// Why `bramble.toml` cannot be read, or is longer than anyone writes.
+    pub(crate) fn of_toml(source: io::Error) -> Self {
+        let path = FILE.to_owned();
+        match source.kind() {
+            io::ErrorKind::FileTooLarge => Error::Path { path, problem: "is longer than 1 MiB" },
+            _ => Error::File { path, source },
+        }
     }
 
     /// The path that it is about, inside the repository.
     pub fn path(&self) -> Option<&str> {
         match self {
-            Error::File { path, .. } | Error::Path { path, .. } | Error::LeftOut { path, .. } => Some(path),
+            Error::File { path, .. }
+            | Error::Path { path, .. }
+            | Error::LeftOut { path, .. }
+            | Error::TooLarge { path } => Some(path),
             Error::Repository(_) | Error::TooMany => None,
         }
     }
@@ -179,6 +191,9 @@ impl Error {
                 Some("give it a plain name, or put the submodule's files into the repository itself")
             }
             Error::TooMany => Some("name a smaller folder in bramble.toml"),
+            Error::TooLarge { .. } => Some(
+                "name a smaller file or folder in bramble.toml; a kernel or an initrd may be the URL of another server",
+            ),
             Error::File { .. } | Error::Repository(_) => None,
         }
     }
@@ -191,8 +206,7 @@ impl Snapshot {
     /// # Errors
     /// When something cannot be read, or is nothing that a snapshot holds. What the files say is not judged here.
     pub fn read(root: &Path) -> Result<(Snapshot, BTreeMap<Digest, PathBuf>), Error> {
-        let real = fs::canonicalize(root).map_err(|source| Error::File { path: root.display().to_string(), source })?;
-        reading::read(&reading::Folder(real))
+        Begun::of(root)?.read()
     }
 
     /// As [`Snapshot::read`], of a repository that lies in no folder: what is at each of its paths.
@@ -244,7 +258,13 @@ impl Snapshot {
             let above = path.match_indices('/').map(|(at, _)| &path[..at]);
             above.into_iter().all(|above| matches!(self.entries.get(above), Some(Entry::Folder)))
         };
-        self.entries.len() <= MOST && self.entries.keys().all(|path| plain(path) && parents_are_folders(path))
+        let bytes = self.entries.values().fold(0_u64, |bytes, entry| match entry {
+            Entry::File { size, .. } => bytes.saturating_add(*size),
+            Entry::Folder | Entry::Link { .. } | Entry::Unread { .. } => bytes,
+        });
+        bytes <= LARGEST
+            && self.entries.len() <= MOST
+            && self.entries.keys().all(|path| plain(path) && parents_are_folders(path))
     }
 }
 
@@ -302,13 +322,32 @@ pub(crate) fn kept_mode(mode: u32) -> u32 {
     if reading::is_executable(mode) { 0o755 } else { 0o644 }
 }
 
-/// The text of a folder's `bramble.toml`.
-///
-/// # Errors
-/// When it is no plain file of that folder, longer than anyone writes, or cannot be read.
-pub(crate) fn text(root: &Path) -> Result<String, Error> {
-    let real = fs::canonicalize(root).map_err(|source| Error::File { path: root.display().to_string(), source })?;
-    reading::text(&reading::Folder(real)).map(|(text, _)| text)
+/// A folder whose `bramble.toml` has been read: whoever judges that text and reads the rest goes by the same one.
+pub(crate) struct Begun {
+    folder: reading::Folder,
+    toml: reading::Toml<PathBuf>,
+}
+
+impl Begun {
+    /// # Errors
+    /// When it is no plain file of that folder, longer than anyone writes, or cannot be read.
+    pub(crate) fn of(root: &Path) -> Result<Self, Error> {
+        let real = fs::canonicalize(root).map_err(|source| Error::File { path: root.display().to_string(), source })?;
+        let folder = reading::Folder(real);
+        Ok(Begun { toml: reading::begin(&folder)?, folder })
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.toml.text
+    }
+
+    /// As [`Snapshot::read`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn read(&self) -> Result<(Snapshot, BTreeMap<Digest, PathBuf>), Error> {
+        reading::rest(&self.folder, &self.toml)
+    }
 }
 
 /// What is at a path of a folder, as a reading of it finds it: whoever judges a folder judges what its snapshot has.

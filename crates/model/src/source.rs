@@ -23,6 +23,11 @@ fn wrong<T>(subject: &'static str, wrong: impl Into<String>, help: &'static str)
     Err(Wrong { subject, wrong: wrong.into(), help })
 }
 
+/// A commit's name, as people read it.
+pub fn short(commit: &str) -> String {
+    commit.chars().take(12).collect()
+}
+
 /// The address of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {

@@ -1,11 +1,12 @@
 //! Who has left the repository, and what ends with that: a node's certificate, its connection and its being
-//! known. Compared anew each time, so that a disk that failed or a head that was killed only delays it.
+//! known. Compared anew each time, so that a disk that failed or a head that was killed only delays it. And who waits to
+//! be let in by a person.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bramble_model::names::Name;
-use bramble_model::section::Risk;
+use bramble_model::section::{Ends, Risk};
 use bramble_model::subject::Subject;
 use bramble_model::timeline::Millis;
 
@@ -17,6 +18,8 @@ pub struct Observed {
     pub known: BTreeSet<Name>,
     /// They have a name while they boot, and are in no repository yet.
     pub adopting: BTreeSet<Name>,
+    /// They ask to be let in, each with the fingerprint of its key.
+    pub asking: BTreeMap<Name, String>,
 }
 
 /// Ends what a node was given.
@@ -50,7 +53,12 @@ impl Planner for Leaving {
             risk: Risk::Disrupts { what: format!("{node}, which is let go") },
             step: Revoke { node: node.clone() },
         });
-        Plan { steps: steps.collect(), waits: Vec::new() }
+        let mut plan = Plan { steps: steps.collect(), waits: Vec::new() };
+        for (node, key) in observed.asking.iter().filter(|(node, _)| declared.contains(*node)) {
+            let act = format!("`bramble node approve {node} {key}`, where its console shows that key");
+            plan.wait(Subject::node(node), "it waits to be let in", Ends::Person(act));
+        }
+        plan
     }
 
     fn foresee(&self, observed: &mut Observed, step: &Revoke) {
@@ -72,14 +80,20 @@ mod tests {
     #[test]
     fn who_has_left_is_let_go() {
         let names = |names: &[&str]| names.iter().map(|name| name.parse().expect("a name")).collect::<BTreeSet<Name>>();
-        let observed = Observed { known: names(&["m1", "w1", "w2", "adopted"]), adopting: names(&["adopted"]) };
+        let observed = Observed {
+            known: names(&["m1", "w1", "w2", "adopted"]),
+            adopting: names(&["adopted"]),
+            asking: [("w1", "9f86"), ("m1", "2c26")]
+                .map(|(name, key)| (name.parse().expect("a name"), key.to_owned()))
+                .into(),
+        };
         insta::assert_snapshot!(contract::text(&Leaving.plan(&names(&["m1", "w9"]), &observed, 0)));
     }
 
     proptest! {
         #[test]
         fn who_left_is_let_go_once_and_nobody_else(declared in names(), known in names(), adopting in names()) {
-            let observed = Observed { known: known.clone(), adopting: adopting.clone() };
+            let observed = Observed { known: known.clone(), adopting: adopting.clone(), asking: BTreeMap::new() };
             let plan = foresee(&Leaving, &declared, observed.clone(), 0);
             let gone: BTreeSet<Name> = plan.steps.iter().map(|planned| planned.step.node.clone()).collect();
             prop_assert_eq!(gone.len(), plan.steps.len());

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bramble_model::repository::Source as Declared;
 use bramble_model::section::{Ends, Risk};
+use bramble_model::source::short;
 use bramble_model::subject::Subject;
 use bramble_model::timeline::Millis;
 
@@ -70,7 +71,7 @@ impl Planner for Source {
             return plan;
         }
         if let Some(Braked { commit, reasons }) = &observed.braked {
-            let short: String = commit.chars().take(12).collect();
+            let short = short(commit);
             let reason = format!("commit {short} waits for a person: {}", reasons.join("; "));
             plan.wait(Subject::Source, reason, Ends::Person(format!("`bramble apply --yes {short}` lets it through")));
         }

@@ -13,6 +13,9 @@ use crate::settings::{Credentials, Limits, Settings};
 /// The most that git may answer in memory, in bytes: a hostile tree can list without end.
 const ANSWER: usize = 64 << 20;
 
+/// So long after a call's time git still ends by itself, where nobody ends it: the head does it before.
+const AFTER: Duration = Duration::from_secs(2);
+
 /// What is passed on from the head's environment: how it reaches the world, and whom it trusts there.
 const PASSED_ON: [&str; 10] = [
     "PATH",
@@ -99,8 +102,7 @@ impl Layout {
     /// Makes the two scripts that git calls, and its configuration, for who has the lock. The scripts hold no secret:
     /// what they need is in their environment.
     pub fn prepare(&self) -> Result<(), Problem> {
-        let askpass = "#!/bin/sh\nexec cat -- \"$BRAMBLE_TOKEN_FILE\"\n";
-        for (path, text) in [(self.askpass(), askpass), (self.ssh(), SSH)] {
+        for (path, text) in [(self.askpass(), ASKPASS), (self.ssh(), SSH)] {
             if !is_there(&path, 0o700, |there| there == text.as_bytes()) {
                 files::replace_program(&path, text.as_bytes()).map_err(Problem::file("write", &path))?;
             }
@@ -133,7 +135,6 @@ impl Layout {
                 }
                 Transport::Http { secure, .. } => {
                     set(if *secure { "protocol.https.allow" } else { "protocol.http.allow" }, "always");
-                    set("credential.username", "git");
                     // A token goes to the server that is named, and to none that it names.
                     let token = matches!(settings.credentials, Credentials::TokenFile(_));
                     set("http.followRedirects", if token { "false" } else { "initial" });
@@ -291,6 +292,13 @@ impl<'a> Git<'a> {
         self.program("git").args(args)
     }
 
+    /// A program that talks to the other side, which may keep it waiting for ever: it ends soon after this call's time,
+    /// with all that it has started, also where the head was killed and stops nothing any more (timeout(1)).
+    pub fn outward(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let limit = (self.left() + AFTER).as_secs_f64().to_string();
+        self.program("timeout").args(["--signal=KILL", &limit]).arg(program)
+    }
+
     /// Runs git on what is here already, where a failure means that something is wrong with the folder.
     pub fn run<A: AsRef<std::ffi::OsStr>>(
         &self,
@@ -334,6 +342,20 @@ pub(crate) fn detail(error: &CommandError) -> String {
 pub(crate) fn clean(text: &str, most: usize) -> String {
     text.chars().take(most).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
+
+/// What git calls where it is asked for a name (`Username for …`), and then for a password. A name has no colon (RFC 7617,
+/// section 2), a password may.
+const ASKPASS: &str = r#"#!/bin/sh
+IFS= read -r line < "$BRAMBLE_TOKEN_FILE" || [ -n "$line" ] || exit 1
+case $line in
+?*:*) name=${line%%:*} token=${line#*:} ;;
+*) name=git token=$line ;;
+esac
+case $1 in
+Username*) printf '%s\n' "$name" ;;
+*) printf '%s\n' "$token" ;;
+esac
+"#;
 
 /// What git calls as ssh. It reads no configuration of the user's or the system's, asks nothing, and forwards nothing.
 const SSH: &str = r#"#!/bin/sh

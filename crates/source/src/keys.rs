@@ -12,6 +12,9 @@ use crate::problem::Problem;
 use crate::settings::{Limits, Settings};
 use crate::ssh;
 
+/// How the folder is called in which a deploy key is made.
+const NEW: &str = "new-";
+
 /// The keys of a folder: its own, and those of servers. They can be had while the repository beside them is being
 /// fetched, by another process too.
 #[derive(Debug)]
@@ -75,7 +78,10 @@ fn deploy_key(layout: &Layout) -> Result<String, Problem> {
         // Made in a folder of its own, and linked where there is none: half a key is never the key, and of all that are
         // made at once one is.
         let keys = layout.keys();
-        let beside = tempfile::Builder::new().prefix("new-").tempdir_in(&keys);
+        // As long as someone has this lock, nobody removes what is being made.
+        let making = File::open(&keys).and_then(|making| making.lock_shared().map(|()| making));
+        let _making = making.map_err(Problem::file("lock", &keys))?;
+        let beside = tempfile::Builder::new().prefix(NEW).tempdir_in(&keys);
         let beside = beside.map_err(Problem::file("make a folder in", &keys))?;
         let new = beside.path().join("key");
         let keygen = git.program("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "bramble", "-f"]).arg(&new);
@@ -86,6 +92,25 @@ fn deploy_key(layout: &Layout) -> Result<String, Problem> {
     let line = derived.map_err(|error| Problem::program(doing, error))?.text();
     files::replace(&public, format!("{line}\n").as_bytes()).map_err(Problem::file("write", &public))?;
     Ok(line)
+}
+
+/// Removes what a process left that was killed while it made the key, unless another one makes it now.
+pub(crate) fn sweep(layout: &Layout) -> Result<(), Problem> {
+    let keys = layout.keys();
+    let remove = || {
+        let alone = File::open(&keys)?;
+        if alone.try_lock().is_err() {
+            return Ok(());
+        }
+        for entry in fs::read_dir(&keys)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(NEW) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    remove().map_err(Problem::file("clean", &keys))
 }
 
 /// Gives a file that is complete a name that stays whose it is, where somebody else was first.

@@ -126,7 +126,8 @@ impl Source {
     /// When the folder cannot be written.
     pub fn clean(&self) -> Result<(), Problem> {
         self.put_back()?;
-        self.sweep()
+        self.sweep()?;
+        keys::sweep(&self.layout)
     }
 
     /// Where the branch stands now. What is here already is not fetched again.
@@ -152,21 +153,52 @@ impl Source {
             self.make_repository(&git)?;
         }
         self.bring(&git, settings)?;
-        let described = match self.log(&git, &["-n", "1", INCOMING]) {
-            // What the branch stands at may be anything.
-            Err(Problem::Git { .. }) => None,
-            described => described?.into_iter().next(),
-        };
-        let Some(head) = described else {
-            return Err(Problem::NotACommit { commit: format!("what '{}' stands at", settings.branch.as_str()) });
-        };
-        let signed_by = match settings.signers.as_slice() {
-            [] => None,
-            signers => Some(signature::check(&git, &head.commit, signers)?),
-        };
+        let head = self
+            .described(&git, settings, INCOMING)?
+            .ok_or_else(|| Problem::NotACommit { commit: format!("what '{}' stands at", settings.branch.as_str()) })?;
         files::find(&git, &head.commit, &settings.path)?;
         self.pack(&git);
-        Ok(Head { signed_by, ..head })
+        Ok(head)
+    }
+
+    /// A commit that was fetched before, by 4 or more of its first hexadecimal digits; `None` where it is not here, or
+    /// several begin so.
+    ///
+    /// # Errors
+    /// See [`Problem`]: one that nobody signed whose word counts, or that has no such folder.
+    pub fn named(
+        &self,
+        digits: &str,
+        settings: &Settings,
+        limits: Limits,
+        cancel: &Cancel,
+    ) -> Result<Option<Head>, Problem> {
+        if digits.len() < 4
+            || !digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+            || !self.layout.repository().exists()
+        {
+            return Ok(None);
+        }
+        let git = Git::new(&self.layout, limits, cancel);
+        let head = self.described(&git, settings, &format!("{digits}^{{commit}}"))?;
+        if let Some(head) = &head {
+            files::find(&git, &head.commit, &settings.path)?;
+        }
+        Ok(head)
+    }
+
+    /// The commit that this names in our own repository, and who signed it; `None` where it names none.
+    fn described(&self, git: &Git<'_>, settings: &Settings, name: &str) -> Result<Option<Head>, Problem> {
+        let found = match self.log(git, &["-n", "1", name, "--"]) {
+            Err(Problem::Git { .. }) => None,
+            found => found?.into_iter().next(),
+        };
+        let Some(head) = found else { return Ok(None) };
+        let signed_by = match settings.signers.as_slice() {
+            [] => None,
+            signers => Some(signature::check(git, &head.commit, signers)?),
+        };
+        Ok(Some(Head { signed_by, ..head }))
     }
 
     /// The files of a commit, below `path` in it: `most` of them and links at most. Large ones are written into a folder, which has to be there and empty;
@@ -296,7 +328,7 @@ impl Source {
         let name = format!("refs/heads/{branch}");
         let missing = || Problem::BranchMissing { url: url.to_owned(), branch: branch.to_owned() };
         let _ = fs::remove_file(self.layout.trace());
-        let asked = git.command(["ls-remote", "--exit-code", "--refs", "--", url, &name]).run();
+        let asked = git.outward("git").args(["ls-remote", "--exit-code", "--refs", "--", url, &name]).run();
         let said = match asked {
             Ok(said) => said.text(),
             // The other side answered: it has nothing by that name.
@@ -377,14 +409,8 @@ impl Source {
     fn bring_once(&self, git: &Git<'_>, settings: &Settings) -> Result<(), Problem> {
         let spec = format!("+refs/heads/{}:{INCOMING}", settings.branch.as_str());
         let fetch = git
-            .command([
-                "fetch",
-                "--quiet",
-                "--no-progress",
-                "--no-tags",
-                "--no-write-fetch-head",
-                "--no-auto-maintenance",
-            ])
+            .outward("git")
+            .args(["fetch", "--quiet", "--no-progress", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"])
             .args(["--no-recurse-submodules", "--no-show-forced-updates", "--", settings.git.as_str(), &spec])
             .folder_limit(&self.layout.repository(), git.limits.repository);
         let fetched = fetch.run();

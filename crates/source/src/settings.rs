@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use bramble_model::snapshot::LARGEST;
 use bramble_model::source::{Branch, Inside, Signer, Transport, Url, Wrong};
 
 /// Everything that a fetch is told.
@@ -25,7 +26,8 @@ pub enum Credentials {
     None,
     /// A private SSH key in this file; [`crate::Keys::deploy_key`] makes one.
     DeployKey(PathBuf),
-    /// The first line of this file is the token, or the password. It is read at each fetch.
+    /// The first line of this file is the token or the password, as `NAME:TOKEN` where the name is not `git`. It is read
+    /// at each fetch.
     TokenFile(PathBuf),
 }
 
@@ -93,10 +95,10 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Two minutes, a repository of 2 GB, 1 GB in one file of a commit and in all of them.
+    /// Two minutes, a repository of 2 GB, in one file of a commit and in all of them what a snapshot may hold.
     fn default() -> Self {
         let time = std::time::Duration::from_secs(120);
-        Limits { time, repository: 2 << 30, file: 1 << 30, all: 1 << 30 }
+        Limits { time, repository: 2 << 30, file: LARGEST, all: LARGEST }
     }
 }
 

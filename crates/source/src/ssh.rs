@@ -50,7 +50,7 @@ pub(crate) fn cause(git: &Git<'_>, settings: &Settings, detail: String) -> Probl
         let fingerprint = host_key(git, settings).ok().flatten().unwrap_or_default();
         return Problem::HostKeyChanged { host: host.clone(), pinned: fingerprint };
     }
-    let mut login = git.program(git.layout.ssh()).args(["-T", "-p", &port.to_string()]);
+    let mut login = git.outward(git.layout.ssh()).args(["-T", "-p", &port.to_string()]);
     if let Some(user) = user {
         login = login.args(["-l", user]);
     }

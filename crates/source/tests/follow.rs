@@ -3,6 +3,8 @@
 mod world;
 
 use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +12,7 @@ use bramble_source::{Content, Credentials, Entry, How, Problem, Source};
 use bramble_system::Cancel;
 
 use bramble_tests::git_http::Http;
+use bramble_tests::wait;
 use world::{Repository, Sshd, World, noise};
 
 #[test]
@@ -189,7 +192,7 @@ fn a_repository_that_is_away_is_away_and_one_that_is_none_is_none() {
     let problem = away.fetch().expect_err("away");
     assert!(matches!(problem, Problem::Away { .. }) && problem.may_pass(), "{problem}");
     // It lets one in, and says nothing.
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = silent.local_addr().expect("an address").port();
     let mut world = World::of(&format!("http://127.0.0.1:{port}/x"));
     world.limits.time = Duration::from_secs(1);
@@ -258,6 +261,26 @@ fn a_token_opens_a_private_repository_and_is_told_to_nobody() {
     fs::remove_file(&token).expect("removed");
     let kept = std::process::Command::new("grep").args(["-rE", "s3cret|Z2l0OnMz"]).arg(world.folder.path()).output();
     assert_eq!(String::from_utf8_lossy(&kept.expect("grep runs").stdout), "", "the token lies in the folder");
+}
+
+/// GitLab's deploy tokens and Bitbucket's app passwords go with a name of their own.
+#[test]
+fn a_token_goes_with_the_name_in_front_of_it() {
+    let repository = Repository::new();
+    // gitlab+deploy-token-7:s3c:ret
+    let http = Http::serve(repository.path(), Some("Basic Z2l0bGFiK2RlcGxveS10b2tlbi03OnMzYzpyZXQ="));
+    let mut world = World::of(&http.url(".git"));
+    let token = world.folder.path().join("token");
+    world.settings.credentials = Credentials::TokenFile(token.clone());
+    for other in ["s3c:ret\n", "git:s3c:ret\n", "gitlab+deploy-token-7:s3c\n"] {
+        fs::write(&token, other).expect("written");
+        assert!(matches!(world.fetch(), Err(Problem::Refused { .. })), "{other}");
+    }
+    // As editors write it: with another line, of another system, without an end.
+    for end in ["\n", "\nanother line\n", "\r\n", ""] {
+        fs::write(&token, format!("gitlab+deploy-token-7:s3c:ret{end}")).expect("written");
+        assert_eq!(world.fetch().expect("fetched").commit.as_str(), repository.head(), "{end:?}");
+    }
 }
 
 #[test]
@@ -337,6 +360,35 @@ fn a_git_that_is_killed_at_any_moment_leaves_nothing_that_sticks() {
         assert_eq!(world.fetch().expect("fetched").commit.as_str(), repository.head(), "round {round}");
         assert!(!ours.join("objects/pack/tmp_pack_x").exists());
     }
+}
+
+/// What a fetch is told that a test starts in a process of its own, to kill that: the address, and a folder.
+const TOLD: [&str; 2] = ["BRAMBLE_TEST_FETCH", "BRAMBLE_TEST_FOLDER"];
+
+#[test]
+#[ignore = "the process that another test kills"]
+fn a_fetch_that_is_killed() {
+    let [Ok(url), Ok(folder)] = TOLD.map(std::env::var) else { return };
+    let folder = tempfile::tempdir_in(folder).expect("a folder");
+    let mut world = World::below(folder, &url);
+    world.limits.time = Duration::from_secs(1);
+    let _ = world.fetch();
+}
+
+/// Where it says nothing at all git ends by what it is told of slow servers.
+#[test]
+fn git_does_not_outlive_a_killed_head_though_the_server_says_a_letter_now_and_then() {
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/home.git", server.local_addr().expect("an address"));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut head = std::process::Command::new(std::env::current_exe().expect("it runs"));
+    head.args(["--exact", "a_fetch_that_is_killed", "--ignored"]).stdout(std::process::Stdio::null());
+    let mut head = head.env(TOLD[0], url).env(TOLD[1], folder.path()).spawn().expect("started");
+    let (mut asking, _) = server.accept().expect("git asks");
+    asking.write_all(b"HTTP/1.1 200 OK\r\nX-Slow: ").expect("it listens");
+    head.kill().expect("killed");
+    head.wait().expect("it ends");
+    wait("git has ended", || asking.write_all(b"a").is_err());
 }
 
 #[test]

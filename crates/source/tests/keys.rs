@@ -3,7 +3,7 @@
 mod world;
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Barrier;
@@ -87,4 +87,24 @@ fn a_deploy_key_that_many_make_at_once_is_one_and_whole() {
         assert_eq!(names(&folder), ["id_ed25519", "id_ed25519.pub"].map(str::to_owned).into());
         assert_eq!(mode(&folder.join("id_ed25519")), 0o600);
     }
+}
+
+#[test]
+fn what_a_process_left_that_was_killed_while_it_made_the_key_goes_unless_one_is_made() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let keys = Keys::open(folder.path()).expect("opened");
+    let left = folder.path().join("key/new-x");
+    fs::create_dir(&left).expect("made");
+    fs::write(left.join("key"), "half of one").expect("written");
+    let source = Source::open(folder.path()).expect("opened");
+    let making = File::open(folder.path().join("key")).expect("opened");
+    making.lock_shared().expect("as who makes a key");
+    source.clean().expect("cleaned");
+    assert!(left.exists(), "another process makes a key");
+    making.unlock().expect("made");
+    source.clean().expect("cleaned");
+    assert!(!left.exists());
+    keys.deploy_key().expect("made");
+    source.clean().expect("cleaned");
+    assert_eq!(names(&folder.path().join("key")), ["id_ed25519", "id_ed25519.pub"].map(str::to_owned).into());
 }

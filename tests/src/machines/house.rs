@@ -308,6 +308,11 @@ impl House {
     }
 
     /// Resident bytes of the head.
+    /// Whether the head has said this in its journal.
+    pub fn head_says(&self, text: &str) -> bool {
+        fs::read_to_string(self.path().join("head.log")).is_ok_and(|log| log.contains(text))
+    }
+
     pub fn head_resident(&self) -> u64 {
         self.status().and_then(|status| status["head_resident"].as_u64()).unwrap_or(0)
     }

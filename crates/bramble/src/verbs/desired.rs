@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write, stdin, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use bramble_model::desired::{Apply, Awaited, Line, Offer, Preview, Question};
+use bramble_model::desired::{Apply, Awaited, Desired, Foreseen, Line, Offer, Preview, Question};
 use bramble_model::names::Digest;
 use bramble_model::repository::Cluster;
 use bramble_model::section::{Ends, Risk, Told};
@@ -23,9 +23,8 @@ const BATCH: usize = 2 << 20;
 
 /// Reads the folder, checks it, and sends the head what it has not. Gives the snapshot that it was offered.
 pub async fn send(client: &Client, folder: &Path) -> Result<Digest> {
-    let cluster = Cluster::of_folder(folder)?;
+    let (cluster, snapshot, files) = Cluster::with_snapshot(folder)?;
     screen::reservations(&cluster);
-    let (snapshot, files) = Snapshot::read(folder).context("the repository cannot be read as a snapshot")?;
     let offer = Offer { snapshot, revision: revision(folder) };
     let offered = client.offer(&offer).await?;
     send_contents(client, &offer.snapshot, &files, &offered.missing).await?;
@@ -135,6 +134,12 @@ fn changes(preview: &Preview) -> bool {
     preview.current != Some(preview.snapshot) || preview.steps().any(is_one)
 }
 
+/// What a loop could not learn, where nothing else would be different.
+fn unknown(preview: &Preview) -> Option<String> {
+    let of = |one: &Foreseen| one.unknown.as_ref().map(|unknown| format!("{}: {unknown}", one.name));
+    if changes(preview) { None } else { preview.loops.iter().find_map(of) }
+}
+
 pub async fn plan(place: &Place, word: Option<String>, exit_code: bool, json: bool) -> Result<Exit> {
     let client = Client::of(place)?;
     let word = match word {
@@ -156,7 +161,11 @@ pub async fn plan(place: &Place, word: Option<String>, exit_code: bool, json: bo
         let away: Vec<&str> = away.map(|node| node.name.as_str()).collect();
         print!("{}{}", verdict(&preview, &away), render(&preview));
     }
-    Ok(if exit_code && changes(&preview) { Exit::Changes } else { Exit::Done })
+    match unknown(&preview) {
+        Some(unknown) if exit_code => bail!("whether anything would change cannot be said: {unknown}"),
+        _ if exit_code && changes(&preview) => Ok(Exit::Changes),
+        _ => Ok(Exit::Done),
+    }
 }
 
 /// A yes on the terminal.
@@ -171,30 +180,60 @@ pub fn asked(question: &str) -> Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Shows what a snapshot changes, asks, and makes it current. `false` where it is current already.
-pub async fn change(client: &Client, word: &str, rollback: bool, yes: bool, json: bool) -> Result<Option<Exit>> {
+/// What came of a snapshot that someone wants to be current.
+pub enum Changed {
+    /// It was current already.
+    Nothing,
+    /// The person did not want it after all.
+    Unwanted,
+    Applied(Box<(Preview, Desired)>),
+}
+
+/// Shows what a snapshot changes, asks, and makes it current. With `json` nothing is shown, and nobody is asked.
+pub async fn change(client: &Client, word: &str, rollback: bool, yes: bool, json: bool) -> Result<Changed> {
     let preview = client.plan(&Question { revision: Some(word.to_owned()) }).await?;
+    let wish = Apply { expects: preview.current, rollback };
     if preview.current == Some(preview.snapshot) {
-        return Ok(None);
+        let before = client.status().await?.desired.map(|desired| desired.revision);
+        // What was applied before it was committed is of that commit from now on.
+        if !preview.revision.dirty && before.is_some_and(|before| before != preview.revision) {
+            client.apply(&preview.snapshot, &wish).await?;
+        }
+        return Ok(Changed::Nothing);
+    }
+    if json && !yes {
+        bail!("with `--json` nobody is asked: `--yes` says so, and `bramble plan --json` shows what would change");
     }
     if !json {
         print!("{}", render(&preview));
     }
     if !yes && !asked(&format!("make snapshot {} current?", preview.snapshot.short()))? {
         println!("nothing has changed");
-        return Ok(Some(Exit::Failed));
+        return Ok(Changed::Unwanted);
     }
-    let wish = Apply { expects: preview.current, rollback };
     let desired = client.apply(&preview.snapshot, &wish).await?;
-    if json {
-        screen::json(&serde_json::json!({ "applied": desired, "preview": preview }))?;
-    } else {
+    if !json {
         println!("snapshot {} is current", desired.snapshot.short());
-        if let Some(reason) = &desired.held {
-            println!("following git is held: {reason}; `bramble sync` follows it again");
+        if let Some(held) = &desired.held {
+            println!("{held}; `bramble sync` follows it again");
         }
     }
-    Ok(Some(Exit::Done))
+    Ok(Changed::Applied(Box::new((preview, desired))))
+}
+
+/// What a verb ends with that makes a snapshot current.
+fn end(changed: Changed, json: bool) -> Result<Exit> {
+    match changed {
+        Changed::Unwanted => return Ok(Exit::Failed),
+        Changed::Nothing if json => screen::json(&serde_json::json!({ "applied": null }))?,
+        Changed::Nothing => println!("nothing to change: this is the current snapshot"),
+        Changed::Applied(done) if json => {
+            let (preview, desired) = *done;
+            screen::json(&serde_json::json!({ "applied": desired, "preview": preview }))?;
+        }
+        Changed::Applied(_) => {}
+    }
+    Ok(Exit::Done)
 }
 
 pub async fn apply(place: &Place, word: Option<String>, yes: bool, json: bool) -> Result<Exit> {
@@ -203,14 +242,7 @@ pub async fn apply(place: &Place, word: Option<String>, yes: bool, json: bool) -
         Some(word) => word,
         None => send(&client, &place.repository()?).await?.to_string(),
     };
-    match change(&client, &word, false, yes, json).await? {
-        Some(exit) => Ok(exit),
-        None if json => screen::json(&serde_json::json!({ "applied": null })).map(|()| Exit::Done),
-        None => {
-            println!("nothing to change: this is the current snapshot");
-            Ok(Exit::Done)
-        }
-    }
+    end(change(&client, &word, false, yes, json).await?, json)
 }
 
 pub async fn rollback(place: &Place, word: Option<String>, yes: bool, json: bool) -> Result<Exit> {
@@ -225,8 +257,8 @@ pub async fn rollback(place: &Place, word: Option<String>, yes: bool, json: bool
         }
     };
     match change(&client, &word, true, yes, json).await? {
-        Some(exit) => Ok(exit),
-        None => bail!("that is the current snapshot"),
+        Changed::Nothing => bail!("that is the current snapshot"),
+        changed => end(changed, json),
     }
 }
 
@@ -264,16 +296,25 @@ fn row(line: &Line, now: u64) -> Vec<String> {
 pub async fn retry(place: &Place, what: &str) -> Result<Exit> {
     let client = Client::of(place)?;
     let status = client.status().await?;
-    let found: Vec<Subject> =
-        status.failed().map(|failure| failure.subject.clone()).filter(|subject| is_meant(subject, what)).collect();
-    if found.is_empty() {
-        bail!("nothing has failed for `{what}`: `bramble status` lists what has");
-    }
+    let found = chosen(status.failed().map(|failure| failure.subject.clone()).collect(), what)?;
     for subject in found {
         client.retry(&subject).await?;
         println!("{subject} is tried again");
     }
     Ok(Exit::Done)
+}
+
+/// What is tried again of all that has failed.
+fn chosen(failed: Vec<Subject>, what: &str) -> Result<Vec<Subject>> {
+    if failed.is_empty() {
+        bail!("nothing has failed, so there is nothing to try again");
+    }
+    let names: Vec<String> = failed.iter().map(|subject| format!("`{subject}`")).collect();
+    let found: Vec<Subject> = failed.into_iter().filter(|subject| is_meant(subject, what)).collect();
+    if found.is_empty() {
+        bail!("nothing has failed for `{what}`: expected {}, or `all`", names.join(", "));
+    }
+    Ok(found)
 }
 
 /// `w1`, `whoami`, or the whole as it is shown.
@@ -287,10 +328,23 @@ fn is_meant(subject: &Subject, what: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bramble_model::desired::{Awaited, Foreseen};
     use bramble_model::engine::EngineKind;
 
     use super::*;
+
+    #[test]
+    fn what_can_be_tried_again_is_said_where_something_else_is_named() {
+        let node = || Subject::Node { name: "w1".parse().expect("a name") };
+        let told = |failed, what| chosen(failed, what).expect_err(what).to_string();
+        assert_eq!(told(vec![], "all"), "nothing has failed, so there is nothing to try again");
+        assert_eq!(
+            told(vec![node(), Subject::Source], "w2"),
+            format!("nothing has failed for `w2`: expected `{}`, `{}`, or `all`", node(), Subject::Source)
+        );
+        for what in ["w1", "all", &node().to_string()] {
+            assert_eq!(chosen(vec![node()], what).expect("it has failed"), [node()]);
+        }
+    }
 
     #[test]
     fn nodes_that_are_off_are_not_as_the_repository_says() {
@@ -316,7 +370,11 @@ mod tests {
         let section = Foreseen { name: "swarm".into(), unknown: None, steps: Vec::new(), waits: vec![wait] };
         preview.loops.push(section);
         assert_eq!(verdict(&preview, &[]), "nothing would change now\n");
+        assert_eq!(unknown(&preview), None);
+        preview.loops[0].unknown = Some("its record cannot be read".into());
+        assert_eq!(unknown(&preview).as_deref(), Some("swarm: its record cannot be read"), "no 0 for who asks");
         preview.current = None;
+        assert_eq!(unknown(&preview), None, "something would change in any case");
         assert_eq!(verdict(&preview, &["m1"]), "nothing is known of m1, which is off or away\n");
     }
 }

@@ -17,6 +17,10 @@ use crate::workspace;
 pub fn run(place: &Place, lab: Option<PathBuf>) -> Result<Exit> {
     log();
     let (home, state) = place.head()?;
+    // A head that cannot begin leaves nothing behind.
+    if !state.exists() {
+        bramble_head::could_begin(&home)?;
+    }
     workspace::make_state(&state)?;
     let shelf = Shelf::open(state.join("image"))?;
     let home = home.canonicalize().context("cannot find the repository")?;

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use bramble_model::repository::{Cluster, Source};
 
-use crate::client::{Client, NoHead};
+use crate::client::{Client, NoHead, Unfit};
 use crate::exit::Exit;
 use crate::place::Place;
 use crate::screen;
@@ -11,10 +11,14 @@ use crate::workspace;
 
 pub async fn sync(place: &Place, json: bool) -> Result<Exit> {
     let synced = Client::of(place)?.sync().await?;
-    let well = synced.problem.is_none() && synced.braked.is_none();
+    let exit = match (&synced.problem, &synced.braked) {
+        (Some(_), _) if synced.unfit => Exit::Repository,
+        (None, None) => Exit::Done,
+        _ => Exit::Failed,
+    };
     if json {
         screen::json(&synced)?;
-        return Ok(if well { Exit::Done } else { Exit::Failed });
+        return Ok(exit);
     }
     if let Some(desired) = &synced.desired {
         let revision = desired.revision.short().unwrap_or_else(|| "of a folder".into());
@@ -28,10 +32,11 @@ pub async fn sync(place: &Place, json: bool) -> Result<Exit> {
         println!("commit {short} waits for a person: {}", reasons.join("; "));
         println!("`bramble plan {short}` shows what it does, `bramble apply --yes {short}` lets it through");
     }
-    if let Some(problem) = synced.problem {
-        bail!("{problem}");
+    match synced.problem {
+        Some(problem) if synced.unfit => Err(Unfit(problem).into()),
+        Some(problem) => bail!("{problem}"),
+        None => Ok(exit),
     }
-    Ok(if well { Exit::Done } else { Exit::Failed })
 }
 
 pub async fn hold(place: &Place) -> Result<Exit> {
@@ -84,6 +89,13 @@ pub fn set(place: &Place, source: &Source) -> Result<Exit> {
         Some(_) => "",
         None => "; a private one needs `bramble source key` first, or a `--token-file` over https",
     };
-    println!("`bramble serve` fetches {url}, and begins with what it says{private}");
+    match bramble_head::current_snapshot(&state)? {
+        None => println!("`bramble serve` fetches {url}, and begins with what it says{private}"),
+        Some((digest, _)) => println!(
+            "`bramble serve` goes on with snapshot {}, and follows {url} from there{private}; a commit that does not \
+             descend from it waits for a person",
+            digest.short()
+        ),
+    }
     Ok(Exit::Done)
 }

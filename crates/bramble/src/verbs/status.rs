@@ -52,11 +52,12 @@ fn render(status: &Status) -> String {
     let set = status.set.as_deref().map_or("not built yet", |set| &set[..12]);
     let snapshot = status.desired.as_ref().map_or_else(String::new, |desired| {
         let revision = desired.revision.short().map(|revision| format!(" ({revision})")).unwrap_or_default();
+        let (applied, by) = (since(status, desired.at), &desired.by);
+        let held = desired.held.as_ref().map(|held| format!("{held}, since {}\n", since(status, held.since)));
         format!(
-            "snapshot {}{revision}, applied {} by {}\n",
+            "snapshot {}{revision}, applied {applied} by {by}\n{}",
             desired.snapshot.short(),
-            since(status, desired.at),
-            desired.by
+            held.unwrap_or_default()
         )
     });
     let mut text = format!("{}, boot set {set}\n{snapshot}CA {}\n\n{}", status.cluster, status.ca, node_table(status));
@@ -99,9 +100,6 @@ fn render(status: &Status) -> String {
     }
     for problem in &status.problems {
         text += &format!("\nPROBLEM: {problem}\n");
-    }
-    for (node, key) in status.nodes.iter().filter_map(|node| Some((node, node.pending.as_ref()?))) {
-        text += &format!("\n{} waits to be let in: bramble node approve {} {key}\n", node.name, node.name);
     }
     for failure in status.failed() {
         let again = match failure.again {

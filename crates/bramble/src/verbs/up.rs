@@ -1,10 +1,12 @@
 //! `bramble up`
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use bramble_model::api::{NodeStatus, PowerAction, Status};
 use bramble_model::section::Ends;
+use bramble_model::snapshot::Snapshot;
 use bramble_model::subject::Subject;
 use bramble_model::timeline::Phase;
 
@@ -12,7 +14,7 @@ use crate::client::Client;
 use crate::exit::Exit;
 use crate::place::Place;
 use crate::screen::{self, Progress};
-use crate::verbs::desired;
+use crate::verbs::desired::{self, Changed};
 
 /// How often the screen is renewed.
 const LOOK: Duration = Duration::from_millis(400);
@@ -40,17 +42,31 @@ async fn settle(place: &Place, client: &Client, yes: bool, json: bool) -> Result
         Err(error) if place.is_named() => return Err(error.into()),
         Err(_) => return Ok(()),
     };
-    let digest = desired::send(client, &folder).await?;
     let status = client.status().await?;
     if status.follows_git {
-        if status.desired.is_some_and(|desired| desired.snapshot != digest) {
-            eprintln!("this folder is not what the head follows by git: it is not applied");
+        if let Some(difference) = difference(&folder, &status) {
+            eprintln!("{difference}: it is not applied");
         }
         return Ok(());
     }
+    let digest = desired::send(client, &folder).await?;
     match desired::change(client, &digest.to_string(), false, yes, json).await? {
-        None | Some(Exit::Done) => Ok(()),
-        Some(_) => bail!("without it, nothing is switched on"),
+        Changed::Nothing | Changed::Applied(_) => Ok(()),
+        Changed::Unwanted => bail!("without it, nothing is switched on"),
+    }
+}
+
+/// How a folder is not what the head follows, in words.
+fn difference(folder: &Path, status: &Status) -> Option<String> {
+    match Snapshot::read(folder) {
+        Err(error) => {
+            let error = bramble_system::sentence(&error);
+            Some(format!("this folder is not what the head follows by git, and cannot be read ({error})"))
+        }
+        Ok((snapshot, _)) => {
+            let other = status.desired.as_ref().is_some_and(|desired| desired.snapshot != snapshot.digest());
+            other.then(|| "this folder is not what the head follows by git".to_owned())
+        }
     }
 }
 

@@ -368,6 +368,9 @@ impl People {
     /// Makes a token; its secret is told once.
     pub(crate) fn add_token(&self, store: &Store, new: &NewToken, now: Millis) -> Result<String, Refused> {
         check_name(&new.name)?;
+        if new.days == Some(0) {
+            return wrong("`days`: expected at least 1; a token without `days` is good until it is removed");
+        }
         if store.blocking().read_all::<Tokens>()?.readable.values().any(|token| token.name == new.name) {
             return wrong(format!("there is a token `{}` already", new.name));
         }
@@ -437,6 +440,10 @@ mod tests {
         let (_folder, store) = store();
         let people = People::new();
         let new = NewToken { name: "ci".into(), role: Role::Viewer, days: Some(1) };
+        let never = NewToken { name: "never".into(), days: Some(0), ..new.clone() };
+        assert!(
+            people.add_token(&store, &never, 0).is_err_and(|refused| format!("{refused:?}").contains("at least 1"))
+        );
         let token = people.add_token(&store, &new, 0).expect("made");
         assert!(people.add_token(&store, &new, 0).is_err(), "twice");
         assert!(people.of_token(&store, &token, DAY - 1).is_some_and(|known| known.name == "token ci"));

@@ -20,8 +20,8 @@ use tokio::sync::mpsc;
 use crate::access::Actor;
 use crate::desired::Desired;
 use crate::loops::all::Loops;
-use crate::loops::source::Following;
-use crate::refusal::{Asked, Path, Refusal, failed, refuse};
+use crate::loops::source::{CORRECT, Following};
+use crate::refusal::{Asked, Path, Refusal, failed, refuse, unfit};
 use crate::snapshots::{Current, Follow, Held, Refused, Snapshots};
 
 /// Lines of the history in one answer.
@@ -33,9 +33,13 @@ impl From<Refused> for Refusal {
             Refused::Unknown(_) => (StatusCode::NOT_FOUND, Some("`bramble history` lists what the head has")),
             Refused::Ambiguous(_) => (StatusCode::CONFLICT, Some("write more of its digits")),
             Refused::Problems(_) => {
-                (StatusCode::UNPROCESSABLE_ENTITY, Some("correct it and apply again; nothing has changed"))
+                return unfit(
+                    bramble_system::sentence(&refused),
+                    Some("correct it and apply again; nothing has changed"),
+                );
             }
-            Refused::Unsound => (StatusCode::UNPROCESSABLE_ENTITY, None),
+            Refused::Unfit(reason) => return unfit(reason, Some(CORRECT)),
+            Refused::Unsound => return unfit(bramble_system::sentence(&refused), None),
             Refused::Missing(_) | Refused::Gone(_) => {
                 (StatusCode::CONFLICT, Some("`bramble apply` from the folder sends them"))
             }
@@ -171,6 +175,16 @@ async fn preview(
     Preview { snapshot: next.digest, revision: next.revision.clone(), current, changed, brake, loops }
 }
 
+/// The snapshot that a word names, also of a commit that was fetched and passed over; of one that does not check, what is
+/// wrong with it.
+fn named(snapshots: &Snapshots, following: &Following, word: &str) -> Result<Current, Refused> {
+    match (snapshots.find(word), following.unfit(word)) {
+        (Err(Refused::Unknown(_)), Some(reason)) => Err(Refused::Unfit(reason)),
+        (Err(Refused::Unknown(_)), None) => following.fetched(snapshots, word),
+        (found, _) => found,
+    }
+}
+
 /// `POST /v1/plan`: what would happen with a snapshot that the head has, or with the current one.
 pub(crate) async fn plan(
     State(snapshots): State<Arc<Snapshots>>,
@@ -181,8 +195,8 @@ pub(crate) async fn plan(
 ) -> Result<Json<Preview>, Refusal> {
     let next = match question.revision {
         Some(word) => {
-            let snapshots = Arc::clone(&snapshots);
-            Arc::new(beside(move || snapshots.find(&word)).await?)
+            let (snapshots, following) = (Arc::clone(&snapshots), Arc::clone(&following));
+            Arc::new(beside(move || named(&snapshots, &following, &word)).await?)
         }
         None => snapshots.current().ok_or_else(|| {
             refuse(StatusCode::CONFLICT, "no snapshot is current yet", Some("`bramble apply` makes one current"))
@@ -202,7 +216,12 @@ pub(crate) async fn apply(
 ) -> Result<Json<desired::Desired>, Refusal> {
     let applying = Arc::clone(&desired);
     beside(move || {
-        let next = snapshots.find(&word)?;
+        let next = named(&snapshots, &following, &word)?;
+        let current = snapshots.current().filter(|current| current.digest == next.digest);
+        if current.is_some_and(|current| once_more(&snapshots, &following, &current).is_none()) {
+            // Nothing changes but what it is called.
+            return if next.revision.dirty { Ok(()) } else { Ok(snapshots.revise(next)?) };
+        }
         let follow = match wish.rollback {
             _ if !snapshots.follows(&next) => Follow::Free,
             true => Follow::Held("an earlier snapshot was made current".into()),
@@ -224,16 +243,19 @@ pub(crate) async fn apply(
 pub(crate) async fn history(State(snapshots): State<Arc<Snapshots>>) -> Result<Json<Vec<Line>>, Refusal> {
     let lines = beside(move || {
         let kept = snapshots.kept()?;
-        let current = snapshots.current().map(|current| current.digest);
-        let mut is_first = true;
-        let lines = snapshots.history(LINES)?.into_iter().map(|applied| Line {
-            snapshot: applied.digest,
-            at: applied.at,
-            by: applied.by,
-            changed: applied.changed,
-            kept: kept.contains(&applied.digest),
-            current: current == Some(applied.digest) && std::mem::replace(&mut is_first, false),
-            revision: applied.revision,
+        let mut current = snapshots.current();
+        let lines = snapshots.history(LINES)?.into_iter().map(|applied| {
+            // Its newest line is the current one, and another commit may have said the same since.
+            let is_it = current.take_if(|current| current.digest == applied.digest);
+            Line {
+                snapshot: applied.digest,
+                at: applied.at,
+                by: applied.by,
+                changed: applied.changed,
+                kept: kept.contains(&applied.digest),
+                current: is_it.is_some(),
+                revision: is_it.map_or(applied.revision, |current| current.revision.clone()),
+            }
         });
         Ok(lines.collect())
     });
@@ -261,6 +283,7 @@ pub(crate) async fn sync(
     let followed = following.sync(&snapshots).await.map_err(failed)?;
     Ok(Json(Synced {
         desired: desired.status(),
+        unfit: followed.unfit().is_some(),
         problem: followed.problem.map(|(problem, help)| format!("{problem}: {help}")),
         braked: followed.braked.map(|braked| (braked.commit, braked.reasons)),
         stopped: snapshots.current().map_or_else(Vec::new, |current| stopped(&current)),

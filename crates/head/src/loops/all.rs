@@ -87,6 +87,7 @@ impl Loops {
                 adoptions: Arc::clone(&adoptions),
                 snapshots: Arc::clone(&snapshots),
                 store,
+                timeline: Arc::clone(&timeline),
             }),
             strangers: Arc::new(strangers::Controller { strangers, adoptions }),
             backups: Arc::new(backups::Controller { backups, snapshots: Arc::clone(&snapshots) }),

@@ -1,4 +1,4 @@
-//! Who has left the repository is let go.
+//! Who has left the repository is let go, and who asks to be let in is shown to a person.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,17 +8,20 @@ use bramble_model::names::Name;
 use bramble_plan::contract::{Outcome, Planned, Retry, Unknown};
 use bramble_plan::leaving::{Leaving, Observed, Revoke};
 use bramble_store::Store;
+use tokio::sync::watch;
 
 use crate::admissions;
 use crate::adoptions::Adoptions;
 use crate::agents::Agents;
 use crate::snapshots::{Current, Snapshots};
+use crate::timeline::Timeline;
 
 pub(crate) struct Controller {
     pub(super) agents: Arc<Agents>,
     pub(super) adoptions: Arc<Adoptions>,
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) store: Store,
+    pub(super) timeline: Arc<Timeline>,
 }
 
 impl super::Controller for Controller {
@@ -30,12 +33,14 @@ impl super::Controller for Controller {
         current.cluster.nodes.keys().cloned().collect()
     }
 
-    async fn observe(&self, _declared: &BTreeSet<Name>) -> Result<Observed, Unknown> {
+    async fn observe(&self, declared: &BTreeSet<Name>) -> Result<Observed, Unknown> {
         let known = admissions::known_nodes(&self.store);
         let known = known.map_err(|error| {
             Unknown(format!("who was admitted cannot be read: {}", bramble_system::sentence(&error)))
         })?;
-        Ok(Observed { known, adopting: self.adoptions.names().into_iter().collect() })
+        let key = |name: &Name| self.timeline.study(name, |track| track.pending.clone());
+        let asking = declared.iter().filter_map(|name| Some((name.clone(), key(name)?))).collect();
+        Ok(Observed { known, adopting: self.adoptions.names().into_iter().collect(), asking })
     }
 
     fn doubt(&self) -> Option<String> {
@@ -52,6 +57,10 @@ impl super::Controller for Controller {
             Ok(()) => Outcome::Done,
             Err(error) => Outcome::Failed { reason: bramble_system::sentence(&error), retry: Retry::BackOff },
         }
+    }
+
+    fn wakes(&self) -> Vec<watch::Receiver<u64>> {
+        vec![self.agents.asked.receiver()]
     }
 
     fn looks(&self) -> (Duration, Duration) {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bramble_model::names::Digest;
 use bramble_model::repository;
 use bramble_model::snapshot::Revision;
+use bramble_model::source::short;
 use bramble_model::timeline::Millis;
 use bramble_plan::contract::{Outcome, Planned, Unknown};
 use bramble_plan::source::{Braked, Look, Observed, Source};
@@ -19,13 +20,13 @@ use bramble_system::{Cancel, now};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-pub(crate) use fetching::check;
-use fetching::{AGAIN, CORRECT, Fetched, Stopped, refused, settings, short, take};
+use fetching::{AGAIN, Fetched, Stopped, refused, settings, take};
+pub(crate) use fetching::{CORRECT, check};
 
 use super::{Changes, Foresight};
 use crate::desired::Desired;
 use crate::error::Error;
-use crate::snapshots::{Applied, Current, Follow, Snapshots};
+use crate::snapshots::{Applied, Current, Follow, Refused, SHORTEST, Snapshots};
 use crate::timeline::Timeline;
 
 /// Who applies what came by git.
@@ -51,6 +52,19 @@ impl Followed {
     /// Whether a person waits for a look that has not been begun, or not ended.
     fn is_asked(&self) -> bool {
         self.asked.is_some_and(|asked| self.ended <= asked)
+    }
+
+    /// The newest commit, where that itself is to blame for the problem, and what is wrong with it.
+    pub(crate) fn unfit(&self) -> Option<(&str, &str)> {
+        let (reason, _) = self.problem.as_ref().filter(|_| self.braked.is_none())?;
+        Some((self.judged.as_ref()?.0.as_str(), reason))
+    }
+
+    /// Commits that nobody can want any more: what waited before and waits no more, and what does not check.
+    fn unwanted<'a>(&'a self, before: Option<&'a Braked>) -> impl Iterator<Item = &'a str> {
+        let waits = self.braked.as_ref().map(|braked| braked.commit.as_str());
+        let before = before.map(|braked| braked.commit.as_str()).filter(move |before| Some(*before) != waits);
+        before.into_iter().chain(self.unfit().map(|(commit, _)| commit))
     }
 
     /// As the planner has it.
@@ -140,10 +154,18 @@ impl Following {
         !revision.dirty && waits.is_some() && waits == revision.commit
     }
 
+    /// What is wrong with the newest commit, where this word names it and it does not check.
+    pub(crate) fn unfit(&self, word: &str) -> Option<String> {
+        let followed = self.state.borrow();
+        let (commit, reason) = followed.unfit()?;
+        (word.len() >= SHORTEST && commit.starts_with(&word.to_ascii_lowercase())).then(|| reason.to_owned())
+    }
+
     /// A person has made this revision current: where it waited, it waits no more.
     pub(crate) fn let_through(&self, revision: &Revision) {
         if self.waits_with(revision) {
-            self.state.send_modify(|state| state.braked = None);
+            // It is not known whether another look would find the same.
+            self.state.send_modify(|state| (state.braked, state.judged) = (None, None));
             self.changed.tell();
         }
     }
@@ -207,6 +229,18 @@ impl Following {
         keys.forget_host_key(&settings(source, Some(&keys))?)
     }
 
+    /// The snapshot of a commit that was fetched and never became current, by its first digits.
+    pub(crate) fn fetched(&self, snapshots: &Snapshots, word: &str) -> Result<Current, Refused> {
+        let unknown = || Refused::Unknown(word.to_owned());
+        let source = snapshots.current().and_then(|current| snapshots.source_of(&current)).ok_or_else(unknown)?;
+        let fetched = self.named(&source, &word.to_ascii_lowercase()).map_err(|stopped| match stopped {
+            Stopped::Unfit { reason, .. } => Refused::Unfit(reason),
+            Stopped::Wrong(reason, help) => Error::Snapshot(format!("{reason}: {help}")).into(),
+            Stopped::Same(_) => unknown(),
+        })?;
+        take(snapshots, &fetched.ok_or_else(unknown)?)
+    }
+
     /// A person wants the repository followed, and looked at now; gives what came of it.
     pub(crate) async fn sync(&self, snapshots: &Snapshots) -> Result<Followed, Error> {
         snapshots.hold(None)?;
@@ -222,7 +256,7 @@ impl Controller {
         let current = self.snapshots.current();
         let Followed { judged, braked, .. } = self.following.followed();
         // Others may have crowded out a commit that waits, and a person may want it: it is judged anew.
-        let known = judged.filter(|_| braked.is_none_or(|braked| self.snapshots.waits_on(&braked.commit)));
+        let known = judged.filter(|_| braked.as_ref().is_none_or(|braked| self.snapshots.waits_on(&braked.commit)));
         let again = self.snapshots.lacks_files();
         let fetched = self.following.fetch(source, current.as_deref(), known.as_ref(), again);
         let judged = fetched.and_then(|fetched| {
@@ -240,6 +274,9 @@ impl Controller {
         let against = self.snapshots.current().map(|current| current.digest);
         let mut wrong = None;
         self.following.state.send_modify(|state| wrong = state.end(look, against, came));
+        for commit in self.following.followed().unwanted(braked.as_ref()) {
+            self.snapshots.forget(commit);
+        }
         // A look that the head's end has cut short says nothing of the repository.
         if let Some(reason) = wrong.filter(|_| !self.following.ends.is_cancelled()) {
             tracing::warn!(reason, "the git repository is not followed");
@@ -337,10 +374,8 @@ impl super::Controller for Controller {
         let pointer = pointer.map_err(|error| {
             Unknown(format!("whether following is held cannot be read: {}", bramble_system::sentence(&error)))
         })?;
-        let held = pointer.and_then(|pointer| pointer.held).map(|held| {
-            let minutes = now().saturating_sub(held.since) / 60_000;
-            format!("following is held for {minutes} min, by {}: {}", held.by, held.reason)
-        });
+        let held = pointer.and_then(|pointer| pointer.held);
+        let held = held.map(|held| bramble_model::desired::Held::from(held).to_string());
         let at = now();
         Ok((self.following.followed().observed(held, at), at))
     }

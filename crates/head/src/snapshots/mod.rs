@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 
 use bramble_image::Shelf;
 use bramble_model::names::{Digest, Name};
-use bramble_model::repository::{Cluster, Places, Problems, Source};
+use bramble_model::repository::{Cluster, Places, Problems, Severity, Source};
 use bramble_model::snapshot::{Entry, Kept, Revision, SMALL, Snapshot};
 use bramble_model::timeline::Millis;
 use bramble_plan::brake::taken_away;
@@ -40,6 +40,8 @@ use waiting::{Candidate, Waiting};
 
 /// Who holds following git where a snapshot was lost.
 const THE_HEAD: &str = "the head";
+/// Digits by which a snapshot or a commit is found, at least.
+pub(crate) const SHORTEST: usize = 4;
 /// Files that one sentence names.
 const NAMED: usize = 5;
 
@@ -50,8 +52,11 @@ pub(crate) enum Refused {
     Unknown(String),
     #[error("several snapshots begin with `{0}`")]
     Ambiguous(String),
-    #[error("the repository does not check")]
+    #[error("{}", first_error(.0))]
     Problems(Problems),
+    /// What is wrong with a commit, as the look said that found it.
+    #[error("{0}")]
+    Unfit(String),
     #[error("it is no sound snapshot: a path leaves it, or it is too long")]
     Unsound,
     #[error("{} of its files have not come", .0.len())]
@@ -65,6 +70,13 @@ pub(crate) enum Refused {
     Held,
     #[error(transparent)]
     Head(#[from] Error),
+}
+
+/// The first error of a repository, with its place.
+pub(crate) fn first_error(problems: &Problems) -> String {
+    let first = problems.0.iter().find(|problem| problem.severity == Severity::Error);
+    first
+        .map_or_else(|| "it has errors".into(), |problem| format!("{}, line {}, {problem}", problem.file, problem.line))
 }
 
 /// Which files are gone.
@@ -207,9 +219,40 @@ impl Snapshots {
         .map(|held| held.reason)
     }
 
-    /// Lets go of what nobody has applied for too long.
+    /// Lets go of what nobody has applied for too long, and of what it left on the shelf.
     pub(crate) fn tidy(&self) {
         self.waiting().tidy(now());
+        if let Err(error) = self.sweep() {
+            self.waiting().left.clear();
+            let error = bramble_system::sentence(&error);
+            tracing::warn!(error, "files of a snapshot that was never current stay until `bramble image gc`");
+        }
+    }
+
+    /// Nobody can want a commit any more that waited to be applied: another one has taken its place, or it does not check.
+    pub(crate) fn forget(&self, commit: &str) {
+        self.waiting().forget(commit);
+        self.tidy();
+    }
+
+    /// Removes from the shelf what nothing names that is kept, waits or boots; the next time, where someone puts something
+    /// there now.
+    fn sweep(&self) -> Result<(), Error> {
+        if self.waiting().left.is_empty() {
+            return Ok(());
+        }
+        let alone = match self.shelf.alone() {
+            Err(bramble_image::Error::ShelfHeld { .. }) => return Ok(()),
+            alone => alone.map_err(Error::image)?,
+        };
+        let kept = record::all_known(&self.store)?;
+        // Whoever offers a snapshot is told afterwards what is missing.
+        let mut waiting = self.waiting();
+        let mut left = std::mem::take(&mut waiting.left);
+        for content in kept.values().flat_map(|known| known.snapshot.contents().into_keys()) {
+            left.remove(&content);
+        }
+        self.shelf.remove(&alone, &left).map_err(Error::image)
     }
 
     /// Whether a commit still waits to be applied. It waits on: a person may want it.
@@ -217,7 +260,7 @@ impl Snapshots {
         let mut waiting = self.waiting();
         let mut waits = false;
         for candidate in waiting.candidates.values_mut() {
-            if !candidate.revision.dirty && candidate.revision.commit.as_deref() == Some(commit) {
+            if candidate.is_of(commit) {
                 (candidate.at, waits) = (now(), true);
             }
         }
@@ -367,8 +410,9 @@ impl Snapshots {
             return Err(Refused::Unsound);
         }
         let digest = snapshot.digest();
+        // What waits is not swept from here on: what is there now stays.
+        self.waiting().offer(digest, Candidate { snapshot: snapshot.clone(), revision, at: now() });
         let missing = self.missing(&snapshot)?;
-        self.waiting().offer(digest, Candidate { snapshot, revision, at: now() });
         Ok((digest, missing))
     }
 
@@ -403,11 +447,9 @@ impl Snapshots {
                     return Err(problem.to_string());
                 }
                 let path = workload.path.strip_prefix(&root).unwrap_or(&workload.path);
-                let bytes =
-                    bramble_model::repository::tree::Tree::read(&tree, path).map_err(|error| error.to_string())?;
-                let generation = generation(&bytes);
-                let file = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
-                Ok(swarm::Workload::Ready { generation, file: file.into() })
+                let file =
+                    bramble_model::repository::tree::Tree::text(&tree, path).map_err(|error| error.to_string())?;
+                Ok(swarm::Workload::Ready { generation: generation(file.as_bytes()), file: file.into() })
             };
             workloads.insert(name.clone(), read().unwrap_or_else(|problem| swarm::Workload::Sick { problem }));
         }
@@ -486,11 +528,12 @@ impl Snapshots {
     /// The snapshot that a word names: a digest's or a commit's first digits, of a candidate or of one that is kept.
     pub(crate) fn find(&self, word: &str) -> Result<Current, Refused> {
         let mut found: BTreeMap<Digest, (Snapshot, Revision)> = BTreeMap::new();
+        let digits = word.to_ascii_lowercase();
         let is = |digest: &Digest, revision: &Revision| {
             let commit = revision.commit.as_deref().filter(|_| !revision.dirty).unwrap_or_default();
-            digest.to_string().starts_with(word) || commit.starts_with(word)
+            digest.to_string().starts_with(&digits) || commit.starts_with(&digits)
         };
-        if word.len() < 4 || !word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if word.len() < SHORTEST || !word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(Refused::Unknown(word.to_owned()));
         }
         for (digest, candidate) in &self.waiting().candidates {

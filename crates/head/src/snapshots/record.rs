@@ -33,12 +33,18 @@ pub(crate) struct Pointer {
     pub(crate) held: Option<Held>,
 }
 
-/// Following git is held.
+/// Following git is held. Form 1 of the pointer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Held {
     pub(crate) since: Millis,
     pub(crate) by: String,
     pub(crate) reason: String,
+}
+
+impl From<Held> for bramble_model::desired::Held {
+    fn from(Held { since, by, reason }: Held) -> Self {
+        bramble_model::desired::Held { since, by, reason }
+    }
 }
 
 /// What becomes of following git when a snapshot becomes current.

@@ -258,6 +258,38 @@ fn a_snapshot_that_shares_a_damaged_large_file_with_the_current_one_gets_it_whol
 }
 
 #[test]
+fn what_only_waited_leaves_no_large_files_on_the_shelf_and_takes_no_others_along() {
+    let place = Place::new();
+    let large = |number: u8| vec![number; SMALL as usize + 1];
+    let write = |name: &str, number: u8| fs::write(place.home().join("overlay").join(name), large(number));
+    let is_there = |number: u8| place.shelf().file(&Digest(Sha256::digest(large(number)).into())).exists();
+    place.write(1, &large(1));
+    let snapshots = place.open();
+    first(&snapshots, &place);
+    let take = |commit: &str| {
+        let (snapshot, files) = place.read();
+        let revision = Revision { commit: Some(commit.into()), ..Revision::default() };
+        snapshots.take(snapshot, revision, &files).expect("checked");
+    };
+    write("a", 2).expect("written");
+    write("b", 3).expect("written");
+    take("aa11");
+    fs::remove_file(place.home().join("overlay/a")).expect("removed");
+    take("bb22");
+    snapshots.tidy();
+    assert_eq!([1, 2, 3].map(is_there), [true; 3], "all of it is kept, or waits");
+    let hold = place.shelf().hold().expect("held");
+    snapshots.forget("aa11");
+    assert!(is_there(2), "someone puts something on the shelf");
+    drop(hold);
+    snapshots.tidy();
+    assert_eq!([1, 2, 3].map(is_there), [true, false, true], "it is current, and the other one waits");
+    snapshots.waiting().candidates.values_mut().for_each(|candidate| candidate.at = 1);
+    snapshots.tidy();
+    assert_eq!([1, 2, 3].map(is_there), [true, false, false], "it has waited for too long");
+}
+
+#[test]
 fn nothing_becomes_current_that_would_not_last() {
     let place = Place::new();
     place.write(1, b"hello");
@@ -426,7 +458,9 @@ fn what_is_current_is_of_the_revision_that_said_it_last() {
     let look = |revision| snapshots.look(&current.digest, &current.snapshot, &revision).expect("it checks");
     snapshots.revise(look(of("ab"))).expect("written");
     assert_eq!(snapshots.current().expect("there").revision, of("ab"));
-    assert_eq!(snapshots.find(&"ab".repeat(20)).expect("by its commit").digest, current.digest);
+    for word in ["ab".repeat(20), "ABAB".into(), current.digest.short().to_uppercase()] {
+        assert_eq!(snapshots.find(&word).expect("by its commit or digest").digest, current.digest, "{word}");
+    }
     assert_eq!(snapshots.history(10).expect("read").len(), 1, "nothing has changed");
     // Another one is current by now.
     place.write(2, b"second");
@@ -435,4 +469,30 @@ fn what_is_current_is_of_the_revision_that_said_it_last() {
     assert_eq!(snapshots.current().expect("there").revision, second.revision);
     drop(snapshots);
     assert_eq!(place.open().find(&"ab".repeat(20)).expect("on disk").digest, current.digest);
+}
+
+#[test]
+fn the_last_fifty_stay_and_so_do_their_large_files() {
+    let place = Place::new();
+    let large = vec![7; SMALL as usize + 1];
+    place.write(1, &large);
+    let snapshots = place.open();
+    let oldest = first(&snapshots, &place).digest;
+    let content = Digest(Sha256::digest(&large).into());
+    let shelf = place.shelf();
+    let next = |number: usize| {
+        place.write(1, format!("{number}").as_bytes());
+        let (next, applied) = snapshots.first(&place.home(), Revision::default()).expect("it checks");
+        snapshots.make_current(next, None, applied, Follow::Free).expect("current");
+        let alone = shelf.alone().expect("nobody builds");
+        shelf.sweep(&alone, &BTreeSet::new(), 0).expect("swept");
+    };
+    (1..record::KEPT).for_each(next);
+    assert_eq!(snapshots.kept().expect("read").len(), record::KEPT);
+    assert!(snapshots.find(&oldest.to_string()).is_ok() && shelf.file(&content).exists(), "the fiftieth is kept");
+    next(record::KEPT);
+    assert_eq!(snapshots.kept().expect("read").len(), record::KEPT);
+    let gone = snapshots.find(&oldest.to_string());
+    assert!(matches!(gone, Err(Refused::Unknown(_))), "{gone:?}");
+    assert!(!shelf.file(&content).exists(), "nobody names it any more");
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bramble_model::names::Digest;
-use bramble_model::snapshot::{Revision, Snapshot};
+use bramble_model::snapshot::{Revision, SMALL, Snapshot};
 use bramble_model::timeline::Millis;
 use sha2::{Digest as _, Sha256};
 
@@ -23,12 +23,21 @@ pub(super) struct Candidate {
     pub(super) at: Millis,
 }
 
+impl Candidate {
+    /// Whether it is this commit, and nothing that was changed beside it.
+    pub(super) fn is_of(&self, commit: &str) -> bool {
+        !self.revision.dirty && self.revision.commit.as_deref() == Some(commit)
+    }
+}
+
 /// Candidates, and contents that came for them.
 #[derive(Default)]
 pub(super) struct Waiting {
     pub(super) candidates: BTreeMap<Digest, Candidate>,
     /// Small contents that came, by digest.
     pub(super) loose: BTreeMap<Digest, Arc<[u8]>>,
+    /// Large contents of what waited and waits no more: they may lie on the shelf, though nobody wants them.
+    pub(super) left: BTreeSet<Digest>,
 }
 
 impl Waiting {
@@ -60,15 +69,33 @@ impl Waiting {
 
     fn evict_oldest(&mut self) {
         let oldest = self.candidates.iter().min_by_key(|(_, candidate)| candidate.at).map(|(digest, _)| *digest);
-        oldest.map(|oldest| self.candidates.remove(&oldest));
+        self.keep(|digest, _| Some(*digest) != oldest);
+    }
+
+    /// A person cannot want this commit any more.
+    pub(super) fn forget(&mut self, commit: &str) {
+        self.keep(|_, candidate| !candidate.is_of(commit));
+    }
+
+    /// Lets go of all candidates but these.
+    fn keep(&mut self, is_kept: impl Fn(&Digest, &Candidate) -> bool) {
+        self.candidates.retain(|digest, candidate| {
+            let stays = is_kept(digest, candidate);
+            if !stays {
+                let contents = candidate.snapshot.contents();
+                self.left.extend(contents.iter().filter(|(_, size)| **size > SMALL).map(|(digest, _)| *digest));
+            }
+            stays
+        });
     }
 
     /// Lets go of what has waited for too long, and of contents that nothing which waits names.
     pub(super) fn tidy(&mut self, now: Millis) {
-        self.candidates.retain(|_, candidate| candidate.at + WAITS > now);
+        self.keep(|_, candidate| candidate.at + WAITS > now);
         let named: BTreeSet<Digest> =
             self.candidates.values().flat_map(|candidate| candidate.snapshot.contents().into_keys()).collect();
         self.loose.retain(|digest, _| named.contains(digest));
+        self.left.retain(|digest| !named.contains(digest));
     }
 
     fn held(&self) -> usize {

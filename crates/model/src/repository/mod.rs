@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot_set::Architecture;
 use crate::engine::{ByEngine, EngineKind, EnginePart};
-use crate::names::{Mac, Name};
-use crate::snapshot::{self, Snapshot};
+use crate::names::{Digest, Mac, Name};
+use crate::snapshot::{self, Begun, Snapshot};
 pub use problem::{Problem, Problems, Severity};
 
 /// Name of the file that says what the cluster is.
@@ -368,10 +368,23 @@ impl Cluster {
     /// All problems at once, each with its line. A repository with warnings only is returned,
     /// with the warnings in it.
     pub fn check(root: &Path) -> Result<Cluster, Problems> {
-        let (path, text) = (root.join(FILE), Self::text(root)?);
-        let cluster = Self::parse(root, &path, &text)?.well()?;
-        let Err(error) = Snapshot::read(root) else { return Ok(cluster) };
-        let source = problem::Source::new(&path, &text);
+        Self::with_snapshot(root)?.0.well()
+    }
+
+    /// As [`Cluster::of_folder`], with the snapshot that the folder is, and where each content is now: both go by one
+    /// reading of its `bramble.toml`.
+    ///
+    /// # Errors
+    /// As [`Cluster::of`]; or what stops the snapshot, at the key that names it.
+    pub fn with_snapshot(root: &Path) -> Result<(Cluster, Snapshot, BTreeMap<Digest, PathBuf>), Problems> {
+        let path = root.join(FILE);
+        let begun = Begun::of(root).map_err(|error| Problems::unreadable(&path, &error))?;
+        let cluster = Self::parse(root, &path, begun.text())?;
+        let error = match begun.read() {
+            Ok((snapshot, contents)) => return Ok((cluster, snapshot, contents)),
+            Err(error) => error,
+        };
+        let source = problem::Source::new(&path, begun.text());
         let written = keys::read(&source)?;
         let key = error.path().and_then(|path| snapshot::key_of(&written, path)).unwrap_or_default();
         let key: Vec<&str> = key.iter().map(String::as_str).collect();
@@ -399,7 +412,8 @@ impl Cluster {
     /// # Errors
     /// When it is no plain file of that folder, longer than anyone writes, or cannot be read.
     pub fn text(root: &Path) -> Result<String, Problems> {
-        snapshot::text(root).map_err(|error| Problems::unreadable(&root.join(FILE), &error))
+        let begun = Begun::of(root).map_err(|error| Problems::unreadable(&root.join(FILE), &error))?;
+        Ok(begun.text().to_owned())
     }
 
     /// What is wrong with workloads' own files: it stops those workloads alone.
@@ -416,10 +430,7 @@ impl Cluster {
     /// All problems of the repository as a whole, each with its line.
     pub fn of(tree: &dyn tree::Tree, places: Places<'_>) -> Result<Cluster, Problems> {
         let path = Path::new(FILE);
-        let text = |bytes| String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
-        let text = tree.read(path).and_then(text);
-        let text = text
-            .map_err(|source| Problems::unreadable(path, &snapshot::Error::File { path: FILE.to_owned(), source }))?;
+        let text = tree.text(path).map_err(|source| Problems::unreadable(path, &snapshot::Error::of_toml(source)))?;
         Self::judge(tree, places, problem::Source::new(path, &text))
     }
 
@@ -437,7 +448,8 @@ impl Cluster {
     /// As [`Cluster::of`].
     pub fn parse(root: &Path, path: &Path, text: &str) -> Result<Cluster, Problems> {
         if text.len() as u64 > snapshot::LONGEST {
-            return Err(Problems::unreadable(path, &snapshot::Error::too_long()));
+            let error = snapshot::Error::of_toml(io::ErrorKind::FileTooLarge.into());
+            return Err(Problems::unreadable(path, &error));
         }
         Self::judge(&tree::Folder(root), Places { root, home: root }, problem::Source::new(path, text))
     }

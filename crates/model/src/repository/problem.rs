@@ -5,12 +5,20 @@ use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, NamedSource,
+    SourceCode, SourceSpan, SpanContents,
+};
 use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::snapshot::Error;
+
+/// So many columns of a line are shown.
+const COLUMNS: usize = 120;
+/// So many letters of a message: of a longer one its beginning and its end.
+const LETTERS: usize = 1000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -34,7 +42,38 @@ pub struct Problem {
     #[serde(skip)]
     span: Range<usize>,
     #[serde(skip)]
-    source: Option<NamedSource<String>>,
+    source: Option<Excerpt>,
+}
+
+/// What is shown of a file. Its lines are the file's; a long one is cut, and its column is still the file's.
+#[derive(Debug, Clone)]
+struct Excerpt {
+    text: NamedSource<String>,
+    /// Of the span, from 0.
+    column: usize,
+}
+
+impl SourceCode for Excerpt {
+    fn read_span<'a>(
+        &'a self,
+        span: &SourceSpan,
+        before: usize,
+        after: usize,
+    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
+        let found = self.text.read_span(span, before, after)?;
+        if (before, after) != (0, 0) {
+            return Ok(found);
+        }
+        // Without lines around it, it is asked for where the span is.
+        Ok(Box::new(MietteSpanContents::new_named(
+            self.text.name().to_owned(),
+            found.data(),
+            *found.span(),
+            found.line(),
+            self.column,
+            found.line_count(),
+        )))
+    }
 }
 
 /// Everything that is wrong, in the order of the file.
@@ -95,23 +134,24 @@ impl Source {
         let before = self.text.get(..start).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let (text, span) = windowed(&plain(&self.text), span);
         Problem {
             severity: Severity::Error,
             file: self.name.clone(),
             line,
             column,
-            key: shown(&key),
-            message: shown(&message.into()),
+            key: shown(&key, COLUMNS),
+            message: shown(&message.into(), LETTERS),
             help: None,
             span,
-            source: Some(NamedSource::new(&self.name, plain(&self.text))),
+            source: Some(Excerpt { text: NamedSource::new(&self.name, text), column: column - 1 }),
         }
     }
 }
 
 impl Problem {
     pub(super) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(shown(&help.into()));
+        self.help = Some(shown(&help.into(), LETTERS));
         self
     }
 
@@ -133,12 +173,54 @@ impl Problem {
     }
 }
 
-/// A person reads it on a terminal, and a commit's author may have written it: what moves a cursor is named.
-fn shown(text: &str) -> String {
+/// A person reads it on a terminal, and a commit's author may have written it: what moves a cursor is named, and of what
+/// is longer than anyone reads the middle is left out.
+fn shown(text: &str, most: usize) -> String {
     let named = |c: char| {
         if c.is_control() && c != '\n' { c.escape_unicode().to_string() } else { c.to_string() }
     };
-    text.chars().map(named).collect()
+    let letters = text.chars().count();
+    if letters <= most {
+        return text.chars().map(named).collect();
+    }
+    let (begins, ends) = (text.chars().take(most / 2), text.chars().skip(letters - most / 2));
+    begins.map(named).chain([" … ".to_owned()]).chain(ends.map(named)).collect()
+}
+
+/// A text whose long lines are cut: that in which `span` begins to what is around it, and others to their beginning. Gives
+/// where the span is in it, too.
+fn windowed(text: &str, span: Range<usize>) -> (String, Range<usize>) {
+    let (mut cut, mut at) = (String::with_capacity(text.len()), 0);
+    let (mut start, mut end) = (None, None);
+    for line in text.split_inclusive('\n') {
+        let content = line.strip_suffix('\n').unwrap_or(line);
+        let here = |place: usize| place.checked_sub(at).filter(|place| *place < line.len());
+        let kept = window(content, here(span.start).unwrap_or(0));
+        let before = if kept.start > 0 { "…" } else { "" };
+        let moved = |place: usize| cut.len() + before.len() + place.clamp(kept.start, kept.end) - kept.start;
+        start = start.or(here(span.start).map(moved));
+        end = end.or(here(span.end).map(moved));
+        cut += before;
+        cut += &content[kept.clone()];
+        cut += if kept.end < content.len() { "…" } else { "" };
+        cut += &line[content.len()..];
+        at += line.len();
+    }
+    let start = start.unwrap_or(cut.len());
+    let end = end.unwrap_or(cut.len()).max(start);
+    (cut, start..end)
+}
+
+/// The bytes of a line that are shown where byte `place` matters.
+fn window(line: &str, place: usize) -> Range<usize> {
+    let letters = line.chars().count();
+    if letters <= COLUMNS {
+        return 0..line.len();
+    }
+    let column = line.char_indices().take_while(|(at, _)| *at < place).count();
+    let first = column.saturating_sub(COLUMNS / 2).min(letters - COLUMNS);
+    let byte = |column: usize| line.char_indices().nth(column).map_or(line.len(), |(at, _)| at);
+    byte(first)..byte(first + COLUMNS)
 }
 
 /// As [`shown`], with every place where it was.
@@ -167,7 +249,6 @@ impl Problems {
                     "name a cluster repository, or make one with `bramble init DIR`",
                 ),
                 ErrorKind::InvalidData => ("the file is not UTF-8 text".to_owned(), "save it as UTF-8"),
-                ErrorKind::FileTooLarge => ("is longer than bramble reads".to_owned(), "write at most 1 MiB into it"),
                 _ => (format!("cannot be read: {source}"), "make it readable for this user"),
             },
             other => (other.to_string(), other.help().unwrap_or_default()),

@@ -495,9 +495,7 @@ impl Rules<'_> {
     /// A Compose file has at least one service. What is wrong with it concerns no other workload. Gives whether it holds
     /// data.
     fn compose(&self, key: &[&str], path: &Path) -> Result<bool, Box<Problem>> {
-        let text = |bytes| String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
-        let text = self.tree.read(path).and_then(text);
-        let text = text.map_err(|error| Box::new(self.unreadable(key, path, &error)))?;
+        let text = self.tree.text(path).map_err(|error| Box::new(self.unreadable(key, path, &error)))?;
         compose::holds_data(&text).map_err(|wrong| {
             let problem = self.source.problem(key, format!("{}: {}", path.display(), wrong.message));
             Box::new(match wrong.help {

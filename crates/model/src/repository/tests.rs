@@ -48,6 +48,21 @@ fn load(text: &str) -> Result<Cluster, Problems> {
     Cluster::parse(folder.path(), Path::new(FILE), text)?.well()
 }
 
+#[test]
+fn of_a_long_line_is_shown_what_is_around_its_place() {
+    let list = |name: &str| format!("[{}\"{name}\"{}]", "\"curl\", ".repeat(5000), ", \"bash\"".repeat(5000));
+    let shown = [
+        check("[\"nfs-common\"]", &list("Größe?")),
+        check("\"52:54:00:00:00:01\"", &format!("\"{}\"", "5".repeat(100_000))),
+        check("[image]", &format!("# {}\n[imag", "größer ".repeat(1000))),
+        check("packages =", &format!("{} =", "k".repeat(100_000))),
+    ];
+    for line in shown.iter().flat_map(|shown| shown.lines()) {
+        assert!(line.chars().count() < 140, "{line}");
+    }
+    insta::assert_snapshot!(shown.join("\n"));
+}
+
 /// What `bramble check` prints for the good repository with `from` replaced by `to`.
 fn check(from: &str, to: &str) -> String {
     assert!(GOOD.contains(from), "the good repository has no {from:?}");

@@ -1,6 +1,6 @@
 //! The files of a repository, wherever they are: in a folder, or in a snapshot that was read from one.
 
-use std::io::{self, Read as _};
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -28,8 +28,16 @@ pub trait Tree {
     /// The content of a file.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When it cannot be read; [`io::ErrorKind::FileTooLarge`] where it is longer than what is judged.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// The content of a file of text.
+    ///
+    /// # Errors
+    /// As [`Tree::read`], and [`io::ErrorKind::InvalidData`] where it is not UTF-8.
+    fn text(&self, path: &Path) -> io::Result<String> {
+        self.read(path).and_then(utf8)
+    }
 
     /// The files anywhere below a folder, sorted, by their paths inside the repository.
     fn files(&self, folder: &Path) -> Vec<PathBuf>;
@@ -42,6 +50,17 @@ pub trait Tree {
     fn mode(&self, path: &Path) -> Option<u32>;
 }
 
+/// Reads a file that is judged, and never without end.
+pub(crate) fn bounded(file: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(snapshot::LONGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > snapshot::LONGEST { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+}
+
+pub(crate) fn utf8(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
 /// A repository as it lies in a folder now.
 #[derive(Debug, Clone, Copy)]
 pub struct Folder<'a>(pub &'a Path);
@@ -52,10 +71,7 @@ impl Tree for Folder<'_> {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(self.0.join(path))?;
-        file.take(snapshot::LONGEST + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > snapshot::LONGEST { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+        bounded(std::fs::File::open(self.0.join(path))?)
     }
 
     fn files(&self, folder: &Path) -> Vec<PathBuf> {

@@ -87,8 +87,8 @@ pub struct SourceSection {
     /// commit.
     #[serde(default)]
     pub signers: Vec<String>,
-    /// File on the head with a token for a private repository over HTTPS. Over SSH the head has a key of its own:
-    /// `bramble source key`.
+    /// File on the head with a token for a private repository over HTTPS, or with `NAME:TOKEN`. Over SSH the head has a
+    /// key of its own: `bramble source key`.
     pub token_file: Option<String>,
 }
 

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{DEEPEST, Entry, Error, LONGEST, MOST, Snapshot, clean};
+use super::{DEEPEST, Entry, Error, LARGEST, MOST, Snapshot, clean};
 use crate::names::Digest;
-use crate::repository::tree::Kind;
+use crate::repository::tree::{Kind, bounded, utf8};
 use crate::repository::{FILE, written};
 use crate::source::name_fault;
 
@@ -60,6 +60,8 @@ pub(super) enum Led {
 /// A file that is read.
 pub(super) struct Opened<'a, C> {
     executable: bool,
+    /// Bytes, as it is said to have before it is read.
+    size: u64,
     bytes: Box<dyn Read + 'a>,
     /// Where it can be read again.
     content: C,
@@ -67,7 +69,7 @@ pub(super) struct Opened<'a, C> {
 
 /// Where the files of a repository are. All paths are relative to it.
 pub(super) trait Root {
-    type Content;
+    type Content: Clone;
 
     /// Follows every link of a path.
     ///
@@ -135,7 +137,7 @@ impl Root for Folder {
             return Ok(None);
         }
         let executable = is_executable(data.permissions().mode());
-        Ok(Some(Opened { executable, bytes: Box::new(File::open(&content)?), content }))
+        Ok(Some(Opened { executable, size: data.len(), bytes: Box::new(File::open(&content)?), content }))
     }
 }
 
@@ -247,11 +249,11 @@ impl Root for Memory<'_> {
         let Some(Given::File { executable, content }) = path.to_str().and_then(|path| self.files.get(path)) else {
             return Ok(None);
         };
-        let bytes: Box<dyn Read> = match content {
-            Content::Bytes(bytes) => Box::new(&bytes[..]),
-            Content::Written(path) => Box::new(File::open(path)?),
+        let (bytes, size): (Box<dyn Read>, u64) = match content {
+            Content::Bytes(bytes) => (Box::new(&bytes[..]), bytes.len() as u64),
+            Content::Written(path) => (Box::new(File::open(path)?), fs::metadata(path)?.len()),
         };
-        Ok(Some(Opened { executable: *executable, bytes, content: content.clone() }))
+        Ok(Some(Opened { executable: *executable, size, bytes, content: content.clone() }))
     }
 }
 
@@ -273,11 +275,18 @@ pub(super) fn kind<R: Root>(root: &R, path: &Path) -> io::Result<Option<Kind>> {
     }
 }
 
-/// What `bramble.toml` says: the one place where it is read. It is a plain file of the repository, looked at before it
+/// A `bramble.toml` that was read.
+pub(super) struct Toml<C> {
+    pub(super) text: String,
+    executable: bool,
+    content: C,
+}
+
+/// Reads `bramble.toml`: the one place where that is done. It is a plain file of the repository, looked at before it
 /// is opened, and nothing reads it without end.
-pub(super) fn text<R: Root>(root: &R) -> Result<(String, Opened<'_, R::Content>), Error> {
+pub(super) fn begin<R: Root>(root: &R) -> Result<Toml<R::Content>, Error> {
     let path = Path::new(FILE);
-    let failed = |source| Error::File { path: FILE.to_owned(), source };
+    let failed = Error::of_toml;
     let wrong = |problem| Error::Path { path: FILE.to_owned(), problem };
     let place = followed(root, FILE, path)?.ok_or_else(|| match root.target(path) {
         Ok(_) => wrong("is a link to nothing"),
@@ -288,14 +297,9 @@ pub(super) fn text<R: Root>(root: &R) -> Result<(String, Opened<'_, R::Content>)
         Kind::Folder => return Err(wrong("is a folder")),
         Kind::Astray | Kind::Other => return Err(wrong("is a pipe, a socket or a device")),
     }
-    let mut file = root.open(&place).map_err(failed)?.ok_or_else(|| wrong("is no plain file"))?;
-    let mut text = Vec::new();
-    file.bytes.by_ref().take(LONGEST + 1).read_to_end(&mut text).map_err(failed)?;
-    if text.len() as u64 > LONGEST {
-        return Err(Error::too_long());
-    }
-    let text = String::from_utf8(text).map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
-    Ok((text, file))
+    let file = root.open(&place).map_err(failed)?.ok_or_else(|| wrong("is no plain file"))?;
+    let text = bounded(file.bytes).and_then(utf8).map_err(failed)?;
+    Ok(Toml { text, executable: file.executable, content: file.content })
 }
 
 /// Where a path of the repository leads; `None` where nothing is there.
@@ -312,15 +316,24 @@ fn followed<R: Root>(root: &R, path: &str, place: &Path) -> Result<Option<PathBu
     }
 }
 
-/// Reads what `bramble.toml` names.
+/// Reads `bramble.toml` and what it names.
 pub(super) fn read<R: Root>(root: &R) -> Result<(Snapshot, BTreeMap<Digest, R::Content>), Error> {
-    let mut reading = Reading { root, snapshot: Snapshot::default(), contents: BTreeMap::new() };
-    let (text, file) = text(root)?;
-    let digest = Digest(Sha256::digest(&text).into());
-    reading.put(FILE, Entry::File { digest, size: text.len() as u64, executable: file.executable })?;
-    reading.contents.insert(digest, file.content);
+    rest(root, &begin(root)?)
+}
+
+/// Reads what this `bramble.toml` names.
+pub(super) fn rest<R: Root>(
+    root: &R,
+    toml: &Toml<R::Content>,
+) -> Result<(Snapshot, BTreeMap<Digest, R::Content>), Error> {
+    let bytes = toml.text.len() as u64;
+    let mut reading = Reading { root, snapshot: Snapshot::default(), contents: BTreeMap::new(), bytes };
+    let Toml { text, executable, content } = toml;
+    let digest = Digest(Sha256::digest(text).into());
+    reading.put(FILE, Entry::File { digest, size: text.len() as u64, executable: *executable })?;
+    reading.contents.insert(digest, content.clone());
     let written =
-        written::Repository::read(Path::new(FILE), &text).map_err(|problems| Error::Repository(Box::new(problems)))?;
+        written::Repository::read(Path::new(FILE), text).map_err(|problems| Error::Repository(Box::new(problems)))?;
     for named in named(&written) {
         reading.named(&named)?;
     }
@@ -383,6 +396,8 @@ struct Reading<'a, R: Root> {
     root: &'a R,
     snapshot: Snapshot,
     contents: BTreeMap<Digest, R::Content>,
+    /// What its files hold together. One that is named twice counts twice, as in a commit.
+    bytes: u64,
 }
 
 impl<R: Root> Reading<'_, R> {
@@ -409,7 +424,12 @@ impl<R: Root> Reading<'_, R> {
             }
             hash.update(&buffer[..read]);
             size += read as u64;
+            // What is too large is not read to its end, though it grows meanwhile.
+            if self.bytes.saturating_add(size.max(file.size)) > LARGEST {
+                return Err(Error::TooLarge { path: path.to_owned() });
+            }
         }
+        self.bytes += size;
         let digest = Digest(hash.finalize().into());
         self.put(path, Entry::File { digest, size, executable: file.executable })?;
         self.contents.insert(digest, file.content);

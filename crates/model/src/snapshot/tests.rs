@@ -427,6 +427,18 @@ fn a_bramble_toml_that_is_no_plain_file_is_refused_with_the_same_words_by_all() 
     insta::assert_snapshot!(told);
 }
 
+/// Whoever checks a folder while it is written reads its `bramble.toml` once.
+#[test]
+fn what_was_judged_is_what_is_in_the_snapshot() {
+    let folder = repository();
+    let begun = Begun::of(folder.path()).expect("it reads");
+    fs::write(folder.path().join(FILE), "").expect("emptied");
+    let (snapshot, _) = begun.read().expect("it reads");
+    let digest = Digest(Sha256::digest(begun.text()).into());
+    assert!(matches!(&snapshot.entries[FILE], Entry::File { digest: kept, .. } if *kept == digest));
+    assert!(snapshot.entries.contains_key("boot/linux"));
+}
+
 #[test]
 fn a_bramble_toml_has_a_longest_length_in_a_folder_in_a_commit_and_in_an_offer() {
     let text = |length: u64| {
@@ -445,7 +457,36 @@ fn a_bramble_toml_has_a_longest_length_in_a_folder_in_a_commit_and_in_an_offer()
     let snapshot = Snapshot { entries: BTreeMap::from([(FILE.to_owned(), file)]) };
     let content = |_: &Digest| panic!("nobody reads it");
     let places = Places { root: Path::new("/snapshot"), home: Path::new("/home") };
-    Cluster::of(&Kept { snapshot: &snapshot, content }, places).expect_err("too long");
+    let offered = Cluster::of(&Kept { snapshot: &snapshot, content }, places).expect_err("too long").0.remove(0);
+    let checked = Cluster::check(folder.path()).expect_err("too long").0.remove(0);
+    assert_eq!((offered.message, offered.help), (checked.message, checked.help));
+}
+
+/// By what it is named for, and before it is read to its end: the file has no blocks, and 1 TiB.
+#[test]
+fn all_files_together_have_a_most_in_a_folder_in_a_commit_and_in_an_offer() {
+    let folder = repository();
+    fs::File::options()
+        .write(true)
+        .open(folder.path().join("boot/linux"))
+        .and_then(|file| file.set_len(1 << 40))
+        .expect("a file");
+    let error = Snapshot::read(folder.path()).expect_err("too large");
+    assert_eq!(error.path(), Some("boot/linux"));
+    assert_eq!(Snapshot::of(&given(folder.path())).expect_err("too large").to_string(), error.to_string());
+    let problem = Cluster::check(folder.path()).expect_err("check says so").0.remove(0);
+    insta::assert_snapshot!(format!(
+        "line {}: {problem}\n{}",
+        problem.line,
+        problem.help.as_deref().unwrap_or_default()
+    ));
+    let of = |sizes: &[u64]| {
+        let file = |size: &u64| Entry::File { digest: Digest([1; 32]), size: *size, executable: false };
+        let entries = sizes.iter().enumerate().map(|(at, size)| (at.to_string(), file(size)));
+        Snapshot { entries: entries.collect() }
+    };
+    assert!(of(&[LARGEST - 1, 1]).is_sound());
+    assert!(!of(&[LARGEST, 1]).is_sound() && !of(&[u64::MAX, u64::MAX]).is_sound());
 }
 
 #[test]
@@ -496,10 +537,12 @@ fn given(root: &Path) -> BTreeMap<String, Given> {
                 add(root, &path, files);
             } else {
                 let executable = data.permissions().mode() & 0o100 != 0;
-                let bytes = fs::read(entry.path()).expect("a file");
                 // One is too large for memory.
-                let content =
-                    if path == "boot/linux" { Content::Written(entry.path()) } else { Content::Bytes(bytes.into()) };
+                let content = if path == "boot/linux" {
+                    Content::Written(entry.path())
+                } else {
+                    Content::Bytes(fs::read(entry.path()).expect("a file").into())
+                };
                 files.insert(path, Given::File { executable, content });
             }
         }

@@ -57,8 +57,8 @@ pub fn measure(nodes: usize, workloads: usize) {
     let names: BTreeSet<Name> = (0..nodes).map(node).collect();
     let left = (0..nodes).map(|number| name(&format!("gone{number}")));
     let known = names.iter().cloned().chain(left).collect();
-    let much = leaving::Observed { known, adopting: BTreeSet::new() };
-    let rest = leaving::Observed { known: names.clone(), adopting: BTreeSet::new() };
+    let much = leaving::Observed { known, ..leaving::Observed::default() };
+    let rest = leaving::Observed { known: names.clone(), ..leaving::Observed::default() };
     time("admissions", &Leaving, &(names.clone(), much), &(names.clone(), rest));
     time("strangers", &Strangers, &strangers_with_much_to_do(nodes), &strangers_at_rest(nodes));
     time("backups", &Backups, &backups(1000), &backups(7));

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
 use bramble_model::names::Digest;
-use bramble_model::repository::{self, Problems};
+use bramble_model::repository;
 use bramble_model::snapshot::{self, Content, Given, MOST, Revision, Snapshot};
-use bramble_model::source::Url;
-use bramble_source::{Commit, Credentials, Entry, Keys, Limits, Problem, Settings, Source as Git};
+use bramble_model::source::{Url, short};
+use bramble_source::{Commit, Credentials, Entry, Head, Keys, Limits, Problem, Settings, Source as Git};
 
 use super::Following;
 use crate::error::Error;
-use crate::snapshots::{Current, Refused, Snapshots};
+use crate::snapshots::{Current, Refused, Snapshots, first_error};
 
 /// What a fetch of this repository is told, with the head's own key where there is one.
 pub(super) fn settings(source: &repository::Source, keys: Option<&Keys>) -> Result<Settings, Problem> {
@@ -55,7 +55,7 @@ pub(super) enum Stopped {
 }
 
 /// What a person does about a commit that cannot be.
-pub(super) const CORRECT: &str = "correct it and push; the present snapshot stays";
+pub(crate) const CORRECT: &str = "correct it and push; the present snapshot stays";
 /// What a person does about what may pass.
 pub(super) const AGAIN: &str = "the head tries again by itself; the present snapshot stays";
 
@@ -107,22 +107,13 @@ pub(super) fn take(snapshots: &Snapshots, fetched: &Fetched) -> Result<Current, 
     snapshots.take(fetched.snapshot.clone(), fetched.revision.clone(), &large)
 }
 
-/// The first error of a repository, with its place.
-fn first(problems: &Problems) -> String {
-    let first = problems.0.iter().find(|problem| problem.severity == repository::Severity::Error);
-    first
-        .map_or_else(|| "it has errors".into(), |problem| format!("{}, line {}, {problem}", problem.file, problem.line))
-}
-
 /// Why a commit does not become current, and what a person does.
 pub(super) fn refused(commit: &str, refused: Refused) -> Stopped {
-    let reason = match &refused {
-        Refused::Problems(problems) => first(problems),
-        other => bramble_system::sentence(other),
-    };
-    let reason = format!("commit {}: {reason}", short(commit));
+    let reason = format!("commit {}: {}", short(commit), bramble_system::sentence(&refused));
     match refused {
-        Refused::Problems(_) | Refused::Unsound => Stopped::Unfit { commit: commit.to_owned(), reason },
+        Refused::Problems(_) | Refused::Unsound | Refused::Unfit(_) => {
+            Stopped::Unfit { commit: commit.to_owned(), reason }
+        }
         Refused::Head(error) => Stopped::Wrong(reason, error.help().unwrap_or(AGAIN).into()),
         Refused::Unknown(_) | Refused::Ambiguous(_) | Refused::Missing(_) | Refused::Gone(_) => {
             Stopped::Wrong(reason, AGAIN.into())
@@ -137,7 +128,7 @@ pub(super) fn refused(commit: &str, refused: Refused) -> Stopped {
 /// Why a commit's files are no snapshot. What they say is the commit's fault; what cannot be read may be the disk's.
 fn unread(commit: &str, error: &snapshot::Error) -> Stopped {
     let (reason, help) = match error {
-        snapshot::Error::Repository(problems) => (first(problems), None),
+        snapshot::Error::Repository(problems) => (first_error(problems), None),
         snapshot::Error::File { path, source } => match source.kind() {
             ErrorKind::NotFound => (format!("there is no {path} in it"), None),
             ErrorKind::InvalidData => (format!("{path} is not UTF-8 text"), None),
@@ -185,11 +176,27 @@ impl Following {
             None => true,
             Some((old, _)) => old == head.commit || git.ancestor(&old, &head.commit).unwrap_or(false),
         };
+        self.read(&git, &settings, head, descends)
+    }
+
+    /// A commit that was fetched before, by its first digits; `None` where there is none.
+    pub(super) fn named(&self, source: &repository::Source, digits: &str) -> Result<Option<Fetched>, Stopped> {
+        let _turn = self.turn();
+        let git = Git::open(&self.folder)?;
+        let settings = settings(source, Some(&Keys::open(&self.folder)?))?;
+        let found = git.named(digits, &settings, Limits::default(), &self.ends)?;
+        // A person names it: whether it descends from what is current is for them to see.
+        found.map(|head| self.read(&git, &settings, head, true)).transpose()
+    }
+
+    /// The files of a commit that is here.
+    fn read(&self, git: &Git, settings: &Settings, head: Head, descends: bool) -> Result<Fetched, Stopped> {
+        let commit = head.commit.to_string();
         let file = |error: std::io::Error| {
             Stopped::Wrong(format!("{}: {error}", self.folder.display()), "make room on the head's disk".into())
         };
         let large = tempfile::Builder::new().prefix("export-").tempdir_in(&self.folder).map_err(file)?;
-        let read = git.files(&head.commit, &settings.path, MOST, large.path(), limits, cancel)?;
+        let read = git.files(&head.commit, &settings.path, MOST, large.path(), Limits::default(), &self.ends)?;
         let (snapshot, contents) = Snapshot::of(&given(read)).map_err(|error| unread(&commit, &error))?;
         let revision = Revision {
             commit: Some(commit.clone()),
@@ -209,8 +216,4 @@ impl Following {
 pub(crate) fn check(source: &repository::Source) -> Result<(), Error> {
     let taken = settings(source, None).and_then(|settings| settings.check().map_err(Problem::Setting));
     taken.map_err(|problem| Error::Snapshot(format!("{}: {}", bramble_system::sentence(&problem), problem.help())))
-}
-
-pub(super) fn short(commit: &str) -> String {
-    commit.chars().take(12).collect()
 }

@@ -8,7 +8,7 @@ use bramble_source::Credentials;
 use bramble_store::Store;
 
 use super::*;
-use crate::snapshots::{Refused, record};
+use crate::snapshots::record;
 
 const TOML: &str = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n[image]\noverlay = \"overlay\"\n\
     [roles.r]\nengine = \"none\"\n[nodes.w1]\nmac = \"52:54:00:00:00:01\"\nrole = \"r\"\n";
@@ -157,10 +157,12 @@ fn what_may_pass_is_tried_again_and_what_a_commit_is_to_blame_for_is_not() {
     let mut followed = Followed::default();
     assert_eq!(followed.end((1, 5), against, wrong(None, "the disk is full")).as_deref(), Some("the disk is full"));
     assert_eq!(followed.judged, None, "the next look tries it again");
+    assert_eq!(followed.unfit(), None, "the disk is to blame");
     assert_eq!(followed.end((2, 6), against, wrong(None, "the disk is full")), None, "it is noted once");
     assert!(followed.problem.is_some());
     followed.end((3, 7), against, wrong(Some("c1"), "line 3"));
     assert_eq!(followed.judged, Some(("c1".into(), against)));
+    assert_eq!(followed.unfit(), Some(("c1", "line 3")));
     followed.end((4, 8), against, Came::Same("c1".into()));
     assert_eq!(followed.problem.as_ref().map(|(reason, _)| reason.as_str()), Some("line 3"), "it is still said");
     followed.end((5, 9), against, Came::Same("c0".into()));
@@ -272,6 +274,35 @@ fn whoever_lets_through_what_waits_holds_nothing() {
     look(Came::Judged("c1".into(), Some(braked)));
     look(Came::Wrong { judged: Some("c2".into()), reason: "it does not check".into(), help: "mend it".into() });
     assert!(!following.waits_with(&revision("c1", false)), "another one is the newest");
+}
+
+#[test]
+fn what_waits_no_more_and_what_does_not_check_is_wanted_by_nobody() {
+    let waiting = |commit: &str| Some(Braked { commit: commit.into(), reasons: Vec::new() });
+    let mut followed = Followed::default();
+    let mut number = 0;
+    let mut after = |came, before: Option<Braked>| {
+        number += 1;
+        followed.end((number, number), None, came);
+        followed.unwanted(before.as_ref()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let none: [String; 0] = [];
+    assert_eq!(after(Came::Judged("c1".into(), waiting("c1")), None), none);
+    assert_eq!(after(Came::Same("c1".into()), waiting("c1")), none);
+    assert_eq!(after(wrong(None, "it is away"), waiting("c1")), none, "it waits on");
+    assert_eq!(after(Came::Judged("c2".into(), waiting("c2")), waiting("c1")), ["c1"], "it was rewritten");
+    assert_eq!(after(wrong(Some("c3"), "line 3"), waiting("c2")), ["c2", "c3"]);
+    assert_eq!(after(Came::Judged("c4".into(), None), None), none, "it is current");
+}
+
+#[test]
+fn a_commit_that_does_not_check_is_named_by_its_first_digits() {
+    let house = House::new();
+    let following = Following::new(house.state.path());
+    following.state.send_modify(|state| drop(state.end((1, 1), None, wrong(Some("c1a2b3d4"), "line 3"))));
+    for (word, found) in [("c1a2b3d4", true), ("C1A2", true), ("c1a", false), ("a2b3", false), ("c1a2b3d4e", false)] {
+        assert_eq!(following.unfit(word).is_some(), found, "{word}");
+    }
 }
 
 #[test]

@@ -38,6 +38,52 @@ const KEYS: [(&str, &[Shape], &str); 9] = [
 struct Compose {
     services: Option<Value>,
     volumes: Option<Value>,
+    configs: Option<Value>,
+    secrets: Option<Value>,
+    include: Option<Value>,
+}
+
+/// Keys of a service that another file is read for, or a folder. A workload is one file: nothing else of it comes to the
+/// node that deploys it.
+const OF_OTHER_FILES: [(&str, &str); 3] = [
+    ("env_file", "write its lines below `environment:`"),
+    ("extends", "write out what it extends; `&NAME` and `<<: *NAME` say a part twice in one file"),
+    (
+        "build",
+        "build the image elsewhere and name it: `image: NAME:TAG`; `image.containers` of bramble.toml brings archives",
+    ),
+];
+
+/// What names another file, or a folder to build from.
+fn names_other_files(compose: &Compose, services: &serde_json::Map<String, Value>) -> Result<(), Wrong> {
+    let is_said = |value: &Value| !value.is_null();
+    let wrong = |key: String, help: &str| {
+        let message = format!("`{key}`: it names another file, and a workload is one file");
+        Err(Wrong { message, help: Some(help.to_owned()) })
+    };
+    if compose.include.as_ref().is_some_and(is_said) {
+        return wrong("include".into(), "write out what it includes, or make it a workload of its own");
+    }
+    for (name, service) in services {
+        for (key, help) in OF_OTHER_FILES {
+            // The engine passes over `build` where there is an image.
+            let is_needed = key != "build" || service.get("image").is_none_or(Value::is_null);
+            if is_needed && service.get(key).is_some_and(is_said) {
+                return wrong(format!("services.{name}.{key}"), help);
+            }
+        }
+    }
+    for (section, values) in [("configs", &compose.configs), ("secrets", &compose.secrets)] {
+        let Some(Value::Object(values)) = values else { continue };
+        if let Some(name) =
+            values.iter().find_map(|(name, value)| value.get("file").is_some_and(is_said).then_some(name))
+        {
+            let help =
+                "make it on a manager (`docker config create`, `docker secret create`) and write `external: true`";
+            return wrong(format!("{section}.{name}.file"), help);
+        }
+    }
+    Ok(())
 }
 
 /// Whether what it runs keeps data: it names volumes.
@@ -47,7 +93,7 @@ struct Compose {
 pub(super) fn holds_data(text: &str) -> Result<bool, Wrong> {
     let wrong = |message: String, help: &str| Wrong { message, help: Some(help.to_owned()) };
     let top = "write `services:`, and below it each service by its name, with its `image`";
-    let Compose { services, volumes } =
+    let compose: Compose =
         serde_saphyr::from_str(text).map_err(|error| match serde_saphyr::from_str::<Value>(text) {
             Ok(whole) if !whole.is_object() => wrong(
                 format!("it is not a Compose file: expected a mapping with `services`, and it is {}", said(&whole)),
@@ -55,20 +101,17 @@ pub(super) fn holds_data(text: &str) -> Result<bool, Wrong> {
             ),
             _ => unreadable(&error),
         })?;
-    let services = match services {
+    let services = match &compose.services {
         Some(Value::Object(services)) if services.is_empty() => {
             return Err(Wrong { message: "the Compose file has no services".into(), help: None });
         }
         Some(Value::Object(services)) => services,
         None | Some(Value::Null) => return Err(wrong("the Compose file has no `services`".into(), top)),
         Some(other) => {
-            return Err(wrong(
-                format!("`services`: expected services by their names, and it is {}", said(&other)),
-                top,
-            ));
+            return Err(wrong(format!("`services`: expected services by their names, and it is {}", said(other)), top));
         }
     };
-    for (name, service) in &services {
+    for (name, service) in services {
         let Value::Object(service) = service else {
             let message =
                 format!("`services.{name}`: expected a mapping with the service's keys, and it is {}", said(service));
@@ -84,8 +127,9 @@ pub(super) fn holds_data(text: &str) -> Result<bool, Wrong> {
             }
         }
     }
+    names_other_files(&compose, services)?;
     let names = |value: Option<&Value>| value.is_some_and(|value| !value.is_null());
-    Ok(names(volumes.as_ref()) || services.values().any(|service| names(service.get("volumes"))))
+    Ok(names(compose.volumes.as_ref()) || services.values().any(|service| names(service.get("volumes"))))
 }
 
 /// What is wrong with a text that cannot be read as YAML, with its line.
@@ -212,6 +256,13 @@ mod tests {
             "services:\n  web:\n    image: a\n---\nservices:\n  db:\n    image: b\n",
             "services:\n  web:\n    image: a\n---\n- b\n",
             "services:\n  web: *other\n",
+            "services:\n  web:\n    image: a\n    env_file: ./web.env\n",
+            "services:\n  web:\n    image: a\n    env_file: [a.env, { path: b.env, required: false }]\n",
+            "services:\n  web:\n    extends: { file: base.yaml, service: web }\n",
+            "services:\n  web:\n    build: .\n",
+            "include: [other.yaml]\nservices:\n  web:\n    image: a\n",
+            "services:\n  web:\n    image: a\nconfigs:\n  c:\n    file: ./c.conf\n",
+            "services:\n  web:\n    image: a\nsecrets:\n  s: { file: ./s }\n",
             "services:\n  web: &web\n    deploy: *web\n",
             "services:\n  web:\n    image: a\n    image: b\n",
             "services:\n  web:\n    <<: 3\n",
@@ -240,6 +291,10 @@ mod tests {
             ("x-more: &more\n  image: a\nservices:\n  web:\n    <<: *more\n    networks: { front: {} }\n", false),
             ("services:\n  db:\n    image: a\n    environment: [A=b]\n    volumes: ['d:/d']\nvolumes:\n  d:\n", true),
             ("services:\n  web:\n    image: a\n    labels: { a: 1 }\nvolumes: {}\n", true),
+            (
+                "services:\n  web:\n    image: a\n    env_file:\n    build: .\nsecrets:\n  s: { external: true }\nconfigs:\n",
+                false,
+            ),
         ] {
             assert_eq!(holds_data(file), Ok(data), "{file}");
         }
