@@ -13,8 +13,12 @@ trap 'rm -rf "$work"' EXIT
 python=$(command -v python3)
 
 median() { sort -n | awk '{v[NR]=$1} END {print v[int((NR+1)/2)]}'; }
+ended=0
 mark() { # NAME VALUE TARGET
-    printf 'mark %s %s %s %s\n' "$1" "$2" "$3" "$(awk -v v="$2" -v t="$3" 'BEGIN {print v <= t ? "met" : "missed"}')"
+    local verdict
+    verdict=$(awk -v v="$2" -v t="$3" 'BEGIN {print v <= t ? "met" : "missed"}')
+    [ "$verdict" = met ] || ended=1
+    printf 'mark %s %s %s %s\n' "$1" "$2" "$3" "$verdict"
 }
 
 # One node of the example, for (a).
@@ -110,3 +114,4 @@ mark kernel-and-initrd-megabytes "$(jq '(.manifest.kernel.size + .manifest.initr
 mark payload-megabytes "$(jq '[.manifest.kernel.size, .manifest.initrd.size, .manifest.layers[].size] | add / 1e6' <<<"$set_json")" 180
 mark agent-resident-megabytes "$(jq '.agent_resident / 1e6' "$work/three.json")" 15
 mark head-resident-megabytes "$(jq '.head_resident / 1e6' "$work/three.json")" 40
+exit "$ended"

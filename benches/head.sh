@@ -12,6 +12,8 @@ fi
 
 ulimit -n "$(ulimit -Hn)"
 fleet=$PWD/target/x86_64-unknown-linux-musl/release/bramble-fleet
-"$fleet" many "${AGENTS:-1000}" "${LENGTH:-60}"
-"$fleet" idle 10 "${LENGTH:-60}"
-"$fleet" agent "${LENGTH:-60}"
+ended=0
+"$fleet" many "${AGENTS:-1000}" "${LENGTH:-60}" || ended=$?
+"$fleet" idle 10 "${LENGTH:-60}" || ended=$?
+"$fleet" agent "${LENGTH:-60}" || ended=$?
+exit "$ended"

@@ -12,5 +12,7 @@ fi
 
 ulimit -n "$(ulimit -Hn)"
 loops=$PWD/target/x86_64-unknown-linux-musl/release/bramble-loops
-"$loops" planners "${NODES:-1000}" "${WORKLOADS:-200}"
-"$loops" head "${NODES:-1000}" "${WORKLOADS:-200}"
+ended=0
+"$loops" planners "${NODES:-1000}" "${WORKLOADS:-200}" || ended=$?
+"$loops" head "${NODES:-1000}" "${WORKLOADS:-200}" || ended=$?
+exit "$ended"

@@ -43,8 +43,12 @@ serve() {
     server=$!
 }
 
+ended=0
 mark() { # NAME VALUE LEAST
-    printf 'mark %-44s %8s   at least %s: %s\n' "$1" "$2" "$3" "$(awk -v v="$2" -v t="$3" 'BEGIN {print (v >= t) ? "met" : "missed"}')"
+    local verdict
+    verdict=$(awk -v v="$2" -v t="$3" 'BEGIN {print (v >= t) ? "met" : "missed"}')
+    [ "$verdict" = met ] || ended=1
+    printf 'mark %-44s %8s   at least %s: %s\n' "$1" "$2" "$3" "$verdict"
 }
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN {printf "%.2f", (b > 0) ? a / b : 0}'; }
 
@@ -239,3 +243,4 @@ storm() {
 }
 
 for part in $parts; do $part; done
+exit "$ended"

@@ -301,7 +301,7 @@ pub fn health_with(busy: u8, engine: EngineState) -> FromAgent {
         load: 0.5,
         temperature: Some(45),
         memory_available: 6 << 30,
-        disk_available: 100 << 30,
+        disk_available: Some(100 << 30),
         killed_for_memory: 0,
         agent_resident: 10 << 20,
         engines: [(EngineKind::Swarm, engine)].into_iter().filter(|(_, state)| *state != EngineState::None).collect(),

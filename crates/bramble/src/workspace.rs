@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bramble_image::signing::SigningKey;
-use bramble_image::{BootSet, Built, Error, Hold, Ingredients, Shelf};
+use bramble_image::{BootSet, Built, Error, Hold, Ingredients, Listed, Shelf};
 use bramble_model::boot_set::{Architecture, GivenSet};
 use bramble_model::names::Digest;
 use bramble_model::repository::{Cluster, FILE};
@@ -63,6 +63,13 @@ impl BootSets {
         make_state(&state)?;
         let shelf = Shelf::open(state.join("image"))?;
         Ok(BootSets { state, shelf })
+    }
+
+    /// What lies on the shelf, where its signatures are looked at, too: of a shelf without a key there are none.
+    pub fn signed(&self) -> Result<Listed> {
+        let keys = self.state.join("keys");
+        let key = if keys.join("image.key").exists() { SigningKey::open(&keys).ok() } else { None };
+        Ok(key.map_or_else(|| self.shelf.list(), |key| self.shelf.list_signed(&key))?)
     }
 
     /// Which boot set nodes of each architecture are given.
@@ -135,14 +142,13 @@ impl BootSets {
             Some(ErrorKind::NotFound) if matches!(laid_out.try_exists(), Ok(false)) => {
                 format!("snapshot {short} is not laid out in {place}: `bramble serve` does so when it starts")
             }
-            // What is not on the shelf is left out where it is laid out.
+            // What is not whole on the shelf is left out where it is laid out.
             Some(ErrorKind::NotFound) | None if !lacking.is_empty() => {
                 let files: Vec<String> = lacking.iter().map(Digest::to_string).collect();
                 format!(
-                    "snapshot {short} lacks large files, which are not on the shelf any more: SHA-256 {}: bring them back \
-                     into {}, from a backup or from the folder that was applied, and start `bramble serve` anew",
+                    "snapshot {short} lacks large files, which are damaged or gone on the shelf: SHA-256 {}: while `bramble \
+                     serve` runs, `bramble apply` from a folder that has them sends them anew",
                     files.join(", "),
-                    self.state.join("image/files").display(),
                 )
             }
             Some(ErrorKind::NotFound) | None => {
@@ -368,9 +374,15 @@ mod tests {
         std::fs::remove_file(laid.place().join("files/large")).expect("removed");
         let why = laid.why();
         assert!(why.contains("is not whole"), "{why}");
-        std::fs::remove_file(laid.sets.shelf.file(&laid.large)).expect("removed");
-        let why = laid.why();
-        assert!(why.contains("lacks large files") && why.contains(&laid.large.to_string()), "{why}");
+        let on_the_shelf = laid.sets.shelf.file(&laid.large);
+        let damaged = || std::fs::write(&on_the_shelf, vec![8; 100 << 10]);
+        let removed = || std::fs::remove_file(&on_the_shelf);
+        for damage in [&damaged as &dyn Fn() -> std::io::Result<()>, &removed] {
+            damage().expect("done");
+            let why = laid.why();
+            assert!(why.contains("lacks large files") && why.contains(&laid.large.to_string()), "{why}");
+            assert!(why.contains("`bramble apply`"), "{why}");
+        }
         std::fs::remove_dir_all(laid.place()).expect("removed");
         let why = laid.why();
         assert!(why.contains("is not laid out"), "{why}");

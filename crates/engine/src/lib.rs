@@ -15,20 +15,16 @@ use bramble_model::names::Name;
 /// What an engine did not do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("Docker: {doing}")]
-    Docker { doing: &'static str, source: bollard::errors::Error },
     #[error("{doing}")]
     Program { doing: String, source: bramble_system::CommandError },
     #[error("{doing}")]
     File { doing: String, source: std::io::Error },
     #[error("the workload is malformed: {0}")]
     Workload(String),
-    #[error("Docker answers without {0}")]
-    Incomplete(&'static str),
-    #[error("Docker keeps networks of a Swarm that it left, though it was started anew: boot the node anew")]
-    KeepsNetworks,
     #[error("the container {archive} does not load")]
     Container { archive: PathBuf, source: Box<Error> },
+    #[error(transparent)]
+    Swarm(#[from] swarm::Error),
 }
 
 /// An engine, driven beside its own daemon on one node. A driver keeps no state: it asks the daemon what is, and each

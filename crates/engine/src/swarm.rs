@@ -29,7 +29,18 @@ use tokio::net::UnixStream;
 
 pub(crate) use parts::PARTS;
 
-use crate::{Engine, Error};
+use crate::{Engine, Error as EngineError};
+
+/// What Docker did not do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("Docker: {doing}")]
+    Docker { doing: &'static str, source: bollard::errors::Error },
+    #[error("Docker answers without {0}")]
+    Incomplete(&'static str),
+    #[error("Docker keeps networks of a Swarm that it left, though it was started anew: boot the node anew")]
+    KeepsNetworks,
+}
 
 const SOCKET: &str = "/run/docker.sock";
 /// The node's certificate in its Swarm. It has the cluster's id, which the API tells to managers only.
@@ -65,13 +76,13 @@ impl Engine for Swarm {
         Self::at(Path::new(SOCKET), Path::new(CERTIFICATE)).await
     }
 
-    async fn prepare(&self, containers: &Path) -> Result<(), Error> {
+    async fn prepare(&self, containers: &Path) -> Result<(), EngineError> {
         // Where the image brings none there is no folder.
         let mut archives: Vec<PathBuf> =
             std::fs::read_dir(containers).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         archives.sort();
         for archive in archives {
-            let failed = |error| Error::Container { archive: archive.clone(), source: Box::new(error) };
+            let failed = |error| EngineError::Container { archive: archive.clone(), source: Box::new(error) };
             self.load(&archive).await.map_err(failed)?;
         }
         Ok(())
@@ -123,7 +134,7 @@ impl Engine for Swarm {
         }
     }
 
-    async fn generation(&self, workload: &Name) -> Result<Option<String>, Error> {
+    async fn generation(&self, workload: &Name) -> Result<Option<String>, EngineError> {
         let services = self.docker.list_services(None::<bollard::query_parameters::ListServicesOptions>).await;
         let services = services.map_err(docker("cannot list services"))?;
         let labels = services.into_iter().filter_map(|service| service.spec?.labels);
@@ -165,9 +176,9 @@ impl Swarm {
     }
 
     /// Loads one OCI archive.
-    async fn load(&self, archive: &Path) -> Result<(), Error> {
+    async fn load(&self, archive: &Path) -> Result<(), EngineError> {
         let doing = || format!("cannot read {}", archive.display());
-        let bytes = tokio::fs::read(archive).await.map_err(|source| Error::File { doing: doing(), source })?;
+        let bytes = tokio::fs::read(archive).await.map_err(|source| EngineError::File { doing: doing(), source })?;
         let mut answers =
             Box::pin(self.docker.import_image(ImportImageOptions::default(), bollard::body_full(bytes.into()), None));
         while let Some(answer) = answers.next().await {
@@ -191,7 +202,7 @@ impl Swarm {
         begun.await.map_or_else(failed, |()| Answer::Done)
     }
 
-    async fn start(&self, address: String) -> Result<(), Error> {
+    async fn start(&self, address: String) -> Result<(), EngineError> {
         let request = SwarmInitRequest {
             listen_addr: Some(format!("0.0.0.0:{MANAGER_PORT}")),
             advertise_addr: Some(address),
@@ -200,7 +211,7 @@ impl Swarm {
         self.docker.init_swarm(request).await.map(drop).map_err(docker("cannot start a Swarm"))
     }
 
-    async fn leave(&self) -> Result<(), Error> {
+    async fn leave(&self) -> Result<(), EngineError> {
         let force = LeaveSwarmOptionsBuilder::default().force(true).build();
         self.docker.leave_swarm(Some(force)).await.map_err(docker("cannot leave the old Swarm"))
     }
@@ -208,7 +219,7 @@ impl Swarm {
     /// Ends what is left of a try to join that failed after its call had run out of time: the daemon keeps it, says
     /// "error", never tries again, and refuses every other one (moby's `daemon/cluster`, `Join` and `handleNodeExit`).
     /// Only for a node that is [`EngineState::Alone`]: it has neither a certificate nor a log.
-    async fn end_failed_try(&self) -> Result<(), Error> {
+    async fn end_failed_try(&self) -> Result<(), EngineError> {
         // Where a ping fails, the next call says so.
         if ping(&self.socket).await.is_ok_and(|membership| membership == "error") {
             self.leave().await?;
@@ -220,7 +231,7 @@ impl Swarm {
     /// go in time, as that of its load balancer, the network stays: no call removes it, and one of the same name in the
     /// next Swarm is taken for it, so that no task of this node starts there ("network … not found"; seen with Debian
     /// 12's daemon in the lab). It is in memory only.
-    async fn forget_networks(&self) -> Result<(), Error> {
+    async fn forget_networks(&self) -> Result<(), EngineError> {
         if !self.has_networks_of_a_swarm().await? {
             return Ok(());
         }
@@ -230,16 +241,16 @@ impl Swarm {
         let doing = || "cannot start Docker anew, which keeps networks of a Swarm that it left".to_owned();
         match restarted {
             Ok(Ok(_)) => {}
-            Ok(Err(source)) => return Err(Error::Program { doing: doing(), source }),
+            Ok(Err(source)) => return Err(EngineError::Program { doing: doing(), source }),
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
         if self.has_networks_of_a_swarm().await? {
-            return Err(Error::KeepsNetworks);
+            return Err(Error::KeepsNetworks.into());
         }
         Ok(())
     }
 
-    async fn has_networks_of_a_swarm(&self) -> Result<bool, Error> {
+    async fn has_networks_of_a_swarm(&self) -> Result<bool, EngineError> {
         let networks = self.docker.list_networks(None).await.map_err(docker("cannot list the networks"))?;
         Ok(networks.iter().any(|network| network.scope.as_deref() == Some("swarm")))
     }
@@ -250,7 +261,7 @@ impl Swarm {
         swarm.unwrap_or(Path::new("/")).join("raft")
     }
 
-    async fn join_tokens(&self) -> Result<Answer, Error> {
+    async fn join_tokens(&self) -> Result<Answer, EngineError> {
         let swarm = self.docker.inspect_swarm().await.map_err(docker("cannot read the Swarm"))?;
         let tokens = swarm.join_tokens.ok_or(Error::Incomplete("join tokens"))?;
         let info = self.docker.info().await.map_err(docker("cannot read the node"))?;
@@ -285,7 +296,7 @@ impl Swarm {
         joined.await.map_or_else(failed, |()| Answer::Done)
     }
 
-    async fn enter(&self, manager: String, token: String, address: String) -> Result<(), Error> {
+    async fn enter(&self, manager: String, token: String, address: String) -> Result<(), EngineError> {
         let request = SwarmJoinRequest {
             listen_addr: Some(format!("0.0.0.0:{MANAGER_PORT}")),
             advertise_addr: Some(address),
@@ -296,7 +307,7 @@ impl Swarm {
         self.docker.join_swarm(request).await.map_err(docker("cannot join the Swarm"))
     }
 
-    async fn forget(&self, node_id: &str) -> Result<(), Error> {
+    async fn forget(&self, node_id: &str) -> Result<(), EngineError> {
         let Ok(node) = self.docker.inspect_node(node_id).await else { return Ok(()) };
         if node.manager_status.is_some() {
             // A manager has to lose its vote before its entry can go.
@@ -306,7 +317,7 @@ impl Swarm {
         self.docker.delete_node(node_id, Some(force)).await.map_err(docker("cannot remove the old entry"))
     }
 
-    async fn set_part(&self, node_id: &str, part: EnginePart) -> Result<(), Error> {
+    async fn set_part(&self, node_id: &str, part: EnginePart) -> Result<(), EngineError> {
         let node = self.docker.inspect_node(node_id).await.map_err(docker("cannot read the member"))?;
         let version =
             node.version.and_then(|version| version.index).ok_or(Error::Incomplete("the member's version"))?;
@@ -319,7 +330,7 @@ impl Swarm {
         self.docker.update_node(node_id, spec, options).await.map_err(docker("cannot change the member's role"))
     }
 
-    async fn observe(&self) -> Result<Observed, Error> {
+    async fn observe(&self) -> Result<Observed, EngineError> {
         let swarm = self.docker.inspect_swarm().await.map_err(docker("cannot read the Swarm"))?;
         let nodes = self.docker.list_nodes(None::<ListNodesOptions>).await.map_err(docker("cannot list members"))?;
         let members = nodes
@@ -366,15 +377,15 @@ impl Swarm {
         Ok(Observed { cluster: swarm.id.unwrap_or_default(), members, services: services.collect() })
     }
 
-    async fn deploy(&self, name: &Name, generation: &str, file: &str) -> Result<(), Error> {
+    async fn deploy(&self, name: &Name, generation: &str, file: &str) -> Result<(), EngineError> {
         let labels = compose::labels(file, &[(WORKLOAD, name.as_str()), (GENERATION, generation)])?;
         let folder = PathBuf::from("/run/bramble/deploy").join(name.as_str());
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
             std::fs::create_dir_all(&folder)
                 .and_then(|()| std::fs::write(&path, text))
-                .map_err(|source| Error::File { doing: format!("cannot write {}", path.display()), source })?;
-            Ok::<_, Error>(path)
+                .map_err(|source| EngineError::File { doing: format!("cannot write {}", path.display()), source })?;
+            Ok::<_, EngineError>(path)
         };
         let (stack, labels) = (write("stack.yaml", file)?, write("labels.yaml", &labels)?);
         // The images may come from no registry at all, so there is none to ask for a digest.
@@ -390,7 +401,7 @@ impl Swarm {
         run(command, format!("cannot deploy {name}")).await
     }
 
-    async fn remove(&self, name: &Name) -> Result<(), Error> {
+    async fn remove(&self, name: &Name) -> Result<(), EngineError> {
         let command = Command::new("docker").args(["stack", "rm", "--detach=true", name.as_str()]).limit(DEPLOY);
         run(command, format!("cannot remove {name}")).await
     }
@@ -424,16 +435,16 @@ fn membership(saw: &EngineState, leaves: Option<&str>) -> Membership {
     }
 }
 
-async fn run(command: Command, doing: String) -> Result<(), Error> {
+async fn run(command: Command, doing: String) -> Result<(), EngineError> {
     let result = tokio::task::spawn_blocking(move || command.run()).await.expect("running a command does not panic");
-    result.map(drop).map_err(|source| Error::Program { doing, source })
+    result.map(drop).map_err(|source| EngineError::Program { doing, source })
 }
 
-fn docker(doing: &'static str) -> impl FnOnce(bollard::errors::Error) -> Error {
-    move |source| Error::Docker { doing, source }
+fn docker(doing: &'static str) -> impl FnOnce(bollard::errors::Error) -> EngineError {
+    move |source| Error::Docker { doing, source }.into()
 }
 
-fn failed(error: Error) -> Answer {
+fn failed(error: EngineError) -> Answer {
     Answer::Failed { error: bramble_system::sentence(&error) }
 }
 

@@ -33,6 +33,7 @@ use crate::ca::{self, Authority};
 use crate::changes::Changes;
 use crate::error::Error;
 use crate::gate::{self, Gate};
+use crate::held::held;
 use crate::neighbours::Neighbours;
 use crate::nodes::Nodes;
 use crate::timeline::{Timeline, Track};
@@ -118,7 +119,7 @@ impl Agents {
     }
 
     fn sessions(&self) -> std::sync::MutexGuard<'_, BTreeMap<Name, Connected>> {
-        self.sessions.lock().expect("no panic while held")
+        held(&self.sessions)
     }
 
     fn last_heard(&self, node: &Name) -> Option<Millis> {
@@ -387,7 +388,8 @@ impl Agents {
             return;
         }
         let parts = self.nodes.declared(node).map(|node| node.engines).unwrap_or_default();
-        let what = ready::waits(&parts, &engines).map_or(What::Ready, |state| What::Engine { state });
+        let waits = ready::waits(&parts, &engines);
+        let what = waits.map_or(What::Ready, |wait| What::Engine { state: wait.sentence, up: wait.up });
         // An engine of which it is no part may have changed.
         if !(was_ready && what == What::Ready) {
             self.timeline.add(Some(node), what);

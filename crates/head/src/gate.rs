@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use crate::held::held;
+
 /// Connections that a listener holds.
 pub(crate) struct Gate {
     held: Mutex<Held>,
@@ -34,7 +36,7 @@ impl Gate {
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, Held> {
-        self.held.lock().expect("no panic while held")
+        held(&self.held)
     }
 
     /// Lets a connection in; `None` where there are too many.

@@ -28,6 +28,7 @@ mod error;
 mod frame;
 mod gate;
 mod hands;
+mod held;
 mod http;
 mod interface;
 mod leases;
@@ -224,9 +225,10 @@ async fn start(parts: &Parts, state: &Path, stop: &CancellationToken, tasks: &mu
         let served =
             wires.interfaces().iter().map(|wire| (wire.clone(), BootServer { http: wires.http_at(wire.address) }));
         let (served, end) = (served.collect(), stop.clone());
-        let (directory, leases) = (Arc::clone(&parts.boots), Arc::new(leases::Leases(parts.store.clone())));
+        let (directory, witness) = (Arc::clone(&parts.boots), Arc::clone(&parts.boots));
+        let leases = Arc::new(leases::Leases(parts.store.clone()));
         tasks.spawn(async move {
-            let served = netboot_dhcp::run(server, served, directory, leases, end).await;
+            let served = netboot_dhcp::run(server, served, directory, witness, leases, end).await;
             served.map_err(Error::service("DHCP (ports 67 and 4011)"))
         });
     }
@@ -244,8 +246,8 @@ async fn start(parts: &Parts, state: &Path, stop: &CancellationToken, tasks: &mu
                 Ok(())
             });
         }
-        let (wire, directory, end) = (wire.clone(), Arc::clone(&parts.boots), stop.clone());
-        tasks.spawn(async move { arp::run(&wire, directory, end).await.map_err(Error::service("listening to ARP")) });
+        let (wire, witness, end) = (wire.clone(), Arc::clone(&parts.boots), stop.clone());
+        tasks.spawn(async move { arp::run(&wire, witness, end).await.map_err(Error::service("listening to ARP")) });
     }
     let (snapshots, timeline) = (Arc::clone(&parts.snapshots), Arc::clone(&parts.timeline));
     tasks.spawn(keep(watch_disk(snapshots, parts.store.clone(), timeline, stop.clone())));

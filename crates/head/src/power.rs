@@ -8,6 +8,7 @@ use bramble_model::api::{PowerAction, Switched};
 use bramble_model::names::{Mac, Name};
 use bramble_model::repository::PowerKind;
 use bramble_model::timeline::{Millis, What};
+use bramble_plan::admission::Record;
 use bramble_power::Driver;
 use bramble_store::Store;
 use bramble_system::now;
@@ -62,9 +63,26 @@ impl Power {
         Driver::WakeOnLan { cards, from: self.wires.address(), broadcast: Ipv4Addr::BROADCAST }
     }
 
-    /// The node's next boot is expected; gives until when.
-    fn expect(&self, node: &Name) -> Result<Millis, NotSwitched> {
-        admissions::change(&self.store, node, |record| record.expect(now())).map_err(NotSwitched::Head)
+    /// The node's next boot is expected; gives until when, and until when one was expected before.
+    fn expect(&self, node: &Name) -> Result<(Millis, Option<Millis>), NotSwitched> {
+        let expect = |record: &mut Record| {
+            let before = record.expected_until;
+            (record.expect(now()), before)
+        };
+        admissions::change(&self.store, node, expect).map_err(NotSwitched::Head)
+    }
+
+    /// Switches a node on. Its boot is expected before: a quick machine may ask for it at once.
+    async fn switch_on(&self, node: &Name, driver: &Driver) -> Result<(), NotSwitched> {
+        let (until, before) = self.expect(node)?;
+        if let Err(error) = driver.set(node, true).await {
+            self.timeline.note_of(node, &format!("was not switched on: {}", bramble_system::sentence(&error)));
+            admissions::change(&self.store, node, |record| record.take_back(until, before))
+                .map_err(NotSwitched::Head)?;
+            return Err(NotSwitched::Driver(error));
+        }
+        self.timeline.add(Some(node), What::PowerOn);
+        Ok(())
     }
 
     /// Switches a node; switched on, its next boot is expected. A board whose button a person has to press is
@@ -75,7 +93,8 @@ impl Power {
     pub(crate) async fn switch(&self, node: &Name, action: PowerAction) -> Result<Switched, NotSwitched> {
         let driver = self.driver(node).ok_or(NotSwitched::Gone)?;
         if matches!(driver, Driver::Hand) && action != PowerAction::Off {
-            let switched = Switched::ByHand { until: self.expect(node)?, off_first: action == PowerAction::Cycle };
+            let (until, _) = self.expect(node)?;
+            let switched = Switched::ByHand { until, off_first: action == PowerAction::Cycle };
             self.timeline.note_of(node, "expected: press its button");
             return Ok(switched);
         }
@@ -84,14 +103,62 @@ impl Power {
             self.timeline.add(Some(node), What::PowerOff);
         }
         if matches!(action, PowerAction::On | PowerAction::Cycle) {
-            self.expect(node)?;
-            // Before it is done, so that what a quick machine does comes behind it.
-            self.timeline.add(Some(node), What::PowerOn);
-            if let Err(error) = driver.set(node, true).await {
-                self.timeline.note_of(node, &format!("was not switched on: {}", bramble_system::sentence(&error)));
-                return Err(NotSwitched::Driver(error));
-            }
+            self.switch_on(node, &driver).await?;
         }
         Ok(Switched::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use bramble_model::repository::FILE;
+    use bramble_model::snapshot::Revision;
+    use bramble_model::timeline::Phase;
+    use bramble_plan::admission::EXPECTED_FOR;
+
+    use super::*;
+    use crate::adoptions::Adoptions;
+    use crate::snapshots::Snapshots;
+
+    /// The power of a head of one node, whose switch is the lab's at this socket.
+    fn power(folder: &Path, lab: PathBuf) -> Power {
+        let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n[roles.r]\nengine = \"none\"\n\
+            [nodes.w1]\nmac = \"52:54:00:00:00:01\"\nrole = \"r\"\n";
+        std::fs::write(folder.join(FILE), text).expect("written");
+        let state = folder.join(".bramble");
+        std::fs::create_dir(&state).expect("made");
+        let store = Store::open(&state.join("head.redb"), 1).expect("opens");
+        let shelf = bramble_image::Shelf::open(state.join("image")).expect("opens");
+        let snapshots = Arc::new(Snapshots::open(&state, folder, shelf, store.clone()).expect("opens"));
+        let (next, applied) = snapshots.first(folder, Revision::default()).expect("it checks");
+        let current = snapshots.begin(next, applied).expect("current");
+        let timeline = Arc::new(Timeline::open(store.clone(), &current.cluster, 0).expect("opens"));
+        let nodes = Nodes::new(snapshots, Arc::new(Adoptions::open(store.clone()).expect("opens")));
+        Power::new(Some(lab), Arc::new(Wires::open(&current.cluster.network)), nodes, store, timeline)
+    }
+
+    /// Fault 10 of the ground, of a switch that does not answer.
+    #[tokio::test]
+    async fn what_was_not_switched_on_is_neither_told_as_on_nor_expected() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let power = power(folder.path(), folder.path().join("no lab"));
+        let w1: Name = "w1".parse().expect("a name");
+        let expected = || admissions::change(&power.store, &w1, |record| record.expected_until).expect("read");
+        for action in [PowerAction::On, PowerAction::Cycle] {
+            let switched = power.switch(&w1, action).await;
+            assert!(matches!(switched, Err(NotSwitched::Driver(bramble_power::Error::Lab(_)))));
+            assert_eq!(expected(), None);
+            let events = power.timeline.of(&w1, 100);
+            assert!(!events.iter().any(|event| event.what == What::PowerOn), "{events:?}");
+            assert_eq!(power.timeline.look(&w1, |track| track.phase), Some(Phase::Off));
+        }
+        // What a person was asked for before is expected all the same.
+        let (until, before) = power.expect(&w1).unwrap_or_else(|_| panic!("written"));
+        assert_eq!((expected(), before), (Some(until), None));
+        assert!(power.switch(&w1, PowerAction::On).await.is_err());
+        assert_eq!(expected(), Some(until));
+        assert!(until <= now() + EXPECTED_FOR);
     }
 }

@@ -14,6 +14,7 @@ use bramble_system::now;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
+use crate::held::held;
 use crate::timeline::Timeline;
 use crate::vendor;
 
@@ -91,7 +92,7 @@ impl Strangers {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("no panic while held")
+        held(&self.inner)
     }
 
     /// Remembers a machine that the repository does not have.

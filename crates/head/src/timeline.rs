@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
+use crate::held::held;
 
 /// Event number → event.
 pub(crate) struct Events;
@@ -222,7 +223,7 @@ impl Timeline {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("no panic while held")
+        held(&self.inner)
     }
 
     /// Says that the head's clock is behind what it wrote itself: a board without a clock of its own, before it
@@ -374,7 +375,7 @@ mod tests {
             What::Stage1 { step: "root".into(), percent: Some(60) },
             What::Stage1 { step: "switch-root".into(), percent: None },
             What::Connected,
-            What::Engine { state: "joining".into() },
+            What::Engine { state: "joining".into(), up: false },
             What::Ready,
         ]
     }
@@ -408,6 +409,24 @@ mod tests {
             track.happens(at as Millis, what);
         }
         assert_eq!((track.phase, track.times[0]), (Phase::Kernel, (Phase::Loader, 11)));
+    }
+
+    #[test]
+    fn a_panic_of_whoever_looks_at_a_node_ends_no_timeline() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::open(&folder.path().join("head.redb"), 1).expect("opens");
+        let place = std::path::Path::new("/nowhere");
+        let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"eth0\"\n[roles.r]\nengine = \"none\"\n\
+            [nodes.w1]\nmac = \"52:54:00:00:00:01\"\nrole = \"r\"\n";
+        let cluster = Cluster::parse(place, &place.join("bramble.toml"), text).expect("valid");
+        let timeline = Timeline::open(store, &cluster, 0).expect("opens");
+        let w1: Name = "w1".parse().expect("a name");
+        std::thread::scope(|scope| {
+            let connection = scope.spawn(|| timeline.learn(&w1, |_| panic!("a connection's")));
+            connection.join().expect_err("it panics");
+        });
+        timeline.add(Some(&w1), What::Connected);
+        assert_eq!(timeline.look(&w1, |track| track.connected), Some(true));
     }
 
     #[test]

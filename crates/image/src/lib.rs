@@ -66,6 +66,8 @@ pub enum Error {
     NoSuchSet(String),
     #[error("boot set {} is not on the shelf", .set.short())]
     NotOnShelf { set: Digest },
+    #[error("boot set {} is damaged: {problem}", .set.short())]
+    DamagedSet { set: Digest, problem: &'static str },
 }
 
 fn how_to_make(architecture: Architecture) -> String {
@@ -111,6 +113,11 @@ impl Error {
             Error::ShelfHeld { .. } => {
                 Some("nothing was removed: run this again when the build has ended (`ps -p PROCESS` shows it)".into())
             }
+            Error::DamagedSet { .. } => Some(
+                "`bramble image build` makes it anew, or another one in its place; `bramble image gc` removes it once nobody \
+                 is given it"
+                    .into(),
+            ),
             Error::CannotRun { .. } => Some(
                 "install QEMU's user emulation: `apt install qemu-user-binfmt` (Debian 12 and Ubuntu: `qemu-user-static`)"
                     .into(),

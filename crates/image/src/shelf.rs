@@ -11,6 +11,8 @@
 //! A set appears by the rename of its folder after all its files are there. So there is never half a set, whatever
 //! stops the builder.
 
+mod hashed;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -28,11 +30,13 @@ use rustix::fs::{FlockOperation, flock};
 use crate::Error;
 use crate::signing::SigningKey;
 use crate::site::digest_of;
+use hashed::Hashed;
 
 /// The shelf of one cluster.
 #[derive(Debug, Clone)]
 pub struct Shelf {
     folder: PathBuf,
+    hashed: Hashed,
 }
 
 /// A complete boot set.
@@ -93,7 +97,7 @@ impl Shelf {
             let path = folder.join(name);
             files::make_folder(&path).map_err(Error::file("cannot make the folder", &path))?;
         }
-        Ok(Shelf { folder })
+        Ok(Shelf { folder, hashed: Hashed::default() })
     }
 
     fn lock_file(&self) -> Result<(PathBuf, File), Error> {
@@ -216,6 +220,25 @@ impl Shelf {
         Ok(listed)
     }
 
+    /// As [`Shelf::list`]; what says that it is of this key, and is not, cannot be read either. Sets of an earlier key are
+    /// what they were.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn list_signed(&self, key: &SigningKey) -> Result<Listed, Error> {
+        let Listed { sets, mut unreadable } = self.list()?;
+        let is_sound = |set: &BootSet| {
+            let folder = self.set(&set.digest);
+            let read = fs::read(folder.join(MANIFEST)).and_then(|bytes| Ok((bytes, fs::read(folder.join(SIGNATURE))?)));
+            read.is_ok_and(|(bytes, signature)| key.is_anothers(&signature) || key.verifies(&bytes, &signature))
+        };
+        let (sets, forged): (Vec<_>, Vec<_>) = sets.into_iter().partition(is_sound);
+        let problem = "its signature is not that of its manifest";
+        unreadable.extend(forged.into_iter().map(|set| (set.digest, Error::DamagedSet { set: set.digest, problem })));
+        unreadable.sort_by_key(|(digest, _)| *digest);
+        Ok(Listed { sets, unreadable })
+    }
+
     /// The set whose digest begins with `prefix`.
     ///
     /// # Errors
@@ -235,15 +258,28 @@ impl Shelf {
     /// The set of this digest.
     ///
     /// # Errors
-    /// [`Error::NotOnShelf`] when it is not there; when it cannot be read.
+    /// [`Error::NotOnShelf`] when it is not there, [`Error::DamagedSet`] when it is damaged for good: one that a newer
+    /// bramble wrote is not, nor is one that the disk does not give now.
     pub fn load(&self, digest: Digest) -> Result<BootSet, Error> {
-        let path = self.set(&digest).join(MANIFEST);
+        let folder = self.set(&digest);
+        let damaged = |problem| Error::DamagedSet { set: digest, problem };
+        let path = folder.join(MANIFEST);
         let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_absent(&digest) => {
-                return Err(Error::NotOnShelf { set: digest });
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(if self.is_absent(&digest) {
+                    Error::NotOnShelf { set: digest }
+                } else {
+                    damaged("its manifest is gone")
+                });
             }
             read => read.map_err(Error::file("cannot read the manifest", &path))?,
         };
+        if Digest(Sha256::digest(&bytes).into()) != digest {
+            return Err(damaged("its manifest is another one than its name says"));
+        }
+        if matches!(fs::metadata(folder.join(SIGNATURE)), Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            return Err(damaged("its signature is gone"));
+        }
         let manifest: Manifest = serde_json::from_slice(&bytes)
             .map_err(|error| Error::Malformed { path: path.clone(), problem: error.to_string() })?;
         let built = fs::metadata(&path).and_then(|data| data.modified()).map_err(Error::file("cannot read", &path))?;
@@ -252,15 +288,6 @@ impl Shelf {
 
     fn is_absent(&self, digest: &Digest) -> bool {
         matches!(fs::symlink_metadata(self.set(digest)), Err(error) if error.kind() == io::ErrorKind::NotFound)
-    }
-
-    /// Whether a set is damaged for good: its manifest is gone, or is not what its name says. One that a newer bramble
-    /// wrote is not, nor is one that the disk does not give now.
-    fn is_damaged(&self, digest: &Digest) -> bool {
-        match fs::read(self.set(digest).join(MANIFEST)) {
-            Ok(bytes) => Digest(Sha256::digest(&bytes).into()) != *digest,
-            Err(error) => error.kind() == io::ErrorKind::NotFound,
-        }
     }
 
     /// Takes a copy of `path`, under its digest.
@@ -287,9 +314,20 @@ impl Shelf {
         Ok(artifact)
     }
 
-    /// Whether a file of this digest and length is there.
+    /// Whether a file of this digest and length is there. A damaged one may be, of the same length.
     pub fn has(&self, digest: &Digest, size: u64) -> bool {
         fs::metadata(self.file(digest)).is_ok_and(|data| data.len() == size)
+    }
+
+    /// Whether a file of this digest is there, and whole. It is hashed once, and again when it has changed.
+    pub fn is_whole(&self, digest: &Digest, size: u64) -> bool {
+        self.holds(&self.file(digest), digest, size)
+    }
+
+    /// Whether what lies at `path` is what `digest` says, as [`Shelf::is_whole`]: of a link to a file on the shelf, and
+    /// of what may be taken onto it.
+    pub fn holds(&self, path: &Path, digest: &Digest, size: u64) -> bool {
+        self.hashed.holds(path, digest, size)
     }
 
     /// Keeps files from being swept while `claimant`, the digest of a snapshot, names them.
@@ -314,7 +352,7 @@ impl Shelf {
         }
     }
 
-    /// The files that this snapshot names and the shelf has not.
+    /// The files that this snapshot names and the shelf has not, or not whole.
     ///
     /// # Errors
     /// When that cannot be read.
@@ -322,7 +360,12 @@ impl Shelf {
         let path = self.folder.join("claims").join(claimant.to_string());
         let text = fs::read_to_string(&path).map_err(Error::file("cannot read", &path))?;
         let named = text.lines().filter_map(|line| line.parse().ok());
-        Ok(named.filter(|digest| matches!(self.file(digest).try_exists(), Ok(false))).collect())
+        let is_lacking = |digest: &Digest| match digest_of(&self.file(digest)) {
+            Ok(found) => found != *digest,
+            Err(Error::File { source, .. }) => source.kind() == io::ErrorKind::NotFound,
+            Err(_) => false,
+        };
+        Ok(named.filter(is_lacking).collect())
     }
 
     /// The files that snapshots name.
@@ -366,15 +409,21 @@ impl Shelf {
             new.persist(&path).map_err(|error| Error::File { doing, path: path.clone(), source: error.error })?;
             files::sync_folder(&path).map_err(Error::file(doing, &path))?;
         }
+        self.hashed.note(&path, sha256);
         Ok(Artifact { sha256, size })
     }
 
-    /// Publishes a set whose files are all on the shelf.
+    /// Publishes a set whose files are all on the shelf. One that is there already is left alone where it is whole, and
+    /// else replaced.
     pub(crate) fn publish(&self, manifest: &Manifest, key: &SigningKey) -> Result<Digest, Error> {
         let bytes = serde_json::to_vec_pretty(manifest).expect("a manifest is plain data");
         let digest = Digest(Sha256::digest(&bytes).into());
         let place = self.set(&digest);
-        if !place.join(SIGNATURE).exists() {
+        let is_published = || {
+            fs::read(place.join(MANIFEST)).is_ok_and(|found| found == bytes)
+                && fs::read(place.join(SIGNATURE)).is_ok_and(|signature| key.verifies(&bytes, &signature))
+        };
+        if !is_published() {
             let sets = self.folder.join("sets");
             let new = tempfile::Builder::new()
                 .prefix(".publishing-")
@@ -391,8 +440,13 @@ impl Shelf {
             match fs::rename(new.path(), &place) {
                 Ok(()) => drop(new.keep()),
                 // Another build has published the same set meanwhile.
-                Err(_) if place.join(SIGNATURE).exists() => {}
-                Err(error) => return Err(Error::file("cannot publish the boot set", &place)(error)),
+                Err(_) if is_published() => {}
+                // What lies there is damaged.
+                Err(_) => {
+                    files::put_folder(new.path(), &place)
+                        .map_err(Error::file("cannot publish the boot set", &place))?;
+                    drop(new.keep());
+                }
             }
             files::sync_folder(&place).map_err(Error::file("cannot sync", &place))?;
         }
@@ -412,12 +466,13 @@ impl Shelf {
         for (digest, error) in unreadable {
             let short = digest.short();
             let why = bramble_system::sentence(&error);
-            if self.is_damaged(&digest) && !given.contains(&digest) {
+            if matches!(error, Error::DamagedSet { .. }) && !given.contains(&digest) {
                 self.remove_set(&digest, &mut swept)?;
-                swept.notes.push(format!("boot set {short} was damaged, and is removed: {why}"));
+                swept.notes.push(format!("boot set {short} is removed: {why}"));
             } else {
                 all_are_known = false;
-                swept.notes.push(format!("boot set {short} cannot be read, so no files are removed: {why}"));
+                let help = error.help().map(|help| format!("; {help}")).unwrap_or_default();
+                swept.notes.push(format!("boot set {short} cannot be read, so no files are removed: {why}{help}"));
             }
         }
         let (current, others): (Vec<_>, Vec<_>) = sets.into_iter().partition(|set| given.contains(&set.digest));
@@ -511,169 +566,4 @@ fn set_readable(file: &File) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_is_removed_while_a_build_puts_it_there() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let shelf = Shelf::open(folder.path()).expect("made");
-        let hold = shelf.hold().expect("held");
-        let _another = shelf.hold().expect("two builds at once");
-        let artifact = shelf.take_stream(&b"a kernel"[..]).expect("taken");
-        let refused = shelf.alone().expect_err("a build is at work");
-        let own = std::process::id();
-        assert!(matches!(&refused, Error::ShelfHeld { by } if by.contains(&own)), "{refused}");
-        assert!(shelf.file(&artifact.sha256).exists(), "what is about to be published stays");
-        let left = shelf.workplace(&hold).expect("made").keep();
-        drop((hold, _another));
-        let alone = shelf.alone().expect("nobody builds");
-        assert_eq!(shelf.sweep(&alone, &BTreeSet::new(), 0).expect("swept").files, 1, "no boot set names it");
-        assert!(!left.exists(), "what a stopped build left behind");
-    }
-
-    #[test]
-    fn a_child_that_is_just_being_started_keeps_no_lock() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let shelf = Shelf::open(folder.path()).expect("made");
-        // What a child has of its parent's files before it executes its program.
-        let hold = shelf.hold().expect("held");
-        let _child = hold._lock.0.try_clone().expect("duplicated");
-        drop(hold);
-        let alone = shelf.alone().expect("nobody builds");
-        let _child = alone._lock.0.try_clone().expect("duplicated");
-        drop(alone);
-        shelf.alone().expect("nobody removes");
-    }
-
-    #[test]
-    fn a_damaged_file_is_replaced_when_it_is_taken_again() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let shelf = Shelf::open(folder.path()).expect("made");
-        let artifact = shelf.take_stream(&b"a kernel"[..]).expect("taken");
-        let path = shelf.file(&artifact.sha256);
-        fs::write(&path, b"a kErnel").expect("damaged, of the same length");
-        assert_eq!(shelf.take_stream(&b"a kernel"[..]).expect("taken again"), artifact);
-        assert_eq!(fs::read(&path).expect("there"), b"a kernel");
-        let left = fs::read_dir(folder.path().join("files")).expect("a folder").count();
-        assert_eq!(left, 1, "nothing is left beside it");
-    }
-
-    /// A set of one file.
-    fn manifest(artifact: Artifact, version: &str) -> Manifest {
-        Manifest {
-            form: bramble_model::boot_set::FORM,
-            cluster: "home".parse().expect("a name"),
-            version: version.into(),
-            revision: None,
-            architecture: Architecture::Amd64,
-            suite: "trixie".into(),
-            firmware: Vec::new(),
-            kernel: artifact.clone(),
-            initrd: artifact,
-            layers: Vec::new(),
-            cmdline: String::new(),
-            packages: Vec::new(),
-            inputs: None,
-            data: Vec::new(),
-        }
-    }
-
-    /// Three sets of a file each; the manifest of the last one is damaged by `damage`.
-    fn with_a_damaged_set(damage: impl FnOnce(&Path)) -> (tempfile::TempDir, Shelf, [Digest; 3], [PathBuf; 3]) {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let shelf = Shelf::open(folder.path()).expect("made");
-        let key = SigningKey::open(&folder.path().join("keys")).expect("a key");
-        let made = ["1", "2", "3"].map(|word| {
-            let artifact = shelf.take_stream(word.as_bytes()).expect("taken");
-            (shelf.publish(&manifest(artifact.clone(), word), &key).expect("published"), shelf.file(&artifact.sha256))
-        });
-        let [(first, a), (second, b), (third, c)] = made;
-        damage(&shelf.set(&third).join(MANIFEST));
-        (folder, shelf, [first, second, third], [a, b, c])
-    }
-
-    fn cut(manifest: &Path) {
-        fs::write(manifest, "{").expect("damaged");
-    }
-
-    #[test]
-    fn a_damaged_set_is_listed_by_name_and_the_others_go_on() {
-        for damage in [cut, |manifest: &Path| fs::remove_file(manifest).expect("removed")] {
-            let (_folder, shelf, [first, second, third], _) = with_a_damaged_set(damage);
-            let Listed { sets, unreadable } = shelf.list().expect("listed");
-            assert_eq!(sets.iter().map(|set| set.digest).collect::<BTreeSet<_>>(), [first, second].into());
-            assert_eq!(unreadable.iter().map(|(digest, _)| *digest).collect::<Vec<_>>(), [third]);
-            assert_eq!(shelf.find(&first.to_string().to_uppercase()).expect("found").digest, first);
-            let error = shelf.find(&third.to_string()).expect_err("damaged");
-            assert!(!matches!(error, Error::NoSuchSet(_) | Error::NotOnShelf { .. }), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_sweep_removes_a_damaged_set_that_nobody_is_given_and_says_so() {
-        let (_folder, shelf, [first, _, third], files) = with_a_damaged_set(cut);
-        let swept = shelf.sweep(&shelf.alone().expect("nobody builds"), &[first].into(), 1).expect("swept");
-        assert_eq!((swept.sets, swept.files), (1, 1));
-        assert!(swept.notes.len() == 1 && swept.notes[0].contains(&third.short()), "{:?}", swept.notes);
-        assert_eq!(files.map(|file| file.exists()), [true, true, false]);
-        assert!(!shelf.set(&third).exists());
-    }
-
-    #[test]
-    fn a_file_that_is_not_wanted_any_more_goes_unless_somebody_names_it() {
-        let (_folder, shelf, [.., third], files) = with_a_damaged_set(|_| ());
-        let [claimed, left] = ["claimed", "left"].map(|word| shelf.take_stream(word.as_bytes()).expect("taken").sha256);
-        shelf.claim(&third, &[claimed].into()).expect("written");
-        let of_a_set = shelf.load(third).expect("there").manifest.artifacts().next().expect("a file").sha256;
-        let unwanted = [claimed, left, of_a_set, Digest([7; 32])].into();
-        shelf.remove(&shelf.alone().expect("nobody builds"), &unwanted).expect("removed");
-        assert_eq!([claimed, left].map(|digest| shelf.file(&digest).exists()), [true, false]);
-        assert!(files.iter().all(|file| file.exists()));
-        cut(&shelf.set(&third).join(MANIFEST));
-        shelf.release(&third).expect("released");
-        shelf.remove(&shelf.alone().expect("nobody builds"), &unwanted).expect("looked");
-        assert!(shelf.file(&claimed).exists(), "it may belong to the damaged set");
-    }
-
-    #[test]
-    fn a_sweep_removes_no_file_while_a_set_that_cannot_be_read_stays() {
-        let (_folder, shelf, [first, _, third], files) = with_a_damaged_set(cut);
-        let swept = shelf.sweep(&shelf.alone().expect("nobody builds"), &[first, third].into(), 0).expect("swept");
-        assert_eq!((swept.sets, swept.files), (1, 0), "the second one, which nobody is given");
-        assert!(swept.notes.len() == 1 && swept.notes[0].contains(&third.short()), "{:?}", swept.notes);
-        assert_eq!(files.map(|file| file.exists()), [true; 3]);
-        assert!(shelf.set(&third).exists());
-    }
-
-    /// It is whole: only this bramble cannot read it.
-    #[test]
-    fn a_sweep_removes_no_set_of_a_newer_bramble() {
-        let (_folder, shelf, [first, ..], files) = with_a_damaged_set(|_| ());
-        let bytes = br#"{"form":"of another kind"}"#;
-        let newer = Digest(Sha256::digest(bytes).into());
-        fs::create_dir(shelf.set(&newer)).expect("made");
-        fs::write(shelf.set(&newer).join(MANIFEST), bytes).expect("written");
-        let swept = shelf.sweep(&shelf.alone().expect("nobody builds"), &[first].into(), 0).expect("swept");
-        assert_eq!((swept.sets, swept.files, swept.notes.len()), (2, 0, 1));
-        assert!(shelf.set(&newer).exists());
-        assert_eq!(files.map(|file| file.exists()), [true; 3]);
-    }
-
-    #[test]
-    fn a_set_that_another_build_publishes_meanwhile_is_the_same_set() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let shelf = Shelf::open(folder.path()).expect("made");
-        let key = SigningKey::open(&folder.path().join("keys")).expect("a key");
-        let artifact = shelf.take_stream(&b"a kernel"[..]).expect("taken");
-        let manifest = manifest(artifact, "1");
-        let digests = std::thread::scope(|scope| {
-            let both = [(), ()].map(|()| scope.spawn(|| shelf.publish(&manifest, &key)));
-            both.map(|build| build.join().expect("no panic").expect("published"))
-        });
-        assert_eq!(digests[0], digests[1]);
-        let listed = shelf.list().expect("listed");
-        assert_eq!((listed.sets.len(), listed.unreadable.len()), (1, 0));
-        assert_eq!(shelf.load(digests[0]).expect("it is there").digest, digests[0]);
-    }
-}
+mod tests;

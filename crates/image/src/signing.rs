@@ -5,7 +5,7 @@ use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
 
 use bramble_system::files;
-use minisign::{KeyPair, PublicKey, SecretKey, SecretKeyBox};
+use minisign::{KeyPair, PublicKey, SecretKey, SecretKeyBox, SignatureBox};
 
 use crate::Error;
 
@@ -66,6 +66,23 @@ impl SigningKey {
             .map(|signature| signature.into_string())
             .map_err(|error| Error::Malformed { path: "image.key".into(), problem: error.to_string() })
     }
+
+    /// Whether this is the key's signature over `bytes`.
+    pub(crate) fn verifies(&self, bytes: &[u8], signature: &[u8]) -> bool {
+        let signature = decoded(signature);
+        signature.is_some_and(|signature| {
+            minisign::verify(&self.public, &signature, Cursor::new(bytes), true, false, false).is_ok()
+        })
+    }
+
+    /// Whether a signature is another key's: it says whose it is.
+    pub(crate) fn is_anothers(&self, signature: &[u8]) -> bool {
+        decoded(signature).is_some_and(|signature| signature.keynum() != self.public.keynum())
+    }
+}
+
+fn decoded(signature: &[u8]) -> Option<SignatureBox> {
+    SignatureBox::from_string(std::str::from_utf8(signature).ok()?).ok()
 }
 
 #[cfg(test)]

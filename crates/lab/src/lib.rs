@@ -37,6 +37,8 @@ pub enum Error {
     Program { doing: &'static str, source: CommandError },
     #[error("{doing}")]
     Io { doing: String, source: io::Error },
+    #[error("cannot make the lab's namespaces")]
+    Namespaces { source: CommandError },
     #[error("the lab ended: {0}")]
     Ended(String),
     #[error("another lab runs for this repository")]
@@ -48,10 +50,10 @@ impl Error {
     pub fn help(&self) -> Option<&'static str> {
         match self {
             Error::Running => Some("`bramble lab down` ends it"),
-            Error::Program { doing, .. } if doing.contains("namespace") => Some(
+            Error::Namespaces { .. } => Some(
                 "this system may forbid unprivileged namespaces: on Ubuntu, `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0` allows them until the next start",
             ),
-            _ => None,
+            Error::Program { .. } | Error::Io { .. } | Error::Ended(_) => None,
         }
     }
 

@@ -20,6 +20,10 @@ const START: Duration = Duration::from_secs(30);
 /// How long it may take to end by itself.
 const END: Duration = Duration::from_secs(5);
 
+/// What of the lab is its own (unshare(1)).
+const NAMESPACES: [&str; 8] =
+    ["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"];
+
 /// What the lab forwards, by name, and the port wished for on the loopback.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -69,7 +73,7 @@ impl Lab {
         let log = File::create(places.folder().join("lab.log")).map_err(Error::io("cannot open the lab's log"))?;
         let mut command = Command::new("unshare");
         command
-            .args(["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"])
+            .args(NAMESPACES)
             .arg(program)
             .args(["lab", "inside", "-C"])
             .arg(repository)
@@ -90,6 +94,7 @@ impl Lab {
         let start = Instant::now();
         while !socket.exists() {
             if let Ok(Some(status)) = lab.child.try_wait() {
+                namespaces(&["true"])?;
                 return Err(Error::Ended(format!("{status}\n{}", lab.log_end())));
             }
             if start.elapsed() > START {
@@ -142,7 +147,30 @@ impl Drop for Lab {
     }
 }
 
+/// Runs a command in namespaces like the lab's.
+///
+/// # Errors
+/// [`Error::Namespaces`] where this system gives none.
+fn namespaces(command: &[&str]) -> Result<(), Error> {
+    let run = bramble_system::Command::new("unshare").args(NAMESPACES).args(command).run();
+    run.map(drop).map_err(|source| Error::Namespaces { source })
+}
+
 /// The wished port, or any other where it is taken.
 fn listen(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the advice is for is known by the error, whatever its sentence says.
+    #[test]
+    fn a_system_that_gives_no_namespaces_is_told_with_what_allows_them() {
+        let error = namespaces(&["false"]).expect_err("as where `unshare` fails");
+        assert!(error.help().is_some_and(|help| help.contains("apparmor_restrict_unprivileged_userns")), "{error}");
+        let Error::Namespaces { source } = error else { panic!("{error}") };
+        assert_eq!(Error::Program { doing: "cannot make the lab's namespace", source }.help(), None);
+    }
 }

@@ -263,8 +263,9 @@ pub struct Health {
     pub temperature: Option<i16>,
     /// Bytes free for new work.
     pub memory_available: u64,
-    /// Bytes free where the node and its engines keep their data: in the fullest of `/var` and the engines' own folders.
-    pub disk_available: u64,
+    /// Bytes free where the node and its engines keep their data: in the fullest of `/var` and the engines' own folders;
+    /// `None` where that cannot be asked.
+    pub disk_available: Option<u64>,
     /// Processes that the kernel has killed for want of memory since it started.
     pub killed_for_memory: u64,
     /// Resident bytes of the agent itself.
@@ -403,6 +404,15 @@ mod tests {
         assert_eq!(told["engines"]["swarm"]["state"], "alone");
         assert_eq!(serde_json::from_value::<Health>(told).expect("readable"), health);
         let none = r#"{"uptime":7,"memory_available":1,"agent_resident":2,"engine":{"state":"none"}}"#;
+        let told = |disk_available| {
+            let health = Health { disk_available, ..health.clone() };
+            let told = serde_json::to_value(&health).expect("plain data");
+            assert_eq!(serde_json::from_value::<Health>(told.clone()).expect("readable"), health);
+            told.get("disk_available").cloned()
+        };
+        // What is absent is 0 to version 1, and unknown there; `null` would not be a message.
+        assert_eq!((health.disk_available, told(None)), (None, None));
+        assert_eq!(told(Some(0)), Some(0.into()), "a full disk is no unknown one");
         assert!(serde_json::from_str::<Health>(none).expect("readable").engines.is_empty());
 
         let document = NodeDocument {

@@ -213,6 +213,9 @@ pub enum What {
     },
     Engine {
         state: String,
+        /// It waits for nothing of its own any more, only for its cluster.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        up: bool,
     },
     Ready,
     Note {
@@ -368,7 +371,7 @@ impl What {
             What::Waits { fingerprint, reason } => format!("waits to be let in with key {fingerprint}: {reason}"),
             What::Connected => "agent connected".into(),
             What::Disconnected { reason } => format!("agent disconnected: {reason}"),
-            What::Engine { state } => format!("engine: {state}"),
+            What::Engine { state, .. } => format!("engine: {state}"),
             What::Ready => "ready".into(),
             What::Note { text } => text.clone(),
         }

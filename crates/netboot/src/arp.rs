@@ -13,7 +13,7 @@ use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
 use crate::dhcp::Interface;
-use crate::{Directory, Sight, packet};
+use crate::{Sight, Witness, packet};
 
 const ETHERTYPE_ARP: u16 = 0x0806;
 
@@ -35,7 +35,7 @@ pub fn hear(frame: &[u8], head: Ipv4Addr) -> Option<(Mac, Ipv4Addr)> {
 ///
 /// # Errors
 /// When a packet socket is not allowed.
-pub async fn run(interface: &Interface, directory: Arc<dyn Directory>, stop: CancellationToken) -> io::Result<()> {
+pub async fn run(interface: &Interface, witness: Arc<dyn Witness>, stop: CancellationToken) -> io::Result<()> {
     let socket = packet::open(interface.index, ETHERTYPE_ARP)?;
     // tokio has no packet sockets; its UDP socket only ever calls recv, which is the same.
     let socket = UdpSocket::from_std(socket.into())?;
@@ -53,7 +53,7 @@ pub async fn run(interface: &Interface, directory: Arc<dyn Directory>, stop: Can
             },
         };
         if let Some((mac, address)) = hear(&buffer[..length], interface.address) {
-            directory.saw(mac, Sight::LookedForHead { address });
+            witness.saw(mac, Sight::LookedForHead { address });
         }
     }
 }

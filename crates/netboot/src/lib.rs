@@ -29,7 +29,10 @@ pub trait Directory: Send + Sync {
     /// What this machine is to the cluster, and what it may boot from `server`; `None` where the repository does
     /// not have it. Only looks: asked for each message of a boot client, before anything is decided on it.
     fn look(&self, client: &Client, server: &BootServer) -> Option<KnownMachine>;
+}
 
+/// Whom the sockets tell what came of a message. No decision asks it anything.
+pub trait Witness: Send + Sync {
     /// Something was seen of the machine with this card. Told after what it leads to has been decided, and before
     /// the machine is answered.
     fn saw(&self, mac: Mac, sight: Sight);

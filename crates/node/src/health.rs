@@ -73,18 +73,22 @@ fn health(engines: States, busy: u8) -> Health {
         load: load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
         temperature: temperature(),
         memory_available: kibibytes("/proc/meminfo", "MemAvailable:") * 1024,
-        // Where the node and its engines keep what grows; an engine's folder may be on a disk of its own.
-        disk_available: least_free(folders().chain(["/var"])),
+        disk_available: least_free(growing()),
         killed_for_memory: killed_for_memory(),
         agent_resident: kibibytes("/proc/self/status", "VmRSS:") * 1024,
         engines,
     }
 }
 
-/// Bytes free in the fullest of these folders that are there; 0 where none can be asked.
-fn least_free<'a>(folders: impl IntoIterator<Item = &'a str>) -> u64 {
+/// Where the node and its engines keep what grows; an engine's folder may be on a disk of its own.
+fn growing() -> impl Iterator<Item = &'static str> {
+    folders().chain(["/var"])
+}
+
+/// Bytes free in the fullest of these folders that are there; `None` where none can be asked.
+fn least_free<'a>(folders: impl IntoIterator<Item = &'a str>) -> Option<u64> {
     let free = folders.into_iter().filter_map(|folder| rustix::fs::statvfs(folder).ok());
-    free.map(|space| space.f_bavail * space.f_frsize).min().unwrap_or(0)
+    free.map(|space| space.f_bavail * space.f_frsize).min()
 }
 
 /// The kernel's count since it started (`oom_kill` in `/proc/vmstat`).
@@ -114,9 +118,11 @@ mod tests {
     #[test]
     fn the_fullest_folder_is_what_counts() {
         // proc(5) has a file system without a free byte.
-        assert!(least_free(["/", "/nowhere"]) > 0);
-        assert_eq!(least_free(["/", "/proc"]), 0);
-        assert_eq!(least_free(["/nowhere"]), 0);
+        assert!(least_free(["/", "/nowhere"]).is_some_and(|free| free > 0));
+        assert_eq!(least_free(["/", "/proc"]), Some(0), "a full one is not one that cannot be asked");
+        assert_eq!(least_free(["/nowhere"]), None);
+        let asked: Vec<&str> = growing().collect();
+        assert!(asked.contains(&"/var/lib/docker") && asked.contains(&"/var"), "{asked:?}");
     }
 
     #[test]

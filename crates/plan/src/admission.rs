@@ -98,6 +98,13 @@ impl Record {
         until
     }
 
+    /// Nothing was switched on after all: what was expected before `until` was said is what is expected.
+    pub fn take_back(&mut self, until: Millis, before: Option<Millis>) {
+        if self.expected_until == Some(until) {
+            self.expected_until = before;
+        }
+    }
+
     /// An operator approves a key for the present boot.
     pub fn approve(&mut self, fingerprint: String) {
         self.approved = Some(fingerprint);

@@ -16,6 +16,7 @@ use bramble_model::repository::Dhcp;
 use bramble_model::section::{self, Waiting};
 use bramble_model::timeline::{Event, Millis, Phase, Stopped, What};
 
+use crate::engine::{Advice, advice};
 use crate::ready::first_waiting;
 
 /// All that is known of one node.
@@ -529,19 +530,25 @@ impl Evidence<'_> {
         }
     }
 
+    /// What a person does about the engine that this node has told of.
+    fn advice(&self) -> Advice {
+        let kind = self.health.and_then(|health| health.engines.kinds().next());
+        kind.map_or(Advice::OF_ANY, advice)
+    }
+
     fn engine(&self) -> Cause {
         if let Some(cause) = self.refused() {
             return cause;
         }
         if let Some(health) = self.health {
-            if health.disk_available > 0 && health.disk_available < LITTLE_DISK {
+            if let Some(free) = health.disk_available.filter(|free| *free < LITTLE_DISK) {
                 return cause(
                     "disk-full",
                     format!(
                         "{} MB are free where its engine keeps its data: it cannot keep images and logs",
-                        health.disk_available >> 20
+                        free >> 20
                     ),
-                    "remove what is not used (`docker system prune` on the node), or give it a larger disk or more memory",
+                    self.advice().full_disk,
                 );
             }
             if health.memory_available < LITTLE_MEMORY || health.killed_for_memory > 0 {
@@ -581,11 +588,7 @@ impl Evidence<'_> {
             Some(_) | None => "the agent is connected and the engine has not reported".into(),
         };
         if let Some(failed) = self.failed {
-            return cause(
-                "engine-refuses",
-                format!("{engine}; {}", failed.reason),
-                "the sentence is the engine's own; `docker info` and its journal on the node say more",
-            );
+            return cause("engine-refuses", format!("{engine}; {}", failed.reason), self.advice().refuses);
         }
         if let Some(problem) = self.engine {
             return cause(

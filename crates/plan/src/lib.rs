@@ -10,6 +10,7 @@ pub mod brake;
 pub mod chain;
 pub mod contract;
 pub mod driver;
+pub mod engine;
 pub mod explain;
 pub mod hand_off;
 pub mod leaving;

@@ -26,6 +26,13 @@ use bramble_model::timeline::Millis;
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{self, Planned, Planner};
+use crate::engine::Advice;
+
+/// A person on the node asks Docker.
+pub(crate) const ADVICE: Advice = Advice {
+    full_disk: "remove what is not used (`docker system prune` on the node), or give it a larger disk or more memory",
+    refuses: "the sentence is the engine's own; `docker info` and its journal on the node say more",
+};
 
 /// What a snapshot says of the Swarm.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -62,16 +62,50 @@ pub fn gather(
     let mut paths = Vec::new();
     for layer in &manifest.layers {
         let mut progress = |bytes: u64| reporter.percent(Step::Root, before + bytes, total);
-        let kept = data.map(|data| kept_file(data, &layer.sha256));
-        let path = match kept.filter(|path| is_layer(path, layer)) {
-            Some(path) => path,
-            None => fetch(arguments, layer, &mut progress)?,
-        };
+        let path = find(layer, data, &mut || fetch(arguments, layer, &mut progress))?;
         before += layer.size;
         paths.push(path);
     }
     reporter.percent(Step::Root, total, total);
     Ok(paths)
+}
+
+/// The layer that is kept below `data`, or else the head's, which then takes the place of a damaged one, too.
+fn find(
+    layer: &Layer,
+    data: Option<&Path>,
+    from_head: &mut dyn FnMut() -> Result<PathBuf, Error>,
+) -> Result<PathBuf, Error> {
+    let Some(kept) = data.map(|data| kept_file(data, &layer.sha256)).filter(|kept| kept.exists()) else {
+        return from_head();
+    };
+    if is_layer(&kept, layer) {
+        return Ok(kept);
+    }
+    eprintln!("bramble: layer `{}` on the data partition is damaged: the head's takes its place", layer.name);
+    let fetched = from_head()?;
+    if let Err(error) = replace(&kept, &fetched) {
+        // The node boots all the same, and tries again next time.
+        eprintln!("bramble: {error}");
+    }
+    Ok(fetched)
+}
+
+/// Replaces a layer that is kept by one that was fetched: a power cut leaves the old one or the new one.
+fn replace(kept: &Path, fetched: &Path) -> Result<(), Error> {
+    let new = kept.with_extension("new");
+    let write = || {
+        io::copy(&mut File::open(fetched)?, &mut File::create(&new)?)?;
+        File::open(&new)?.sync_all()?;
+        fs::rename(&new, kept)?;
+        File::open(kept.parent().unwrap_or(kept))?.sync_all()
+    };
+    let written = write();
+    if written.is_err() {
+        // Where it was not begun there is none.
+        let _ = fs::remove_file(&new);
+    }
+    written.doing("cannot replace a layer on the data partition")
 }
 
 /// Whether the file is this layer to the byte.
@@ -200,5 +234,40 @@ mod tests {
         let mut open = |from: u64| Ok(&flipped[usize::try_from(from).expect("small")..]);
         let digest = stream(&layer, &mut Vec::new(), &mut open, &mut |_| (), &mut |_| ()).expect("arrives");
         assert_ne!(digest, layer.sha256);
+    }
+
+    #[test]
+    fn a_damaged_layer_on_the_data_partition_is_replaced_and_found_whole_at_the_next_boot() {
+        let (data, memory) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let bytes = vec![1; 5000];
+        let layer = layer(&bytes);
+        let fetched = memory.path().join("layer");
+        fs::write(&fetched, &bytes).expect("written");
+        let kept = kept_file(data.path(), &layer.sha256);
+        let mut asked = 0;
+        let mut find = || {
+            super::find(&layer, Some(data.path()), &mut || {
+                asked += 1;
+                Ok(fetched.clone())
+            })
+        };
+        assert_eq!(find().expect("from the head"), fetched);
+        assert!(!kept.exists(), "what was never kept is not kept now");
+        fs::create_dir_all(kept.parent().expect("a folder")).expect("made");
+        let mut damaged = bytes.clone();
+        damaged[4096] ^= 1;
+        for damaged in [&damaged[..], &bytes[..7]] {
+            fs::write(&kept, damaged).expect("written");
+            assert_eq!(find().expect("from the head"), fetched);
+            assert_eq!(fs::read(&kept).expect("there"), bytes);
+            assert_eq!(find().expect("as it is kept"), kept);
+        }
+        let folder = kept.parent().expect("a folder");
+        assert_eq!(fs::read_dir(folder).expect("a folder").count(), 1, "nothing is left beside it");
+        // A partition that cannot be written: the node boots, and the damage is said.
+        fs::remove_file(&kept).expect("removed");
+        fs::create_dir(&kept).expect("in the way");
+        assert_eq!(find().expect("from the head"), fetched);
+        assert_eq!(asked, 4);
     }
 }

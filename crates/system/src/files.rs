@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::process::{Gid, Uid};
 
 /// Replaces the content of `path`; at every instant it holds the old bytes or the new ones.
@@ -252,6 +252,32 @@ pub fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Puts a folder at its place; what lies there is there until then, and is removed.
+///
+/// # Errors
+/// As the file system says; one of both lies there then.
+pub fn put_folder(new: &Path, place: &Path) -> io::Result<()> {
+    if !place.exists() {
+        return fs::rename(new, place);
+    }
+    match rustix::fs::renameat_with(CWD, new, CWD, place, RenameFlags::EXCHANGE) {
+        Ok(()) => remove_folder(new),
+        // A file system that cannot exchange two.
+        Err(_) => remove_folder(place).and_then(|()| fs::rename(new, place)),
+    }
+}
+
+/// Removes a folder and all that is in it, where it is there.
+///
+/// # Errors
+/// As the file system says.
+pub fn remove_folder(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 /// A name that no other process and no other thread uses now.

@@ -9,7 +9,7 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use bramble_model::agent::FromAgent;
@@ -18,7 +18,7 @@ use bramble_tests::agents::{Agent, Head, health, runtime};
 use bramble_tests::fleet::{HEARTBEAT, addresses, mac, offset};
 use bramble_tests::machines::house::{HEAD, House, mount};
 use bramble_tests::measure::{mark, megabytes, percentile, processor};
-use bramble_tests::program;
+use bramble_tests::{measure, program};
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 const CHANGES: usize = 300;
 const READS: usize = 300;
 
-fn main() {
+fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok()).expect("a number");
     match words.first().map(String::as_str) {
@@ -37,9 +37,10 @@ fn main() {
         Some("agent") => agent(Duration::from_secs(number(1))),
         _ => {
             eprintln!("bramble-fleet many AGENTS SECONDS | idle NODES SECONDS | agent SECONDS");
-            std::process::exit(2);
+            return ExitCode::from(2);
         }
     }
+    measure::end()
 }
 
 fn house(nodes: usize) -> (House, Head) {

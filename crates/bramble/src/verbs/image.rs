@@ -115,9 +115,11 @@ pub fn give(set: &str, place: &Place) -> Result<Exit> {
 
 pub fn list(place: &Place, json: bool) -> Result<Exit> {
     let sets = BootSets::open(place)?;
-    let (Listed { sets, unreadable }, given) = (sets.shelf.list()?, given(&sets)?);
+    let (Listed { sets, unreadable }, given) = (sets.signed()?, given(&sets)?);
     for (digest, error) in &unreadable {
-        eprintln!("boot set {} cannot be read: {}", digest.short(), bramble_system::sentence(error));
+        let star = if given.contains(digest) { ", which nodes are given," } else { "" };
+        eprintln!("boot set {}{star} cannot be read: {}", digest.short(), bramble_system::sentence(error));
+        error.help().iter().for_each(|help| eprintln!("  {help}"));
     }
     if json {
         let sets: Vec<_> = sets.iter().map(|set| described(set, &given)).collect();
@@ -138,9 +140,9 @@ pub fn list(place: &Place, json: bool) -> Result<Exit> {
             ]
         })
         .collect();
-    if rows.is_empty() {
+    if rows.is_empty() && unreadable.is_empty() {
         println!("no boot set yet: `bramble image build` makes one");
-    } else {
+    } else if !rows.is_empty() {
         print!("{}", screen::table(&["SET", "BUILT", "SUITE", "KERNEL", "REVISION", "SIZE"], &rows));
     }
     Ok(Exit::Done)

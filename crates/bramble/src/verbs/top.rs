@@ -79,11 +79,11 @@ fn render(status: &Status) -> String {
                 format!("{} %", health.busy),
                 format!("{:.2}", health.load),
                 format!("{} of {} MiB", used >> 20, memory >> 20),
-                format!("{} MiB", health.disk_available >> 20),
+                health.disk_available.map_or_else(|| "–".into(), |free| format!("{} MiB", free >> 20)),
                 health.temperature.map_or_else(|| "–".into(), |degrees| format!("{degrees} °C")),
                 engine,
             ]
         })
         .collect();
-    screen::table(&["NODE", "STATE", "CPU", "LOAD", "MEMORY", "FREE IN /VAR", "HEAT", "ENGINE"], &rows)
+    screen::table(&["NODE", "STATE", "CPU", "LOAD", "MEMORY", "DISK FREE", "HEAT", "ENGINE"], &rows)
 }

@@ -147,7 +147,7 @@ fn health() -> FromAgent {
         load: 0.5,
         temperature: None,
         memory_available: 1 << 30,
-        disk_available: 1 << 30,
+        disk_available: Some(1 << 30),
         killed_for_memory: 0,
         agent_resident: 1 << 20,
         engines: Default::default(),

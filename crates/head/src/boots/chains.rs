@@ -10,6 +10,7 @@ use bramble_store::{Store, put};
 
 use crate::admissions::LastChains;
 use crate::error::Error;
+use crate::held::held;
 
 fn ran_last(store: &Store, node: &Name) -> Chain {
     store.blocking().read::<LastChains>(node).ok().flatten().unwrap_or_default()
@@ -32,7 +33,7 @@ impl Chains {
     }
 
     fn learned(&self) -> MutexGuard<'_, HashMap<Name, Learned>> {
-        self.learned.lock().expect("no panic while held")
+        held(&self.learned)
     }
 
     fn with_learned<T>(&self, node: &Name, work: impl FnOnce(&mut Learned) -> T) -> T {

@@ -4,7 +4,7 @@ use bramble_boot::Firmware;
 use bramble_model::names::Mac;
 use bramble_model::repository::Starts;
 use bramble_model::timeline::{Phase, What};
-use bramble_netboot::{BootServer, Client, Directory, FirstFile, KnownMachine, Sight};
+use bramble_netboot::{BootServer, Client, Directory, FirstFile, KnownMachine, Sight, Witness};
 use bramble_plan::chain::Chain;
 use bramble_plan::hand_off::Give;
 use bramble_system::now;
@@ -60,7 +60,9 @@ impl Directory for Boots {
         let file = server.first_file(client, &boot, |loader| self.own.has_loader(loader, &name));
         Some(KnownMachine { node: name, file })
     }
+}
 
+impl Witness for Boots {
     fn saw(&self, mac: Mac, sight: Sight) {
         match &sight {
             Sight::Asked(client) => {

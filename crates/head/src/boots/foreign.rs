@@ -17,6 +17,7 @@ use super::given::{Given, Handed, tag};
 use super::index::Index;
 use crate::admissions::HandOffs;
 use crate::error::Error;
+use crate::held::held;
 use crate::nodes::Nodes;
 use crate::random::random;
 use crate::timeline::Timeline;
@@ -67,7 +68,7 @@ impl ForeignBoots {
     }
 
     fn present(&self) -> MutexGuard<'_, Index> {
-        self.present.lock().expect("no panic while held")
+        held(&self.present)
     }
 
     fn profile(&self, node: &Name) -> Option<(Name, Profile)> {

@@ -22,6 +22,7 @@ use super::sets::Sets;
 use crate::admissions;
 use crate::boot_sets::BootSets;
 use crate::error::Error;
+use crate::held::held;
 use crate::random::random;
 use crate::timeline::Timeline;
 
@@ -112,11 +113,11 @@ impl OwnBoots {
     }
 
     fn sets(&self) -> MutexGuard<'_, Sets> {
-        self.sets.lock().expect("no panic while held")
+        held(&self.sets)
     }
 
     fn present(&self) -> MutexGuard<'_, Index> {
-        self.present.lock().expect("no panic while held")
+        held(&self.present)
     }
 
     /// The machine asks by DHCP, as machines do that start.

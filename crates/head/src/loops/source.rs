@@ -257,7 +257,8 @@ impl Controller {
         let Followed { judged, braked, .. } = self.following.followed();
         // Others may have crowded out a commit that waits, and a person may want it: it is judged anew.
         let known = judged.filter(|_| braked.as_ref().is_none_or(|braked| self.snapshots.waits_on(&braked.commit)));
-        let fetched = self.following.fetch(source, current.as_deref(), known.as_ref());
+        let again = self.snapshots.lacks_files();
+        let fetched = self.following.fetch(source, current.as_deref(), known.as_ref(), again);
         let judged = fetched.and_then(|fetched| {
             let braked = self.judge(&fetched, current.as_deref())?;
             Ok((fetched.commit, braked))
@@ -334,7 +335,7 @@ pub(crate) fn first_of(
         Stopped::Unfit { reason, .. } => Error::Snapshot(format!("{reason}: {CORRECT}")),
         Stopped::Same(commit) => Error::Snapshot(format!("commit {commit} is current already")),
     };
-    let fetched = following.fetch(source, None, None).map_err(told)?;
+    let fetched = following.fetch(source, None, None, false).map_err(told)?;
     let not = |error| told(refused(&fetched.commit, error));
     let next = take(snapshots, &fetched).map_err(not)?;
     let applied = Applied {

@@ -288,3 +288,23 @@ async fn a_loop_that_is_at_rest_looks_seldom_and_a_noisy_world_wakes_it_no_more_
     let looked = world.looks.load(Ordering::Relaxed) - before - rested;
     assert!(looked <= 60, "{looked} looks in a second");
 }
+
+/// Fault 7 of the ground: what is done for a workload stood in the timeline of the node of its name.
+#[tokio::test]
+async fn a_workload_named_like_a_node_writes_nothing_into_that_nodes_timeline() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(&folder.path().join("head.redb"), 1).expect("opens");
+    let timeline = Timeline::open(store, &snapshot(&["web"]).cluster, 0).expect("opens");
+    let web: Name = "web".parse().expect("a name");
+    let happens = |subject: Subject| {
+        let (reason, step) = ("it is not there".to_owned(), Add(web.clone()));
+        let planned = Planned { subject: subject.clone(), seen: (), reason, risk: Risk::Safe, step };
+        tell_begin(&timeline, &planned);
+        let outcome = Outcome::Failed { reason: "it does not check".into(), retry: Retry::Never };
+        tell_end(&timeline, &Driver::new("swarm"), &subject, &outcome);
+        timeline.of(&web, 100).len()
+    };
+    assert_eq!(happens(Subject::workload(bramble_model::engine::EngineKind::Swarm, &web)), 0);
+    assert!(timeline.after(0, 100).len() >= 2, "they are told of the cluster");
+    assert_eq!(happens(Subject::node(&web)), 2);
+}

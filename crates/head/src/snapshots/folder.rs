@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use bramble_model::names::Digest;
 use bramble_model::snapshot::{Entry, SMALL, stand_in};
 use bramble_system::files;
-use rustix::fs::{CWD, RenameFlags};
 
+use super::mending::{Large, large};
 use super::{Current, Snapshots};
 use crate::error::{Error, is_full};
 
 impl Snapshots {
     /// Lays a snapshot out in its folder, in place of whatever lies there, and removes the folders of others that are
     /// not current. Large files are links to the shelf's own: a snapshot costs no second copy of them. One that is not
-    /// on the shelf is left out, and whoever asks for it is told. Files that are as in the current one are links to its
+    /// on the shelf, or damaged there, is left out, and whoever asks for it is told. Files that are as in the current one are links to its
     /// own: making hundreds of files takes a second where as many were just removed (ext4 passes over their inodes).
     ///
     /// # Errors
@@ -24,13 +24,13 @@ impl Snapshots {
     pub(super) fn lay_out(&self, next: &Current) -> Result<(), Error> {
         let mut laid_out = self.laid_out.lock().expect("no panic while held");
         let place = self.folder.join(next.digest.to_string());
-        if laid_out.contains(&next.digest) && place.exists() {
+        if laid_out.contains(&next.digest) && self.is_laid_out(next, &place) {
             return Ok(());
         }
         let failed = |source| not_laid_out(&self.folder, source);
         files::make_folder(&self.folder).map_err(failed)?;
         let making = self.folder.join(".making");
-        remove(&making).map_err(failed)?;
+        files::remove_folder(&making).map_err(failed)?;
         files::make_folder(&making).map_err(failed)?;
         let current = self.current();
         // A folder that this head did not lay out may be of before a power cut: nothing in it is relied on.
@@ -41,7 +41,11 @@ impl Snapshots {
             let is_file = matches!(entry, Entry::File { .. });
             let same = whole.filter(|current| is_file && current.snapshot.entries.get(path) == Some(entry));
             let old = same.map(|current| self.folder.join(current.digest.to_string()).join(path));
-            if old.is_some_and(|old| fs::hard_link(old, &place).is_ok()) {
+            let is_whole = |old: &PathBuf| match entry {
+                Entry::File { digest, size, .. } if *size > SMALL => self.shelf.holds(old, digest, *size),
+                _ => true,
+            };
+            if old.filter(is_whole).is_some_and(|old| fs::hard_link(old, &place).is_ok()) {
                 continue;
             }
             self.lay(&place, entry).map_err(|source| not_laid(&self.folder, place, source))?;
@@ -52,12 +56,22 @@ impl Snapshots {
             let name = entry.map_err(failed)?.file_name();
             let stays = name == *".making" || stay.iter().any(|digest| name == *digest.to_string());
             if !stays {
-                remove(&self.folder.join(name)).map_err(failed)?;
+                files::remove_folder(&self.folder.join(name)).map_err(failed)?;
             }
         }
-        put(&making, &place).map_err(failed)?;
+        files::put_folder(&making, &place).map_err(failed)?;
         laid_out.insert(next.digest);
         Ok(())
+    }
+
+    /// Whether all that can be had of a snapshot's large files lies at its place, and nothing damaged.
+    fn is_laid_out(&self, next: &Current, place: &Path) -> bool {
+        let is_there = |file: Large<'_>| {
+            let laid = place.join(file.path);
+            self.shelf.holds(&laid, file.digest, file.size)
+                || !laid.exists() && !self.shelf.is_whole(file.digest, file.size)
+        };
+        place.exists() && large(&next.snapshot).all(is_there)
     }
 
     fn lay(&self, path: &Path, entry: &Entry) -> io::Result<()> {
@@ -66,10 +80,10 @@ impl Snapshots {
             Entry::Link { target } => files::make_link(target, path),
             Entry::Unread { why } => files::make_link(stand_in(why), path),
             Entry::File { digest, size, executable } if *size > SMALL => {
-                let kept = self.shelf.file(digest);
-                if !kept.exists() {
+                if !self.shelf.is_whole(digest, *size) {
                     return Ok(());
                 }
+                let kept = self.shelf.file(digest);
                 // A link has one mode for all its names: what is to be run is a copy.
                 if !executable && fs::hard_link(&kept, path).is_ok() {
                     return Ok(());
@@ -103,25 +117,6 @@ fn write(path: &Path, content: &mut impl io::Read, executable: bool) -> io::Resu
     file.set_permissions(fs::Permissions::from_mode(if executable { 0o755 } else { 0o644 }))?;
     files::give_to_owner_of(path.parent().unwrap_or(path), &file);
     Ok(())
-}
-
-/// Puts a folder at its place; what lies there is there until then, and is removed.
-fn put(making: &Path, place: &Path) -> io::Result<()> {
-    if !place.exists() {
-        return fs::rename(making, place);
-    }
-    match rustix::fs::renameat_with(CWD, making, CWD, place, RenameFlags::EXCHANGE) {
-        Ok(()) => remove(making),
-        // A file system that cannot exchange two.
-        Err(_) => remove(place).and_then(|()| fs::rename(making, place)),
-    }
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
 }
 
 #[cfg(test)]

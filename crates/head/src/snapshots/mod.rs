@@ -9,6 +9,7 @@
 
 mod current;
 mod folder;
+mod mending;
 pub(crate) mod record;
 mod waiting;
 
@@ -78,13 +79,17 @@ pub(crate) fn first_error(problems: &Problems) -> String {
         .map_or_else(|| "it has errors".into(), |problem| format!("{}, line {}, {problem}", problem.file, problem.line))
 }
 
-/// Which files are gone, as many as one sentence takes.
+/// Which files are gone.
 fn gone(paths: &[String]) -> String {
+    format!("{} {} not", named(paths), if paths.len() == 1 { "is" } else { "are" })
+}
+
+/// Paths, as many as one sentence takes.
+fn named(paths: &[String]) -> String {
     let named = paths.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
     match paths.len() {
-        1 => format!("{named} is not"),
-        2..=NAMED => format!("{named} are not"),
-        more => format!("{named} and {} more are not", more - NAMED),
+        0..=NAMED => named,
+        more => format!("{named} and {} more", more - NAMED),
     }
 }
 
@@ -149,12 +154,7 @@ impl Snapshots {
             Err(error) => snapshots.newest_but(&bramble_system::sentence(&error))?,
         };
         if let Some(current) = found {
-            // A disk that takes no writes has it as it was laid out last, and boots go on.
-            if let Err(error) = snapshots.lay_out(&current) {
-                let reason = bramble_system::sentence(&error);
-                tracing::error!(reason, "the current snapshot is not laid out anew");
-                *snapshots.trouble.lock().expect("no panic while held") = Some(reason);
-            }
+            snapshots.restore(&current);
             snapshots.current.send_replace(Some(Arc::new(current)));
         }
         Ok(snapshots)
@@ -217,15 +217,6 @@ impl Snapshots {
             Err(_) => self.lost.lock().expect("no panic while held").clone(),
         }
         .map(|held| held.reason)
-    }
-
-    /// Lays the current one out, where the disk took no writes before.
-    pub(crate) fn mend(&self) {
-        let _turn = self.changing.lock().expect("no panic while held");
-        let (Some(current), Some(_)) = (self.current(), self.trouble()) else { return };
-        if self.lay_out(&current).is_ok() {
-            *self.trouble.lock().expect("no panic while held") = None;
-        }
     }
 
     /// Lets go of what nobody has applied for too long, and of what it left on the shelf.
@@ -386,10 +377,14 @@ impl Snapshots {
         if let Some(bytes) = record::content(&self.store, digest).map_err(io::Error::other)? {
             return Ok(bytes.into());
         }
-        Ok(std::fs::read(self.shelf.file(digest))?.into())
+        let bytes = std::fs::read(self.shelf.file(digest))?;
+        if Digest(Sha256::digest(&bytes).into()) != *digest {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is damaged on the head's shelf"));
+        }
+        Ok(bytes.into())
     }
 
-    /// Those contents of a snapshot that are nowhere.
+    /// Those contents of a snapshot that are nowhere, or damaged.
     fn missing(&self, snapshot: &Snapshot) -> Result<Vec<Digest>, Error> {
         let mut missing = Vec::new();
         for (digest, size) in snapshot.contents() {
@@ -400,7 +395,7 @@ impl Snapshots {
                 };
                 self.waiting().loose.contains_key(&digest) || stored.is_some()
             } else {
-                self.shelf.has(&digest, size)
+                self.shelf.is_whole(&digest, size)
             };
             if !is_there {
                 missing.push(digest);
@@ -428,8 +423,15 @@ impl Snapshots {
 
     /// A content of any length has come: it goes to the shelf.
     pub(crate) fn take_large(&self, digest: &Digest, content: impl Read) -> Result<(), bramble_image::Error> {
-        let _hold = self.shelf.hold()?;
-        self.shelf.take_as(digest, content).map(drop)
+        let hold = self.shelf.hold()?;
+        self.shelf.take_as(digest, content)?;
+        drop(hold);
+        // What was the last that the current one lacked: an image may be built of it at once.
+        let names = |current: &Arc<Current>| current.snapshot.contents().contains_key(digest);
+        if self.current().filter(names).is_some_and(|current| self.lacking(&current.snapshot).is_empty()) {
+            self.mend();
+        }
+        Ok(())
     }
 
     /// Validates a snapshot from its contents alone.
@@ -517,7 +519,7 @@ impl Snapshots {
                 }
             } else {
                 let file = std::fs::File::open(path).map_err(failed)?;
-                self.shelf.take_as(&content, file).map_err(Error::image)?;
+                self.take_large(&content, file).map_err(Error::image)?;
             }
         }
         self.find(&digest.to_string())
@@ -658,4 +660,4 @@ impl Snapshots {
 #[cfg(test)]
 mod lost_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -179,6 +179,84 @@ fn a_large_file_that_was_swept_before_it_was_applied_is_named() {
     assert_eq!(fs::read(place.served(&digest)).expect("there"), large);
 }
 
+/// As a disk damages a file: of the same length, at another time.
+pub(crate) fn flip(path: &Path) {
+    let mut bytes = fs::read(path).expect("there");
+    bytes[0] ^= 1;
+    fs::write(path, bytes).expect("damaged");
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(1);
+    fs::File::options().write(true).open(path).and_then(|file| file.set_modified(later)).expect("set");
+}
+
+/// A head with a large file that a disk has damaged, and that its own folder does not have any more.
+fn damaged(place: &Place, large: &[u8]) -> (Snapshots, Digest) {
+    place.write(1, large);
+    let snapshots = place.open();
+    let current = first(&snapshots, place);
+    fs::write(place.home().join("overlay/etc/motd"), vec![0; large.len()]).expect("written");
+    flip(&place.served(&current.digest));
+    (snapshots, current.digest)
+}
+
+#[test]
+fn a_damaged_large_file_is_taken_anew_from_the_heads_own_folder() {
+    let place = Place::new();
+    let large = vec![7; SMALL as usize + 1];
+    place.write(1, &large);
+    let snapshots = place.open();
+    let digest = first(&snapshots, &place).digest;
+    flip(&place.served(&digest));
+    snapshots.mend();
+    assert_eq!(fs::read(place.served(&digest)).expect("there"), large);
+    assert_eq!(snapshots.trouble(), None);
+    drop(snapshots);
+    flip(&place.served(&digest));
+    let snapshots = place.open();
+    assert_eq!(fs::read(place.served(&digest)).expect("there"), large, "nor does a start link to what is damaged");
+    assert_eq!(snapshots.trouble(), None);
+}
+
+#[test]
+fn a_damaged_large_file_that_nobody_has_is_left_out_and_told() {
+    let place = Place::new();
+    let large = vec![7; SMALL as usize + 1];
+    let (snapshots, digest) = damaged(&place, &large);
+    let told = |snapshots: &Snapshots| {
+        assert!(!place.served(&digest).exists(), "what is damaged is served to nobody");
+        let trouble = snapshots.trouble().expect("it is said");
+        assert!(trouble.starts_with("overlay/etc/motd of the current snapshot, ") && trouble.contains("apply"));
+    };
+    snapshots.mend();
+    told(&snapshots);
+    drop(snapshots);
+    told(&place.open());
+}
+
+#[test]
+fn a_damaged_large_file_is_asked_for_and_replaced_when_the_same_is_applied_again() {
+    let place = Place::new();
+    let large = vec![7; SMALL as usize + 1];
+    let (snapshots, digest) = damaged(&place, &large);
+    snapshots.mend();
+    let known = snapshots.current().expect("there");
+    let (offered, missing) = snapshots.offer(known.snapshot.clone(), Revision::default()).expect("sound");
+    let content = Digest(Sha256::digest(&large).into());
+    assert_eq!((offered, &missing[..]), (digest, &[content][..]));
+    snapshots.take_large(&content, &large[..]).expect("taken");
+    assert_eq!(fs::read(place.served(&digest)).expect("there"), large);
+    assert_eq!(snapshots.trouble(), None);
+}
+
+#[test]
+fn a_snapshot_that_shares_a_damaged_large_file_with_the_current_one_gets_it_whole() {
+    let place = Place::new();
+    let large = vec![7; SMALL as usize + 1];
+    let (snapshots, _) = damaged(&place, &large);
+    place.write(2, &large);
+    let next = first(&snapshots, &place).digest;
+    assert_eq!(fs::read(place.served(&next)).expect("there"), large);
+}
+
 #[test]
 fn what_only_waited_leaves_no_large_files_on_the_shelf_and_takes_no_others_along() {
     let place = Place::new();

@@ -55,8 +55,9 @@ pub(super) struct Health {
     #[serde(default)]
     temperature: Option<i16>,
     memory_available: u64,
-    #[serde(default)]
-    disk_available: u64,
+    /// Absent where it is not known: a side that knows no `null` reads what is absent as 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    disk_available: Option<u64>,
     #[serde(default)]
     killed_for_memory: u64,
     agent_resident: u64,

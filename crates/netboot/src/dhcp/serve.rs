@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::raw::PacketSocket;
 use super::{Lease, Link, Port, Reply, Server, Target, asks, decode, encode};
 use crate::packet::set_option;
-use crate::{BootServer, Directory};
+use crate::{BootServer, Directory, Witness};
 
 /// Leases that wait to be stored; more get no answer, as a full socket would give none.
 const QUEUE: usize = 4096;
@@ -130,6 +130,7 @@ struct Unstored {
 struct Shared {
     server: Arc<Mutex<Server>>,
     directory: Arc<dyn Directory>,
+    witness: Arc<dyn Witness>,
     stop: CancellationToken,
 }
 
@@ -141,11 +142,12 @@ pub async fn run(
     server: Arc<Mutex<Server>>,
     interfaces: Vec<(Interface, BootServer)>,
     directory: Arc<dyn Directory>,
+    witness: Arc<dyn Witness>,
     store: Arc<dyn LeaseStore>,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let (queue, unstored) = sync_channel(QUEUE);
-    let shared = Arc::new(Shared { server, directory, stop });
+    let shared = Arc::new(Shared { server, directory, witness, stop });
     let mut threads = JoinSet::new();
     for (interface, boot) in interfaces {
         let open = Arc::new(Open {
@@ -200,7 +202,7 @@ fn read(on: &Arc<Open>, port: Port, shared: &Shared, queue: &SyncSender<Unstored
         let outcome = server.handle(&message, &on.link, port, now, known.as_ref());
         drop(server);
         for (mac, sight) in outcome.saw {
-            shared.directory.saw(mac, sight);
+            shared.witness.saw(mac, sight);
         }
         let answer = outcome.reply.map(|reply| Outgoing { on: Arc::clone(on), port, from, reply });
         if !outcome.store.is_empty() {

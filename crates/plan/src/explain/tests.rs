@@ -1,4 +1,4 @@
-use bramble_model::engine::EngineKind;
+use bramble_model::engine::{ByEngine, EngineKind};
 use bramble_model::names::{BootTag, Name};
 use bramble_model::subject::Subject;
 
@@ -116,7 +116,7 @@ fn health() -> Health {
         temperature: None,
         uptime: 100,
         memory_available: 1 << 30,
-        disk_available: 8 << 30,
+        disk_available: Some(8 << 30),
         killed_for_memory: 0,
         agent_resident: 0,
         engines: [(EngineKind::Swarm, EngineState::Alone)].into_iter().collect(),
@@ -322,7 +322,13 @@ fn an_engine_that_refuses_to_join() {
         since: NOW - 5000,
         again: Some(NOW + 5000),
     });
-    assert!(case.is("engine-refuses").cause.contains("invalid join token"));
+    let told = case.is("engine-refuses");
+    assert!(told.cause.contains("invalid join token") && told.advice.is_some_and(|advice| advice.contains("docker")));
+    // Docker's own commands are no help with another engine, nor where none has told of itself.
+    case.health = Some(Health { engines: ByEngine::default(), ..health() });
+    assert!(case.is("engine-refuses").advice.is_some_and(|advice| !advice.contains("docker")));
+    case.health = Some(Health { disk_available: Some(0), engines: ByEngine::default(), ..health() });
+    assert!(case.is("disk-full").advice.is_some_and(|advice| !advice.contains("docker")));
 }
 
 /// Fault 15 of the ground: the manager that was left over was ready, and `why` said "nothing".
@@ -337,8 +343,12 @@ fn a_ready_manager_of_a_swarm_without_a_leader() {
 #[test]
 fn a_full_disk_and_memory_that_ran_out() {
     let mut case = Case::new(Phase::Ready, vec![(500, What::Ready)]);
-    case.health = Some(Health { disk_available: 1 << 20, ..health() });
-    case.is("disk-full");
+    for free in [0, 1 << 20] {
+        case.health = Some(Health { disk_available: Some(free), ..health() });
+        case.is("disk-full");
+    }
+    case.health = Some(Health { disk_available: None, ..health() });
+    assert_eq!(case.why().name, "ready", "what cannot be asked is not full");
     case.health = Some(Health { memory_available: 10 << 20, ..health() });
     case.is("out-of-memory");
     case.health = Some(Health { killed_for_memory: 2, ..health() });

@@ -21,7 +21,7 @@ const MANAGERS: usize = 3;
 /// Changes of one workload by hand, and commits that are pushed.
 const CHANGES: usize = 100;
 const COMMITS: usize = 30;
-/// From an acknowledged change to the first step, in milliseconds.
+/// From the request that makes a snapshot current to the first step, in milliseconds.
 const STEP_TARGET: f64 = 200.0;
 /// From a push to a current snapshot, in milliseconds.
 const SYNC_TARGET: f64 = 1000.0;
@@ -168,7 +168,11 @@ async fn changes(house: &House, deployed: &mut UnboundedReceiver<Deployed>, work
         assert_eq!(status, 200, "{body}");
         let told = next(deployed).await;
         assert!(told.workload == workload(changed) && told.file.contains(&word), "not this change: {told:?}");
-        let milliseconds = |since: Instant| told.at.saturating_duration_since(since).as_secs_f64() * 1000.0;
+        // A step may leave before the answer has come: the time from that is less than nothing then.
+        let milliseconds = |since: Instant| {
+            let (after, before) = (told.at.saturating_duration_since(since), since.saturating_duration_since(told.at));
+            (after.as_secs_f64() - before.as_secs_f64()) * 1000.0
+        };
         from_asked.push(milliseconds(asked));
         from_acknowledged.push(milliseconds(acknowledged));
         applies.push((acknowledged - asked).as_secs_f64() * 1000.0);
@@ -176,9 +180,9 @@ async fn changes(house: &House, deployed: &mut UnboundedReceiver<Deployed>, work
     figure("a change is applied: from the request to its answer, p50", percentile(50, &applies), "ms");
     figure("a change is applied: from the request to its answer, p99", percentile(99, &applies), "ms");
     figure("from the request to the first step, p50", percentile(50, &from_asked), "ms");
-    figure("from the request to the first step, p99", percentile(99, &from_asked), "ms");
+    mark("from the request to the first step, p99", percentile(99, &from_asked), "ms", STEP_TARGET);
     figure("from the answer to the first step, p50", percentile(50, &from_acknowledged), "ms");
-    mark("from the answer to the first step, p99", percentile(99, &from_acknowledged), "ms", STEP_TARGET);
+    figure("from the answer to the first step, p99", percentile(99, &from_acknowledged), "ms");
     at_rest(house);
 }
 

@@ -9,7 +9,11 @@
 mod head;
 mod planners;
 
-fn main() {
+use std::process::ExitCode;
+
+use bramble_tests::measure;
+
+fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let number = |word: &str| word.parse().expect("a number");
@@ -19,7 +23,8 @@ fn main() {
         ["pushes", nodes, workloads] => head::measure(number(nodes), number(workloads), false),
         _ => {
             eprintln!("bramble-loops planners NODES WORKLOADS | head NODES WORKLOADS | pushes NODES WORKLOADS");
-            std::process::exit(2);
+            return ExitCode::from(2);
         }
     }
+    measure::end()
 }

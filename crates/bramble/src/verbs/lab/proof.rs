@@ -215,12 +215,7 @@ fn milestones(status: &Status, events: &[Event]) -> Milestones {
         let Some(start) = node.times.first().map(|(_, at)| *at) else { continue };
         let up = |event: &&Event| {
             let of_this_boot = event.node.as_ref() == Some(&node.name) && event.at >= start;
-            // The engine is up once it waits for nothing of its own.
-            let engine_is_up = match &event.what {
-                What::Engine { state } => state.starts_with("up"),
-                what => *what == What::Ready,
-            };
-            of_this_boot && engine_is_up
+            of_this_boot && matches!(event.what, What::Engine { up: true, .. } | What::Ready)
         };
         let engine = events.iter().find(up).map_or(start, |event| event.at);
         let since = |at: Option<Millis>| at.unwrap_or(start).saturating_sub(start);

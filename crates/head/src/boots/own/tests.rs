@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bramble_boot::{MANIFEST, kept_file, kept_set};
+use bramble_boot::{MANIFEST, SIGNATURE, kept_file, kept_set};
 use bramble_model::boot_set::{FORM, Layer, Manifest};
 use bramble_model::repository::Cluster;
 use tempfile::TempDir;
@@ -68,6 +68,7 @@ pub(crate) fn shelve(shelf: &Path, architecture: Architecture, word: &str) -> Di
     let folder = kept_set(shelf, &digest.to_string());
     fs::create_dir_all(&folder).expect("a folder");
     fs::write(folder.join(MANIFEST), bytes).expect("written");
+    fs::write(folder.join(SIGNATURE), "as a build signs").expect("written");
     digest
 }
 
@@ -110,6 +111,24 @@ fn kernel_and_command_line_are_of_one_set_though_another_becomes_current() {
     let own = begin(&boots, &pi()).expect("a boot");
     assert!(own.words().cmdline.ends_with("new"));
     assert_eq!(kernel(&boots), "new kernel");
+}
+
+/// A connection's panic is logged and ends that connection: what it held must not end the boots of all others.
+#[test]
+fn boots_go_on_after_a_panic_that_held_what_they_go_through() {
+    let state = State::new();
+    let boots = state.boots();
+    state.build(&boots, "old");
+    std::thread::scope(|scope| {
+        let connection = scope.spawn(|| {
+            let _held = (boots.sets(), boots.present());
+            panic!("a connection's");
+        });
+        connection.join().expect_err("it panics");
+    });
+    boots.asks(&pi());
+    begin(&boots, &pi()).expect("a boot");
+    assert_eq!(kernel(&boots), "old kernel");
 }
 
 #[test]

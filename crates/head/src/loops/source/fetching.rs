@@ -147,12 +147,14 @@ fn unread(commit: &str, error: &snapshot::Error) -> Stopped {
 }
 
 impl Following {
-    /// Fetches the newest commit; `known` are its id and the current snapshot, where it was judged already.
+    /// Fetches the newest commit; `known` are its id and the current snapshot, where it was judged already. Its files are
+    /// read `again` though it is what is current, where some of those were damaged.
     pub(super) fn fetch(
         &self,
         source: &repository::Source,
         current: Option<&Current>,
         known: Option<&(String, Option<Digest>)>,
+        again: bool,
     ) -> Result<Fetched, Stopped> {
         let _turn = self.turn();
         let git = Git::open(&self.folder)?;
@@ -161,14 +163,17 @@ impl Following {
         let head = git.fetch(&settings, limits, cancel)?;
         let commit = head.commit.to_string();
         let digest = current.map(|current| current.digest);
-        if known.is_some_and(|(judged, against)| *judged == commit && *against == digest) {
+        let is_judged = known.is_some_and(|(judged, against)| *judged == commit && *against == digest);
+        let old = current.and_then(|current| {
+            Some((current.revision.commit.as_ref()?.parse::<Commit>().ok()?, current.revision.dirty))
+        });
+        let is_current = old.as_ref().is_some_and(|(old, dirty)| *old == head.commit && !dirty);
+        if if is_current { !again } else { is_judged } {
             return Err(Stopped::Same(commit));
         }
-        let old = current.map(|current| &current.revision);
-        let descends = match old.and_then(|old| Some((old.commit.as_ref()?.parse::<Commit>().ok()?, old.dirty))) {
+        let descends = match old {
             // A folder that is no git repository was applied before: there is nothing to descend from.
             None => true,
-            Some((old, false)) if old == head.commit => return Err(Stopped::Same(commit)),
             Some((old, _)) => old == head.commit || git.ancestor(&old, &head.commit).unwrap_or(false),
         };
         self.read(&git, &settings, head, descends)

@@ -66,7 +66,7 @@ impl House {
     }
 
     fn fetch(&self) -> Result<Fetched, Stopped> {
-        Following::new(self.state.path()).fetch(&self.source(), None, None)
+        Following::new(self.state.path()).fetch(&self.source(), None, None, false)
     }
 }
 
@@ -195,10 +195,10 @@ fn a_commit_that_was_judged_is_not_read_again() {
     let commit = house.commit();
     let following = Following::new(house.state.path());
     let known = (commit.clone(), None);
-    let again = following.fetch(&house.source(), None, Some(&known));
+    let again = following.fetch(&house.source(), None, Some(&known), false);
     assert!(matches!(again, Err(Stopped::Same(same)) if same == commit));
     let other = (commit, Some(Digest([1; 32])));
-    assert!(following.fetch(&house.source(), None, Some(&other)).is_ok(), "against another snapshot it is");
+    assert!(following.fetch(&house.source(), None, Some(&other), false).is_ok(), "against another snapshot it is");
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn a_panic_while_git_is_asked_hinders_nobody_afterwards() {
         holding.join()
     });
     assert!(panicked.is_err());
-    assert!(following.fetch(&house.source(), None, None).is_ok());
+    assert!(following.fetch(&house.source(), None, None, false).is_ok());
     following.key(None).expect("made");
 }
 
@@ -313,7 +313,7 @@ fn a_silent_server_keeps_neither_the_key_nor_the_end_waiting() {
     let source = repository::Source { git: url, ..house.source() };
     let following = Following::new(house.state.path());
     std::thread::scope(|scope| {
-        let fetching = scope.spawn(|| following.fetch(&source, None, None).map(drop));
+        let fetching = scope.spawn(|| following.fetch(&source, None, None, false).map(drop));
         let (_asked, _) = silent.accept().expect("git asks");
         following.key(Some(&source)).expect("made while git waits");
         assert!(!fetching.is_finished());
@@ -389,4 +389,31 @@ fn a_head_is_begun_with_no_address_that_cannot_be_followed() {
     }
     let told = check(&of("http://ann:secret@git.home.arpa/x", "main", "")).expect_err("a password").to_string();
     assert!(!told.contains("secret"), "{told}");
+}
+
+/// The commit is the one that is current: without damage nothing of it would be read.
+#[test]
+fn a_large_file_that_a_disk_damaged_comes_from_git_again() {
+    let house = House::new();
+    house.write("overlay/large", &"7".repeat(100 << 10));
+    let commit = house.commit();
+    let (state, home) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let shelf = bramble_image::Shelf::open(state.path().join("image")).expect("opens");
+    let store = Store::open(&state.path().join("head.redb"), 1).expect("opens");
+    let snapshots = Snapshots::open(state.path(), home.path(), shelf.clone(), store).expect("opens");
+    let following = Following::new(house.state.path());
+    let Ok((next, line)) = first_of(&following, &snapshots, &house.source()) else { panic!("it is fetched") };
+    let current = snapshots.begin(next, line).expect("current");
+    let fetch = || following.fetch(&house.source(), Some(&current), None, snapshots.lacks_files());
+    assert!(matches!(fetch(), Err(Stopped::Same(same)) if same == commit), "all is whole");
+    let content = current.snapshot.contents().into_iter().max_by_key(|(_, size)| *size).expect("it has files").0;
+    crate::snapshots::tests::flip(&shelf.file(&content));
+    let laid_out = state.path().join("snapshots").join(current.digest.to_string()).join("overlay/large");
+    snapshots.mend();
+    assert!(!laid_out.exists() && snapshots.trouble().is_some_and(|trouble| trouble.contains("overlay/large")));
+    let Ok(fetched) = fetch() else { panic!("it is read again") };
+    take(&snapshots, &fetched).expect("taken");
+    assert_eq!(fs::read(laid_out).expect("there"), vec![b'7'; 100 << 10]);
+    assert_eq!(snapshots.trouble(), None);
+    assert!(matches!(fetch(), Err(Stopped::Same(_))));
 }

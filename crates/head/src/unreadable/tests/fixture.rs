@@ -166,7 +166,7 @@ pub(crate) fn events() -> Vec<Event> {
         (Some("m1"), What::Stage1 { step: "switch-root".into(), percent: None }),
         (Some("m1"), What::Admitted { fingerprint: "0123456789abcdef0123456789abcdef".into() }),
         (Some("m1"), What::Connected),
-        (Some("m1"), What::Engine { state: "joining".into() }),
+        (Some("m1"), What::Engine { state: "joining".into(), up: false }),
         (Some("m1"), What::Ready),
         (Some("w1"), What::Failed { reason: "no link".into(), retry_in_seconds: 5, failure: None }),
         (Some("m1"), What::Disconnected { reason: "silent".into() }),
