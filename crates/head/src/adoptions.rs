@@ -17,7 +17,7 @@ use bramble_model::names::{Mac, Name};
 use bramble_model::repository::{LabFirmware, LabMachine, Node, PowerKind};
 use bramble_model::timeline::Millis;
 use bramble_plan::admission::EXPECTED_FOR;
-use bramble_store::{OnLoss, Record, Store, Table};
+use bramble_store::{OnLoss, Record, Store, Table, waits};
 use bramble_system::now;
 
 use crate::admissions;
@@ -72,19 +72,25 @@ impl Adoptions {
         self.all().clone()
     }
 
+    /// Whoever has it waits for the disk.
     fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().expect("no panic while held")
+        waits(|| self.turn.lock().expect("no panic while held"))
     }
 
     fn of(&self, mac: Mac) -> Option<Adoption> {
         self.all().get(&mac).cloned()
     }
 
+    /// On disk when this returns.
     fn set(&self, _turn: &MutexGuard<'_, ()>, mac: Mac, adoption: Adoption) -> Result<(), Error> {
         self.store.blocking().update::<AdoptionsKept, ()>(&mac, |kept| *kept = Some(adoption.clone()))?;
+        self.tell(mac, adoption);
+        Ok(())
+    }
+
+    fn tell(&self, mac: Mac, adoption: Adoption) {
         self.all().insert(mac, adoption);
         self.changed.tell();
-        Ok(())
     }
 
     /// How far a machine's adoption is, where it has one whose time is not over.
@@ -105,9 +111,13 @@ impl Adoptions {
         let Some(mac) = mac_of(node) else { return };
         let turn = self.turn();
         let Some(until) = self.of(mac).as_ref().and_then(until) else { return };
-        if let Err(error) = self.set(&turn, mac, Adoption::Booting { until }) {
-            tracing::error!(%error, %mac, "an adoption could not be stored");
+        // Of one that is lost the machine was asked, and may boot so again.
+        let (store, begun) = (self.store.blocking(), Adoption::Booting { until });
+        match store.update_even_in_memory::<AdoptionsKept, ()>(&mac, |kept| *kept = Some(begun.clone())) {
+            Ok(()) => self.tell(mac, begun),
+            Err(error) => tracing::error!(%error, %mac, "an adoption could not be stored"),
         }
+        drop(turn);
     }
 
     /// This machine has said what it is: it is no node any more.

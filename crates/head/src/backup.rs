@@ -277,9 +277,6 @@ fn place(entries: &[(String, Vec<u8>)], state: &Path, beside: &Path, now: Millis
                 record.memory = Memory::Lost;
             }
         })?;
-        if let Some(trouble) = store.trouble() {
-            return Err(bramble_store::Error::NotLasting(trouble).into());
-        }
     }
     fs::create_dir_all(state.join(KEYS)).map_err(file(&state.join(KEYS)))?;
     for (name, bytes) in keys {

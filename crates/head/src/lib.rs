@@ -30,6 +30,8 @@ mod gate;
 mod hands;
 mod http;
 mod interface;
+#[cfg(test)]
+mod lasting_tests;
 mod leases;
 mod loops;
 mod membership;

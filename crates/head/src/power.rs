@@ -64,7 +64,8 @@ impl Power {
 
     /// The node's next boot is expected; gives until when.
     fn expect(&self, node: &Name) -> Result<Millis, NotSwitched> {
-        admissions::change(&self.store, node, |record| record.expect(now())).map_err(NotSwitched::Head)
+        let expected = admissions::change_even_in_memory(&self.store, node, |record| record.expect(now()));
+        expected.map_err(NotSwitched::Head)
     }
 
     /// Switches a node; switched on, its next boot is expected. A board whose button a person has to press is

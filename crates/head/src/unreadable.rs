@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use bramble_model::api::{Repaired, UnreadableRecord};
 use bramble_store::{OnLoss, Record, Store, Unreadable};
 use bramble_system::now;
@@ -21,7 +20,7 @@ use crate::boot_sets::GivenSets;
 use crate::error::Error;
 use crate::leases::LentAddresses;
 use crate::membership::{Engines, SingleValues};
-use crate::refusal::{Refusal, refuse};
+use crate::refusal::{Refusal, failed};
 use crate::snapshots::record::{self, BegunWith, Contents, History, Pointers, Snapshots};
 use crate::store::{self, STORE};
 use crate::strangers::Sightings;
@@ -125,10 +124,6 @@ fn set_aside(store: &Store) -> Result<Repaired, Error> {
     }
 }
 
-fn failed(error: &Error) -> Refusal {
-    refuse(StatusCode::INTERNAL_SERVER_ERROR, bramble_system::sentence(error), error.help())
-}
-
 /// `GET /v1/store/unreadable`
 pub(crate) async fn list(State(waiting): State<Arc<Waiting>>) -> Json<Vec<UnreadableRecord>> {
     Json(waiting.list().iter().map(told).collect())
@@ -140,7 +135,7 @@ pub(crate) async fn repair(
     State(store): State<Store>,
 ) -> Result<Json<Repaired>, Refusal> {
     let done = store::beside(move || waiting.repair(&store)).await;
-    done.map(Json).map_err(|error| failed(&error))
+    done.map(Json).map_err(failed)
 }
 
 /// Whether a head has been here.

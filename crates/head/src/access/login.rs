@@ -17,13 +17,13 @@ use super::headers::{COOKIE, bearer, cookie};
 use super::people::{self, BROWSER, COMMAND_LINE, Refused, Session, kept};
 use super::{Access, oidc};
 use crate::frame::frame;
-use crate::refusal::{Asked, Path, Query, Refusal, refuse};
+use crate::refusal::{Asked, Path, Query, Refusal, failed, refuse};
 
 pub(super) fn refused(error: &Refused) -> Refusal {
     match error {
         Refused::Wrong(_) => refuse(StatusCode::BAD_REQUEST, error.to_string(), None),
         Refused::TooOften(_) => refuse(StatusCode::TOO_MANY_REQUESTS, error.to_string(), None),
-        Refused::Store(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, bramble_system::sentence(error), None),
+        Refused::Store(error) => failed(error),
     }
 }
 
@@ -45,11 +45,11 @@ impl Access {
         let actor = Actor { name, role: Role::Viewer, from, csrf: None };
         match checked {
             Ok(()) => {
-                self.audit(&actor, "log in", "done")?;
+                self.audit_even_in_memory(&actor, "log in", "done")?;
                 Ok(self.people.begin(&self.store, &login.user, None, life, now())?)
             }
             Err(error) => {
-                self.audit(&actor, "log in", &format!("refused: {error}"))?;
+                self.audit_even_in_memory(&actor, "log in", &format!("refused: {error}"))?;
                 Err(error)
             }
         }
@@ -120,7 +120,8 @@ pub(crate) async fn leave(State(access): State<Arc<Access>>, headers: HeaderMap)
     if let Some(token) = cookie(&headers, COOKIE).or_else(|| bearer(&headers))
         && let Err(error) = people::remove_session(&access.store, &kept(token))
     {
-        tracing::error!(%error, "a session could not be ended");
+        tracing::error!(error = bramble_system::sentence(&error), "a session could not be ended");
+        return failed(&error).into_response();
     }
     ([(header::SET_COOKIE, cookie_header("", 0))], Redirect::to("/")).into_response()
 }
@@ -161,7 +162,7 @@ pub(crate) async fn oidc_callback(
     let role = claims.role(&provider);
     let actor = Actor { name: name.clone(), role: role.unwrap_or(Role::Viewer), from, csrf: None };
     let result = if role.is_some() { "done" } else { "refused: neither operator nor viewer" };
-    if let Err(error) = access.audit(&actor, &format!("log in by {}", provider.issuer), result) {
+    if let Err(error) = access.audit_even_in_memory(&actor, &format!("log in by {}", provider.issuer), result) {
         return oidc_failed(&access, &bramble_system::sentence(&error));
     }
     let Some(role) = role else {

@@ -133,11 +133,11 @@ fn put_user(store: &Store, name: &str, user: &User, end_sessions: bool) -> Resul
     Ok(())
 }
 
-/// Removes a user with all sessions; `false` where there was none.
+/// Removes a user with all sessions; `false` where there was none. On disk when this returns.
 ///
 /// # Errors
-/// When the record cannot be read, or the store not be written.
-pub(super) fn remove_user(store: &Store, name: &str) -> Result<bool, Error> {
+/// When the record cannot be read, or the disk takes no writes.
+pub(crate) fn remove_user(store: &Store, name: &str) -> Result<bool, Error> {
     let was = commit_user(store, name, |key| {
         let mut writes = ends_of_sessions(store, name)?;
         writes.push(remove::<Users>(key));
@@ -146,7 +146,8 @@ pub(super) fn remove_user(store: &Store, name: &str) -> Result<bool, Error> {
     Ok(was != Version::ABSENT)
 }
 
-/// Keeps a session. Those whose time is over go, and the oldest of more than `most`.
+/// Keeps a session. Those whose time is over go, and the oldest of more than `most`. Where the disk takes no writes it is
+/// lost with the process, and whoever had it logs in again.
 fn put_session(store: &Store, key: &String, session: &Session, now: Millis, most: usize) -> Result<(), Error> {
     let sessions = store.blocking().read_all::<Sessions>()?.readable;
     let mut known: Vec<(Millis, String)> = sessions.into_iter().map(|(key, session)| (session.until, key)).collect();
@@ -154,28 +155,31 @@ fn put_session(store: &Store, key: &String, session: &Session, now: Millis, most
     let over = known.partition_point(|(until, _)| *until <= now).max((known.len() + 1).saturating_sub(most));
     let mut writes: Vec<Write> = known[..over].iter().map(|(_, old)| remove::<Sessions>(old)).collect();
     writes.push(put::<Sessions>(key, session));
-    store.blocking().commit(&[], &writes)?;
+    store.blocking().commit_even_in_memory(&[], &writes)?;
     Ok(())
 }
 
-/// Ends a session.
+/// Ends a session. On disk when this returns.
 ///
 /// # Errors
-/// When the store cannot be written.
-pub(super) fn remove_session(store: &Store, key: &String) -> Result<(), Error> {
+/// When the disk takes no writes.
+pub(crate) fn remove_session(store: &Store, key: &String) -> Result<(), Error> {
     store.blocking().commit(&[], &[remove::<Sessions>(key)])?;
     Ok(())
 }
 
-/// Removes the token of this name; `false` where there was none.
+/// Removes the token of this name, and each other that has it; `false` where there was none. On disk when this returns.
 ///
 /// # Errors
-/// When the store cannot be read or written.
-pub(super) fn remove_token(store: &Store, name: &str) -> Result<bool, Error> {
-    let tokens = store.blocking().read_all::<Tokens>()?.readable;
-    let Some((key, _)) = tokens.into_iter().find(|(_, token)| token.name == name) else { return Ok(false) };
-    store.blocking().update::<Tokens, ()>(&key, |token| *token = None)?;
-    Ok(true)
+/// When the store cannot be read, or the disk takes no writes.
+pub(crate) fn remove_token(store: &Store, name: &str) -> Result<bool, Error> {
+    let tokens = store.blocking().read_all::<Tokens>()?.readable.into_iter();
+    let gone: Vec<Write> =
+        tokens.filter(|(_, token)| token.name == name).map(|(key, _)| remove::<Tokens>(&key)).collect();
+    if !gone.is_empty() {
+        store.blocking().commit(&[], &gone)?;
+    }
+    Ok(!gone.is_empty())
 }
 
 /// Who a credential belongs to.

@@ -43,6 +43,7 @@ impl From<Refused> for Refusal {
             Refused::Overtaken(_) => {
                 (StatusCode::CONFLICT, Some("give the command again: it shows what would change now"))
             }
+            Refused::Head(error) if error.is_not_lasting() => (StatusCode::INSUFFICIENT_STORAGE, error.help()),
             Refused::Head(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.help()),
         };
         refuse(status, bramble_system::sentence(&refused), help)

@@ -6,18 +6,18 @@ use std::sync::{Mutex, MutexGuard};
 use bramble_boot::Loader;
 use bramble_model::names::Name;
 use bramble_plan::chain::{Chain, Learned};
-use bramble_store::{Store, put};
+use bramble_store::Store;
 
 use crate::admissions::LastChains;
 use crate::error::Error;
 
-fn ran_last(store: &Store, node: &Name) -> Chain {
-    store.blocking().read::<LastChains>(node).ok().flatten().unwrap_or_default()
+fn ran_last(store: &Store, node: &Name) -> Result<Option<Chain>, Error> {
+    Ok(store.blocking().read::<LastChains>(node)?)
 }
 
+/// What is lost of it is learned again. One that cannot be read is not written over.
 fn keep_chain(store: &Store, node: &Name, chain: Chain) -> Result<(), Error> {
-    store.blocking().commit(&[], &[put::<LastChains>(node, &chain)])?;
-    Ok(())
+    Ok(store.blocking().update_even_in_memory::<LastChains, ()>(node, |kept| *kept = Some(chain))?)
 }
 
 /// What is learned of the machines while the head runs. The chain that ran is in the store.
@@ -40,8 +40,11 @@ impl Chains {
             return work(learned);
         }
         // The store is looked at once for each, and nobody waits for that.
-        let ran = Learned::from(ran_last(&self.store, node));
-        work(self.learned().entry(node.clone()).or_insert(ran))
+        let ran = ran_last(&self.store, node).unwrap_or_else(|error| {
+            tracing::error!(error = bramble_system::sentence(&error), %node, "the chain that ran is learned again");
+            None
+        });
+        work(self.learned().entry(node.clone()).or_insert(Learned::from(ran.unwrap_or_default())))
     }
 
     /// The chain that this node's firmware is to be given now. `declared` is the repository's word.
@@ -62,11 +65,13 @@ impl Chains {
     pub(super) fn runs(&self, node: &Name) {
         // A loader asks several times; the store is looked at for the first.
         let Some(ran) = self.with_learned(node, |learned| learned.on_trial().then(|| learned.ran())) else { return };
-        if ran_last(&self.store, node) == ran {
-            return;
-        }
-        if let Err(error) = keep_chain(&self.store, node, ran) {
-            tracing::error!(%error, %node, "the chain that runs could not be stored");
+        let kept = match ran_last(&self.store, node) {
+            Ok(last) if last.unwrap_or_default() == ran => return,
+            Ok(_) => keep_chain(&self.store, node, ran),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = kept {
+            tracing::error!(error = bramble_system::sentence(&error), %node, "the chain that runs could not be stored");
         }
     }
 }

@@ -238,7 +238,7 @@ pub(crate) fn make_current(
         writes.extend(gone.iter().map(remove::<Snapshots>));
         writes.extend(left.iter().map(remove::<Contents>));
         writes.extend(small.iter().map(|(digest, bytes)| put::<Contents>(digest, &Data(bytes.to_vec()))));
-        match store.commit_lasting(&[expect], &writes) {
+        match store.commit(&[expect], &writes) {
             Ok(_) => return Ok(gone),
             Err(bramble_store::Error::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -249,7 +249,8 @@ pub(crate) fn make_current(
 /// Makes this snapshot, which is kept, the current one where none is, as after a repair.
 pub(crate) fn point_again(store: &Store, digest: &Digest, held: &Held) -> Result<(), Error> {
     let again = Pointer { digest: *digest, at: held.since, by: held.by.clone(), held: Some(held.clone()) };
-    let done = store.blocking().update::<Pointers, ()>(&current_key(), |kept| {
+    // A head starts, whatever its disk takes.
+    let done = store.blocking().update_even_in_memory::<Pointers, ()>(&current_key(), |kept| {
         kept.get_or_insert_with(|| again.clone());
     });
     match done.map_err(Error::from) {
@@ -261,7 +262,7 @@ pub(crate) fn point_again(store: &Store, digest: &Digest, held: &Held) -> Result
 
 /// This snapshot, where it is kept, is of this revision from now on. On disk when this returns.
 pub(crate) fn revise(store: &Store, digest: &Digest, revision: &Revision) -> Result<(), Error> {
-    Ok(store.blocking().update_lasting::<Snapshots, ()>(digest, |kept| {
+    Ok(store.blocking().update::<Snapshots, ()>(digest, |kept| {
         if let Some(known) = kept {
             known.revision = revision.clone();
         }
@@ -270,7 +271,7 @@ pub(crate) fn revise(store: &Store, digest: &Digest, revision: &Revision) -> Res
 
 /// Holds following git, or goes on with it. On disk when this returns.
 pub(crate) fn hold(store: &Store, held: Option<&Held>) -> Result<(), Error> {
-    Ok(store.blocking().update_lasting::<Pointers, ()>(&current_key(), |kept| {
+    Ok(store.blocking().update::<Pointers, ()>(&current_key(), |kept| {
         if let Some(pointer) = kept {
             pointer.held = held.cloned();
         }
@@ -301,5 +302,5 @@ pub(crate) fn begun_with(store: &Store) -> Result<Option<Source>, Error> {
 
 /// On disk when this returns.
 pub(crate) fn begin_with(store: &Store, source: &Source) -> Result<(), Error> {
-    Ok(store.blocking().update_lasting::<BegunWith, ()>(&"source".to_owned(), |kept| *kept = Some(source.clone()))?)
+    Ok(store.blocking().update::<BegunWith, ()>(&"source".to_owned(), |kept| *kept = Some(source.clone()))?)
 }
