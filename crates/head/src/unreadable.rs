@@ -65,6 +65,14 @@ fn all(store: &Store) -> Result<Vec<(OnLoss, Unreadable)>, Error> {
     Ok(found)
 }
 
+/// How many records cannot be read.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) fn number(store: &Store) -> Result<usize, Error> {
+    Ok(all(store)?.len())
+}
+
 impl Waiting {
     /// Looks for them when the head starts. What begins anew is set aside; where that cannot be done, it is
     /// told as what waits is. Gives what is to be said of it.

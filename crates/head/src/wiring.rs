@@ -150,19 +150,7 @@ impl Parts {
         names.extend(wires.interfaces().iter().map(|interface| interface.address.to_string()));
         let authority = Arc::new(Authority::open(&keys)?.known_as(names));
         if ca::first_store(&keys)? {
-            let begun = membership::change_swarm(&store, |record| {
-                if record.memory == Memory::Lost {
-                    record.memory = Memory::Never;
-                }
-            });
-            match begun {
-                Ok(()) => ca::has_store(&keys)?,
-                // The next start says it.
-                Err(error) if error.is_not_lasting() => {
-                    tracing::error!(error = bramble_system::sentence(&error), "no Swarm can be begun");
-                }
-                Err(error) => return Err(error),
-            }
+            first_of_its_ca(&store, &keys)?;
         }
         let last_event = timeline::last_number(&store)?;
         let (waiting, set_aside) = Waiting::find(&store)?;
@@ -255,6 +243,29 @@ impl Parts {
             overview,
         };
         Ok((parts, first))
+    }
+}
+
+/// With a CA that has had no store before this one, there has never been a Swarm.
+fn first_of_its_ca(store: &Store, keys: &Path) -> Result<(), Error> {
+    let begun = membership::change_swarm(store, |record| {
+        if record.memory == Memory::Lost {
+            record.memory = Memory::Never;
+        }
+    });
+    match begun {
+        Ok(()) => ca::has_store(keys),
+        // The next start says it.
+        Err(error) if error.is_not_lasting() => {
+            tracing::error!(error = bramble_system::sentence(&error), "no Swarm can be begun");
+            Ok(())
+        }
+        // There was a word of one: once it is repaired nobody may say that there has never been any.
+        Err(error) if error.is_unreadable() => {
+            tracing::error!(error = bramble_system::sentence(&error), "no Swarm can be begun");
+            ca::has_store(keys)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -405,6 +416,25 @@ mod tests {
         assert!(matches!(error, Error::NoKeys { .. }), "{error}");
         assert!(error.help().is_some_and(|help| help.contains("bramble restore")), "{error}");
         assert!(!state.join("keys").exists(), "nothing was made");
+    }
+
+    #[test]
+    fn a_torn_record_of_the_swarm_ends_no_start_and_is_no_word_that_there_was_never_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (state, keys) = (folder.path(), folder.path().join("keys"));
+        drop(Authority::open(&keys).expect("made"));
+        assert!(ca::first_store(&keys).expect("looked"));
+        {
+            let store = store::open(state).expect("made");
+            let (table, key) = (membership::Engines::TABLE, membership::SWARM.into());
+            let torn = bramble_store::Write::Put { table, key, bytes: b"1 {torn".to_vec() };
+            store.blocking().commit(&[], &[torn]).expect("written");
+            first_of_its_ca(&store, &keys).expect("the head starts");
+            assert!(!ca::first_store(&keys).expect("looked"));
+        }
+        assert_eq!(crate::unreadable::repair_of(state).expect("repaired").records, 1);
+        let store = store::open(state).expect("opens");
+        assert_eq!(membership::swarm(&store).expect("read").memory, Memory::Lost, "one may live");
     }
 
     /// A line of HTTP's answer, and its body, of a head on its control socket.

@@ -210,11 +210,14 @@ pub(crate) fn make_current(
         let expect = Expect { table: Pointers::TABLE, key: Pointers::key(&current_key()), version };
         // A record that cannot be read is not written over.
         store.read::<Snapshots>(digest)?;
-        let mut others: Vec<(Digest, Stored)> = store.read_all::<Snapshots>()?.readable.into_iter().collect();
+        let all = store.read_all::<Snapshots>()?;
+        // One that waits for a person may need any of the contents: until then none goes, and no snapshot that names them.
+        let kept_at_most = if all.unreadable.is_empty() { KEPT } else { usize::MAX };
+        let mut others: Vec<(Digest, Stored)> = all.readable.into_iter().collect();
         others.retain(|(kept, _)| kept != digest);
         others.sort_by_key(|(_, known)| std::cmp::Reverse(known.at));
-        let gone: Vec<Digest> = others.iter().skip(KEPT - 1).map(|(digest, _)| *digest).collect();
-        let stay = others.iter().take(KEPT - 1).map(|(_, known)| known).chain([known]);
+        let gone: Vec<Digest> = others.iter().skip(kept_at_most - 1).map(|(digest, _)| *digest).collect();
+        let stay = others.iter().take(kept_at_most - 1).map(|(_, known)| known).chain([known]);
         let needed: BTreeSet<Digest> = stay.flat_map(|known| known.snapshot.contents().into_keys()).collect();
         let left: BTreeSet<Digest> = others
             .iter()

@@ -358,3 +358,44 @@ fn what_is_current_is_of_the_revision_that_said_it_last() {
     drop(snapshots);
     assert_eq!(place.open().find(&"ab".repeat(20)).expect("on disk").digest, current.digest);
 }
+
+/// Its record is torn, and what it needs is there for when a person has seen to it.
+#[test]
+fn a_snapshot_that_cannot_be_read_holds_what_it_may_need() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(&folder.path().join("store"), 1).expect("opens");
+    let digest = |number: u8| Digest([number; 32]);
+    let become_current = |number: u8| {
+        // The first two have a file in common.
+        let content = digest(number.max(2));
+        let file = Entry::File { digest: content, size: 1, executable: false };
+        let snapshot = Snapshot { entries: BTreeMap::from([("bramble.toml".to_owned(), file)]) };
+        let known = Stored { snapshot, revision: Revision::default(), at: number.into() };
+        let applied = Applied {
+            digest: digest(number),
+            revision: Revision::default(),
+            at: number.into(),
+            by: "ann".into(),
+            changed: Vec::new(),
+            holds: None,
+            removed: BTreeSet::new(),
+        };
+        let small = [(content, Arc::from(&b"x"[..]))];
+        record::make_current(&store, &digest(number), &known, &small, &applied, &Follow::Free).expect("current")
+    };
+    let kept = u8::try_from(record::KEPT).expect("few");
+    for number in 1..=kept {
+        assert_eq!(become_current(number), []);
+    }
+    let (table, key) = (<record::Snapshots as bramble_store::Record>::TABLE, digest(2).to_string().as_str().into());
+    let torn = bramble_store::Write::Put { table, key, bytes: b"1 {torn".to_vec() };
+    store.blocking().commit(&[], &[torn]).expect("written");
+    for number in 1..4 {
+        assert_eq!(become_current(kept + number), [], "the torn one may need any file");
+    }
+    assert!(record::content(&store, &digest(2)).expect("read").is_some(), "it is there");
+    let gone = bramble_store::Write::Remove { table, key: digest(2).to_string().as_str().into() };
+    store.blocking().commit(&[], &[gone]).expect("repaired");
+    assert_eq!(become_current(kept + 4).len(), 3, "others have their time again");
+    assert!(record::content(&store, &digest(2)).expect("read").is_none(), "and so have their files");
+}
