@@ -129,14 +129,23 @@ impl Adoptions {
         admissions::forget(&self.store, &name_of(mac))
     }
 
-    /// Nothing is asked of this machine any more, and what it said is not kept.
+    /// Nothing is asked of this machine any more, and what it said is not kept. One that is no more as it was `seen` stays:
+    /// a person has asked anew, or the machine has said something. On disk when this returns.
     ///
     /// # Errors
-    /// When the store cannot be written.
-    pub(crate) fn end(&self, mac: Mac) -> Result<(), Error> {
+    /// When the disk takes no writes.
+    pub(crate) fn end(&self, mac: Mac, seen: &Adoption) -> Result<(), Error> {
         let _turn = self.turn();
-        self.store.blocking().update::<AdoptionsKept, ()>(&mac, |kept| *kept = None)?;
-        self.all().remove(&mac);
+        let ended = self.store.blocking().update::<AdoptionsKept, bool>(&mac, |kept| {
+            let same = kept.as_ref() == Some(seen);
+            if same {
+                *kept = None;
+            }
+            same
+        })?;
+        if ended {
+            self.all().remove(&mac);
+        }
         Ok(())
     }
 
@@ -229,6 +238,21 @@ mod tests {
             assert!(matches!(kept, Some(Adoption::Done { .. })), "machine {number}: {kept:?}");
             assert_eq!(adoptions.of(mac), kept);
         }
+    }
+
+    #[test]
+    fn an_adoption_that_was_asked_for_anew_does_not_end_with_the_one_before() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("head.redb"), 1).expect("opens");
+        let adoptions = Adoptions::open(store).expect("opens");
+        let mac = Mac([0x52, 0x54, 0, 0xab, 0, 1]);
+        adoptions.ask(mac).expect("written");
+        let seen = Adoption::Asked { until: 7 };
+        adoptions.end(mac, &seen).expect("written");
+        let asked = adoptions.of(mac).expect("it is asked anew");
+        assert_eq!(adoptions.store.blocking().read::<AdoptionsKept>(&mac).expect("read"), Some(asked.clone()));
+        adoptions.end(mac, &asked).expect("written");
+        assert_eq!(adoptions.of(mac), None);
     }
 
     #[test]

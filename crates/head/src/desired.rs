@@ -122,7 +122,7 @@ impl Desired {
         let current = self.snapshots.current()?;
         let pointer = self.snapshots.pointer().ok().flatten()?;
         let (at, by) = (pointer.at, pointer.by);
-        let held = pointer.held.filter(|_| self.snapshots.source_of(&current).is_some()).map(|held| held.reason);
+        let held = pointer.held.filter(|_| self.snapshots.may_follow(&current)).map(|held| held.reason);
         Some(desired::Desired { snapshot: current.digest, revision: current.revision.clone(), at, by, held })
     }
 }

@@ -9,7 +9,7 @@ use bramble_plan::hand_off;
 use bramble_store::testing::Disk;
 use bramble_store::{Key, Record, Store};
 
-use crate::access::people::{self, People, Refused, Sessions, Tokens, Users};
+use crate::access::people::{self, By, People, Refused, Sessions, Tokens, Users};
 use crate::admissions::{self, Admissions, HandOffs};
 use crate::adoptions::{Adoptions, AdoptionsKept};
 use crate::boots::foreign;
@@ -110,6 +110,7 @@ fn what_is_only_seen_goes_on_where_the_disk_is_full() {
     Leases(store.clone()).store(&[lease]).expect("an address is lent");
     let expected = |record: &mut bramble_plan::admission::Record| record.expect(1);
     admissions::change_even_in_memory(&store, &name("w1"), expected).expect("a node boots");
-    let (secret, _) = People::new().begin(&store, "ann", None, 1000, 1).expect("a person logs in");
+    let ann = store.blocking().read::<Users>(&"ann".into()).expect("read").expect("there");
+    let (secret, _) = People::new().begin(&store, "ann", &By::Password(ann), 1000, 1).expect("a person logs in");
     assert!(People::new().of_session(&store, &secret, 2).is_some());
 }

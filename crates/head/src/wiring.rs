@@ -140,7 +140,7 @@ impl Parts {
                 })?
             }
         };
-        if apply && Cluster::is_in(&home) && snapshots.source_of(&first).is_some() {
+        if apply && Cluster::is_in(&home) && snapshots.may_follow(&first) {
             hold_for_the_lab(&snapshots);
         }
         let cluster = Arc::clone(&first.cluster);
@@ -331,7 +331,8 @@ async fn first_snapshot(
     following: &Arc<Following>,
     stop: &CancellationToken,
 ) -> Result<Arc<Current>, Error> {
-    let Some(source) = &snapshots.begun_with().filter(|_| !Cluster::is_in(home)) else {
+    let source = if Cluster::is_in(home) { None } else { snapshots.begun_with()? };
+    let Some(source) = &source else {
         let (next, applied) = snapshots.first(home, revision)?;
         serves(&next).await?;
         return snapshots.begin(next, applied);
@@ -435,6 +436,26 @@ mod tests {
         assert_eq!(crate::unreadable::repair_of(state).expect("repaired").records, 1);
         let store = store::open(state).expect("opens");
         assert_eq!(membership::swarm(&store).expect("read").memory, Memory::Lost, "one may live");
+    }
+
+    #[tokio::test]
+    async fn a_repository_to_begin_with_that_cannot_be_read_is_not_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (state, home) = (folder.path().join(".bramble"), folder.path().join("home"));
+        for folder in [&state, &home] {
+            std::fs::create_dir(folder).expect("a folder");
+        }
+        {
+            let store = store::open(&state).expect("made");
+            let (table, key) = (crate::snapshots::record::BegunWith::TABLE, "source".into());
+            let torn = bramble_store::Write::Put { table, key, bytes: b"1 {torn".to_vec() };
+            store.blocking().commit(&[], &[torn]).expect("written");
+        }
+        let shelf = Shelf::open(state.join("image")).expect("a shelf");
+        let settings = Settings { home, revision: Revision::default(), apply: false, state, shelf, lab: None };
+        let Err(error) = Parts::open(settings, &CancellationToken::new()).await else { panic!("it started") };
+        let told = bramble_system::sentence(&error);
+        assert!(told.contains("the repository of source cannot be read") && told.contains("store repair"), "{told}");
     }
 
     /// A line of HTTP's answer, and its body, of a head on its control socket.

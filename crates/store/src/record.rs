@@ -345,6 +345,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_was_seen_is_kept_beside_what_cannot_be_read() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Blocking::open(&folder.path().join("store"), 1).expect("opens");
+        let torn = Write::Put { table: Boards::TABLE, key: "torn".into(), bytes: b"3 {".to_vec() };
+        store.commit(&[], &[torn]).expect("written");
+        let board = Board { name: "pi".into(), cpus: 4 };
+        let whole = || store.read::<Boards>(&"whole".into()).expect("read");
+        for (value, kept) in [(Some(&board), Some(Board { name: "pi".into(), cpus: 4 })), (None, None)] {
+            store.note::<Boards>(&[("torn".into(), value), ("whole".into(), value)]).expect("written");
+            assert_eq!(whole(), kept);
+            let bytes = store.get(Boards::TABLE, &"torn".into()).expect("read").expect("there").bytes;
+            assert_eq!(bytes, b"3 {", "nothing is written over");
+        }
+    }
+
     proptest! {
         /// Whatever lies on a disk is read or refused.
         #[test]

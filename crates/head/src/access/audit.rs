@@ -9,6 +9,7 @@ use bramble_store::{Blocking, Expect, Key, OnLoss, Record, Store, Table, Version
 
 use super::door::Actor;
 use crate::error::Error;
+use crate::unreadable::Readable;
 
 /// Number → what someone did.
 pub(crate) struct AuditLog;
@@ -53,8 +54,9 @@ fn add(store: &Store, mut entry: Audit, lasts: bool) -> Result<u64, Error> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub(super) fn latest(store: &Store, most: usize) -> Result<Vec<Audit>, Error> {
-    Ok(store.blocking().read_last::<AuditLog>(most)?.readable.into_values().collect())
+pub(crate) fn latest(store: &Store, most: usize) -> Result<Readable<Audit>, Error> {
+    let entries = store.blocking().read_last::<AuditLog>(most)?;
+    Ok(Readable { all: entries.readable.into_values().collect(), lacks: entries.unreadable.len() })
 }
 
 /// The longest description, in characters.

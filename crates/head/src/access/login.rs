@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::door::{Actor, Door, Who};
 use super::headers::{COOKIE, bearer, cookie};
-use super::people::{self, BROWSER, COMMAND_LINE, Refused, Session, kept};
+use super::people::{self, BROWSER, By, COMMAND_LINE, Refused, Session, kept};
 use super::{Access, oidc};
 use crate::frame::frame;
 use crate::refusal::{Asked, Path, Query, Refusal, failed, refuse};
@@ -39,14 +39,17 @@ impl Access {
     async fn log_in(&self, door: Door, login: &Login, life: u64) -> Result<(String, Session), Refused> {
         let from = door.from();
         let checked = self.people.check(&self.store, &from, &login.user, &login.password, now()).await;
+        let begun =
+            checked.and_then(|user| self.people.begin(&self.store, &login.user, &By::Password(user), life, now()));
         // What was typed as a name may be a password: one that no user has is not written down.
         let known = people::user(&self.store, &login.user)?.is_some();
         let name = if known { login.user.clone() } else { "someone".into() };
         let actor = Actor { name, role: Role::Viewer, from, csrf: None };
-        match checked {
-            Ok(()) => {
+        match begun {
+            Ok(begun) => {
+                // Where this cannot be written, nobody is told the session's secret.
                 self.audit_even_in_memory(&actor, "log in", "done")?;
-                Ok(self.people.begin(&self.store, &login.user, None, life, now())?)
+                Ok(begun)
             }
             Err(error) => {
                 self.audit_even_in_memory(&actor, "log in", &format!("refused: {error}"))?;
@@ -170,7 +173,7 @@ pub(crate) async fn oidc_callback(
         return (StatusCode::FORBIDDEN, Html(login_page(&access.snapshots.cluster(), Some(&text)).into_string()))
             .into_response();
     };
-    match access.people.begin(&access.store, &name, Some(role), BROWSER, now()) {
+    match access.people.begin(&access.store, &name, &By::Provider(role), BROWSER, now()) {
         Ok((token, _)) => {
             ([(header::SET_COOKIE, cookie_header(&token, BROWSER / 1000))], Redirect::to("/")).into_response()
         }
@@ -199,7 +202,7 @@ pub(crate) async fn me(Extension(who): Extension<Who>) -> Result<Json<Me>, Refus
 /// `GET /v1/users`
 pub(crate) async fn users(State(access): State<Arc<Access>>) -> Result<Response, Refusal> {
     let users = access.people.users(&access.store).map_err(|error| refused(&error.into()))?;
-    Ok(Json(users).into_response())
+    Ok(users.into_response())
 }
 
 /// `PUT /v1/users/NAME`
@@ -227,7 +230,7 @@ pub(crate) async fn remove_user(
 /// `GET /v1/tokens`
 pub(crate) async fn tokens(State(access): State<Arc<Access>>) -> Result<Response, Refusal> {
     let tokens = access.people.tokens(&access.store).map_err(|error| refused(&error.into()))?;
-    Ok(Json(tokens).into_response())
+    Ok(tokens.into_response())
 }
 
 /// `POST /v1/tokens`: gives the secret, once.
@@ -265,5 +268,5 @@ pub(crate) async fn audit(
     Query(Latest { last }): Query<Latest>,
 ) -> Result<Response, Refusal> {
     let entries = super::audit::latest(&access.store, last).map_err(|error| refused(&error.into()))?;
-    Ok(Json(entries).into_response())
+    Ok(entries.into_response())
 }

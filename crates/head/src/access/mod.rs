@@ -285,7 +285,7 @@ mod tests {
             request.extensions_mut().insert(Who(Some(actor)));
             let answer = router.call(request).await.expect("an answer");
             assert_eq!(answer.status(), expected, "lasts: {lasts}");
-            let told = audit::latest(&access.store, 9).expect("read");
+            let told = audit::latest(&access.store, 9).expect("read").all;
             let results: Vec<&str> = told.iter().map(|entry| entry.result.as_str()).collect();
             assert_eq!(results, [if lasts { "refused" } else { "done" }], "it is told all the same");
         }

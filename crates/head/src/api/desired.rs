@@ -23,6 +23,7 @@ use crate::loops::all::Loops;
 use crate::loops::source::Following;
 use crate::refusal::{Asked, Path, Refusal, failed, refuse};
 use crate::snapshots::{Current, Follow, Held, Refused, Snapshots};
+use crate::unreadable::Readable;
 
 /// Lines of the history in one answer.
 const LINES: usize = 200;
@@ -222,12 +223,12 @@ pub(crate) async fn apply(
 }
 
 /// `GET /v1/history`
-pub(crate) async fn history(State(snapshots): State<Arc<Snapshots>>) -> Result<Json<Vec<Line>>, Refusal> {
+pub(crate) async fn history(State(snapshots): State<Arc<Snapshots>>) -> Result<Readable<Line>, Refusal> {
     let lines = beside(move || {
         let kept = snapshots.kept()?;
         let current = snapshots.current().map(|current| current.digest);
         let mut is_first = true;
-        let lines = snapshots.history(LINES)?.into_iter().map(|applied| Line {
+        Ok(snapshots.history(LINES)?.map(|applied| Line {
             snapshot: applied.digest,
             at: applied.at,
             by: applied.by,
@@ -235,10 +236,9 @@ pub(crate) async fn history(State(snapshots): State<Arc<Snapshots>>) -> Result<J
             kept: kept.contains(&applied.digest),
             current: current == Some(applied.digest) && std::mem::replace(&mut is_first, false),
             revision: applied.revision,
-        });
-        Ok(lines.collect())
+        }))
     });
-    Ok(Json(lines.await?))
+    lines.await
 }
 
 /// `POST /v1/source/hold`: the head stays with its present snapshot.
@@ -300,11 +300,16 @@ async fn of_git<T: Send + 'static>(
     }
 }
 
+/// The repository that the head follows, if any.
+fn source_now(snapshots: &Snapshots) -> Result<Option<Source>, Refusal> {
+    snapshots.current().map_or(Ok(None), |current| snapshots.source_of(&current)).map_err(failed)
+}
+
 /// The repository that the head follows.
 fn followed(snapshots: &Snapshots) -> Result<Source, Refusal> {
     let help = "`[source] git = \"…\"` in bramble.toml names one";
-    let source = snapshots.current().and_then(|current| snapshots.source_of(&current));
-    source.ok_or_else(|| refuse(StatusCode::CONFLICT, "this head follows no git repository", Some(help)))
+    source_now(snapshots)?
+        .ok_or_else(|| refuse(StatusCode::CONFLICT, "this head follows no git repository", Some(help)))
 }
 
 /// `GET /v1/source/key`: what a private repository's server has to know of this head, and what this head knows of it.
@@ -312,7 +317,7 @@ pub(crate) async fn key(
     State(snapshots): State<Arc<Snapshots>>,
     State(following): State<Arc<Following>>,
 ) -> Result<Json<SourceKey>, Refusal> {
-    key_towards(following, snapshots.current().and_then(|current| snapshots.source_of(&current))).await
+    key_towards(following, source_now(&snapshots)?).await
 }
 
 /// The key, and the host key that is pinned of this repository's server.

@@ -75,3 +75,26 @@ impl Chains {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bramble_store::{Record, Write};
+
+    use super::*;
+
+    /// Its node boots by what is learned now.
+    #[test]
+    fn a_chain_that_cannot_be_read_is_not_written_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("head.redb"), 1).expect("opens");
+        let (node, key) = ("w1".parse().expect("a name"), "w1".into());
+        let torn = Write::Put { table: LastChains::TABLE, key, bytes: b"1 torn".to_vec() };
+        store.blocking().commit(&[], &[torn]).expect("written");
+        let chains = Chains::new(store.clone());
+        assert_eq!(chains.give(&node, Some(true)), Chain::Signed, "the repository's word");
+        chains.runs(&node);
+        assert!(keep_chain(&store, &node, Chain::Signed).is_err_and(|error| error.is_unreadable()));
+        let kept = store.blocking().get(LastChains::TABLE, &"w1".into()).expect("read").expect("there");
+        assert_eq!(kept.bytes, b"1 torn");
+    }
+}

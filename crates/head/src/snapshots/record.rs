@@ -12,6 +12,7 @@ use bramble_store::{Expect, Key, OnLoss, Record, Store, Table, Unreadable, Why, 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::unreadable::Readable;
 
 /// A snapshot that the head has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -282,8 +283,9 @@ pub(crate) fn hold(store: &Store, held: Option<&Held>) -> Result<(), Error> {
 }
 
 /// The latest lines of the history, the newest first.
-pub(crate) fn history(store: &Store, most: usize) -> Result<Vec<Applied>, Error> {
-    Ok(store.blocking().read_last::<History>(most)?.readable.into_values().rev().collect())
+pub(crate) fn history(store: &Store, most: usize) -> Result<Readable<Applied>, Error> {
+    let lines = store.blocking().read_last::<History>(most)?;
+    Ok(Readable { all: lines.readable.into_values().rev().collect(), lacks: lines.unreadable.len() })
 }
 
 /// Nodes whose machines a snapshot has taken away since then.

@@ -188,7 +188,7 @@ fn nothing_becomes_current_that_would_not_last() {
     let (next, line) = snapshots.first(&place.home(), Revision::default()).expect("it checks");
     let error = snapshots.begin(next, line).expect_err("it would not last");
     assert!(error.is_not_lasting() && error.help().is_some(), "{error}");
-    assert!(snapshots.current().is_none() && snapshots.history(9).expect("read").is_empty());
+    assert!(snapshots.current().is_none() && snapshots.history(9).expect("read").all.is_empty());
     let claims = fs::read_dir(place.state().join("image/claims")).expect("a folder").count();
     assert_eq!(claims, 0, "what is not current claims nothing");
     let source = Source {
@@ -349,7 +349,7 @@ fn what_is_current_is_of_the_revision_that_said_it_last() {
     snapshots.revise(look(of("ab"))).expect("written");
     assert_eq!(snapshots.current().expect("there").revision, of("ab"));
     assert_eq!(snapshots.find(&"ab".repeat(20)).expect("by its commit").digest, current.digest);
-    assert_eq!(snapshots.history(10).expect("read").len(), 1, "nothing has changed");
+    assert_eq!(snapshots.history(10).expect("read").all.len(), 1, "nothing has changed");
     // Another one is current by now.
     place.write(2, b"second");
     let second = first(&snapshots, &place);
