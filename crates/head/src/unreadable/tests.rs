@@ -105,9 +105,19 @@ fn form_1_of_every_record_that_came_with_snapshots() {
     insta::assert_snapshot!(all.concat());
 }
 
+#[test]
+fn form_1_of_every_kind_of_event() {
+    insta::assert_snapshot!(golden::<Events>(every_event()));
+}
+
+fn every_event() -> BTreeMap<u64, bramble_model::timeline::Event> {
+    fixture::every_event().into_iter().map(|event| (event.number, event)).collect()
+}
+
 /// The golden lines: table, key, form, JSON.
 fn lines() -> Vec<[String; 4]> {
-    let files = ["form_1_of_every_record", "form_1_of_every_record_that_came_with_snapshots"];
+    let files =
+        ["form_1_of_every_record", "form_1_of_every_record_that_came_with_snapshots", "form_1_of_every_kind_of_event"];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/unreadable/snapshots");
     let mut lines = Vec::new();
     for file in files {
@@ -144,6 +154,7 @@ fn form_1_of_what_came_with_snapshots_is_read() {
     assert_eq!(kept::<BegunWith>(&store), fixture::begun_with().into_iter().collect());
     assert_eq!(kept::<Engines>(&store), fixture::engines().into_iter().collect());
     assert_eq!(kept::<GivenSets>(&store), fixture::given_sets().into_iter().collect());
+    assert_eq!(kept::<Events>(&store).split_off(&101), every_event());
 }
 
 /// It is passed over by a bramble that does not know it, so the form is the same.
