@@ -184,7 +184,8 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
 }
 
 /// Does what waits for the disk, and may be called anywhere: where this is a worker of a runtime with several, another
-/// thread takes its place meanwhile, and whatever else it would run goes on.
+/// thread takes its place meanwhile, and whatever else it would run goes on. Only in a `LocalSet` of such a runtime, which
+/// nothing here has, it panics.
 pub fn waits<T>(work: impl FnOnce() -> T) -> T {
     // On a runtime of one thread there is nobody to take its place; and no runtime, no worker.
     let several = Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);

@@ -237,8 +237,10 @@ async fn whoever_writes_to_a_slow_disk_holds_up_no_other_task() {
     let writes = TABLES.map(commit);
     let since = std::time::Instant::now();
     for _ in 0..50 {
-        // It is for the workers to do, as a request for a boot file is.
-        tokio::spawn(tokio::task::yield_now()).await.expect("no panic");
+        // It is for the workers to do, as a request is, and looks at what is there.
+        let store = store.clone();
+        let read = tokio::spawn(async move { store.blocking().get(TABLES[0], &key(2)) });
+        assert_eq!(read.await.expect("no panic").expect("read"), None);
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     assert!(since.elapsed() < time, "held up for {:?}", since.elapsed());
