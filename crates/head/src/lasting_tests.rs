@@ -44,8 +44,10 @@ fn set(store: &Store, user: &str, password: &str) -> Result<(), Error> {
     runtime.block_on(People::new().change_user(store, user, change, 1)).map_err(stored)
 }
 
+type Act = fn(&Store) -> Result<(), Error>;
+
 /// What people are told is done.
-const ACTS: [(&str, fn(&Store) -> Result<(), Error>); 12] = [
+const ACTS: [(&str, Act); 12] = [
     ("a new user", |store| set(store, "eve", "correct horse")),
     ("another password", |store| set(store, "ann", "battery staple")),
     ("a user is removed", |store| people::remove_user(store, "ann").map(drop)),
