@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bramble_model::api::{
-    Audit, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Repaired, Role, Status, Switched,
+    Audit, LACKS, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Repaired, Role, Status, Switched,
     TokenStatus, UnreadableRecord, UserChange, UserStatus,
 };
 use bramble_model::boot_set::{Architecture, GivenSet};
@@ -33,6 +33,7 @@ use tokio::net::UnixStream;
 
 use crate::heads::{self, KnownHead, Stream};
 use crate::place::{NoRepository, Place};
+use crate::screen;
 
 /// Switching a node may take its driver a while.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -355,9 +356,13 @@ impl Client {
             false => self.no_head().into(),
         })?;
         let status = answer.status();
+        let lacks = answer.headers().get(LACKS).and_then(|lacks| lacks.to_str().ok()?.parse().ok());
         let bytes = answer.into_body().collect().await.context("the head's answer broke off")?.to_bytes();
         connection.abort();
         if status.is_success() || status.is_redirection() {
+            if let Some(lacks) = lacks {
+                screen::lacks(lacks);
+            }
             return Ok(bytes);
         }
         Err(problem(status, &bytes))

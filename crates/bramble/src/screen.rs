@@ -69,6 +69,12 @@ pub fn reservations(cluster: &Cluster) {
     }
 }
 
+/// What an answer does not have, beside what it has.
+pub fn lacks(records: usize) {
+    let records = counted(records, "record");
+    eprintln!("{records} more cannot be read: `bramble store repair` names what, and sets it aside");
+}
+
 /// `1 node`, `2 nodes`.
 pub fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })

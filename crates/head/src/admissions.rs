@@ -62,12 +62,25 @@ pub(crate) fn all(store: &Store) -> Result<BTreeMap<Name, Admission>, Error> {
     Ok(store.blocking().read_all::<Admissions>()?.readable)
 }
 
-/// Reads, changes and writes one record. On disk when this returns. `change` may be called more than once.
+/// Reads, changes and writes one record, for a person. On disk when this returns. `change` may be called more than once.
+///
+/// # Errors
+/// When it cannot be read, or the disk takes no writes; then nothing has changed.
+pub(crate) fn change<T>(store: &Store, node: &Name, mut change: impl FnMut(&mut Admission) -> T) -> Result<T, Error> {
+    Ok(store.blocking().update::<Admissions, T>(node, |kept| change(kept.get_or_insert_default()))?)
+}
+
+/// As [`change`], for a boot on its way: it is not held up by a disk that takes no writes. What is lost of it with the
+/// process is that it booted; what was approved or revoked is on the disk.
 ///
 /// # Errors
 /// When it cannot be read, or the store not be written; then nothing has changed.
-pub(crate) fn change<T>(store: &Store, node: &Name, mut change: impl FnMut(&mut Admission) -> T) -> Result<T, Error> {
-    Ok(store.blocking().update::<Admissions, T>(node, |kept| change(kept.get_or_insert_default()))?)
+pub(crate) fn change_even_in_memory<T>(
+    store: &Store,
+    node: &Name,
+    mut change: impl FnMut(&mut Admission) -> T,
+) -> Result<T, Error> {
+    Ok(store.blocking().update_even_in_memory::<Admissions, T>(node, |kept| change(kept.get_or_insert_default()))?)
 }
 
 /// The keys of a table that are nodes, of records that cannot be read, too.
@@ -93,10 +106,10 @@ fn as_read<R: Record<Key = Name>>(store: &Store, node: &Name) -> Result<Expect, 
     Ok(Expect { table: R::TABLE, key: R::key(node), version })
 }
 
-/// Forgets all that is kept of a node.
+/// Forgets all that is kept of a node. On disk when this returns.
 ///
 /// # Errors
-/// When a record of it cannot be read, or the store not be written; then all of it is still there.
+/// When a record of it cannot be read, or the disk takes no writes; then all of it is still there.
 pub(crate) fn forget(store: &Store, node: &Name) -> Result<(), Error> {
     loop {
         let expects = [

@@ -17,7 +17,7 @@ use bramble_model::names::{Mac, Name};
 use bramble_model::repository::{LabFirmware, LabMachine, Node, PowerKind};
 use bramble_model::timeline::Millis;
 use bramble_plan::admission::EXPECTED_FOR;
-use bramble_store::{OnLoss, Record, Store, Table};
+use bramble_store::{OnLoss, Record, Store, Table, waits};
 use bramble_system::now;
 
 use crate::admissions;
@@ -72,19 +72,25 @@ impl Adoptions {
         self.all().clone()
     }
 
+    /// Whoever has it waits for the disk.
     fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().expect("no panic while held")
+        waits(|| self.turn.lock().expect("no panic while held"))
     }
 
     fn of(&self, mac: Mac) -> Option<Adoption> {
         self.all().get(&mac).cloned()
     }
 
+    /// On disk when this returns.
     fn set(&self, _turn: &MutexGuard<'_, ()>, mac: Mac, adoption: Adoption) -> Result<(), Error> {
         self.store.blocking().update::<AdoptionsKept, ()>(&mac, |kept| *kept = Some(adoption.clone()))?;
+        self.tell(mac, adoption);
+        Ok(())
+    }
+
+    fn tell(&self, mac: Mac, adoption: Adoption) {
         self.all().insert(mac, adoption);
         self.changed.tell();
-        Ok(())
     }
 
     /// How far a machine's adoption is, where it has one whose time is not over.
@@ -105,9 +111,13 @@ impl Adoptions {
         let Some(mac) = mac_of(node) else { return };
         let turn = self.turn();
         let Some(until) = self.of(mac).as_ref().and_then(until) else { return };
-        if let Err(error) = self.set(&turn, mac, Adoption::Booting { until }) {
-            tracing::error!(%error, %mac, "an adoption could not be stored");
+        // Of one that is lost the machine was asked, and may boot so again.
+        let (store, begun) = (self.store.blocking(), Adoption::Booting { until });
+        match store.update_even_in_memory::<AdoptionsKept, ()>(&mac, |kept| *kept = Some(begun.clone())) {
+            Ok(()) => self.tell(mac, begun),
+            Err(error) => tracing::error!(%error, %mac, "an adoption could not be stored"),
         }
+        drop(turn);
     }
 
     /// This machine has said what it is: it is no node any more.
@@ -119,14 +129,23 @@ impl Adoptions {
         admissions::forget(&self.store, &name_of(mac))
     }
 
-    /// Nothing is asked of this machine any more, and what it said is not kept.
+    /// Nothing is asked of this machine any more, and what it said is not kept. One that is no more as it was `seen` stays:
+    /// a person has asked anew, or the machine has said something. On disk when this returns.
     ///
     /// # Errors
-    /// When the store cannot be written.
-    pub(crate) fn end(&self, mac: Mac) -> Result<(), Error> {
+    /// When the disk takes no writes.
+    pub(crate) fn end(&self, mac: Mac, seen: &Adoption) -> Result<(), Error> {
         let _turn = self.turn();
-        self.store.blocking().update::<AdoptionsKept, ()>(&mac, |kept| *kept = None)?;
-        self.all().remove(&mac);
+        let ended = self.store.blocking().update::<AdoptionsKept, bool>(&mac, |kept| {
+            let same = kept.as_ref() == Some(seen);
+            if same {
+                *kept = None;
+            }
+            same
+        })?;
+        if ended {
+            self.all().remove(&mac);
+        }
         Ok(())
     }
 
@@ -219,6 +238,21 @@ mod tests {
             assert!(matches!(kept, Some(Adoption::Done { .. })), "machine {number}: {kept:?}");
             assert_eq!(adoptions.of(mac), kept);
         }
+    }
+
+    #[test]
+    fn an_adoption_that_was_asked_for_anew_does_not_end_with_the_one_before() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("head.redb"), 1).expect("opens");
+        let adoptions = Adoptions::open(store).expect("opens");
+        let mac = Mac([0x52, 0x54, 0, 0xab, 0, 1]);
+        adoptions.ask(mac).expect("written");
+        let seen = Adoption::Asked { until: 7 };
+        adoptions.end(mac, &seen).expect("written");
+        let asked = adoptions.of(mac).expect("it is asked anew");
+        assert_eq!(adoptions.store.blocking().read::<AdoptionsKept>(&mac).expect("read"), Some(asked.clone()));
+        adoptions.end(mac, &asked).expect("written");
+        assert_eq!(adoptions.of(mac), None);
     }
 
     #[test]

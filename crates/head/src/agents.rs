@@ -256,7 +256,7 @@ async fn run(
 }
 
 impl Agents {
-    /// Decides on an enrolment. The admission is on disk before the certificate is told.
+    /// Decides on an enrolment. The admission is stored before the certificate is told.
     fn enrol(&self, request: &EnrolRequest) -> Result<Enrolled, String> {
         let Some(document) = self.document(&request.node) else {
             return Err("this node is not in the repository".into());
@@ -273,7 +273,8 @@ impl Agents {
             last_heard: self.last_heard(&request.node),
         };
         let admission = self.nodes.cluster().admission;
-        let verdict = admissions::change(&self.store, &request.node, |record| record.enrol(&enrolment, admission));
+        let verdict =
+            admissions::change_even_in_memory(&self.store, &request.node, |record| record.enrol(&enrolment, admission));
         let verdict = match verdict {
             Err(error) if error.is_unreadable() => Verdict::Refuse(error.to_string()),
             verdict => verdict.map_err(internal)?,
@@ -342,7 +343,9 @@ impl Agents {
 
     /// A node goes down because someone said so; where it is to come back, its next boot is expected.
     pub(crate) fn goes_down(&self, node: &Name, comes_back: bool) {
-        if comes_back && let Err(error) = admissions::change(&self.store, node, |record| record.expect(now())) {
+        if comes_back
+            && let Err(error) = admissions::change_even_in_memory(&self.store, node, |record| record.expect(now()))
+        {
             tracing::error!(%error, %node, "its next boot could not be announced");
         }
         let text = if comes_back { "an operator reboots it" } else { "an operator halts it" };

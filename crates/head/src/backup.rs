@@ -1,6 +1,7 @@
-//! Backups of what the head knows: its store and its keys, in one archive. Made while it runs, and by a timer.
+//! Backups of what the head knows: its store and its keys, also those by which a git repository's server and it know each
+//! other, in one archive. Made while it runs, and by a timer. Records that cannot be read are in it as they are.
 //!
-//! Boot sets are not in it: they are large, and `bramble image build` makes them again.
+//! Boot sets are not in it: they are large, and `bramble image build` makes them again. Neither is what was fetched.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -15,7 +16,7 @@ use bramble_model::names::Digest;
 use bramble_model::repository::Backup;
 use bramble_model::timeline::Millis;
 use bramble_plan::swarm::Memory;
-use bramble_store::Store;
+use bramble_store::{LOST, Store};
 use bramble_system::{files, now};
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -29,12 +30,15 @@ use crate::refusal::{Refusal, failed};
 use crate::snapshots::Snapshots;
 use crate::store::{STORE, beside};
 use crate::timeline::Timeline;
+use crate::{ca, unreadable};
 
-/// Counts up when the form of a backup changes.
-const FORM: u32 = 1;
+/// Counts up when the form of a backup changes. One of form 1 has nothing of `source`, and is restored as any other.
+const FORM: u32 = 2;
 /// The first entry: what the others are.
 const CONTENTS: &str = "bramble-backup.json";
 const KEYS: &str = "keys";
+/// The folders whose files are in a backup: also the deploy key, and the pinned keys of servers.
+const FOLDERS: [&str; 3] = [KEYS, "source/key", "source/hosts"];
 /// What a file of a backup's folder ends with.
 const ENDING: &str = ".bramble-backup";
 /// The longest file of a backup: a store of a thousand nodes has a hundredth of it.
@@ -81,16 +85,36 @@ impl Unusable {
     }
 }
 
-/// The keys in the state folder, by their names in a backup.
+/// The files of the state folder that are in a backup beside the store, by their names in it.
 fn keys(state: &Path) -> io::Result<Vec<(String, PathBuf)>> {
-    let entries = fs::read_dir(state.join(KEYS))?.map(|entry| entry.map(|entry| entry.path()));
-    let mut paths = entries.collect::<Result<Vec<_>, _>>()?;
-    paths.sort();
-    let named = paths.into_iter().filter(|path| path.is_file()).filter_map(|path| {
-        let name = path.file_name()?.to_str()?;
-        Some((format!("{KEYS}/{name}"), path))
-    });
-    Ok(named.collect())
+    let mut named = Vec::new();
+    for folder in FOLDERS {
+        let entries = match fs::read_dir(state.join(folder)) {
+            // A head that follows no repository.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && folder != KEYS => continue,
+            entries => entries?.map(|entry| entry.map(|entry| entry.path())),
+        };
+        let mut paths = entries.collect::<Result<Vec<_>, _>>()?;
+        paths.sort();
+        named.extend(paths.into_iter().filter(|path| path.is_file()).filter_map(|path| {
+            let name = path.file_name()?.to_str()?;
+            is_kept(folder, name).then(|| (format!("{folder}/{name}"), path.clone()))
+        }));
+    }
+    Ok(named)
+}
+
+/// Whether a backup has a file of this name in this folder. A store that comes out of a backup is never the first one of
+/// its CA.
+fn is_kept(folder: &str, name: &str) -> bool {
+    !(folder == KEYS && name == ca::UNUSED)
+}
+
+/// Where a file of a backup belongs, beside the store: its folder and its name.
+fn belongs(file: &str) -> Option<(&'static str, &str)> {
+    let of = |folder: &'static str| Some((folder, file.strip_prefix(folder)?.strip_prefix('/')?));
+    let (folder, name) = FOLDERS.into_iter().find_map(of)?;
+    (!matches!(name, "" | "." | "..") && !name.contains(['/', '\\'])).then_some((folder, name))
 }
 
 fn append(archive: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -155,7 +179,10 @@ impl Backups {
         self.write(&mut bytes)?;
         let name = format!("{}-{}{ENDING}", self.snapshots.cluster().name, now() / 1000);
         files::replace_secret(&plan.folder.join(name), &bytes).map_err(failed)?;
-        self.timeline.note("a backup was made");
+        self.timeline.note(&match unreadable::number(&self.store)? {
+            0 => "a backup was made".to_owned(),
+            number => format!("a backup was made, and {number} records in it cannot be read: {LOST}"),
+        });
         Ok(())
     }
 
@@ -227,9 +254,9 @@ pub fn restore(backup: &Path, state: &Path, now: Millis) -> Result<Contents, Unu
     };
     let contents: Contents =
         serde_json::from_slice(first).map_err(|error| malformed(format!("its list of contents: {error}")))?;
-    if contents.form != FORM {
+    if !(1..=FORM).contains(&contents.form) {
         let reason = format!(
-            "it is of form {}, and this is bramble {} with form {FORM}",
+            "it is of form {}, and this is bramble {} with forms up to {FORM}",
             contents.form,
             env!("CARGO_PKG_VERSION")
         );
@@ -241,9 +268,7 @@ pub fn restore(backup: &Path, state: &Path, now: Millis) -> Result<Contents, Unu
         return Err(malformed("its files are not those that it lists".into()));
     }
     for ((name, bytes), (_, digest)) in rest.iter().zip(&contents.files) {
-        let key =
-            name.strip_prefix("keys/").is_some_and(|key| !key.is_empty() && !key.contains(['/', '\\']) && key != "..");
-        if name != STORE && !key {
+        if name != STORE && belongs(name).is_none() {
             return Err(malformed(format!("it has a file `{name}`")));
         }
         if Digest(Sha256::digest(bytes).into()) != *digest {
@@ -272,18 +297,24 @@ fn place(entries: &[(String, Vec<u8>)], state: &Path, beside: &Path, now: Millis
         let store = bramble_store::Blocking::open(beside, now)?;
         store.begin_new_life(now)?;
         // What came after the backup is not in it: a Swarm may have been begun since.
-        store.update::<Engines, ()>(&membership::SWARM.to_owned(), |kept| {
+        let marked = store.update::<Engines, ()>(&membership::SWARM.to_owned(), |kept| {
             if let Some(record) = kept.as_mut().filter(|record| !matches!(record.memory, Memory::Swarm { .. })) {
                 record.memory = Memory::Lost;
             }
-        })?;
-        if let Some(trouble) = store.trouble() {
-            return Err(bramble_store::Error::NotLasting(trouble).into());
+        });
+        match marked {
+            // It waits for a person as it did before: until then nothing is planned for the Swarm, and after a repair
+            // there is no word of one, which may be lost (see `membership`).
+            Err(bramble_store::Error::Unreadable(record)) => tracing::warn!(%record, "it is restored as it is"),
+            marked => marked?,
         }
     }
     fs::create_dir_all(state.join(KEYS)).map_err(file(&state.join(KEYS)))?;
     for (name, bytes) in keys {
-        let path = state.join(name);
+        let Some((folder, name)) = belongs(name).filter(|(folder, name)| is_kept(folder, name)) else { continue };
+        let folder = state.join(folder);
+        files::make_secret_folder(&folder).map_err(file(&folder))?;
+        let path = folder.join(name);
         files::replace_secret(&path, bytes).map_err(file(&path))?;
     }
     let store = state.join(STORE);
@@ -295,25 +326,24 @@ fn place(entries: &[(String, Vec<u8>)], state: &Path, beside: &Path, now: Millis
 
 #[cfg(test)]
 mod tests {
-    use bramble_store::{Blocking, Fence};
+    use bramble_store::{Blocking, Fence, Record as _};
 
     use super::*;
 
+    /// As a former bramble made it: of form 1.
     fn backup(folder: &Path, store: &[u8]) -> PathBuf {
-        let contents = Contents {
-            form: FORM,
-            cluster: "c".into(),
-            version: "0".into(),
-            at: 1,
-            files: [(STORE, store), ("keys/ca.key", b"secret")]
-                .map(|(name, bytes)| (name.to_owned(), Digest(Sha256::digest(bytes).into())))
-                .into(),
-        };
+        backup_of(folder, 1, &[(STORE, store), ("keys/ca.key", b"secret")])
+    }
+
+    fn backup_of(folder: &Path, form: u32, files: &[(&str, &[u8])]) -> PathBuf {
+        let listed = files.iter().map(|(name, bytes)| ((*name).to_owned(), Digest(Sha256::digest(bytes).into())));
+        let contents = Contents { form, cluster: "c".into(), version: "0".into(), at: 1, files: listed.collect() };
         let path = folder.join("c.bramble-backup");
         let mut archive = tar::Builder::new(GzEncoder::new(File::create(&path).expect("made"), Compression::fast()));
         append(&mut archive, CONTENTS, &serde_json::to_vec(&contents).expect("JSON")).expect("written");
-        append(&mut archive, STORE, store).expect("written");
-        append(&mut archive, "keys/ca.key", b"secret").expect("written");
+        for (name, bytes) in files {
+            append(&mut archive, name, bytes).expect("written");
+        }
         archive.into_inner().and_then(GzEncoder::finish).expect("written");
         path
     }
@@ -333,6 +363,67 @@ mod tests {
             assert!(fence > told);
             assert_eq!(fs::read(state.join("keys/ca.key")).expect("there"), b"secret");
             assert!(!state.join("restoring.redb").exists());
+        }
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_restored_as_it_is_and_no_swarm_begins_for_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let old = Blocking::open(&folder.path().join("old"), 5000).expect("opens");
+        let (table, key) = (Engines::TABLE, Engines::key(&membership::SWARM.to_owned()));
+        let torn = bramble_store::Write::Put { table, key: key.clone(), bytes: b"1 {torn".to_vec() };
+        old.commit(&[], &[torn]).expect("written");
+        let path = backup(folder.path(), &old.copy().expect("copied"));
+        let state = folder.path().join("state");
+        restore(&path, &state, 9000).expect("restored");
+        {
+            let store = Store::open(&state.join(STORE), 1).expect("opens");
+            assert_eq!(store.blocking().life().expect("read"), 9000);
+            let kept = store.blocking().get(table, &key).expect("read").expect("there");
+            assert_eq!(kept.bytes, b"1 {torn", "nothing is written over");
+            assert!(membership::swarm(&store).expect_err("it waits").is_unreadable());
+        }
+        assert_eq!(unreadable::list_of(&state).expect("read").len(), 1, "it is known by name");
+        assert_eq!(unreadable::repair_of(&state).expect("repaired").records, 1);
+        let store = Store::open(&state.join(STORE), 1).expect("opens");
+        assert_eq!(membership::swarm(&store).expect("read").memory, Memory::Lost, "one may live");
+    }
+
+    #[test]
+    fn the_keys_towards_a_repositorys_server_are_in_a_backup() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let state = folder.path().join("old");
+        let files = [
+            ("keys/ca.key", &b"secret"[..]),
+            ("keys/unused", b"no store yet"),
+            ("source/key/id_ed25519", b"a key"),
+            ("source/hosts/git.home.arpa_22", b"a pinned key"),
+            ("source/repository.git/HEAD", b"fetched again"),
+        ];
+        for (name, bytes) in files {
+            let path = state.join(name);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            fs::write(path, bytes).expect("written");
+        }
+        let listed: Vec<String> = keys(&state).expect("listed").into_iter().map(|(name, _)| name).collect();
+        assert_eq!(listed, ["keys/ca.key", "source/key/id_ed25519", "source/hosts/git.home.arpa_22"]);
+
+        let store = Blocking::open(&folder.path().join("store"), 5000).expect("opens").copy().expect("copied");
+        let [ca, unused, key, host, _] = files;
+        let path = backup_of(folder.path(), FORM, &[(STORE, &store), ca, unused, key, host]);
+        let new = folder.path().join("new");
+        restore(&path, &new, 1).expect("restored");
+        for (name, bytes) in [ca, key, host] {
+            assert_eq!(fs::read(new.join(name)).expect(name), bytes, "{name}");
+        }
+        assert!(!new.join("keys/unused").exists(), "this store is not the first of its CA");
+        for wrong in ["source/key/..", "source/key/", "keys/.", "keys/a\\b"] {
+            assert_eq!(belongs(wrong), None, "{wrong}");
+        }
+        for wrong in ["source/hosts/a/b", "source/lock", "other/x", "keys"] {
+            let path = backup_of(folder.path(), FORM, &[(STORE, &store), (wrong, b"x")]);
+            let refused = restore(&path, &folder.path().join("nothing"), 1);
+            assert!(matches!(refused, Err(Unusable::Malformed { .. })), "{wrong}");
         }
     }
 

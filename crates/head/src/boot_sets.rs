@@ -18,7 +18,7 @@ use bramble_system::now;
 
 use crate::changes::Changes;
 use crate::error::Error;
-use crate::refusal::{Asked, Path as UrlPath, Refusal, refuse};
+use crate::refusal::{Asked, Path as UrlPath, Refusal, failed, refuse};
 use crate::store::{self, STORE, beside};
 use crate::timeline::Timeline;
 
@@ -62,7 +62,8 @@ impl BootSets {
         match self.said(architecture) {
             Ok(None) => {
                 let Some(set) = self.shelf.named_before(architecture).map_err(Error::image)? else { return Ok(()) };
-                self.store.blocking().update::<GivenSets, ()>(&architecture.to_string(), |kept| {
+                // The file stays until the disk takes writes.
+                self.store.blocking().update_even_in_memory::<GivenSets, ()>(&architecture.to_string(), |kept| {
                     kept.get_or_insert(GivenSet { set, since: 0 });
                 })?;
             }
@@ -129,7 +130,7 @@ impl BootSets {
             return Err(Error::NotWhole { set, files });
         }
         let new = GivenSet { set, since: now() };
-        self.store.blocking().update_lasting::<GivenSets, ()>(&architecture.to_string(), |kept| {
+        self.store.blocking().update::<GivenSets, ()>(&architecture.to_string(), |kept| {
             if kept.as_ref().is_none_or(|kept| kept.set != set) {
                 *kept = Some(new);
             }
@@ -190,10 +191,6 @@ fn refused(error: Error) -> Refusal {
         _ => return failed(error),
     };
     refuse(status, bramble_system::sentence(&error), Some("`bramble image ls` lists them"))
-}
-
-fn failed(error: Error) -> Refusal {
-    refuse(StatusCode::INTERNAL_SERVER_ERROR, bramble_system::sentence(&error), error.help())
 }
 
 #[cfg(test)]

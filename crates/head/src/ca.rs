@@ -59,7 +59,7 @@ fn failed(error: impl std::fmt::Display) -> Error {
 
 /// Lies beside a CA that was made and has not had a store yet: only the first store can know that there has never
 /// been an engine's cluster.
-const UNUSED: &str = "unused";
+pub(crate) const UNUSED: &str = "unused";
 
 /// Whether a store that is made now is the first with the CA in this folder.
 pub(crate) fn first_store(folder: &Path) -> Result<bool, Error> {

@@ -125,7 +125,7 @@ impl Desired {
         let current = self.snapshots.current()?;
         let pointer = self.snapshots.pointer().ok().flatten()?;
         let (at, by) = (pointer.at, pointer.by);
-        let held = pointer.held.filter(|_| self.snapshots.source_of(&current).is_some()).map(Into::into);
+        let held = pointer.held.filter(|_| self.snapshots.may_follow(&current)).map(Into::into);
         Some(desired::Desired { snapshot: current.digest, revision: current.revision.clone(), at, by, held })
     }
 }

@@ -84,7 +84,7 @@ pub(crate) async fn upgrade(
     if actor.role < Role::Operator {
         let refused = refuse(StatusCode::FORBIDDEN, "a viewer may look, and not touch", None);
         // What a viewer tries is kept, too.
-        let _ = access.audit(&actor, "GET /v1/hands", "refused");
+        let _ = access.audit_even_in_memory(&actor, "GET /v1/hands", "refused");
         return refused.into_response();
     }
     // A browser sends the session's cookie along for any site's WebSocket.
@@ -170,7 +170,7 @@ async fn serve(
     };
     let names: Vec<&str> = nodes.iter().map(Name::as_str).collect();
     let what = format!("{} on {}", request.errand.sentence(), names.join(","));
-    let number = match access.audit(actor, &what, "begun") {
+    let number = match access.audit_even_in_memory(actor, &what, "begun") {
         Ok(number) => number,
         Err(error) => {
             let error = format!("the audit log cannot be written: {}", bramble_system::sentence(&error));

@@ -4,7 +4,7 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use bramble_netboot::dhcp::{Lease, LeaseStore};
-use bramble_store::{OnLoss, Record, Store, Table, Write, put};
+use bramble_store::{OnLoss, Record, Store, Table};
 
 use crate::error::Error;
 
@@ -31,8 +31,7 @@ pub(crate) struct Leases(pub(crate) Store);
 
 impl LeaseStore for Leases {
     fn store(&self, leases: &[Lease]) -> io::Result<()> {
-        let writes: Vec<Write> = leases.iter().map(|lease| put::<LentAddresses>(&lease.address, lease)).collect();
-        self.0.blocking().commit(&[], &writes).map_err(io::Error::other)?;
-        Ok(())
+        let leases: Vec<_> = leases.iter().map(|lease| (lease.address, Some(lease))).collect();
+        self.0.blocking().note::<LentAddresses>(&leases).map_err(io::Error::other)
     }
 }

@@ -31,6 +31,8 @@ mod hands;
 mod held;
 mod http;
 mod interface;
+#[cfg(test)]
+mod lasting_tests;
 mod leases;
 mod loops;
 mod membership;

@@ -59,9 +59,7 @@ pub(crate) fn swarm(store: &Store) -> Result<Remembered, Error> {
 pub(crate) fn change_swarm<T>(store: &Store, mut change: impl FnMut(&mut Remembered) -> T) -> Result<T, Error> {
     let before = before(store)?;
     let key = SWARM.to_owned();
-    Ok(store
-        .blocking()
-        .update_lasting::<Engines, T>(&key, |kept| change(kept.get_or_insert_with(|| before.clone())))?)
+    Ok(store.blocking().update::<Engines, T>(&key, |kept| change(kept.get_or_insert_with(|| before.clone())))?)
 }
 
 #[cfg(test)]
@@ -79,6 +77,7 @@ mod tests {
         change_swarm(&store, |record| record.give_up("abc")).expect("written");
         assert_eq!(swarm(&store).expect("read").memory, Memory::Lost, "the newer word counts");
     }
+
     /// The store in memory, as it is when its disk takes no writes: whoever asks an agent after this would have no word
     /// of it after a power cut.
     #[test]
@@ -87,7 +86,7 @@ mod tests {
         let store = Store::open(&folder.path().join("no folder/head.redb"), 1).expect("opens in memory");
         assert!(store.blocking().trouble().is_some());
         let never = |kept: &mut Option<Remembered>| *kept = Some(Remembered::new(Memory::Never));
-        store.blocking().update::<Engines, ()>(&SWARM.to_owned(), never).expect("written");
+        store.blocking().update_even_in_memory::<Engines, ()>(&SWARM.to_owned(), never).expect("written");
         let node = "m1".parse().expect("a name");
         let error = change_swarm(&store, |record| record.begin(&node)).expect_err("it would not last");
         assert!(bramble_system::sentence(&error).contains("takes no writes"), "{error}");

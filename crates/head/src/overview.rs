@@ -165,7 +165,7 @@ impl Overview {
             seen: self.strangers.all(),
             problems,
             desired: self.desired.status(),
-            follows_git: cluster.source.is_some() || self.snapshots.begun_with().is_some(),
+            follows_git: snapshot.as_ref().is_some_and(|snapshot| self.snapshots.may_follow(snapshot)),
             loops,
         }
     }

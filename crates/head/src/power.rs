@@ -69,7 +69,7 @@ impl Power {
             let before = record.expected_until;
             (record.expect(now()), before)
         };
-        admissions::change(&self.store, node, expect).map_err(NotSwitched::Head)
+        admissions::change_even_in_memory(&self.store, node, expect).map_err(NotSwitched::Head)
     }
 
     /// Switches a node on. Its boot is expected before: a quick machine may ask for it at once.
@@ -77,7 +77,7 @@ impl Power {
         let (until, before) = self.expect(node)?;
         if let Err(error) = driver.set(node, true).await {
             self.timeline.note_of(node, &format!("was not switched on: {}", bramble_system::sentence(&error)));
-            admissions::change(&self.store, node, |record| record.take_back(until, before))
+            admissions::change_even_in_memory(&self.store, node, |record| record.take_back(until, before))
                 .map_err(NotSwitched::Head)?;
             return Err(NotSwitched::Driver(error));
         }

@@ -1,5 +1,7 @@
 //! What the API answers where it does not do what was asked.
 
+use std::borrow::Borrow;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::path::ErrorKind;
@@ -26,8 +28,11 @@ pub(crate) fn unfit(error: impl Into<String>, help: Option<&str>) -> Refusal {
 }
 
 /// Of something that the head itself could not do.
-pub(crate) fn failed(error: Error) -> Refusal {
-    refuse(StatusCode::INTERNAL_SERVER_ERROR, bramble_system::sentence(&error), error.help())
+pub(crate) fn failed(error: impl Borrow<Error>) -> Refusal {
+    let error = error.borrow();
+    let lasts = !error.is_not_lasting();
+    let status = if lasts { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::INSUFFICIENT_STORAGE };
+    refuse(status, bramble_system::sentence(error), error.help())
 }
 
 /// Where it is said what a request is made of.

@@ -9,7 +9,7 @@ use bramble_boot::Asker;
 use bramble_model::api::Seen;
 use bramble_model::names::Mac;
 use bramble_model::timeline::{Millis, What};
-use bramble_store::{OnLoss, Record, Store, Table, Write, put, remove};
+use bramble_store::{OnLoss, Record, Store, Table};
 use bramble_system::now;
 use tokio_util::sync::CancellationToken;
 
@@ -137,16 +137,14 @@ impl Strangers {
     /// Writes what has changed.
     pub(crate) fn flush(&self) {
         self.name_vendors();
-        let writes: Vec<Write> = {
+        let changed: Vec<(Mac, Option<Seen>)> = {
             let mut inner = self.inner();
             let changed = std::mem::take(&mut inner.changed);
-            let write = |mac| {
-                inner.seen.get(&mac).map_or_else(|| remove::<Sightings>(&mac), |seen| put::<Sightings>(&mac, seen))
-            };
-            changed.into_iter().map(write).collect()
+            changed.into_iter().map(|mac| (mac, inner.seen.get(&mac).cloned())).collect()
         };
-        if !writes.is_empty()
-            && let Err(error) = self.store.blocking().commit(&[], &writes)
+        let changed: Vec<_> = changed.iter().map(|(mac, seen)| (*mac, seen.as_ref())).collect();
+        if !changed.is_empty()
+            && let Err(error) = self.store.blocking().note::<Sightings>(&changed)
         {
             tracing::error!(%error, "seen machines could not be stored");
         }

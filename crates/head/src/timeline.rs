@@ -178,7 +178,7 @@ pub(crate) fn last_number(store: &Store) -> Result<u64, Error> {
 fn keep_events(store: &Store, events: &[Event], first: u64) -> Result<(), Error> {
     let puts = events.iter().map(|event| put::<Events>(&event.number, event));
     let writes: Vec<Write> = puts.chain([Write::RemoveBefore { table: Events::TABLE, number: first }]).collect();
-    store.blocking().commit(&[], &writes)?;
+    store.blocking().commit_even_in_memory(&[], &writes)?;
     Ok(())
 }
 

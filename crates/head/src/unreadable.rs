@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex};
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use bramble_model::api::{Repaired, UnreadableRecord};
+use axum::response::{IntoResponse, Response};
+use bramble_model::api::{LACKS, Repaired, UnreadableRecord};
 use bramble_store::{OnLoss, Record, Store, Unreadable};
 use bramble_system::now;
+use serde::Serialize;
 
 use crate::access::audit::AuditLog;
 use crate::access::people::{Sessions, Tokens, Users};
@@ -21,7 +22,7 @@ use crate::boot_sets::GivenSets;
 use crate::error::Error;
 use crate::leases::LentAddresses;
 use crate::membership::{Engines, SingleValues};
-use crate::refusal::{Refusal, refuse};
+use crate::refusal::{Refusal, failed};
 use crate::snapshots::record::{self, BegunWith, Contents, History, Pointers, Snapshots};
 use crate::store::{self, STORE};
 use crate::strangers::Sightings;
@@ -32,6 +33,30 @@ pub(crate) struct Waiting {
     found: Mutex<Vec<Unreadable>>,
     /// Two who repair do so one after the other, and whoever only looks waits for neither.
     turn: Mutex<()>,
+}
+
+/// What can be read of a kind of records, and how many more there are: no answer says that there are none.
+#[derive(Debug)]
+pub(crate) struct Readable<T> {
+    pub(crate) all: Vec<T>,
+    pub(crate) lacks: usize,
+}
+
+impl<T> Readable<T> {
+    /// The same, each of them in other words.
+    pub(crate) fn map<U>(self, told: impl FnMut(T) -> U) -> Readable<U> {
+        Readable { all: self.all.into_iter().map(told).collect(), lacks: self.lacks }
+    }
+}
+
+impl<T: Serialize> IntoResponse for Readable<T> {
+    fn into_response(self) -> Response {
+        let mut response = Json(self.all).into_response();
+        if self.lacks > 0 {
+            response.headers_mut().insert(LACKS, self.lacks.into());
+        }
+        response
+    }
 }
 
 fn add<R: Record>(store: &Store, found: &mut Vec<(OnLoss, Unreadable)>) -> Result<(), Error> {
@@ -64,6 +89,14 @@ fn all(store: &Store) -> Result<Vec<(OnLoss, Unreadable)>, Error> {
     add::<AuditLog>(store, &mut found)?;
     found.extend(record::dangling(store)?.map(|pointer| (Pointers::ON_LOSS, pointer)));
     Ok(found)
+}
+
+/// How many records cannot be read.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) fn number(store: &Store) -> Result<usize, Error> {
+    Ok(all(store)?.len())
 }
 
 impl Waiting {
@@ -125,10 +158,6 @@ fn set_aside(store: &Store) -> Result<Repaired, Error> {
     }
 }
 
-fn failed(error: &Error) -> Refusal {
-    refuse(StatusCode::INTERNAL_SERVER_ERROR, bramble_system::sentence(error), error.help())
-}
-
 /// `GET /v1/store/unreadable`
 pub(crate) async fn list(State(waiting): State<Arc<Waiting>>) -> Json<Vec<UnreadableRecord>> {
     Json(waiting.list().iter().map(told).collect())
@@ -140,7 +169,7 @@ pub(crate) async fn repair(
     State(store): State<Store>,
 ) -> Result<Json<Repaired>, Refusal> {
     let done = store::beside(move || waiting.repair(&store)).await;
-    done.map(Json).map_err(|error| failed(&error))
+    done.map(Json).map_err(failed)
 }
 
 /// Whether a head has been here.

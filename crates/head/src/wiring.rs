@@ -140,7 +140,7 @@ impl Parts {
                 })?
             }
         };
-        if apply && Cluster::is_in(&home) && snapshots.source_of(&first).is_some() {
+        if apply && Cluster::is_in(&home) && snapshots.may_follow(&first) {
             hold_for_the_lab(&snapshots);
         }
         let cluster = Arc::clone(&first.cluster);
@@ -150,19 +150,7 @@ impl Parts {
         names.extend(wires.interfaces().iter().map(|interface| interface.address.to_string()));
         let authority = Arc::new(Authority::open(&keys)?.known_as(names));
         if ca::first_store(&keys)? {
-            let begun = membership::change_swarm(&store, |record| {
-                if record.memory == Memory::Lost {
-                    record.memory = Memory::Never;
-                }
-            });
-            match begun {
-                Ok(()) => ca::has_store(&keys)?,
-                // The next start says it.
-                Err(error) if error.is_not_lasting() => {
-                    tracing::error!(error = bramble_system::sentence(&error), "no Swarm can be begun");
-                }
-                Err(error) => return Err(error),
-            }
+            first_of_its_ca(&store, &keys)?;
         }
         let last_event = timeline::last_number(&store)?;
         let (waiting, set_aside) = Waiting::find(&store)?;
@@ -258,6 +246,29 @@ impl Parts {
     }
 }
 
+/// With a CA that has had no store before this one, there has never been a Swarm.
+fn first_of_its_ca(store: &Store, keys: &Path) -> Result<(), Error> {
+    let begun = membership::change_swarm(store, |record| {
+        if record.memory == Memory::Lost {
+            record.memory = Memory::Never;
+        }
+    });
+    match begun {
+        Ok(()) => ca::has_store(keys),
+        // The next start says it.
+        Err(error) if error.is_not_lasting() => {
+            tracing::error!(error = bramble_system::sentence(&error), "no Swarm can be begun");
+            Ok(())
+        }
+        // There was a word of one: once it is repaired nobody may say that there has never been any.
+        Err(error) if error.is_unreadable() => {
+            tracing::error!(error = bramble_system::sentence(&error), "no Swarm can be begun");
+            ca::has_store(keys)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Whether a head has kept what only one with a CA makes. A store is made before that: by `source set` and `image use`.
 fn knows_a_ca(store: &Store) -> Result<bool, Error> {
     for table in [Admissions::TABLE, Users::TABLE, Tokens::TABLE, Events::TABLE] {
@@ -320,7 +331,8 @@ async fn first_snapshot(
     following: &Arc<Following>,
     stop: &CancellationToken,
 ) -> Result<Arc<Current>, Error> {
-    let Some(source) = &snapshots.begun_with().filter(|_| !Cluster::is_in(home)) else {
+    let source = if Cluster::is_in(home) { None } else { snapshots.begun_with()? };
+    let Some(source) = &source else {
         let (next, applied) = snapshots.first(home, revision)?;
         serves(&next).await?;
         return snapshots.begin(next, applied);
@@ -405,6 +417,45 @@ mod tests {
         assert!(matches!(error, Error::NoKeys { .. }), "{error}");
         assert!(error.help().is_some_and(|help| help.contains("bramble restore")), "{error}");
         assert!(!state.join("keys").exists(), "nothing was made");
+    }
+
+    #[test]
+    fn a_torn_record_of_the_swarm_ends_no_start_and_is_no_word_that_there_was_never_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (state, keys) = (folder.path(), folder.path().join("keys"));
+        drop(Authority::open(&keys).expect("made"));
+        assert!(ca::first_store(&keys).expect("looked"));
+        {
+            let store = store::open(state).expect("made");
+            let (table, key) = (membership::Engines::TABLE, membership::SWARM.into());
+            let torn = bramble_store::Write::Put { table, key, bytes: b"1 {torn".to_vec() };
+            store.blocking().commit(&[], &[torn]).expect("written");
+            first_of_its_ca(&store, &keys).expect("the head starts");
+            assert!(!ca::first_store(&keys).expect("looked"));
+        }
+        assert_eq!(crate::unreadable::repair_of(state).expect("repaired").records, 1);
+        let store = store::open(state).expect("opens");
+        assert_eq!(membership::swarm(&store).expect("read").memory, Memory::Lost, "one may live");
+    }
+
+    #[tokio::test]
+    async fn a_repository_to_begin_with_that_cannot_be_read_is_not_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (state, home) = (folder.path().join(".bramble"), folder.path().join("home"));
+        for folder in [&state, &home] {
+            std::fs::create_dir(folder).expect("a folder");
+        }
+        {
+            let store = store::open(&state).expect("made");
+            let (table, key) = (crate::snapshots::record::BegunWith::TABLE, "source".into());
+            let torn = bramble_store::Write::Put { table, key, bytes: b"1 {torn".to_vec() };
+            store.blocking().commit(&[], &[torn]).expect("written");
+        }
+        let shelf = Shelf::open(state.join("image")).expect("a shelf");
+        let settings = Settings { home, revision: Revision::default(), apply: false, state, shelf, lab: None };
+        let Err(error) = Parts::open(settings, &CancellationToken::new()).await else { panic!("it started") };
+        let told = bramble_system::sentence(&error);
+        assert!(told.contains("the repository of source cannot be read") && told.contains("store repair"), "{told}");
     }
 
     /// A line of HTTP's answer, and its body, of a head on its control socket.

@@ -312,6 +312,9 @@ pub struct Audit {
     pub result: String,
 }
 
+/// The header of an answer that lists records: how many more there are that cannot be read. Without it, none.
+pub const LACKS: &str = "bramble-unreadable";
+
 /// A record of the head's store that is there and cannot be read. `GET /v1/store/unreadable`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnreadableRecord {

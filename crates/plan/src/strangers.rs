@@ -48,13 +48,18 @@ impl Planner for Strangers {
     type Declared = BTreeSet<Mac>;
     type Observed = Observed;
     type Step = Step;
-    type Seen = ();
+    /// The adoption that is to end: one that was asked for anew meanwhile does not.
+    type Seen = Option<Adoption>;
 
-    fn plan(&self, declared: &BTreeSet<Mac>, observed: &Observed, now: Millis) -> Plan<Step, ()> {
+    fn plan(&self, declared: &BTreeSet<Mac>, observed: &Observed, now: Millis) -> Plan<Step, Option<Adoption>> {
         let mut plan = Plan::default();
         let mut due = |mac: Mac, reason: &str, step: Step| {
             let subject = Subject::Machine { mac };
-            plan.steps.push(Planned { subject, seen: (), reason: reason.into(), risk: Risk::Safe, step });
+            let seen = match &step {
+                Step::ForgetSighting { .. } => None,
+                Step::EndAdoption { mac } => observed.adoptions.get(mac).cloned(),
+            };
+            plan.steps.push(Planned { subject, seen, reason: reason.into(), risk: Risk::Safe, step });
         };
         for (mac, last) in &observed.seen {
             if declared.contains(mac) {

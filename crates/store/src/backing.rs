@@ -5,8 +5,8 @@
 //!  ▲                                                    │
 //!  └──────── the disk takes writes again: all of it is written in one transaction ◀──┘
 //! ```
-//! A boot server whose card has died goes on serving boots. What is only in memory is lost when the process ends,
-//! so whoever makes a change that must last asks [`Backing::trouble`] first.
+//! A boot server whose card has died goes on serving boots. What is only in memory is lost when the process ends, so a
+//! write is on the disk or is refused; [`Backing::write_even_in_memory`] is for what only tells what was seen.
 //!
 //! The file has a form of its own. Form 1 (until commit 5b09a28) had neither versions nor a life, and is brought
 //! to the present one when it is opened, in one transaction.
@@ -15,7 +15,7 @@ use std::cell::Cell;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once, RwLock};
+use std::sync::{Arc, Once, RwLock, RwLockReadGuard};
 
 use bramble_system::now;
 use redb::backends::InMemoryBackend;
@@ -23,6 +23,7 @@ use redb::{
     Database, Error as RedbError, Key, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
     TableDefinition, TableError, TableHandle, Value, WriteTransaction,
 };
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::{Error, Millis};
 
@@ -182,6 +183,15 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     })
 }
 
+/// Does what waits for the disk, and may be called anywhere: where this is a worker of a runtime with several, another
+/// thread takes its place meanwhile, and whatever else it would run goes on. Only in a `LocalSet` of such a runtime, which
+/// nothing here has, it panics.
+pub fn waits<T>(work: impl FnOnce() -> T) -> T {
+    // On a runtime of one thread there is nobody to take its place; and no runtime, no worker.
+    let several = Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if several { tokio::task::block_in_place(work) } else { work() }
+}
+
 fn on_disk(path: &Path, now: Millis) -> Result<Database, Fault> {
     prepared(Database::builder().set_cache_size(CACHE).create(path)?, now)
 }
@@ -309,9 +319,15 @@ impl Backing {
         &self.path
     }
 
+    /// Nearly always there at once; else another thread goes to the disk or comes back from it.
+    fn held(&self) -> RwLockReadGuard<'_, Held> {
+        let now = self.held.try_read();
+        now.unwrap_or_else(|_| waits(|| self.held.read().expect("no panic while held")))
+    }
+
     /// Why what is written now would not survive the process's end; `None` where all is well.
     pub(crate) fn trouble(&self) -> Option<String> {
-        match &*self.held.read().expect("no panic while held") {
+        match &*self.held() {
             Held::Disk(_) => None,
             Held::Memory { reason, since, .. } => Some(format!(
                 "the disk with {} takes no writes ({reason}): for {} s, what happens is kept in memory only",
@@ -323,7 +339,7 @@ impl Backing {
 
     /// The same, whenever it is asked: without how long it has been so.
     pub(crate) fn cause(&self) -> Option<String> {
-        match &*self.held.read().expect("no panic while held") {
+        match &*self.held() {
             Held::Disk(_) => None,
             Held::Memory { reason, .. } => {
                 Some(format!("the disk with {} takes no writes ({reason})", self.path.display()))
@@ -334,14 +350,14 @@ impl Backing {
     /// Does something with the database; again in memory, should the disk fail. `work` may run twice.
     fn with<T>(&self, mut work: impl FnMut(&Database) -> Result<T, Fault>) -> Result<T, Error> {
         let fault = {
-            let held = self.held.read().expect("no panic while held");
+            let held = self.held();
             match guarded(|| work(held.database())) {
                 Err(fault) if fault.is_of_the_disk() && matches!(*held, Held::Disk(_)) => fault,
                 result => return result.map_err(|fault| said(&self.path, fault)),
             }
         };
         self.fall(&fault)?;
-        let held = self.held.read().expect("no panic while held");
+        let held = self.held();
         guarded(|| work(held.database())).map_err(|fault| said(&self.path, fault))
     }
 
@@ -349,22 +365,18 @@ impl Backing {
         self.with(|database| work(&database.begin_read()?))
     }
 
-    /// One transaction, on disk when this returns, where there is one.
+    /// One transaction, on disk when this returns, or not made: [`Error::NotLasting`] where that takes no writes.
     pub(crate) fn write<T>(&self, mut work: impl FnMut(&WriteTransaction) -> Result<T, Fault>) -> Result<T, Error> {
-        self.with(|database| commit(database, &mut work))
+        waits(|| self.on_the_disk(&mut work))
     }
 
-    /// As [`Backing::write`], on the disk or not at all: [`Error::NotLasting`] where that takes no writes.
-    pub(crate) fn write_lasting<T>(
-        &self,
-        mut work: impl FnMut(&WriteTransaction) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
+    fn on_the_disk<T>(&self, work: &mut impl FnMut(&WriteTransaction) -> Result<T, Fault>) -> Result<T, Error> {
         let not_lasting = || Error::NotLasting(self.cause().unwrap_or_else(|| "the disk took no writes".into()));
         let fault = {
-            let held = self.held.read().expect("no panic while held");
+            let held = self.held();
             match &*held {
                 Held::Memory { .. } => None,
-                Held::Disk(database) => match guarded(|| commit(database, &mut work)) {
+                Held::Disk(database) => match guarded(|| commit(database, work)) {
                     Err(fault) if fault.is_of_the_disk() => Some(fault),
                     result => return result.map_err(|fault| said(&self.path, fault)),
                 },
@@ -374,6 +386,14 @@ impl Backing {
             self.fall(&fault)?;
         }
         Err(not_lasting())
+    }
+
+    /// As [`Backing::write`]; in memory, where the disk takes no writes.
+    pub(crate) fn write_even_in_memory<T>(
+        &self,
+        mut work: impl FnMut(&WriteTransaction) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        waits(|| self.with(|database| commit(database, &mut work)))
     }
 
     /// The disk has failed: goes on in memory.
@@ -394,6 +414,10 @@ impl Backing {
         if self.trouble().is_none() {
             return false;
         }
+        waits(|| self.go_back())
+    }
+
+    fn go_back(&self) -> bool {
         // Nothing is written meanwhile, or it would be lost.
         let mut held = self.held.write().expect("no panic while held");
         let carried = || on_disk(&self.path, now()).and_then(|disk| copy_all(held.database(), &disk).map(|()| disk));
@@ -424,7 +448,7 @@ impl Backing {
             memory.read(0, &mut bytes)?;
             Ok::<_, Fault>(bytes)
         };
-        guarded(copied).map_err(|fault| said(&self.path, fault))
+        waits(|| guarded(copied)).map_err(|fault| said(&self.path, fault))
     }
 }
 
@@ -445,59 +469,19 @@ fn said(path: &Path, fault: Fault) -> Error {
     }
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use redb::backends::FileBackend;
-
-    use super::*;
-
-    /// A disk that fails when it is told to.
-    #[derive(Debug)]
-    struct Failing(FileBackend, Arc<AtomicBool>);
-
-    impl Failing {
-        fn check(&self) -> io::Result<()> {
-            let fails = self.1.load(Ordering::SeqCst);
-            if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
-        }
-    }
-
-    impl StorageBackend for Failing {
-        fn len(&self) -> io::Result<u64> {
-            self.0.len()
-        }
-
-        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-            self.0.read(offset, out)
-        }
-
-        fn set_len(&self, length: u64) -> io::Result<()> {
-            self.check()?;
-            self.0.set_len(length)
-        }
-
-        fn sync_data(&self) -> io::Result<()> {
-            self.check()?;
-            self.0.sync_data()
-        }
-
-        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-            self.check()?;
-            self.0.write(offset, data)
-        }
-    }
-
-    /// What lies in this file, on a disk that takes writes until it is told to fail.
-    pub(crate) fn on_a_failing_disk(path: &Path) -> (Backing, Arc<AtomicBool>) {
-        let fails = Arc::new(AtomicBool::new(false));
-        let options = std::fs::File::options().read(true).write(true).create(true).truncate(false).open(path);
-        let backend = Failing(FileBackend::new(options.expect("opens")).expect("a file"), Arc::clone(&fails));
-        let database = Database::builder().create_with_backend(backend).expect("opens");
+#[cfg(any(test, feature = "testing"))]
+impl Backing {
+    /// What lies on this disk, and is of this file once the disk has failed.
+    pub(crate) fn on(path: &Path, disk: impl StorageBackend) -> Self {
+        let database = Database::builder().create_with_backend(disk).expect("opens");
         let database = prepared(database, 1).unwrap_or_else(|fault| panic!("{}", fault.sentence()));
-        (Backing { path: path.to_owned(), held: RwLock::new(Held::Disk(database)) }, fails)
+        Backing { path: path.to_owned(), held: RwLock::new(Held::Disk(database)) }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn a_store_of_a_newer_form_is_refused_whole() {

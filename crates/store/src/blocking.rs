@@ -112,7 +112,7 @@ impl Blocking {
         Ok(Blocking { backing: Backing::open(path, now)?, watched: Mutex::default() })
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn on(backing: Backing) -> Self {
         Blocking { backing, watched: Mutex::default() }
     }
@@ -216,7 +216,7 @@ impl Blocking {
     /// Compare and swap of one entry; without bytes, it is removed. On disk when this returns.
     ///
     /// # Errors
-    /// [`Error::Conflict`] where the entry is of another version; when the store cannot be written.
+    /// [`Error::Conflict`] where the entry is of another version; else as [`Blocking::commit`].
     pub fn change(&self, expect: Expect, bytes: Option<Vec<u8>>) -> Result<Version, Error> {
         let (table, key) = (expect.table, expect.key.clone());
         let write = match bytes {
@@ -230,23 +230,24 @@ impl Blocking {
     /// of what was written.
     ///
     /// # Errors
-    /// [`Error::Conflict`] where an expectation does not hold; when the store cannot be written.
+    /// [`Error::Conflict`] where an expectation does not hold; [`Error::NotLasting`] where the disk takes no writes.
     pub fn commit(&self, expects: &[Expect], writes: &[Write]) -> Result<Version, Error> {
         let revision = self.backing.write(|transaction| make(transaction, expects, writes))?;
-        Ok(self.tell(revision, writes))
+        Ok(self.announce(revision, writes))
     }
 
-    /// As [`Blocking::commit`], for what others rely on: where it would not survive this process, nothing is changed.
+    /// As [`Blocking::commit`], for what only tells what was seen, and on which nobody relies: where the disk takes no
+    /// writes, it is kept in memory, and lost with the process.
     ///
     /// # Errors
-    /// As there; [`Error::NotLasting`] where the disk takes no writes.
-    pub fn commit_lasting(&self, expects: &[Expect], writes: &[Write]) -> Result<Version, Error> {
-        let revision = self.backing.write_lasting(|transaction| make(transaction, expects, writes))?;
-        Ok(self.tell(revision, writes))
+    /// [`Error::Conflict`] where an expectation does not hold; when the store cannot be written.
+    pub fn commit_even_in_memory(&self, expects: &[Expect], writes: &[Write]) -> Result<Version, Error> {
+        let revision = self.backing.write_even_in_memory(|transaction| make(transaction, expects, writes))?;
+        Ok(self.announce(revision, writes))
     }
 
     /// Tells those who watch the tables of a commit.
-    fn tell(&self, revision: u64, writes: &[Write]) -> Version {
+    fn announce(&self, revision: u64, writes: &[Write]) -> Version {
         let watched = self.watched.lock().expect("no panic while held");
         for table in writes.iter().map(Write::table) {
             if let Some(sender) = watched.get(table.name()) {
@@ -282,7 +283,7 @@ impl Blocking {
     /// Gives its number.
     ///
     /// # Errors
-    /// When the store cannot be written.
+    /// [`Error::NotLasting`] where the disk takes no writes.
     pub fn begin_new_life(&self, now: Millis) -> Result<Millis, Error> {
         self.backing.write(|transaction| {
             let life = counter(transaction, LIFE)?.map_or(now, |old| now.max(old + 1));
@@ -297,7 +298,7 @@ impl Blocking {
     /// When it would not survive this process: a fence that was told and forgotten would be given again.
     pub fn lead(&self, name: &str) -> Result<Fence, Error> {
         let key = format!("lead of {name}");
-        self.backing.write_lasting(|transaction| {
+        self.backing.write(|transaction| {
             let number = counter(transaction, &key)?.unwrap_or(0) + 1;
             put_counter(transaction, &key, number)?;
             Ok(Fence { life: counter(transaction, LIFE)?.unwrap_or(0), number })

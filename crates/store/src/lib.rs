@@ -11,13 +11,18 @@
 //! store has a *life*: the time of its making. A restored backup begins a new one, so that what was told in the
 //! old one's name is known to be old.
 //!
-//! [`Store`] is asynchronous. [`Store::blocking`] offers the same calls to threads that may wait. What the
-//! bytes mean is said by a [`Record`].
+//! What is written is on the disk when it is acknowledged, or it is refused and nothing has changed. Only what is written
+//! by a call that says `even_in_memory` goes on where the disk takes no writes.
+//!
+//! [`Store`] is asynchronous. [`Store::blocking`] offers the same calls to whoever may wait; on a worker of a runtime
+//! what else that would run goes on meanwhile ([`waits`]). What the bytes mean is said by a [`Record`].
 
 mod aside;
 mod backing;
 mod blocking;
 mod record;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +33,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use aside::SetAside;
+pub use backing::waits;
 pub use blocking::Blocking;
 pub use record::{All, LOST, OnLoss, Record, Unreadable, Why, put, remove};
 
@@ -190,7 +196,7 @@ impl Store {
         Ok(Store(Arc::new(Blocking::open(path, now)?)))
     }
 
-    /// The same calls, for a thread that may wait for the disk.
+    /// The same calls, for whoever may wait for the disk.
     pub fn blocking(&self) -> &Blocking {
         &self.0
     }

@@ -143,7 +143,7 @@ pub fn remove<R: Record>(key: &R::Key) -> Write {
     Write::Remove { table: R::TABLE, key: R::key(key) }
 }
 
-/// How a record's change is written: lasting, or wherever the store is.
+/// How a record's change is written: on the disk, or wherever the store is.
 type Commit = fn(&Blocking, &[Expect], &[Write]) -> Result<Version, Error>;
 
 impl Blocking {
@@ -202,7 +202,8 @@ impl Blocking {
     /// `change` may be called more than once. On disk when this returns. What becomes `None` is removed.
     ///
     /// # Errors
-    /// [`Error::Unreadable`]: then nothing is written; when the store cannot be read or written.
+    /// [`Error::Unreadable`], and [`Error::NotLasting`] where the disk takes no writes: then nothing is written; when the
+    /// store cannot be read.
     pub fn update<R: Record, T>(
         &self,
         key: &R::Key,
@@ -211,16 +212,44 @@ impl Blocking {
         self.update_by::<R, T>(key, change, Blocking::commit)
     }
 
-    /// As [`Blocking::update`], for what others rely on: where it would not survive this process, nothing is changed.
+    /// As [`Blocking::update`], by [`Blocking::commit_even_in_memory`].
     ///
     /// # Errors
-    /// As there; [`Error::NotLasting`] where the disk takes no writes.
-    pub fn update_lasting<R: Record, T>(
+    /// [`Error::Unreadable`]: then nothing is written; when the store cannot be read or written.
+    pub fn update_even_in_memory<R: Record, T>(
         &self,
         key: &R::Key,
         change: impl FnMut(&mut Option<R::Value>) -> T,
     ) -> Result<T, Error> {
-        self.update_by::<R, T>(key, change, Blocking::commit_lasting)
+        self.update_by::<R, T>(key, change, Blocking::commit_even_in_memory)
+    }
+
+    /// Keeps what was seen, or removes what has no value, by [`Blocking::commit_even_in_memory`]. Records that are there and
+    /// cannot be read stay as they are: what is seen of them is not kept.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub fn note<R: Record>(&self, seen: &[(R::Key, Option<&R::Value>)]) -> Result<(), Error> {
+        loop {
+            let (mut expects, mut writes) = (Vec::new(), Vec::new());
+            for (key, value) in seen {
+                let version = match self.read_with_version::<R>(key) {
+                    Ok((_, version)) => version,
+                    Err(Error::Unreadable(record)) => {
+                        tracing::warn!(%record, "what was seen is not kept");
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                expects.push(Expect { table: R::TABLE, key: R::key(key), version });
+                writes.push(value.map_or_else(|| remove::<R>(key), |value| put::<R>(key, value)));
+            }
+            match self.commit_even_in_memory(&expects, &writes) {
+                Ok(_) => return Ok(()),
+                Err(Error::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn update_by<R: Record, T>(
@@ -313,6 +342,22 @@ mod tests {
             assert_eq!(kept.bytes, found);
             let all = store.read_all::<Boards>().expect("read");
             assert_eq!((all.readable.len(), all.unreadable.len()), (0, 1));
+        }
+    }
+
+    #[test]
+    fn what_was_seen_is_kept_beside_what_cannot_be_read() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Blocking::open(&folder.path().join("store"), 1).expect("opens");
+        let torn = Write::Put { table: Boards::TABLE, key: "torn".into(), bytes: b"3 {".to_vec() };
+        store.commit(&[], &[torn]).expect("written");
+        let board = Board { name: "pi".into(), cpus: 4 };
+        let whole = || store.read::<Boards>(&"whole".into()).expect("read");
+        for (value, kept) in [(Some(&board), Some(Board { name: "pi".into(), cpus: 4 })), (None, None)] {
+            store.note::<Boards>(&[("torn".into(), value), ("whole".into(), value)]).expect("written");
+            assert_eq!(whole(), kept);
+            let bytes = store.get(Boards::TABLE, &"torn".into()).expect("read").expect("there").bytes;
+            assert_eq!(bytes, b"3 {", "nothing is written over");
         }
     }
 

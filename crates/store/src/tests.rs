@@ -192,30 +192,81 @@ fn a_numbered_table_counts_on_from_what_was_there_last() {
     assert_eq!(store.last_number(table).expect("read"), 8);
 }
 
-/// What must last is on the disk or is not there; everything else goes on in memory.
+/// What is acknowledged is on the disk or is not there; what only tells what was seen goes on in memory.
 #[test]
-fn what_must_last_is_refused_when_the_disk_fails_after_the_start() {
-    use std::sync::atomic::Ordering;
+fn what_is_acknowledged_lasts_and_is_refused_when_the_disk_fails_after_the_start() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (backing, fails) = backing::tests::on_a_failing_disk(&folder.path().join("store"));
-    let store = Blocking::on(backing);
+    let disk = testing::Disk::default();
+    let store = disk.open(&folder.path().join("store"));
+    let store = store.blocking();
     let put = |value: u8| Write::Put { table: TABLES[0], key: key(1), bytes: vec![value] };
     let value = || store.get(TABLES[0], &key(1)).expect("read").map(|entry| entry.bytes);
-    store.commit_lasting(&[], &[put(1)]).expect("the disk is well");
-    fails.store(true, Ordering::SeqCst);
+    store.commit(&[], &[put(1)]).expect("the disk is well");
+    disk.is_full(true);
     for again in ["it fails", "it has failed"] {
-        let error = store.commit_lasting(&[], &[put(2)]).expect_err(again);
+        let error = store.commit(&[], &[put(2)]).expect_err(again);
         assert!(matches!(error, Error::NotLasting(_)), "{again}: {error}");
         assert!(!error.to_string().contains("in memory only"), "the same sentence each time: {error}");
         assert!(error.help().is_some_and(|help| help.contains("make room")), "{again}");
         assert_eq!(value(), Some(vec![1]), "{again}: nothing is changed");
         store.lead("swarm").expect_err(again);
+        store.begin_new_life(1).expect_err(again);
     }
-    store.commit(&[], &[put(3)]).expect("what need not last goes on in memory");
+    store.commit_even_in_memory(&[], &[put(3)]).expect("what need not last goes on in memory");
     assert_eq!(value(), Some(vec![3]));
-    store.commit_lasting(&[], &[put(4)]).expect_err("in memory only");
-    fails.store(false, Ordering::SeqCst);
+    store.commit(&[], &[put(4)]).expect_err("in memory only");
+    disk.is_full(false);
     assert!(store.mend(), "the disk takes writes again");
     assert_eq!(value(), Some(vec![3]));
-    store.commit_lasting(&[], &[put(5)]).expect("and is relied on again");
+    store.commit(&[], &[put(5)]).expect("and is relied on again");
+}
+
+/// The only two workers write at once, on a disk that takes a second for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_writes_to_a_slow_disk_holds_up_no_other_task() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let disk = testing::Disk::default();
+    let store = disk.open(&folder.path().join("store"));
+    let time = std::time::Duration::from_secs(1);
+    disk.flushes_in(time);
+    let commit = |table| {
+        let store = store.clone();
+        let expect = Expect { table, key: key(1), version: Version::ABSENT };
+        tokio::spawn(async move { store.blocking().change(expect, Some(vec![1])).map(drop) })
+    };
+    let writes = TABLES.map(commit);
+    let since = std::time::Instant::now();
+    for _ in 0..50 {
+        // It is for the workers to do, as a request is, and looks at what is there.
+        let store = store.clone();
+        let read = tokio::spawn(async move { store.blocking().get(TABLES[0], &key(2)) });
+        assert_eq!(read.await.expect("no panic").expect("read"), None);
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    assert!(since.elapsed() < time, "held up for {:?}", since.elapsed());
+    assert!(writes.iter().any(|write| !write.is_finished()), "they were written meanwhile");
+    for write in writes {
+        write.await.expect("no panic").expect("written");
+    }
+}
+
+/// Where no other thread takes a worker's place, a write just waits.
+#[test]
+fn a_write_waits_on_any_thread_and_in_any_runtime() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = Store::open(&folder.path().join("store"), 1).expect("opens");
+    let writes = || {
+        let put = Write::Put { table: TABLES[0], key: key(1), bytes: vec![1] };
+        store.blocking().commit(&[], &[put]).expect("written")
+    };
+    writes();
+    let one = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    one.block_on(async { writes() });
+    tokio::task::LocalSet::new().block_on(&one, async { writes() });
+    let several = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
+    several.block_on(async { writes() });
+    std::thread::scope(|scope| {
+        let beside = several.handle().clone();
+        scope.spawn(move || beside.block_on(async { writes() }));
+    });
 }

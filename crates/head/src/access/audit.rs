@@ -1,14 +1,15 @@
-//! The audit log: every change that someone made or tried, who, from where, and how it went. On disk before
-//! the change is made.
+//! The audit log: every change that someone made or tried, who, from where, and how it went. On disk before a change
+//! that lasts is made; what was refused, how it went and what is over when it is done is kept wherever the store is.
 
 use axum::http::Method;
 use bramble_model::api::Audit;
 use bramble_system::now;
 
-use bramble_store::{Expect, Key, OnLoss, Record, Store, Table, Version, Write, put};
+use bramble_store::{Blocking, Expect, Key, OnLoss, Record, Store, Table, Version, Write, put};
 
 use super::door::Actor;
 use crate::error::Error;
+use crate::unreadable::Readable;
 
 /// Number → what someone did.
 pub(crate) struct AuditLog;
@@ -29,8 +30,9 @@ impl Record for AuditLog {
 /// Entries that are kept.
 const KEPT: u64 = 50_000;
 
-/// Adds an entry to the audit log and gives its number. On disk when this returns.
-fn add(store: &Store, mut entry: Audit) -> Result<u64, Error> {
+/// Adds an entry to the audit log and gives its number.
+fn add(store: &Store, mut entry: Audit, lasts: bool) -> Result<u64, Error> {
+    let commit = if lasts { Blocking::commit } else { Blocking::commit_even_in_memory };
     loop {
         let number = store.blocking().last_number(AuditLog::TABLE)? + 1;
         entry.number = number;
@@ -39,7 +41,7 @@ fn add(store: &Store, mut entry: Audit) -> Result<u64, Error> {
             Write::RemoveBefore { table: AuditLog::TABLE, number: number.saturating_sub(KEPT) },
         ];
         let expect = Expect { table: AuditLog::TABLE, key: number.into(), version: Version::ABSENT };
-        match store.blocking().commit(&[expect], &writes) {
+        match commit(store.blocking(), &[expect], &writes) {
             Ok(_) => return Ok(number),
             // Someone else's entry took this number.
             Err(bramble_store::Error::Conflict { .. }) => {}
@@ -52,8 +54,9 @@ fn add(store: &Store, mut entry: Audit) -> Result<u64, Error> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub(super) fn latest(store: &Store, most: usize) -> Result<Vec<Audit>, Error> {
-    Ok(store.blocking().read_last::<AuditLog>(most)?.readable.into_values().collect())
+pub(crate) fn latest(store: &Store, most: usize) -> Result<Readable<Audit>, Error> {
+    let entries = store.blocking().read_last::<AuditLog>(most)?;
+    Ok(Readable { all: entries.readable.into_values().collect(), lacks: entries.unreadable.len() })
 }
 
 /// The longest description, in characters.
@@ -83,11 +86,12 @@ pub(crate) fn describe(method: &Method, path: &str, body: &[u8], told: fn(&[u8])
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
 }
 
-/// Writes down what someone does; gives the entry's number.
+/// Writes down what someone does; gives the entry's number. On disk when this returns, where it is of a change that
+/// `lasts`.
 ///
 /// # Errors
 /// When the store cannot be written.
-pub(super) fn begin(store: &Store, actor: &Actor, what: &str, result: &str) -> Result<u64, Error> {
+pub(super) fn begin(store: &Store, actor: &Actor, what: &str, result: &str, lasts: bool) -> Result<u64, Error> {
     let entry = Audit {
         number: 0,
         at: now(),
@@ -97,12 +101,12 @@ pub(super) fn begin(store: &Store, actor: &Actor, what: &str, result: &str) -> R
         result: result.to_owned(),
     };
     tracing::info!(who = entry.who, from = entry.from, what, result, "audit");
-    add(store, entry)
+    add(store, entry, lasts)
 }
 
 /// Writes down how it went.
 pub(super) fn end(store: &Store, number: u64, result: &str) {
-    let ended = store.blocking().update::<AuditLog, ()>(&number, |entry| {
+    let ended = store.blocking().update_even_in_memory::<AuditLog, ()>(&number, |entry| {
         if let Some(entry) = entry {
             result.clone_into(&mut entry.result);
         }

@@ -14,16 +14,16 @@ use serde::Deserialize;
 
 use super::door::{Actor, Door, Who};
 use super::headers::{COOKIE, bearer, cookie};
-use super::people::{self, BROWSER, COMMAND_LINE, Refused, Session, kept};
+use super::people::{self, BROWSER, By, COMMAND_LINE, Refused, Session, kept};
 use super::{Access, oidc};
 use crate::frame::frame;
-use crate::refusal::{Asked, Path, Query, Refusal, refuse};
+use crate::refusal::{Asked, Path, Query, Refusal, failed, refuse};
 
 pub(super) fn refused(error: &Refused) -> Refusal {
     match error {
         Refused::Wrong(_) => refuse(StatusCode::BAD_REQUEST, error.to_string(), None),
         Refused::TooOften(_) => refuse(StatusCode::TOO_MANY_REQUESTS, error.to_string(), None),
-        Refused::Store(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, bramble_system::sentence(error), None),
+        Refused::Store(error) => failed(error),
     }
 }
 
@@ -39,17 +39,20 @@ impl Access {
     async fn log_in(&self, door: Door, login: &Login, life: u64) -> Result<(String, Session), Refused> {
         let from = door.from();
         let checked = self.people.check(&self.store, &from, &login.user, &login.password, now()).await;
+        let begun =
+            checked.and_then(|user| self.people.begin(&self.store, &login.user, &By::Password(user), life, now()));
         // What was typed as a name may be a password: one that no user has is not written down.
         let known = people::user(&self.store, &login.user)?.is_some();
         let name = if known { login.user.clone() } else { "someone".into() };
         let actor = Actor { name, role: Role::Viewer, from, csrf: None };
-        match checked {
-            Ok(()) => {
-                self.audit(&actor, "log in", "done")?;
-                Ok(self.people.begin(&self.store, &login.user, None, life, now())?)
+        match begun {
+            Ok(begun) => {
+                // Where this cannot be written, nobody is told the session's secret.
+                self.audit_even_in_memory(&actor, "log in", "done")?;
+                Ok(begun)
             }
             Err(error) => {
-                self.audit(&actor, "log in", &format!("refused: {error}"))?;
+                self.audit_even_in_memory(&actor, "log in", &format!("refused: {error}"))?;
                 Err(error)
             }
         }
@@ -120,7 +123,8 @@ pub(crate) async fn leave(State(access): State<Arc<Access>>, headers: HeaderMap)
     if let Some(token) = cookie(&headers, COOKIE).or_else(|| bearer(&headers))
         && let Err(error) = people::remove_session(&access.store, &kept(token))
     {
-        tracing::error!(%error, "a session could not be ended");
+        tracing::error!(error = bramble_system::sentence(&error), "a session could not be ended");
+        return failed(&error).into_response();
     }
     ([(header::SET_COOKIE, cookie_header("", 0))], Redirect::to("/")).into_response()
 }
@@ -161,7 +165,7 @@ pub(crate) async fn oidc_callback(
     let role = claims.role(&provider);
     let actor = Actor { name: name.clone(), role: role.unwrap_or(Role::Viewer), from, csrf: None };
     let result = if role.is_some() { "done" } else { "refused: neither operator nor viewer" };
-    if let Err(error) = access.audit(&actor, &format!("log in by {}", provider.issuer), result) {
+    if let Err(error) = access.audit_even_in_memory(&actor, &format!("log in by {}", provider.issuer), result) {
         return oidc_failed(&access, &bramble_system::sentence(&error));
     }
     let Some(role) = role else {
@@ -169,7 +173,7 @@ pub(crate) async fn oidc_callback(
         return (StatusCode::FORBIDDEN, Html(login_page(&access.snapshots.cluster(), Some(&text)).into_string()))
             .into_response();
     };
-    match access.people.begin(&access.store, &name, Some(role), BROWSER, now()) {
+    match access.people.begin(&access.store, &name, &By::Provider(role), BROWSER, now()) {
         Ok((token, _)) => {
             ([(header::SET_COOKIE, cookie_header(&token, BROWSER / 1000))], Redirect::to("/")).into_response()
         }
@@ -198,7 +202,7 @@ pub(crate) async fn me(Extension(who): Extension<Who>) -> Result<Json<Me>, Refus
 /// `GET /v1/users`
 pub(crate) async fn users(State(access): State<Arc<Access>>) -> Result<Response, Refusal> {
     let users = access.people.users(&access.store).map_err(|error| refused(&error.into()))?;
-    Ok(Json(users).into_response())
+    Ok(users.into_response())
 }
 
 /// `PUT /v1/users/NAME`
@@ -226,7 +230,7 @@ pub(crate) async fn remove_user(
 /// `GET /v1/tokens`
 pub(crate) async fn tokens(State(access): State<Arc<Access>>) -> Result<Response, Refusal> {
     let tokens = access.people.tokens(&access.store).map_err(|error| refused(&error.into()))?;
-    Ok(Json(tokens).into_response())
+    Ok(tokens.into_response())
 }
 
 /// `POST /v1/tokens`: gives the secret, once.
@@ -264,5 +268,5 @@ pub(crate) async fn audit(
     Query(Latest { last }): Query<Latest>,
 ) -> Result<Response, Refusal> {
     let entries = super::audit::latest(&access.store, last).map_err(|error| refused(&error.into()))?;
-    Ok(Json(entries).into_response())
+    Ok(entries.into_response())
 }

@@ -54,12 +54,21 @@ impl Access {
         Access { store, snapshots, https_port, people: People::new(), flows: Flows::default() }
     }
 
-    /// Writes down what someone does; gives the entry's number.
+    /// Writes down a change that is to last; gives the entry's number. On disk when this returns.
+    ///
+    /// # Errors
+    /// When the disk takes no writes.
+    fn audit(&self, actor: &Actor, what: &str, result: &str) -> Result<u64, Error> {
+        audit::begin(&self.store, actor, what, result, true)
+    }
+
+    /// Writes down what changes nothing that lasts: what was refused, a login, what is over when it is done. A disk that
+    /// takes no writes is mended by people who do these.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub(crate) fn audit(&self, actor: &Actor, what: &str, result: &str) -> Result<u64, Error> {
-        audit::begin(&self.store, actor, what, result)
+    pub(crate) fn audit_even_in_memory(&self, actor: &Actor, what: &str, result: &str) -> Result<u64, Error> {
+        audit::begin(&self.store, actor, what, result, false)
     }
 
     /// Writes down how it went.
@@ -214,14 +223,20 @@ pub(crate) async fn may_change(
             Some("make room on it, or replace it; the head goes back to it by itself"),
         ))
     });
-    let begun = access.audit(&actor, &what, if refused.is_some() { "refused" } else { "begun" });
+    let written_down = match &refused {
+        Some(_) => access.audit_even_in_memory(&actor, &what, "refused"),
+        None if change.lasts => access.audit(&actor, &what, "begun"),
+        None => access.audit_even_in_memory(&actor, &what, "begun"),
+    };
     if let Some(refused) = refused {
         return refused.into_response();
     }
-    let number = match begun {
+    let number = match written_down {
         Ok(number) => number,
         // What cannot be written down is not done.
         Err(error) => {
+            // A disk that has just failed: the store is in memory from now on, and what was refused is told there.
+            let _ = access.audit_even_in_memory(&actor, &what, "refused");
             let error = format!("the audit log cannot be written: {}", bramble_system::sentence(&error));
             return refuse(StatusCode::INSUFFICIENT_STORAGE, error, Some("`bramble status` says what is wrong"))
                 .into_response();
@@ -238,4 +253,41 @@ pub(crate) async fn may_change(
     };
     access.audit_result(number, &result);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::post;
+    use bramble_image::Shelf;
+    use bramble_store::testing::Disk;
+    use tower_service::Service as _;
+
+    use super::*;
+
+    /// The disk is full, and nobody has written since: the change would be the first to find out.
+    #[tokio::test]
+    async fn what_cannot_be_written_down_is_not_done_and_what_is_over_when_it_is_done_is() {
+        for (lasts, expected) in [(true, StatusCode::INSUFFICIENT_STORAGE), (false, StatusCode::OK)] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let disk = Disk::default();
+            let store = disk.open(&folder.path().join("head.redb"));
+            let shelf = Shelf::open(folder.path().join("image")).expect("a shelf");
+            let snapshots = Snapshots::open(folder.path(), folder.path(), shelf, store.clone()).expect("opens");
+            let access = Arc::new(Access::new(store, Arc::new(snapshots), 7444));
+            let change = Change { lasts, told: audit::nothing };
+            let layer = from_fn_with_state((Arc::clone(&access), change), may_change);
+            let mut router = Router::new().route("/x", post(|| async {}).route_layer(layer));
+            disk.is_full(true);
+            let actor = Actor { name: "ann".into(), role: Role::Operator, from: "local".into(), csrf: None };
+            let mut request = Request::post("/x").body(Body::empty()).expect("a request");
+            request.extensions_mut().insert(Who(Some(actor)));
+            let answer = router.call(request).await.expect("an answer");
+            assert_eq!(answer.status(), expected, "lasts: {lasts}");
+            let told = audit::latest(&access.store, 9).expect("read").all;
+            let results: Vec<&str> = told.iter().map(|entry| entry.result.as_str()).collect();
+            assert_eq!(results, [if lasts { "refused" } else { "done" }], "it is told all the same");
+        }
+    }
 }

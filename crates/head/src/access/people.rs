@@ -18,6 +18,7 @@ use super::limits::Limits;
 use crate::error::Error;
 use crate::random::random;
 use crate::store::beside;
+use crate::unreadable::Readable;
 
 /// A browser's session, and one of the command line.
 pub(crate) const BROWSER: Millis = 12 * 3600 * 1000;
@@ -105,77 +106,102 @@ fn ends_of_sessions(store: &Store, user: &str) -> Result<Vec<Write>, StoreError>
     Ok(own.map(|(key, _)| remove::<Sessions>(&key)).collect())
 }
 
-/// Writes over a user that is as it was read, or again from the beginning.
-fn commit_user(
+/// Writes over a user that is as it was read, or again from the beginning. Gives whether there was one.
+fn commit_user<E: From<StoreError>>(
     store: &Store,
     name: &str,
-    writes: impl Fn(&String) -> Result<Vec<Write>, StoreError>,
-) -> Result<Version, Error> {
+    writes: impl Fn(Option<User>) -> Result<Vec<Write>, E>,
+) -> Result<bool, E> {
     let key = name.to_owned();
     loop {
-        let (_, version) = store.blocking().read_with_version::<Users>(&key)?;
+        let (user, version) = store.blocking().read_with_version::<Users>(&key)?;
         let expect = Expect { table: Users::TABLE, key: Users::key(&key), version };
-        match store.blocking().commit(&[expect], &writes(&key)?) {
-            Ok(_) => return Ok(version),
+        match store.blocking().commit(&[expect], &writes(user)?) {
+            Ok(_) => return Ok(version != Version::ABSENT),
             Err(StoreError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-/// Keeps a user, and ends the user's sessions where that is asked for.
-fn put_user(store: &Store, name: &str, user: &User, end_sessions: bool) -> Result<(), Error> {
-    commit_user(store, name, |key| {
-        let mut writes = if end_sessions { ends_of_sessions(store, name)? } else { Vec::new() };
-        writes.push(put::<Users>(key, user));
-        Ok(writes)
-    })?;
-    Ok(())
-}
-
-/// Removes a user with all sessions; `false` where there was none.
+/// Removes a user with all sessions; `false` where there was none. On disk when this returns.
 ///
 /// # Errors
-/// When the record cannot be read, or the store not be written.
-pub(super) fn remove_user(store: &Store, name: &str) -> Result<bool, Error> {
-    let was = commit_user(store, name, |key| {
+/// When the record cannot be read, or the disk takes no writes.
+pub(crate) fn remove_user(store: &Store, name: &str) -> Result<bool, Error> {
+    commit_user(store, name, |_| {
         let mut writes = ends_of_sessions(store, name)?;
-        writes.push(remove::<Users>(key));
+        writes.push(remove::<Users>(&name.to_owned()));
         Ok(writes)
-    })?;
-    Ok(was != Version::ABSENT)
+    })
 }
 
-/// Keeps a session. Those whose time is over go, and the oldest of more than `most`.
-fn put_session(store: &Store, key: &String, session: &Session, now: Millis, most: usize) -> Result<(), Error> {
-    let sessions = store.blocking().read_all::<Sessions>()?.readable;
-    let mut known: Vec<(Millis, String)> = sessions.into_iter().map(|(key, session)| (session.until, key)).collect();
-    known.sort_unstable();
-    let over = known.partition_point(|(until, _)| *until <= now).max((known.len() + 1).saturating_sub(most));
-    let mut writes: Vec<Write> = known[..over].iter().map(|(_, old)| remove::<Sessions>(old)).collect();
-    writes.push(put::<Sessions>(key, session));
-    store.blocking().commit(&[], &writes)?;
-    Ok(())
+/// By what someone is let in.
+#[derive(Debug, Clone)]
+pub(crate) enum By {
+    /// The password of a user of this head, who was this one when it was checked.
+    Password(User),
+    /// What a provider says.
+    Provider(Role),
 }
 
-/// Ends a session.
+/// Keeps a session. Those whose time is over go, and the oldest of more than `most`. Where the disk takes no writes it is
+/// lost with the process, and whoever had it logs in again.
+fn put_session(
+    store: &Store,
+    (key, session): (&String, &Session),
+    by: &By,
+    now: Millis,
+    most: usize,
+) -> Result<(), Refused> {
+    let store = store.blocking();
+    loop {
+        let mut expects = Vec::new();
+        let mut writes = vec![put::<Sessions>(key, session)];
+        if let By::Password(checked) = by {
+            let (user, version) = store.read_with_version::<Users>(&session.user)?;
+            let Some(user) = user.filter(|user| user.hash == checked.hash) else {
+                return wrong("the user has been changed meanwhile: log in again");
+            };
+            expects.push(Expect { table: Users::TABLE, key: Users::key(&session.user), version });
+            // Whoever is about to end the user's sessions finds another version, and looks for them anew.
+            writes.push(put::<Users>(&session.user, &user));
+        }
+        let sessions = store.read_all::<Sessions>()?.readable;
+        let mut known: Vec<(Millis, String)> =
+            sessions.into_iter().map(|(key, session)| (session.until, key)).collect();
+        known.sort_unstable();
+        let over = known.partition_point(|(until, _)| *until <= now).max((known.len() + 1).saturating_sub(most));
+        writes.extend(known[..over].iter().map(|(_, old)| remove::<Sessions>(old)));
+        match store.commit_even_in_memory(&expects, &writes) {
+            Ok(_) => return Ok(()),
+            Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Ends a session. On disk when this returns.
 ///
 /// # Errors
-/// When the store cannot be written.
-pub(super) fn remove_session(store: &Store, key: &String) -> Result<(), Error> {
+/// When the disk takes no writes.
+pub(crate) fn remove_session(store: &Store, key: &String) -> Result<(), Error> {
     store.blocking().commit(&[], &[remove::<Sessions>(key)])?;
     Ok(())
 }
 
-/// Removes the token of this name; `false` where there was none.
+/// Removes the token of this name, and each other that has it; `false` where there was none. On disk when this returns.
 ///
 /// # Errors
-/// When the store cannot be read or written.
-pub(super) fn remove_token(store: &Store, name: &str) -> Result<bool, Error> {
-    let tokens = store.blocking().read_all::<Tokens>()?.readable;
-    let Some((key, _)) = tokens.into_iter().find(|(_, token)| token.name == name) else { return Ok(false) };
-    store.blocking().update::<Tokens, ()>(&key, |token| *token = None)?;
-    Ok(true)
+/// When the store cannot be read, or the disk takes no writes.
+pub(crate) fn remove_token(store: &Store, name: &str) -> Result<bool, Error> {
+    let tokens = store.blocking().read_all::<Tokens>()?.readable.into_iter();
+    let gone: Vec<Write> =
+        tokens.filter(|(_, token)| token.name == name).map(|(key, _)| remove::<Tokens>(&key)).collect();
+    if !gone.is_empty() {
+        store.blocking().commit(&[], &gone)?;
+    }
+    Ok(!gone.is_empty())
 }
 
 /// Who a credential belongs to.
@@ -257,7 +283,7 @@ impl People {
         self.limits.lock().expect("no panic while held")
     }
 
-    /// Whether this is the user's password.
+    /// Whether this is the user's password; gives the user who has it.
     pub(crate) async fn check(
         &self,
         store: &Store,
@@ -265,16 +291,15 @@ impl People {
         name: &str,
         password: &str,
         now: Millis,
-    ) -> Result<(), Refused> {
+    ) -> Result<User, Refused> {
         self.limits().may_try(from, name, now).map_err(Refused::TooOften)?;
         // One at a time, and asked again then: many tries at once are counted one after the other.
         let turn = self.hashing.acquire().await.expect("the semaphore is never closed");
         self.limits().may_try(from, name, now).map_err(Refused::TooOften)?;
         let user = user(store, name)?;
-        let known = user.is_some();
-        let hash = user.map_or_else(
+        let hash = user.as_ref().map_or_else(
             || self.nobody.get_or_init(|| hash(&secret()).expect("a hash of random digits")).clone(),
-            |user| user.hash,
+            |user| user.hash.clone(),
         );
         let password = password.get(..LONGEST).unwrap_or(password).to_owned();
         let right = beside(move || {
@@ -283,25 +308,34 @@ impl People {
         });
         let right = right.await;
         drop(turn);
-        if !(right && known) {
-            self.limits().failed(from, name, now);
-            return wrong("the name or the password is wrong");
+        match user.filter(|_| right) {
+            Some(user) => Ok(user),
+            None => {
+                self.limits().failed(from, name, now);
+                wrong("the name or the password is wrong")
+            }
         }
-        Ok(())
     }
 
-    /// Begins a session; gives its secret. `role` is `None` for a user of this head.
+    /// Begins a session; gives its secret.
+    ///
+    /// # Errors
+    /// Where the user has another password by now, or is gone: then none begins.
     pub(crate) fn begin(
         &self,
         store: &Store,
         user: &str,
-        role: Option<Role>,
+        by: &By,
         life: Millis,
         now: Millis,
-    ) -> Result<(String, Session), Error> {
+    ) -> Result<(String, Session), Refused> {
         let token = secret();
+        let role = match by {
+            By::Password(_) => None,
+            By::Provider(role) => Some(*role),
+        };
         let session = Session { user: user.to_owned(), role, csrf: secret(), until: now + life };
-        put_session(store, &kept(&token), &session, now, MOST_SESSIONS)?;
+        put_session(store, (&kept(&token), &session), by, now, MOST_SESSIONS)?;
         Ok((token, session))
     }
 
@@ -346,23 +380,28 @@ impl People {
             }
             None => None,
         };
-        let old = user(store, name)?;
-        let (role, since) = match &old {
-            Some(old) => (change.role.or(old.role), old.since),
-            None => (Some(change.role.unwrap_or(Role::Viewer)), now),
-        };
-        let Some(hash) = hashed.clone().or_else(|| old.map(|old| old.hash)) else {
-            return wrong("a new user needs a password");
-        };
-        put_user(store, name, &User { hash, role, since }, hashed.is_some())?;
+        commit_user(store, name, |old| {
+            let (role, since) = match &old {
+                Some(old) => (change.role.or(old.role), old.since),
+                None => (Some(change.role.unwrap_or(Role::Viewer)), now),
+            };
+            let Some(hash) = hashed.clone().or_else(|| old.map(|old| old.hash)) else {
+                return wrong("a new user needs a password");
+            };
+            let mut writes = if hashed.is_some() { ends_of_sessions(store, name)? } else { Vec::new() };
+            writes.push(put::<Users>(&name.to_owned(), &User { hash, role, since }));
+            Ok(writes)
+        })?;
         Ok(())
     }
 
-    pub(crate) fn users(&self, store: &Store) -> Result<Vec<UserStatus>, Error> {
-        let users = store.blocking().read_all::<Users>()?.readable.into_iter();
-        Ok(users
-            .map(|(name, user)| UserStatus { name, role: user.role.unwrap_or(Role::Viewer), since: user.since })
-            .collect())
+    pub(crate) fn users(&self, store: &Store) -> Result<Readable<UserStatus>, Error> {
+        let users = store.blocking().read_all::<Users>()?;
+        let told = |(name, user): (String, User)| {
+            let role = user.role.unwrap_or(Role::Viewer);
+            UserStatus { name, role, since: user.since }
+        };
+        Ok(Readable { all: users.readable.into_iter().map(told).collect(), lacks: users.unreadable.len() })
     }
 
     /// Makes a token; its secret is told once.
@@ -381,9 +420,10 @@ impl People {
         Ok(token)
     }
 
-    pub(crate) fn tokens(&self, store: &Store) -> Result<Vec<TokenStatus>, Error> {
-        let tokens = store.blocking().read_all::<Tokens>()?.readable.into_values();
-        Ok(tokens.map(|Token { name, role, since, until }| TokenStatus { name, role, since, until }).collect())
+    pub(crate) fn tokens(&self, store: &Store) -> Result<Readable<TokenStatus>, Error> {
+        let tokens = store.blocking().read_all::<Tokens>()?;
+        let told = |Token { name, role, since, until }| TokenStatus { name, role, since, until };
+        Ok(Readable { all: tokens.readable.into_values().map(told).collect(), lacks: tokens.unreadable.len() })
     }
 }
 
@@ -399,6 +439,11 @@ mod tests {
 
     fn change(password: Option<&str>, role: Option<Role>) -> UserChange {
         UserChange { password: password.map(str::to_owned), role }
+    }
+
+    /// Ann, as one who checks her password finds her.
+    fn checked(store: &Store) -> By {
+        By::Password(user(store, "ann").expect("read").expect("there"))
     }
 
     #[tokio::test]
@@ -422,7 +467,7 @@ mod tests {
         let (_folder, store) = store();
         let people = People::new();
         people.change_user(&store, "ann", change(Some("correct horse"), Some(Role::Operator)), 0).await.expect("made");
-        let (token, _) = people.begin(&store, "ann", None, 1000, 0).expect("begun");
+        let (token, _) = people.begin(&store, "ann", &checked(&store), 1000, 0).expect("begun");
         assert!(people.of_session(&store, &token, 999).is_some_and(|known| known.role == Role::Operator));
         assert!(people.of_session(&store, &token, 1000).is_none(), "its time is over");
         assert!(people.of_session(&store, &kept(&token), 0).is_none(), "what the store has opens nothing");
@@ -430,9 +475,42 @@ mod tests {
         assert!(people.of_session(&store, &token, 1).is_some_and(|known| known.role == Role::Viewer));
         people.change_user(&store, "ann", change(Some("battery staple"), None), 0).await.expect("changed");
         assert!(people.of_session(&store, &token, 1).is_none(), "a new password");
-        let (token, _) = people.begin(&store, "ann", None, 1000, 0).expect("begun");
+        let (token, _) = people.begin(&store, "ann", &checked(&store), 1000, 0).expect("begun");
         remove_user(&store, "ann").expect("removed");
         assert!(people.of_session(&store, &token, 1).is_none(), "the user is gone");
+    }
+
+    /// The old one was right when it was checked, which takes a while.
+    #[tokio::test]
+    async fn nobody_gets_in_with_a_password_that_was_changed_meanwhile() {
+        let (_folder, store) = store();
+        let people = People::new();
+        people.change_user(&store, "ann", change(Some("correct horse"), None), 0).await.expect("made");
+        let right = By::Password(people.check(&store, "here", "ann", "correct horse", 1).await.expect("right"));
+        people.change_user(&store, "ann", change(Some("battery staple"), None), 2).await.expect("changed");
+        assert!(matches!(people.begin(&store, "ann", &right, 1000, 3), Err(Refused::Wrong(_))));
+        remove_user(&store, "ann").expect("removed");
+        assert!(matches!(people.begin(&store, "ann", &right, 1000, 3), Err(Refused::Wrong(_))));
+        assert!(store.blocking().read_all::<Sessions>().expect("read").readable.is_empty());
+    }
+
+    /// They are looked for before the commit that ends them.
+    #[tokio::test]
+    async fn whoever_ends_all_sessions_hears_of_one_that_begins_meanwhile() {
+        let (_folder, store) = store();
+        let people = People::new();
+        people.change_user(&store, "ann", change(Some("correct horse"), None), 0).await.expect("made");
+        let (right, turn) = (checked(&store), std::cell::Cell::new(0));
+        commit_user::<StoreError>(&store, "ann", |_| {
+            let ends = ends_of_sessions(&store, "ann")?;
+            if turn.replace(turn.get() + 1) == 0 {
+                people.begin(&store, "ann", &right, 1000, 1).expect("begun");
+            }
+            Ok(ends)
+        })
+        .expect("ended");
+        assert_eq!(turn.get(), 2);
+        assert!(store.blocking().read_all::<Sessions>().expect("read").readable.is_empty());
     }
 
     #[test]

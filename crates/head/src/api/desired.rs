@@ -23,6 +23,7 @@ use crate::loops::all::Loops;
 use crate::loops::source::{CORRECT, Following};
 use crate::refusal::{Asked, Path, Refusal, failed, refuse, unfit};
 use crate::snapshots::{Current, Follow, Held, Refused, Snapshots};
+use crate::unreadable::Readable;
 
 /// Lines of the history in one answer.
 const LINES: usize = 200;
@@ -47,6 +48,7 @@ impl From<Refused> for Refusal {
             Refused::Overtaken(_) => {
                 (StatusCode::CONFLICT, Some("give the command again: it shows what would change now"))
             }
+            Refused::Head(error) if error.is_not_lasting() => (StatusCode::INSUFFICIENT_STORAGE, error.help()),
             Refused::Head(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.help()),
         };
         refuse(status, bramble_system::sentence(&refused), help)
@@ -240,11 +242,11 @@ pub(crate) async fn apply(
 }
 
 /// `GET /v1/history`
-pub(crate) async fn history(State(snapshots): State<Arc<Snapshots>>) -> Result<Json<Vec<Line>>, Refusal> {
+pub(crate) async fn history(State(snapshots): State<Arc<Snapshots>>) -> Result<Readable<Line>, Refusal> {
     let lines = beside(move || {
         let kept = snapshots.kept()?;
         let mut current = snapshots.current();
-        let lines = snapshots.history(LINES)?.into_iter().map(|applied| {
+        Ok(snapshots.history(LINES)?.map(|applied| {
             // Its newest line is the current one, and another commit may have said the same since.
             let is_it = current.take_if(|current| current.digest == applied.digest);
             Line {
@@ -256,10 +258,9 @@ pub(crate) async fn history(State(snapshots): State<Arc<Snapshots>>) -> Result<J
                 current: is_it.is_some(),
                 revision: is_it.map_or(applied.revision, |current| current.revision.clone()),
             }
-        });
-        Ok(lines.collect())
+        }))
     });
-    Ok(Json(lines.await?))
+    lines.await
 }
 
 /// `POST /v1/source/hold`: the head stays with its present snapshot.
@@ -322,11 +323,16 @@ async fn of_git<T: Send + 'static>(
     }
 }
 
+/// The repository that the head follows, if any.
+fn source_now(snapshots: &Snapshots) -> Result<Option<Source>, Refusal> {
+    snapshots.current().map_or(Ok(None), |current| snapshots.source_of(&current)).map_err(failed)
+}
+
 /// The repository that the head follows.
 fn followed(snapshots: &Snapshots) -> Result<Source, Refusal> {
     let help = "`[source] git = \"…\"` in bramble.toml names one";
-    let source = snapshots.current().and_then(|current| snapshots.source_of(&current));
-    source.ok_or_else(|| refuse(StatusCode::CONFLICT, "this head follows no git repository", Some(help)))
+    source_now(snapshots)?
+        .ok_or_else(|| refuse(StatusCode::CONFLICT, "this head follows no git repository", Some(help)))
 }
 
 /// `GET /v1/source/key`: what a private repository's server has to know of this head, and what this head knows of it.
@@ -334,7 +340,7 @@ pub(crate) async fn key(
     State(snapshots): State<Arc<Snapshots>>,
     State(following): State<Arc<Following>>,
 ) -> Result<Json<SourceKey>, Refusal> {
-    key_towards(following, snapshots.current().and_then(|current| snapshots.source_of(&current))).await
+    key_towards(following, source_now(&snapshots)?).await
 }
 
 /// The key, and the host key that is pinned of this repository's server.

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bramble_model::names::{BootId, Mac, Name};
-use bramble_model::repository::{BootFile, Node, Profile, Starts};
+use bramble_model::repository::{BootFile, HandOff, Node, Profile, Starts};
 use bramble_model::timeline::What;
 use bramble_plan::hand_off::{Give, Record};
 use bramble_store::Store;
@@ -26,12 +26,18 @@ fn hand_off(store: &Store, node: &Name) -> Result<Record, Error> {
     Ok(store.blocking().read::<HandOffs>(node)?.unwrap_or_default())
 }
 
+/// On disk when this returns.
 pub(crate) fn change_hand_off<T>(
     store: &Store,
     node: &Name,
     mut change: impl FnMut(&mut Record) -> T,
 ) -> Result<T, Error> {
     Ok(store.blocking().update::<HandOffs, T>(node, |kept| change(kept.get_or_insert_default()))?)
+}
+
+/// As [`change_hand_off`], for what a machine has done already, whatever the disk takes.
+fn note_hand_off<T>(store: &Store, node: &Name, mut change: impl FnMut(&mut Record) -> T) -> Result<T, Error> {
+    Ok(store.blocking().update_even_in_memory::<HandOffs, T>(node, |kept| change(kept.get_or_insert_default()))?)
 }
 
 /// The path of a profile's UEFI program, over TFTP and below `/boot/` over HTTP.
@@ -98,13 +104,17 @@ impl ForeignBoots {
     pub(super) fn hand_over(&self, node: &Name, mac: Mac, http: SocketAddrV4) -> Result<Option<Given>, String> {
         let Some((name, profile)) = self.profile(node) else { return Ok(None) };
         let boot = BootId(random());
-        let give = change_hand_off(&self.store, node, |record| {
+        let begin = |record: &mut Record| {
             let give = record.give(&name, profile.hand_off);
             if give == Give::Profile {
                 record.boot = Some(boot.clone());
             }
             give
-        });
+        };
+        // What is to be installed once is not begun where nobody would know of it after a power cut.
+        let once = profile.hand_off != HandOff::EveryBoot && self.give(node) == Some(Give::Profile);
+        let give =
+            if once { change_hand_off(&self.store, node, begin) } else { note_hand_off(&self.store, node, begin) };
         if give.map_err(|error| error.to_string())? == Give::Disk {
             self.timeline.add(Some(node), What::BootsDisk);
             return Ok(Some(Given::Disk));
@@ -138,7 +148,7 @@ impl ForeignBoots {
     /// The last of its files has been fetched: from now on this boot counts.
     pub(super) fn handed(&self, node: &Name) {
         let Some((name, _)) = self.profile(node) else { return };
-        if let Err(error) = change_hand_off(&self.store, node, Record::handed) {
+        if let Err(error) = note_hand_off(&self.store, node, Record::handed) {
             tracing::error!(%error, %node, "a hand-off could not be stored");
         }
         self.timeline.add(Some(node), What::HandedOff { profile: name });
@@ -178,15 +188,15 @@ impl ForeignBoots {
     /// # Errors
     /// When the store cannot be written.
     pub(super) fn installed(&self, node: &Name) -> Result<(), Error> {
-        change_hand_off(&self.store, node, Record::installed)?;
+        note_hand_off(&self.store, node, Record::installed)?;
         self.timeline.add(Some(node), What::Installed);
         Ok(())
     }
 
-    /// The node is to be given its profile again.
+    /// The node is to be given its profile again. On disk when this returns.
     ///
     /// # Errors
-    /// When the store cannot be written.
+    /// When the disk takes no writes.
     pub(super) fn again(&self, node: &Name) -> Result<(), Error> {
         change_hand_off(&self.store, node, Record::again)
     }

@@ -218,8 +218,9 @@ impl OwnBoots {
         };
         let (boot, nonce) = (BootId(random()), random());
         let digest = Digest(Sha256::digest(nonce.as_bytes()).into());
-        let stored =
-            admissions::change(&self.store, node, |record| record.serve(boot.clone(), digest, set.digest, now()));
+        let stored = admissions::change_even_in_memory(&self.store, node, |record| {
+            record.serve(boot.clone(), digest, set.digest, now());
+        });
         match stored {
             Ok(()) => {}
             // It may boot, and is not let in before someone has repaired the record: nothing is written over.

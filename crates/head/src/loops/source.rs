@@ -13,7 +13,7 @@ use bramble_model::repository;
 use bramble_model::snapshot::Revision;
 use bramble_model::source::short;
 use bramble_model::timeline::Millis;
-use bramble_plan::contract::{Outcome, Planned, Unknown};
+use bramble_plan::contract::{Outcome, Planned, Retry, Unknown};
 use bramble_plan::source::{Braked, Look, Observed, Source};
 use bramble_source::{Keys, Problem, Source as Git};
 use bramble_system::{Cancel, now};
@@ -350,6 +350,17 @@ pub(crate) fn first_of(
     Ok((next, applied))
 }
 
+/// Whether a repository is followed: one that is declared, or none that the head was begun with.
+fn is_known(snapshots: &Snapshots, declared: Option<&repository::Source>) -> Result<(), Unknown> {
+    if declared.is_some() {
+        return Ok(());
+    }
+    let begun_with = snapshots.begun_with();
+    begun_with.map(drop).map_err(|error| {
+        Unknown(format!("which repository is followed cannot be read: {}", bramble_system::sentence(&error)))
+    })
+}
+
 /// What follows git, and what it changes.
 #[derive(Clone)]
 pub(crate) struct Controller {
@@ -366,10 +377,12 @@ impl super::Controller for Controller {
     const NAME: &'static str = "source";
 
     fn declared(&self, current: &Current) -> Option<repository::Source> {
-        self.snapshots.source_of(current)
+        // Whether that is because it cannot be read is observed.
+        self.snapshots.source_of(current).unwrap_or_default()
     }
 
-    async fn observe(&self, _declared: &Option<repository::Source>) -> Result<(Observed, Millis), Unknown> {
+    async fn observe(&self, declared: &Option<repository::Source>) -> Result<(Observed, Millis), Unknown> {
+        is_known(&self.snapshots, declared.as_ref())?;
         let pointer = self.snapshots.pointer();
         let pointer = pointer.map_err(|error| {
             Unknown(format!("whether following is held cannot be read: {}", bramble_system::sentence(&error)))
@@ -381,8 +394,13 @@ impl super::Controller for Controller {
     }
 
     async fn perform(&self, _: Planned<Look, ()>) -> Outcome {
-        let Some(source) = self.snapshots.current().and_then(|current| self.snapshots.source_of(&current)) else {
-            return Outcome::Done;
+        let source = self.snapshots.current().map_or(Ok(None), |current| self.snapshots.source_of(&current));
+        let source = match source {
+            Ok(Some(source)) => source,
+            Ok(None) => return Outcome::Done,
+            Err(error) => {
+                return Outcome::Failed { reason: bramble_system::sentence(&error), retry: Retry::BackOff };
+            }
         };
         let looking = self.clone();
         let looked = tokio::task::spawn_blocking(move || looking.look(&source));
@@ -390,7 +408,7 @@ impl super::Controller for Controller {
             Ok(()) => Outcome::Done,
             Err(error) => {
                 let reason = format!("an error of bramble's own: {error}");
-                Outcome::Failed { reason, retry: bramble_plan::contract::Retry::BackOff }
+                Outcome::Failed { reason, retry: Retry::BackOff }
             }
         }
     }

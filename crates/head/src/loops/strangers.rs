@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bramble_model::inventory::Adoption;
 use bramble_model::names::Mac;
 use bramble_plan::contract::{Outcome, Planned, Retry, Unknown};
 use bramble_plan::strangers::{Observed, Step, Strangers};
@@ -32,13 +33,13 @@ impl super::Controller for Controller {
         Ok(Observed { seen, adoptions: self.adoptions.list() })
     }
 
-    async fn perform(&self, planned: Planned<Step, ()>) -> Outcome {
+    async fn perform(&self, planned: Planned<Step, Option<Adoption>>) -> Outcome {
         let done = match planned.step {
             Step::ForgetSighting { mac } => {
                 self.strangers.forget(mac);
                 Ok(())
             }
-            Step::EndAdoption { mac } => self.adoptions.end(mac),
+            Step::EndAdoption { mac } => planned.seen.map_or(Ok(()), |seen| self.adoptions.end(mac, &seen)),
         };
         match done {
             Ok(()) => Outcome::Done,

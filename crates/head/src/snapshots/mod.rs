@@ -35,6 +35,7 @@ pub use current::image_inputs;
 pub(crate) use record::{Applied, Follow, Held, Pointer, Stored};
 
 use crate::error::Error;
+use crate::unreadable::Readable;
 use current::generation;
 use waiting::{Candidate, Waiting};
 
@@ -112,8 +113,6 @@ pub(crate) struct Snapshots {
     home: PathBuf,
     shelf: Shelf,
     store: Store,
-    /// The git repository with which this head was begun.
-    begun_with: Option<Source>,
     waiting: Mutex<Waiting>,
     current: watch::Sender<Option<Arc<Current>>>,
     /// One change of the current snapshot at a time.
@@ -135,11 +134,6 @@ impl Snapshots {
         let snapshots = Snapshots {
             folder: state.join("snapshots"),
             home: home.to_owned(),
-            begun_with: match record::begun_with(&store) {
-                // It waits for a person as others do.
-                Err(error) if error.is_unreadable() => None,
-                found => found?,
-            },
             shelf,
             store,
             waiting: Mutex::default(),
@@ -302,19 +296,30 @@ impl Snapshots {
     }
 
     /// The git repository with which this head was begun.
-    pub(crate) fn begun_with(&self) -> Option<&Source> {
-        self.begun_with.as_ref()
+    ///
+    /// # Errors
+    /// When that cannot be read: there may be one.
+    pub(crate) fn begun_with(&self) -> Result<Option<Source>, Error> {
+        record::begun_with(&self.store)
     }
 
     /// The repository that is followed: the snapshot's own word, else the one with which the head was begun.
-    pub(crate) fn source_of(&self, current: &Current) -> Option<Source> {
-        current.cluster.source.clone().or_else(|| self.begun_with.clone())
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn source_of(&self, current: &Current) -> Result<Option<Source>, Error> {
+        current.cluster.source.clone().map_or_else(|| self.begun_with(), |source| Ok(Some(source)))
+    }
+
+    /// Whether a repository is followed with this snapshot, or may be.
+    pub(crate) fn may_follow(&self, current: &Current) -> bool {
+        !matches!(self.source_of(current), Ok(None))
     }
 
     /// Whether a repository is followed now, and would be with another snapshot: who makes that one current by hand holds
     /// following, or the next look would undo it. Who begins to follow one wants it looked at.
     pub(crate) fn follows(&self, next: &Current) -> bool {
-        self.current().is_some_and(|current| self.source_of(&current).is_some()) && self.source_of(next).is_some()
+        self.current().is_some_and(|current| self.may_follow(&current)) && self.may_follow(next)
     }
 
     /// Which one is current, since when and by whom, and why following git is held.
@@ -353,7 +358,7 @@ impl Snapshots {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub(crate) fn history(&self, most: usize) -> Result<Vec<Applied>, Error> {
+    pub(crate) fn history(&self, most: usize) -> Result<Readable<Applied>, Error> {
         record::history(&self.store, most)
     }
 
@@ -545,7 +550,7 @@ impl Snapshots {
         // What is current is of the commit that said it last; others that said the same are in the history, which a
         // whole digest needs nothing of: each push asks by one.
         let most = if word.parse::<Digest>().is_ok() { 0 } else { usize::MAX };
-        let before = record::history(&self.store, most)?.into_iter().map(|line| (line.digest, line.revision));
+        let before = record::history(&self.store, most)?.all.into_iter().map(|line| (line.digest, line.revision));
         let said = known.iter().map(|(digest, known)| (*digest, known.revision.clone())).chain(before);
         for (digest, revision) in said.filter(|(digest, revision)| is(digest, revision)) {
             if let Some(known) = known.get(&digest) {

@@ -12,6 +12,7 @@ use bramble_store::{Expect, Key, OnLoss, Record, Store, Table, Unreadable, Why, 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::unreadable::Readable;
 
 /// A snapshot that the head has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,11 +217,14 @@ pub(crate) fn make_current(
         let expect = Expect { table: Pointers::TABLE, key: Pointers::key(&current_key()), version };
         // A record that cannot be read is not written over.
         store.read::<Snapshots>(digest)?;
-        let mut others: Vec<(Digest, Stored)> = store.read_all::<Snapshots>()?.readable.into_iter().collect();
+        let all = store.read_all::<Snapshots>()?;
+        // One that waits for a person may need any of the contents: until then none goes, and no snapshot that names them.
+        let kept_at_most = if all.unreadable.is_empty() { KEPT } else { usize::MAX };
+        let mut others: Vec<(Digest, Stored)> = all.readable.into_iter().collect();
         others.retain(|(kept, _)| kept != digest);
         others.sort_by_key(|(_, known)| std::cmp::Reverse(known.at));
-        let gone: Vec<Digest> = others.iter().skip(KEPT - 1).map(|(digest, _)| *digest).collect();
-        let stay = others.iter().take(KEPT - 1).map(|(_, known)| known).chain([known]);
+        let gone: Vec<Digest> = others.iter().skip(kept_at_most - 1).map(|(digest, _)| *digest).collect();
+        let stay = others.iter().take(kept_at_most - 1).map(|(_, known)| known).chain([known]);
         let needed: BTreeSet<Digest> = stay.flat_map(|known| known.snapshot.contents().into_keys()).collect();
         let left: BTreeSet<Digest> = others
             .iter()
@@ -244,7 +248,7 @@ pub(crate) fn make_current(
         writes.extend(gone.iter().map(remove::<Snapshots>));
         writes.extend(left.iter().map(remove::<Contents>));
         writes.extend(small.iter().map(|(digest, bytes)| put::<Contents>(digest, &Data(bytes.to_vec()))));
-        match store.commit_lasting(&[expect], &writes) {
+        match store.commit(&[expect], &writes) {
             Ok(_) => return Ok(gone),
             Err(bramble_store::Error::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -255,7 +259,8 @@ pub(crate) fn make_current(
 /// Makes this snapshot, which is kept, the current one where none is, as after a repair.
 pub(crate) fn point_again(store: &Store, digest: &Digest, held: &Held) -> Result<(), Error> {
     let again = Pointer { digest: *digest, at: held.since, by: held.by.clone(), held: Some(held.clone()) };
-    let done = store.blocking().update::<Pointers, ()>(&current_key(), |kept| {
+    // A head starts, whatever its disk takes.
+    let done = store.blocking().update_even_in_memory::<Pointers, ()>(&current_key(), |kept| {
         kept.get_or_insert_with(|| again.clone());
     });
     match done.map_err(Error::from) {
@@ -267,7 +272,7 @@ pub(crate) fn point_again(store: &Store, digest: &Digest, held: &Held) -> Result
 
 /// This snapshot, where it is kept, is of this revision from now on. On disk when this returns.
 pub(crate) fn revise(store: &Store, digest: &Digest, revision: &Revision) -> Result<(), Error> {
-    Ok(store.blocking().update_lasting::<Snapshots, ()>(digest, |kept| {
+    Ok(store.blocking().update::<Snapshots, ()>(digest, |kept| {
         if let Some(known) = kept {
             known.revision = revision.clone();
         }
@@ -276,7 +281,7 @@ pub(crate) fn revise(store: &Store, digest: &Digest, revision: &Revision) -> Res
 
 /// Holds following git, or goes on with it. On disk when this returns.
 pub(crate) fn hold(store: &Store, held: Option<&Held>) -> Result<(), Error> {
-    Ok(store.blocking().update_lasting::<Pointers, ()>(&current_key(), |kept| {
+    Ok(store.blocking().update::<Pointers, ()>(&current_key(), |kept| {
         if let Some(pointer) = kept {
             pointer.held = held.cloned();
         }
@@ -284,8 +289,9 @@ pub(crate) fn hold(store: &Store, held: Option<&Held>) -> Result<(), Error> {
 }
 
 /// The latest lines of the history, the newest first.
-pub(crate) fn history(store: &Store, most: usize) -> Result<Vec<Applied>, Error> {
-    Ok(store.blocking().read_last::<History>(most)?.readable.into_values().rev().collect())
+pub(crate) fn history(store: &Store, most: usize) -> Result<Readable<Applied>, Error> {
+    let lines = store.blocking().read_last::<History>(most)?;
+    Ok(Readable { all: lines.readable.into_values().rev().collect(), lacks: lines.unreadable.len() })
 }
 
 /// Nodes whose machines a snapshot has taken away since then.
@@ -307,5 +313,5 @@ pub(crate) fn begun_with(store: &Store) -> Result<Option<Source>, Error> {
 
 /// On disk when this returns.
 pub(crate) fn begin_with(store: &Store, source: &Source) -> Result<(), Error> {
-    Ok(store.blocking().update_lasting::<BegunWith, ()>(&"source".to_owned(), |kept| *kept = Some(source.clone()))?)
+    Ok(store.blocking().update::<BegunWith, ()>(&"source".to_owned(), |kept| *kept = Some(source.clone()))?)
 }

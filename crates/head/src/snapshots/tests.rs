@@ -298,7 +298,7 @@ fn nothing_becomes_current_that_would_not_last() {
     let (next, line) = snapshots.first(&place.home(), Revision::default()).expect("it checks");
     let error = snapshots.begin(next, line).expect_err("it would not last");
     assert!(error.is_not_lasting() && error.help().is_some(), "{error}");
-    assert!(snapshots.current().is_none() && snapshots.history(9).expect("read").is_empty());
+    assert!(snapshots.current().is_none() && snapshots.history(9).expect("read").all.is_empty());
     let claims = fs::read_dir(place.state().join("image/claims")).expect("a folder").count();
     assert_eq!(claims, 0, "what is not current claims nothing");
     let source = Source {
@@ -461,7 +461,7 @@ fn what_is_current_is_of_the_revision_that_said_it_last() {
     for word in ["ab".repeat(20), "ABAB".into(), current.digest.short().to_uppercase()] {
         assert_eq!(snapshots.find(&word).expect("by its commit or digest").digest, current.digest, "{word}");
     }
-    assert_eq!(snapshots.history(10).expect("read").len(), 1, "nothing has changed");
+    assert_eq!(snapshots.history(10).expect("read").all.len(), 1, "nothing has changed");
     // Another one is current by now.
     place.write(2, b"second");
     let second = first(&snapshots, &place);
@@ -495,4 +495,45 @@ fn the_last_fifty_stay_and_so_do_their_large_files() {
     let gone = snapshots.find(&oldest.to_string());
     assert!(matches!(gone, Err(Refused::Unknown(_))), "{gone:?}");
     assert!(!shelf.file(&content).exists(), "nobody names it any more");
+}
+
+/// Its record is torn, and what it needs is there for when a person has seen to it.
+#[test]
+fn a_snapshot_that_cannot_be_read_holds_what_it_may_need() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(&folder.path().join("store"), 1).expect("opens");
+    let digest = |number: u8| Digest([number; 32]);
+    let become_current = |number: u8| {
+        // The first two have a file in common.
+        let content = digest(number.max(2));
+        let file = Entry::File { digest: content, size: 1, executable: false };
+        let snapshot = Snapshot { entries: BTreeMap::from([("bramble.toml".to_owned(), file)]) };
+        let known = Stored { snapshot, revision: Revision::default(), at: number.into() };
+        let applied = Applied {
+            digest: digest(number),
+            revision: Revision::default(),
+            at: number.into(),
+            by: "ann".into(),
+            changed: Vec::new(),
+            holds: None,
+            removed: BTreeSet::new(),
+        };
+        let small = [(content, Arc::from(&b"x"[..]))];
+        record::make_current(&store, &digest(number), &known, &small, &applied, &Follow::Free).expect("current")
+    };
+    let kept = u8::try_from(record::KEPT).expect("few");
+    for number in 1..=kept {
+        assert_eq!(become_current(number), []);
+    }
+    let (table, key) = (<record::Snapshots as bramble_store::Record>::TABLE, digest(2).to_string().as_str().into());
+    let torn = bramble_store::Write::Put { table, key, bytes: b"1 {torn".to_vec() };
+    store.blocking().commit(&[], &[torn]).expect("written");
+    for number in 1..4 {
+        assert_eq!(become_current(kept + number), [], "the torn one may need any file");
+    }
+    assert!(record::content(&store, &digest(2)).expect("read").is_some(), "it is there");
+    let gone = bramble_store::Write::Remove { table, key: digest(2).to_string().as_str().into() };
+    store.blocking().commit(&[], &[gone]).expect("repaired");
+    assert_eq!(become_current(kept + 4).len(), 3, "others have their time again");
+    assert!(record::content(&store, &digest(2)).expect("read").is_none(), "and so have their files");
 }

@@ -3,11 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use bramble_model::repository::Cluster;
+use bramble_netboot::dhcp::LeaseStore as _;
 use bramble_store::{Blocking, Error as StoreError, Key, Table, Write, put};
 
 use super::*;
+use crate::access::audit;
 use crate::access::people::People;
 use crate::boots::foreign;
+use crate::leases::Leases;
+use crate::strangers::Strangers;
+use crate::timeline::Timeline;
 use crate::{admissions, membership};
 
 mod fixture;
@@ -99,9 +105,19 @@ fn form_1_of_every_record_that_came_with_snapshots() {
     insta::assert_snapshot!(all.concat());
 }
 
+#[test]
+fn form_1_of_every_kind_of_event() {
+    insta::assert_snapshot!(golden::<Events>(every_event()));
+}
+
+fn every_event() -> BTreeMap<u64, bramble_model::timeline::Event> {
+    fixture::every_event().into_iter().map(|event| (event.number, event)).collect()
+}
+
 /// The golden lines: table, key, form, JSON.
 fn lines() -> Vec<[String; 4]> {
-    let files = ["form_1_of_every_record", "form_1_of_every_record_that_came_with_snapshots"];
+    let files =
+        ["form_1_of_every_record", "form_1_of_every_record_that_came_with_snapshots", "form_1_of_every_kind_of_event"];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/unreadable/snapshots");
     let mut lines = Vec::new();
     for file in files {
@@ -138,6 +154,7 @@ fn form_1_of_what_came_with_snapshots_is_read() {
     assert_eq!(kept::<BegunWith>(&store), fixture::begun_with().into_iter().collect());
     assert_eq!(kept::<Engines>(&store), fixture::engines().into_iter().collect());
     assert_eq!(kept::<GivenSets>(&store), fixture::given_sets().into_iter().collect());
+    assert_eq!(kept::<Events>(&store).split_off(&101), every_event());
 }
 
 /// It is passed over by a bramble that does not know it, so the form is the same.
@@ -297,6 +314,55 @@ async fn what_needs_a_lost_record_fails_with_its_name() {
         assert_eq!(kept.bytes, lost, "{table} {key}");
     }
     assert!(admissions::all(&store).expect("read").contains_key(&fixture::name("m1")), "the others go on");
+}
+
+/// As where the disk is full at the start: the world tells these again, and something else than what was there.
+#[test]
+fn what_cannot_be_set_aside_is_not_written_over() {
+    let (folder, store) = of_everything();
+    std::fs::write(folder.path().join("set-aside"), "this is no folder").expect("written");
+    let (lease, seen) = (fixture::leases().remove(0), fixture::seen().remove(0));
+    let torn =
+        [(LentAddresses::TABLE, LentAddresses::key(&lease.address)), (Sightings::TABLE, Sightings::key(&seen.mac))];
+    for (table, key) in &torn {
+        plant(store.blocking(), *table, key, b"1 {torn");
+    }
+    let (waiting, notes) = Waiting::find(&store).expect("the head starts");
+    assert!(waiting.list().len() == 2 && notes.is_empty(), "{notes:?}");
+    Leases(store.clone()).store(&fixture::leases()).expect("addresses are lent");
+    let place = Path::new("/nowhere");
+    let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"eth0\"\n";
+    let cluster = Cluster::parse(place, &place.join("bramble.toml"), text).expect("valid");
+    let timeline = Arc::new(Timeline::open(store.clone(), &cluster, 0).expect("opens"));
+    let strangers = Strangers::open(store.clone(), timeline).expect("opens");
+    strangers.saw(seen.mac, "BIOS PXE".into(), None);
+    strangers.flush();
+    for (table, key) in &torn {
+        let kept = store.blocking().get(*table, key).expect("read").expect("there");
+        assert_eq!(kept.bytes, b"1 {torn", "{key}");
+    }
+    assert_eq!(store.blocking().read_all::<LentAddresses>().expect("read").readable.len(), fixture::leases().len() - 1);
+}
+
+/// Each as an empty table with the number of records that are there.
+#[test]
+fn what_is_listed_says_how_many_records_it_lacks() {
+    let (_folder, store) = of_everything();
+    for [table, key, ..] in lines() {
+        let key = key.parse().map_or_else(|_| key.as_str().into(), |number: u64| Key::Number(number));
+        plant(store.blocking(), Table::new(table.leak()), &key, b"1 {torn");
+    }
+    let lacks = |response: Response| {
+        let lacks = response.headers().get(LACKS).expect("it lacks some").to_str().expect("digits").to_owned();
+        lacks.parse::<usize>().expect("a number")
+    };
+    let people = People::new();
+    assert_eq!(lacks(people.users(&store).expect("read").into_response()), fixture::users().len());
+    assert_eq!(lacks(people.tokens(&store).expect("read").into_response()), fixture::tokens().len());
+    assert_eq!(lacks(record::history(&store, 9).expect("read").into_response()), fixture::history().len());
+    assert_eq!(lacks(audit::latest(&store, 9).expect("read").into_response()), fixture::audit().len());
+    let (_folder, store) = of_everything();
+    assert!(!people.users(&store).expect("read").into_response().headers().contains_key(LACKS));
 }
 
 #[test]

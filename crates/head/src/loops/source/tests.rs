@@ -417,3 +417,18 @@ fn a_large_file_that_a_disk_damaged_comes_from_git_again() {
     assert_eq!(snapshots.trouble(), None);
     assert!(matches!(fetch(), Err(Stopped::Same(_))));
 }
+
+#[test]
+fn a_repository_to_begin_with_that_cannot_be_read_is_unknown_and_not_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(&folder.path().join("store"), 1).expect("opens");
+    let shelf = bramble_image::Shelf::open(folder.path().join("image")).expect("a shelf");
+    let snapshots = Snapshots::open(folder.path(), folder.path(), shelf, store.clone()).expect("opens");
+    assert!(is_known(&snapshots, None).is_ok(), "there is none");
+    let (table, key) = (<record::BegunWith as bramble_store::Record>::TABLE, "source".into());
+    let torn = bramble_store::Write::Put { table, key, bytes: b"1 {torn".to_vec() };
+    store.blocking().commit(&[], &[torn]).expect("written");
+    let Err(Unknown(why)) = is_known(&snapshots, None) else { panic!("it is known") };
+    assert!(why.contains("the repository of source cannot be read") && why.contains("store repair"), "{why}");
+    assert!(is_known(&snapshots, Some(&House::new().source())).is_ok(), "the snapshot's own word");
+}

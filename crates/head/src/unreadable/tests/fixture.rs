@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bramble_boot::Failure;
 use bramble_model::api::{Audit, Role, Seen};
 use bramble_model::boot_set::GivenSet;
 use bramble_model::hands::Data;
@@ -10,7 +11,7 @@ use bramble_model::inventory::{Adoption, Card, Disk, Inventory};
 use bramble_model::names::{BootId, BootTag, Digest, Mac, Name};
 use bramble_model::repository::Source;
 use bramble_model::snapshot::{Entry, Revision, Snapshot};
-use bramble_model::timeline::{Event, What};
+use bramble_model::timeline::{Event, Stopped, What};
 use bramble_netboot::dhcp::Lease;
 use bramble_plan::chain::Chain;
 use bramble_plan::{admission, hand_off, swarm};
@@ -178,6 +179,75 @@ pub(crate) fn events() -> Vec<Event> {
         .collect()
 }
 
+/// One of each kind, in the order of the kinds: a kind without one is not compiled, and one that is no such kind fails.
+macro_rules! one_of_each {
+    ($($kind:pat => $($one:expr),+;)+) => {{
+        let each = vec![$($({
+            let one = $one;
+            assert!(matches!(one, $kind), "{one:?} is of another kind");
+            one
+        }),+),+];
+        each.iter().for_each(|one| match one {
+            $($kind => {})+
+        });
+        each
+    }};
+}
+
+/// One of every kind of events, also of those that the store of 5b09a28 has not.
+pub(crate) fn every_event() -> Vec<Event> {
+    let tag = || BootTag("0123456789ab".into());
+    let stopped = |reason| What::TftpStopped {
+        file: "ipxe.efi".into(),
+        at: 512,
+        of: 1_044_480,
+        block: 1468,
+        agreed: true,
+        reason,
+    };
+    let all = one_of_each! {
+        What::PowerOn => What::PowerOn;
+        What::PowerOff => What::PowerOff;
+        What::Asked { .. } => What::Asked { mac: mac(1), firmware: "UEFI x64 PXE".into() };
+        What::SeenUnknown { .. } => What::SeenUnknown { mac: mac(0x51), firmware: "GRUB".into() };
+        What::Offered { .. } => What::Offered { file: "ipxe.efi".into() };
+        What::HeardLate { .. } => What::HeardLate { seconds: 40 };
+        What::Chose { .. } => What::Chose { server: [10, 77, 0, 254].into() };
+        What::Leased { .. } => What::Leased { address: [10, 77, 0, 100].into() };
+        What::AskedBootServer => What::AskedBootServer;
+        What::LookedForHead { .. } => What::LookedForHead { address: [10, 77, 0, 1].into() };
+        What::NoLoader { .. } => What::NoLoader { firmware: "UEFI x64 PXE".into() };
+        What::TftpSent { .. } => What::TftpSent { file: "ipxe.efi".into(), bytes: 1_044_480 };
+        What::HttpSent { .. } => What::HttpSent { file: "ipxe.efi".into(), bytes: 1_044_480 };
+        What::TftpMissing { .. } => What::TftpMissing { file: "pxelinux.0".into() };
+        What::TftpStopped { .. } => stopped(Stopped::Silent), stopped(Stopped::GaveUp("no room".into()));
+        What::ScriptServed { .. } => What::ScriptServed { boot: tag(), set: "777777777777".into() };
+        What::Fetching { .. } => What::Fetching { file: "kernel".into(), bytes: 9_000_000 };
+        What::Card { .. } => What::Card { pci: "8086:15b8".into() };
+        What::HandedOff { .. } => What::HandedOff { profile: name("debian") };
+        What::BootsDisk => What::BootsDisk;
+        What::Installed => What::Installed;
+        What::Stage1 { .. } => What::Stage1 { step: "root".into(), percent: Some(60) };
+        What::Failed { .. } =>
+            What::Failed { reason: "no link".into(), retry_in_seconds: 5, failure: None },
+            What::Failed { reason: "no link".into(), retry_in_seconds: 5, failure: Some(Failure::NoLink) };
+        What::Admitted { .. } => What::Admitted { fingerprint: "0123456789abcdef0123456789abcdef".into() };
+        What::Refused { .. } => What::Refused { reason: "this node is not in the repository".into() };
+        What::Waits { .. } =>
+            What::Waits { fingerprint: "0123456789abcdef0123456789abcdef".into(), reason: "it is new".into() };
+        What::TlsFailed { .. } => What::TlsFailed { reason: "certificate expired".into(), clock: true };
+        What::Connected => What::Connected;
+        What::Disconnected { .. } => What::Disconnected { reason: "silent".into() };
+        What::Engine { .. } => What::Engine { state: "joining".into() };
+        What::Ready => What::Ready;
+        What::Note { .. } => What::Note { text: "a backup was made".into() };
+    };
+    let numbered = (101..).zip(all);
+    numbered
+        .map(|(number, what)| Event { number, at: 1_764_000_000_000 + number, node: Some(name("m1")), what })
+        .collect()
+}
+
 /// Without their numbers: those are given as they are written.
 pub(crate) fn audit() -> Vec<Audit> {
     let entry = |number, who: &str, what: &str, result: &str| Audit {
@@ -210,9 +280,17 @@ pub(crate) fn snapshots() -> Vec<(Digest, Stored)> {
     ];
     let snapshot = Snapshot { entries: entries.into_iter().map(|(path, entry)| (path.into(), entry)).collect() };
     let empty = Snapshot { entries: BTreeMap::new() };
+    let entries = one_of_each! {
+        Entry::Folder => Entry::Folder;
+        Entry::File { .. } => Entry::File { digest: Digest([0x11; 32]), size: 300, executable: false };
+        Entry::Link { .. } => Entry::Link { target: "../elsewhere".into() };
+        Entry::Unread { .. } => Entry::Unread { why: "Permission denied (os error 13)".into() };
+    };
+    let each = Snapshot { entries: (1..).map(|number| format!("file {number}")).zip(entries).collect() };
     vec![
         (Digest([0x21; 32]), Stored { snapshot, revision: revision(), at: 1_764_100_001_000 }),
         (Digest([0x22; 32]), Stored { snapshot: empty, revision: Revision::default(), at: 1_764_100_002_000 }),
+        (Digest([0x23; 32]), Stored { snapshot: each, revision: Revision::default(), at: 1_764_100_003_000 }),
     ]
 }
 
