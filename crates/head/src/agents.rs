@@ -392,4 +392,4 @@ impl Agents {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -46,6 +46,11 @@ fn agents(folder: &Path, limits: Limits) -> Arc<Agents> {
 
 /// The agents of a head of this repository.
 fn agents_of(folder: &Path, text: &str, limits: Limits) -> Arc<Agents> {
+    parts_of(folder, text, limits).0
+}
+
+/// As [`agents_of`], and the parts beside it.
+pub(crate) fn parts_of(folder: &Path, text: &str, limits: Limits) -> (Arc<Agents>, Arc<Timeline>, Arc<Snapshots>) {
     std::fs::write(folder.join(FILE), text).expect("written");
     let state = folder.join(".bramble");
     std::fs::create_dir(&state).expect("made");
@@ -56,9 +61,9 @@ fn agents_of(folder: &Path, text: &str, limits: Limits) -> Arc<Agents> {
     let current = snapshots.begin(next, applied).expect("current");
     let authority = Arc::new(Authority::open(&state.join("keys")).expect("made"));
     let timeline = Arc::new(Timeline::open(store.clone(), &current.cluster, 0).expect("opens"));
-    let nodes = Nodes::new(snapshots, Arc::new(Adoptions::open(store.clone()).expect("opens")));
-    let agents = Agents::open(nodes, Arc::default(), timeline, store, authority).expect("opens");
-    Arc::new(Agents { limits, ..agents })
+    let nodes = Nodes::new(Arc::clone(&snapshots), Arc::new(Adoptions::open(store.clone()).expect("opens")));
+    let agents = Agents::open(nodes, Arc::default(), Arc::clone(&timeline), store, authority).expect("opens");
+    (Arc::new(Agents { limits, ..agents }), timeline, snapshots)
 }
 
 /// Where they are listened for, until the test ends.
@@ -172,6 +177,34 @@ async fn live(mut lines: Lines) {
             _ => {}
         }
     }
+}
+
+/// An agent without a wire, whose node's part in the Swarm is this: to what it has no answer it stays silent.
+pub(crate) fn pretend(
+    agents: &Arc<Agents>,
+    name: &Name,
+    engine: EngineState,
+    mut answers: impl FnMut(&Work) -> Option<Answer> + Send + 'static,
+) {
+    let (say, mut queue) = mpsc::channel(serve::QUEUE);
+    let number = agents.numbers.fetch_add(1, Ordering::Relaxed);
+    let (protocol, capabilities) = (Versions::OWN, Capability::OWN.to_vec());
+    let entry = Connected { number, say, last_heard: now(), version: "0".into(), protocol, capabilities };
+    agents.sessions().insert(name.clone(), entry);
+    agents.timeline.add(Some(name), What::Connected);
+    let FromAgent::Health(health) = health() else { unreachable!("it is health") };
+    agents.heard(name, Health { engines: [(EngineKind::Swarm, engine)].into_iter().collect(), ..health });
+    tokio::spawn(async move {
+        // Whoever asks one that is silent waits.
+        let mut unanswered = Vec::new();
+        while let Some(said) = queue.recv().await {
+            let Say::Ask(work, _, asker) = said else { continue };
+            match answers(&work) {
+                Some(answer) => drop(asker.send(answer)),
+                None => unanswered.push(asker),
+            }
+        }
+    });
 }
 
 fn words(words: &[&str]) -> Start {
