@@ -16,7 +16,7 @@ use bramble_model::names::{BootId, Name};
 use bramble_model::timeline::What;
 use bramble_system::now;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -138,6 +138,7 @@ async fn serve(agents: Arc<Agents>, node: Name, key: String, mut agent: Agent, p
     let hears_beats = capabilities.contains(&Capability::HearsBeats);
     let entry = Connected { number, say, last_heard: now(), version: version.clone(), protocol, capabilities };
     let mut leaving = Leaving::enter(&agents, &node, entry);
+    let documents = agents.documents.receiver();
     // Whoever revoked it in between found no connection to end, and whoever told documents none to tell.
     let document = match who.holds(&agents).await {
         Ok(Ok(document)) => document,
@@ -155,7 +156,7 @@ async fn serve(agents: Arc<Agents>, node: Name, key: String, mut agent: Agent, p
     tracing::info!(%node, version, "agent connected");
     agent.say(&ToAgent::Document(document))?;
     let conversation = Conversation { agents: &agents, who, number, hears_beats };
-    let ended = conversation.hold(agent, queue).await;
+    let ended = conversation.hold(agent, queue, documents).await;
     leaving.reason = ended.as_ref().err().map_or_else(|| "it said goodbye".to_owned(), Why::to_string);
     drop(leaving);
     ended
@@ -217,7 +218,12 @@ struct Waiting {
 impl Conversation<'_> {
     /// Goes on until one side ends it. Nothing is awaited but what happens next: what the agent does not take holds up
     /// nothing that it says.
-    async fn hold(self, mut agent: Agent, mut queue: mpsc::Receiver<Say>) -> Result<(), Why> {
+    async fn hold(
+        self,
+        mut agent: Agent,
+        mut queue: mpsc::Receiver<Say>,
+        mut documents: watch::Receiver<u64>,
+    ) -> Result<(), Why> {
         let mut waiting = Waiting::default();
         loop {
             tokio::select! {
@@ -245,8 +251,13 @@ impl Conversation<'_> {
                         agent.say(&ToAgent::Start { number, start })?;
                     }
                     Some(Say::Process(number, tell)) => agent.say(&ToAgent::Process { number, tell })?,
-                    Some(Say::Document(document)) => agent.say(&ToAgent::Document(document))?,
                 },
+                // However much it was changed while the agent took nothing: it is told the newest.
+                _ = documents.changed(), if agent.is_free() => {
+                    if let Some(document) = self.agents.document(self.who.node) {
+                        agent.say(&ToAgent::Document(document))?;
+                    }
+                }
             }
         }
     }

@@ -333,18 +333,19 @@ async fn an_agent_that_takes_nothing_holds_up_itself() {
     let (says, mut said) = mpsc::channel(64);
     let mut orders = Vec::new();
     for name in [&stuck, &lively] {
-        let (number, told) = agents.start(name, words(&["hostname"])).await.expect("connected");
         let (order, ordered) = mpsc::channel(serve::QUEUE * 4);
         for _ in 0..serve::QUEUE * 2 {
             order.try_send(ToProcess::Room { bytes: 1 }).expect("room");
         }
         orders.push(order);
-        tokio::spawn(crate::hands::carry(Arc::clone(&agents), name.clone(), number, told, ordered, says.clone()));
+        let start = words(&["hostname"]);
+        tokio::spawn(crate::hands::carry(Arc::clone(&agents), name.clone(), start, ordered, says.clone()));
     }
     let (from, output) = said.recv().await.expect("one speaks");
-    assert!(from == lively && matches!(output, FromProcess::Output { .. }), "{from}: {output:?}");
+    assert!(from == lively && matches!(output, Some(FromProcess::Output { .. })), "{from}: {output:?}");
     let (from, end) = said.recv().await.expect("it ends");
-    assert!(from == lively && matches!(end, FromProcess::Ended { end: End::Exited { code: 0 } }), "{from}: {end:?}");
+    let exited = FromProcess::Ended { end: End::Exited { code: 0 } };
+    assert_eq!((from, end), (lively.clone(), Some(exited)));
     // A loop that looks at both.
     let look = agents.ask(&lively, swarm::Work::Observe.into(), None, Duration::from_secs(600)).await;
     assert_eq!((look, agents.is_connected(&stuck)), (Answer::Done, true));
@@ -355,10 +356,55 @@ async fn an_agent_that_takes_nothing_holds_up_itself() {
         assert_eq!(answer, Answer::Failed { error: "its agent went away before it answered".into() });
     }
     let (from, end) = said.recv().await.expect("it is told");
-    assert!(from == stuck && matches!(end, FromProcess::Ended { end: End::Failed { .. } }), "{from}: {end:?}");
+    let failed = matches!(end, Some(FromProcess::Ended { end: End::Failed { .. } }));
+    assert!(from == stuck && failed, "{from}: {end:?}");
     // What it does not take is not what others do not say.
     let look = agents.ask(&lively, swarm::Work::Observe.into(), None, Duration::from_secs(600)).await;
     assert_eq!(look, Answer::Done);
+}
+
+/// It takes a little in each while, and is never stuck: what was declared while its queue was full was never told, and
+/// the SSH keys of the document before stayed good.
+#[tokio::test]
+async fn a_slow_agent_is_told_the_newest_document_as_soon_as_it_takes_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), Limits { sending: 600_000, ..LIMITS });
+    let address = listening(&agents).await;
+    let mut slow = settle(&agents, address, &node(1)).await;
+    // More than the buffers of both machines and the head's own queue hold.
+    let mut asked = JoinSet::new();
+    for number in 0..serve::QUEUE + 12 {
+        let agents = Arc::clone(&agents);
+        let file = "x".repeat(if number < 8 { LONGEST_LINE - 1024 } else { 1 });
+        let work = swarm::Work::Deploy { name: node(9), generation: "g".into(), file }.into();
+        asked.spawn(async move { agents.ask(&node(1), work, None, Duration::from_secs(600)).await });
+    }
+    let full = || agents.sessions().get(&node(1)).is_some_and(|session| session.say.capacity() == 0);
+    while !full() {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..3 {
+        agents.follow(&agents.nodes.cluster());
+    }
+    // A command waits for its turn, too.
+    let starting = Arc::clone(&agents);
+    let started = tokio::spawn(async move { starting.start(&node(1), words(&["true"])).await.is_some() });
+    let (mut documents, mut starts) = (0, 0);
+    while documents == 0 || starts == 0 {
+        match hear(&mut slow).await.expect("it is connected") {
+            ToAgent::Document(document) => {
+                assert_eq!(document.hostname, node(1));
+                documents += 1;
+            }
+            ToAgent::Start { .. } => starts += 1,
+            ToAgent::Ask { number, .. } => {
+                say(&mut slow, &FromAgent::Answer { number, answer: Answer::Done }).await;
+            }
+            _ => {}
+        }
+    }
+    assert!(started.await.expect("no panic"), "it was only busy");
+    assert_eq!(documents, 1, "the newest, once");
 }
 
 #[tokio::test]
