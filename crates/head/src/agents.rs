@@ -64,6 +64,8 @@ pub(crate) struct Agents {
     sessions: Mutex<BTreeMap<Name, Connected>>,
     numbers: AtomicU64,
     limits: Limits,
+    /// The repository says something else of nodes: each connection tells its own the newest, as soon as that takes it.
+    documents: Changes,
     /// Something about an agent has changed.
     pub(crate) changed: Changes,
     /// Someone asks to be let in, or was let in.
@@ -87,8 +89,6 @@ enum Say {
     /// Start a process; what it says goes to the queue.
     Start(u64, Start, mpsc::Sender<FromProcess>),
     Process(u64, ToProcess),
-    /// The repository says something else of the node.
-    Document(NodeDocument),
     /// The last word: why it is no longer served.
     Goodbye(String),
 }
@@ -113,6 +113,7 @@ impl Agents {
             sessions: Mutex::default(),
             numbers: AtomicU64::default(),
             limits: Limits::default(),
+            documents: Changes::default(),
             changed: Changes::default(),
             asked: Changes::default(),
         })
@@ -154,12 +155,13 @@ impl Agents {
         }
     }
 
-    /// Starts a process on a node: its number there, and what it will say. Ends with the connection.
+    /// Starts a process on a node: its number there, and what it will say. Ends with the connection. One that is busy
+    /// with something else is waited for.
     pub(crate) async fn start(&self, node: &Name, start: Start) -> Option<(u64, mpsc::Receiver<FromProcess>)> {
         let session = self.sessions().get(node).map(|session| session.say.clone())?;
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let (tell, told) = mpsc::channel(PROCESS_QUEUE);
-        session.try_send(Say::Start(number, start, tell)).ok()?;
+        timeout(TELL, session.send(Say::Start(number, start, tell))).await.ok()?.ok()?;
         Some((number, told))
     }
 
@@ -189,16 +191,6 @@ impl Agents {
         self.sessions().contains_key(node)
     }
 
-    /// Tells every agent its document as it is now. One whose queue is full is stuck, and is told when it
-    /// comes back.
-    fn tell_documents(&self) {
-        for (node, session) in self.sessions().iter() {
-            if let Some(document) = self.document(node) {
-                let _ = session.say.try_send(Say::Document(document));
-            }
-        }
-    }
-
     /// Tells every agent what the current snapshot says of its node.
     pub(crate) fn follow(&self, cluster: &Cluster) {
         // Whoever left is told nothing more; the loop of admissions lets it go.
@@ -207,7 +199,7 @@ impl Agents {
                 self.hang_up(&name);
             }
         }
-        self.tell_documents();
+        self.documents.tell();
     }
 
     /// Ends a node's connection.
@@ -402,4 +394,4 @@ impl Agents {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

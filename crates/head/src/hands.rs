@@ -116,22 +116,25 @@ fn lost(reason: &str) -> End {
     End::Failed { reason: reason.to_owned() }
 }
 
-/// Carries what a node's process says, and what it is told, until it ends: a node that is stuck holds up this and no
-/// other node.
+/// Starts a node's process, and carries what it says and what it is told, until it ends: a node that is stuck holds up
+/// this and no other node. Says `None` of one that never began.
 pub(crate) async fn carry(
     agents: Arc<Agents>,
     node: Name,
-    number: u64,
-    mut told: mpsc::Receiver<FromProcess>,
+    start: Start,
     mut orders: mpsc::Receiver<ToProcess>,
-    say: mpsc::Sender<(Name, FromProcess)>,
+    say: mpsc::Sender<(Name, Option<FromProcess>)>,
 ) {
+    let Some((number, mut told)) = agents.start(&node, start).await else {
+        let _ = say.send((node, None)).await;
+        return;
+    };
     loop {
         tokio::select! {
             message = told.recv() => {
                 let message = message.unwrap_or_else(|| FromProcess::Ended { end: lost("its connection was lost") });
                 let last = matches!(message, FromProcess::Ended { .. });
-                let heard = say.send((node.clone(), message)).await.is_ok();
+                let heard = say.send((node.clone(), Some(message))).await.is_ok();
                 if last {
                     return;
                 }
@@ -195,7 +198,7 @@ async fn run(
     nodes: Vec<Name>,
     socket: &mut WebSocket,
 ) -> Result<Vec<String>, axum::Error> {
-    let (say, mut said) = mpsc::channel::<(Name, FromProcess)>(QUEUE);
+    let (say, mut said) = mpsc::channel(QUEUE);
     let mut running: BTreeMap<Name, Running> = BTreeMap::new();
     let mut failed = Vec::new();
     for node in nodes {
@@ -207,14 +210,9 @@ async fn run(
         if matches!(errand, Errand::Reboot | Errand::Halt) {
             agents.goes_down(&node, *errand == Errand::Reboot);
         }
-        let Some((number, told)) = agents.start(&node, start(errand)).await else {
-            failed.push(node.to_string());
-            tell(socket, &Told::Ended { node, end: lost("its agent has gone away, or takes nothing") }).await?;
-            continue;
-        };
         let (orders, ordered) = mpsc::channel(ORDERS);
         running.insert(node.clone(), Running { orders, taken: 0 });
-        tokio::spawn(carry(Arc::clone(agents), node, number, told, ordered, say.clone()));
+        tokio::spawn(carry(Arc::clone(agents), node, start(errand), ordered, say.clone()));
     }
     drop(say);
     converse(errand, &mut running, &mut said, &mut failed, socket).await?;
@@ -224,7 +222,7 @@ async fn run(
 async fn converse(
     errand: &Errand,
     running: &mut BTreeMap<Name, Running>,
-    said: &mut mpsc::Receiver<(Name, FromProcess)>,
+    said: &mut mpsc::Receiver<(Name, Option<FromProcess>)>,
     failed: &mut Vec<String>,
     socket: &mut WebSocket,
 ) -> Result<(), axum::Error> {
@@ -235,18 +233,24 @@ async fn converse(
                 None => return Ok(()),
                 // It takes nothing, and was given up.
                 Some((node, _)) if !running.contains_key(&node) => {}
-                Some((node, FromProcess::Output { channel, data })) => {
+                Some((node, None)) => {
+                    running.remove(&node);
+                    failed.push(node.to_string());
+                    tell(socket, &Told::Ended { node, end: lost("its agent has gone away, or takes nothing") }).await?;
+                    allowed = allow(running, allowed, socket).await?;
+                }
+                Some((node, Some(FromProcess::Output { channel, data }))) => {
                     let bytes = data.0.len() as u64;
                     tell(socket, &Told::Output { node: node.clone(), channel, data }).await?;
                     order(running, failed, &ToProcess::Room { bytes }, Some(&node), socket).await?;
                 }
-                Some((node, FromProcess::Room { bytes })) => {
+                Some((node, Some(FromProcess::Room { bytes }))) => {
                     if let Some(process) = running.get_mut(&node) {
                         process.taken += bytes;
                     }
                     allowed = allow(running, allowed, socket).await?;
                 }
-                Some((node, FromProcess::Ended { end })) => {
+                Some((node, Some(FromProcess::Ended { end }))) => {
                     running.remove(&node);
                     // A machine that goes down takes its agent along before it can say that it was told so.
                     let goes = matches!(errand, Errand::Reboot | Errand::Halt) && matches!(end, End::Failed { .. } | End::Killed { .. });

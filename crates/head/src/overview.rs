@@ -1,5 +1,6 @@
 //! The status: all that the head knows of the cluster at one moment, for the page, the API and the command line.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bramble_image::BootSet;
@@ -87,11 +88,13 @@ impl Overview {
         let loops = self.sections.all();
         let sight = self.swarm.sight();
         let engine = self.swarm.problem(&sight);
+        let mute: BTreeMap<&Name, String> = sight.mute().collect();
         let cluster = self.snapshots.cluster();
         // One look at the store for all of them.
         let records = admissions::all(&self.store).unwrap_or_default();
         let status = |name: &Name, node: &Node, track: &mut Track| {
-            let why = self.why(name, node, track, &loops, engine.as_deref(), has_set);
+            let engine = mute.get(name).or(engine.as_ref());
+            let why = self.why(name, node, track, &loops, engine.map(String::as_str), has_set);
             NodeStatus {
                 boot: node.boot.clone(),
                 why,
@@ -149,6 +152,7 @@ impl Overview {
             }
         }
         problems.extend(engine.clone());
+        problems.extend(mute.values().cloned());
         for section in &loops {
             if let Some(unknown) = &section.unknown {
                 problems.push(format!("{}: nothing is planned: {}", section.name, unknown.reason));

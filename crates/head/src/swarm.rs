@@ -1,9 +1,11 @@
 //! What the head knows of the Swarm: what it remembers, what it saw last, and in which lead it asks.
 
-use std::sync::Mutex;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock};
 
 use bramble_model::agent::Fence;
 use bramble_model::agent::swarm::Observed as Listing;
+use bramble_model::names::Name;
 use bramble_model::timeline::Millis;
 use bramble_plan::swarm::Record;
 use bramble_store::Store;
@@ -19,28 +21,41 @@ pub(crate) struct Sight {
     pub(crate) listing: Option<(Listing, Millis)>,
     /// Why that is not the present: what could not be read, and since when.
     pub(crate) stale: Option<(String, Millis)>,
+    /// Managers that were asked and gave no view, and why.
+    pub(crate) without: BTreeMap<Name, String>,
+}
+
+impl Sight {
+    /// What is wrong with each manager that gave no view.
+    pub(crate) fn mute(&self) -> impl Iterator<Item = (&Name, String)> {
+        self.without.iter().map(|(name, reason)| (name, format!("manager {name} does not say what it sees: {reason}")))
+    }
 }
 
 /// The part of the head that knows the Swarm. It keeps nothing true: that is the loop's.
 pub(crate) struct Swarm {
     store: Store,
-    /// In which this head leads it.
-    lead: Fence,
+    /// In which this head leads it: taken once, when the disk takes writes.
+    lead: OnceLock<Fence>,
     /// The last view of it.
     sight: Mutex<Sight>,
 }
 
 impl Swarm {
-    /// Takes the lead.
     pub(crate) fn open(store: Store) -> Self {
-        // A disk that takes no writes gives no lead: boots go on, and agents refuse what needs one.
-        let lead = store.blocking().lead("swarm");
-        let lead = lead.map_or(Fence { life: 0, number: 0 }, |lead| Fence { life: lead.life, number: lead.number });
-        Swarm { store, lead, sight: Mutex::default() }
+        Swarm { store, lead: OnceLock::new(), sight: Mutex::default() }
     }
 
-    pub(crate) fn lead(&self) -> Fence {
-        self.lead
+    /// In which this head leads it. Where it does not yet, it takes the lead.
+    ///
+    /// # Errors
+    /// When the disk takes no writes: a lead that would not last is none.
+    pub(crate) fn lead(&self) -> Result<Fence, Error> {
+        if let Some(lead) = self.lead.get() {
+            return Ok(*lead);
+        }
+        let lead = self.store.blocking().lead("swarm")?;
+        Ok(*self.lead.get_or_init(|| Fence { life: lead.life, number: lead.number }))
     }
 
     /// What is remembered of it.
@@ -63,13 +78,15 @@ impl Swarm {
         self.sight.lock().expect("no panic while held").clone()
     }
 
-    pub(crate) fn read(&self, listing: Listing) {
-        *self.sight.lock().expect("no panic while held") = Sight { listing: Some((listing, now())), stale: None };
+    pub(crate) fn read(&self, listing: Listing, without: BTreeMap<Name, String>) {
+        let sight = Sight { listing: Some((listing, now())), stale: None, without };
+        *self.sight.lock().expect("no panic while held") = sight;
     }
 
     /// It could not be read: what was read before stays, and is shown as what it is.
-    pub(crate) fn cannot_read(&self, reason: &str) {
+    pub(crate) fn cannot_read(&self, reason: &str, without: BTreeMap<Name, String>) {
         let mut sight = self.sight.lock().expect("no panic while held");
+        sight.without = without;
         let since = sight.stale.take().map_or_else(now, |(_, since)| since);
         sight.stale = Some((reason.to_owned(), since));
     }
@@ -78,11 +95,15 @@ impl Swarm {
     pub(crate) fn problem(&self, sight: &Sight) -> Option<String> {
         let (reason, since) = sight.stale.as_ref()?;
         let seconds = now().saturating_sub(*since) / 1000;
-        let remembered = self.remembered().ok()?.cluster().map(str::to_owned)?;
+        let which = match self.remembered() {
+            Ok(record) => format!("Swarm {}", record.cluster()?),
+            // What cannot be read is not none.
+            Err(_) => "the Swarm".to_owned(),
+        };
         let last = match &sight.listing {
             Some((_, at)) => format!("; what is shown of it is {} s old", now().saturating_sub(*at) / 1000),
             None => String::new(),
         };
-        Some(format!("Swarm {remembered} cannot be read, for {seconds} s: {reason}{last}"))
+        Some(format!("{which} cannot be read, for {seconds} s: {reason}{last}"))
     }
 }

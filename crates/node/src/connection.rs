@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use bramble_link::session::Limits;
 use bramble_link::{Connection, Ended, Event};
-use bramble_model::agent::{Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, ToAgent, Versions};
+use bramble_model::agent::{
+    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, NodeDocument, ToAgent, Versions, Waits,
+};
+use bramble_model::hands::{End, FromProcess};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -46,7 +49,7 @@ pub(crate) async fn hold(
 ) -> Result<Infallible, Error> {
     if identity.enrolled().is_none() {
         let enrolled = enrol(boot, identity).await?;
-        documents.take(enrolled.document.clone());
+        take(enrolled.document.clone(), engines, documents);
         identity.keep(enrolled);
     }
     let mut head = connect(boot, identity).await?;
@@ -93,6 +96,14 @@ async fn enrol(boot: &ThisBoot, identity: &Identity) -> Result<Enrolled, Error> 
     match head.first::<Verdict>().await.map_err(ended)? {
         Verdict::Enrolled(enrolled) => Ok(*enrolled),
         Verdict::Refused { refused } => Err(Error::Refused(refused)),
+    }
+}
+
+/// What the head says of the node holds where nobody has replaced that head.
+fn take(document: NodeDocument, engines: &Engines, documents: &Documents) {
+    match engines.guard().learn(document.life.as_ref()) {
+        Ok(()) => documents.take(document),
+        Err(why) => tracing::error!(why, "what the head says of this node is refused"),
     }
 }
 
@@ -169,18 +180,30 @@ impl Conversation<'_> {
         head.greeted();
         let message = match Heard::read(line).map_err(ended)? {
             Heard::Message(message) => message,
-            Heard::Unknown { what, number } => {
+            Heard::Unknown { what, waits } => {
                 tracing::warn!(what, "the head said something in a form that this agent does not know");
-                // A question gets an answer all the same.
-                let answer = number.map(|number| FromAgent::Answer { number, answer: Answer::CannotDo });
-                return answer.map_or(Ok(()), |answer| head.say(&answer).map_err(ended));
+                // A question gets an answer all the same, and a process an end.
+                let last = waits.map(|waits| match waits {
+                    Waits::Answer(number) => FromAgent::Answer { number, answer: Answer::CannotDo },
+                    Waits::End(number) => {
+                        let reason = "its agent cannot do that: it is of another release".into();
+                        FromAgent::Process { number, tell: FromProcess::Ended { end: End::Failed { reason } } }
+                    }
+                });
+                return last.map_or(Ok(()), |last| head.say(&last).map_err(ended));
             }
         };
         match message {
-            ToAgent::Document(document) => {
-                self.engines.guard().learn(document.life.as_ref(), self.identity.ca().0);
-                self.documents.take(document);
+            ToAgent::Hello { version, protocol, capabilities } => {
+                if !Versions::OWN.meets(protocol) {
+                    let own = Versions::OWN;
+                    return Err(Error::Ended(format!(
+                        "the head speaks {protocol} of the protocol, and this agent {own}"
+                    )));
+                }
+                tracing::info!(version, %protocol, ?capabilities, "the head says hello");
             }
+            ToAgent::Document(document) => take(document, self.engines, self.documents),
             ToAgent::Ask { number, work, under } => {
                 // Work runs beside the conversation: a deployment must not silence the health.
                 let (engines, answers) = (self.engines.clone(), self.answers.clone());

@@ -58,6 +58,8 @@ pub struct Observed {
     pub record: Record,
     /// What a manager of the remembered Swarm says of it; `None` where there is none to ask.
     pub view: Option<View>,
+    /// Managers that were asked and gave no view, and why.
+    pub without: BTreeMap<Name, String>,
 }
 
 /// A declared node, as it is.

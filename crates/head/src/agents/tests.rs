@@ -46,6 +46,11 @@ fn agents(folder: &Path, limits: Limits) -> Arc<Agents> {
 
 /// The agents of a head of this repository.
 fn agents_of(folder: &Path, text: &str, limits: Limits) -> Arc<Agents> {
+    parts_of(folder, text, limits).0
+}
+
+/// As [`agents_of`], and the parts beside it.
+pub(crate) fn parts_of(folder: &Path, text: &str, limits: Limits) -> (Arc<Agents>, Arc<Timeline>, Arc<Snapshots>) {
     std::fs::write(folder.join(FILE), text).expect("written");
     let state = folder.join(".bramble");
     std::fs::create_dir(&state).expect("made");
@@ -56,9 +61,9 @@ fn agents_of(folder: &Path, text: &str, limits: Limits) -> Arc<Agents> {
     let current = snapshots.begin(next, applied).expect("current");
     let authority = Arc::new(Authority::open(&state.join("keys")).expect("made"));
     let timeline = Arc::new(Timeline::open(store.clone(), &current.cluster, 0).expect("opens"));
-    let nodes = Nodes::new(snapshots, Arc::new(Adoptions::open(store.clone()).expect("opens")));
-    let agents = Agents::open(nodes, Arc::default(), timeline, store, authority).expect("opens");
-    Arc::new(Agents { limits, ..agents })
+    let nodes = Nodes::new(Arc::clone(&snapshots), Arc::new(Adoptions::open(store.clone()).expect("opens")));
+    let agents = Agents::open(nodes, Arc::default(), Arc::clone(&timeline), store, authority).expect("opens");
+    (Arc::new(Agents { limits, ..agents }), timeline, snapshots)
 }
 
 /// Where they are listened for, until the test ends.
@@ -135,9 +140,15 @@ async fn say(lines: &mut Lines, message: &FromAgent) {
     lines.send(serde_json::to_string(message).expect("plain data")).await.expect("it is connected");
 }
 
+/// What the head says next, but its hello.
 async fn hear(lines: &mut Lines) -> Option<ToAgent> {
-    let line = lines.next().await?.ok()?;
-    Some(serde_json::from_str(&line).expect("a message of the head"))
+    loop {
+        let line = lines.next().await?.ok()?;
+        match serde_json::from_str(&line).expect("a message of the head") {
+            ToAgent::Hello { .. } => {}
+            message => return Some(message),
+        }
+    }
 }
 
 fn health() -> FromAgent {
@@ -172,6 +183,34 @@ async fn live(mut lines: Lines) {
             _ => {}
         }
     }
+}
+
+/// An agent without a wire, whose node's part in the Swarm is this: to what it has no answer it stays silent.
+pub(crate) fn pretend(
+    agents: &Arc<Agents>,
+    name: &Name,
+    engine: EngineState,
+    mut answers: impl FnMut(&Work) -> Option<Answer> + Send + 'static,
+) {
+    let (say, mut queue) = mpsc::channel(serve::QUEUE);
+    let number = agents.numbers.fetch_add(1, Ordering::Relaxed);
+    let (protocol, capabilities) = (Versions::OWN, Capability::OWN.to_vec());
+    let entry = Connected { number, say, last_heard: now(), version: "0".into(), protocol, capabilities };
+    agents.sessions().insert(name.clone(), entry);
+    agents.timeline.add(Some(name), What::Connected);
+    let FromAgent::Health(health) = health() else { unreachable!("it is health") };
+    agents.heard(name, Health { engines: [(EngineKind::Swarm, engine)].into_iter().collect(), ..health });
+    tokio::spawn(async move {
+        // Whoever asks one that is silent waits.
+        let mut unanswered = Vec::new();
+        while let Some(said) = queue.recv().await {
+            let Say::Ask(work, _, asker) = said else { continue };
+            match answers(&work) {
+                Some(answer) => drop(asker.send(answer)),
+                None => unanswered.push(asker),
+            }
+        }
+    });
 }
 
 fn words(words: &[&str]) -> Start {
@@ -300,18 +339,19 @@ async fn an_agent_that_takes_nothing_holds_up_itself() {
     let (says, mut said) = mpsc::channel(64);
     let mut orders = Vec::new();
     for name in [&stuck, &lively] {
-        let (number, told) = agents.start(name, words(&["hostname"])).await.expect("connected");
         let (order, ordered) = mpsc::channel(serve::QUEUE * 4);
         for _ in 0..serve::QUEUE * 2 {
             order.try_send(ToProcess::Room { bytes: 1 }).expect("room");
         }
         orders.push(order);
-        tokio::spawn(crate::hands::carry(Arc::clone(&agents), name.clone(), number, told, ordered, says.clone()));
+        let start = words(&["hostname"]);
+        tokio::spawn(crate::hands::carry(Arc::clone(&agents), name.clone(), start, ordered, says.clone()));
     }
     let (from, output) = said.recv().await.expect("one speaks");
-    assert!(from == lively && matches!(output, FromProcess::Output { .. }), "{from}: {output:?}");
+    assert!(from == lively && matches!(output, Some(FromProcess::Output { .. })), "{from}: {output:?}");
     let (from, end) = said.recv().await.expect("it ends");
-    assert!(from == lively && matches!(end, FromProcess::Ended { end: End::Exited { code: 0 } }), "{from}: {end:?}");
+    let exited = FromProcess::Ended { end: End::Exited { code: 0 } };
+    assert_eq!((from, end), (lively.clone(), Some(exited)));
     // A loop that looks at both.
     let look = agents.ask(&lively, swarm::Work::Observe.into(), None, Duration::from_secs(600)).await;
     assert_eq!((look, agents.is_connected(&stuck)), (Answer::Done, true));
@@ -322,10 +362,106 @@ async fn an_agent_that_takes_nothing_holds_up_itself() {
         assert_eq!(answer, Answer::Failed { error: "its agent went away before it answered".into() });
     }
     let (from, end) = said.recv().await.expect("it is told");
-    assert!(from == stuck && matches!(end, FromProcess::Ended { end: End::Failed { .. } }), "{from}: {end:?}");
+    let failed = matches!(end, Some(FromProcess::Ended { end: End::Failed { .. } }));
+    assert!(from == stuck && failed, "{from}: {end:?}");
     // What it does not take is not what others do not say.
     let look = agents.ask(&lively, swarm::Work::Observe.into(), None, Duration::from_secs(600)).await;
     assert_eq!(look, Answer::Done);
+}
+
+/// It takes a little in each while, and is never stuck: what was declared while its queue was full was never told, and
+/// the SSH keys of the document before stayed good.
+#[tokio::test]
+async fn a_slow_agent_is_told_the_newest_document_as_soon_as_it_takes_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), Limits { sending: 600_000, ..LIMITS });
+    let address = listening(&agents).await;
+    let mut slow = settle(&agents, address, &node(1)).await;
+    // More than the buffers of both machines and the head's own queue hold.
+    let mut asked = JoinSet::new();
+    for number in 0..serve::QUEUE + 12 {
+        let agents = Arc::clone(&agents);
+        let file = "x".repeat(if number < 8 { LONGEST_LINE - 1024 } else { 1 });
+        let work = swarm::Work::Deploy { name: node(9), generation: "g".into(), file }.into();
+        asked.spawn(async move { agents.ask(&node(1), work, None, Duration::from_secs(600)).await });
+    }
+    let full = || agents.sessions().get(&node(1)).is_some_and(|session| session.say.capacity() == 0);
+    while !full() {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..3 {
+        agents.follow(&agents.nodes.cluster());
+    }
+    // A command waits for its turn, too.
+    let starting = Arc::clone(&agents);
+    let started = tokio::spawn(async move { starting.start(&node(1), words(&["true"])).await.is_some() });
+    let (mut documents, mut starts) = (0, 0);
+    while documents == 0 || starts == 0 {
+        match hear(&mut slow).await.expect("it is connected") {
+            ToAgent::Document(document) => {
+                assert_eq!(document.hostname, node(1));
+                documents += 1;
+            }
+            ToAgent::Start { .. } => starts += 1,
+            ToAgent::Ask { number, .. } => {
+                say(&mut slow, &FromAgent::Answer { number, answer: Answer::Done }).await;
+            }
+            _ => {}
+        }
+    }
+    assert!(started.await.expect("no panic"), "it was only busy");
+    assert_eq!(documents, 1, "the newest, once");
+}
+
+/// It came again and again, and nobody was told why it does not stay.
+#[tokio::test]
+async fn an_agent_of_another_release_is_told_of_by_name_once_and_hears_what_this_head_speaks() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), LIMITS);
+    let address = listening(&agents).await;
+    let told = |number| {
+        let events = agents.timeline.of(&node(number), 100).into_iter();
+        let reasons = events.filter_map(|event| match event.what {
+            What::OtherRelease { reason } => Some(reason),
+            _ => None,
+        });
+        reasons.collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        let (mut lines, mut hello, _) = connect(&agents, address, &node(1)).await;
+        let FromAgent::Hello { protocol, .. } = &mut hello else { unreachable!("it is a hello") };
+        *protocol = Versions { from: 3, to: 4 };
+        say(&mut lines, &hello).await;
+        let line = lines.next().await.expect("it is told").expect("a line");
+        let heard = serde_json::from_str(&line).expect("a message of the head");
+        let ToAgent::Hello { protocol, capabilities, .. } = heard else { panic!("{heard:?}") };
+        assert_eq!((protocol, capabilities), (Versions::OWN, Capability::OF_HEAD.to_vec()));
+        assert!(lines.next().await.and_then(Result::ok).is_none(), "it is served no more");
+        let reason = "its agent is of another release: bramble 0 speaks versions 3 to 4 of the protocol, and this head versions 1 to 2";
+        assert_eq!(told(1), [reason]);
+    }
+    for line in [r#"{"type":"hello","boot":7}"#, r#"{"type":"good-morning"}"#] {
+        let (mut lines, _, _) = connect(&agents, address, &node(2)).await;
+        lines.send(line.to_owned()).await.expect("it is connected");
+        assert!(lines.next().await.and_then(Result::ok).is_none(), "it is served no more");
+        assert_eq!(told(2).len(), 1, "{:?}", told(2));
+    }
+    assert!(agents.timeline.look(&node(2), |track| track.failure.is_some()).expect("a node"), "it is shown");
+}
+
+/// `bramble exec` waited for an end that was said in another form.
+#[tokio::test]
+async fn a_process_that_ends_as_nobody_knows_has_ended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), LIMITS);
+    let address = listening(&agents).await;
+    let mut lines = settle(&agents, address, &node(1)).await;
+    let (number, mut told) = agents.start(&node(1), words(&["true"])).await.expect("connected");
+    let line =
+        format!(r#"{{"type":"process","number":{number},"tell":{{"type":"ended","end":{{"end":"vanished"}}}}}}"#);
+    lines.send(line).await.expect("it is connected");
+    let ended = told.recv().await;
+    assert!(matches!(ended, Some(FromProcess::Ended { end: End::Failed { .. } })), "{ended:?}");
 }
 
 #[tokio::test]

@@ -68,8 +68,8 @@ pub(crate) trait Controller: Send + Sync + 'static {
     /// All that there is to see of what is declared.
     fn observe(&self, declared: &Declared<Self>) -> impl Future<Output = Result<Observed<Self>, Unknown>> + Send;
 
-    /// The loop has seen this: for what others are shown of it. What is seen for a preview is not told.
-    fn saw(&self, _observed: &Observed<Self>) {}
+    /// The loop has seen this, or could not: for what others are shown of it. What is seen for a preview is not told.
+    fn saw(&self, _seen: Result<&Observed<Self>, &Unknown>) {}
 
     /// Why no plan is made of what is declared, though it was seen.
     fn doubt(&self) -> Option<String> {
@@ -200,12 +200,13 @@ pub(crate) async fn run<C: Controller>(controller: Arc<C>, shared: Shared, stop:
                 sections.publish(C::NAME, driver.section());
             }
             seen = Look::end(&mut look), if looking => {
+                controller.saw(seen.result.as_ref().map(|(_, observed)| observed));
                 if seen.ends != ends || current.has_changed().unwrap_or(true) {
                     // Something has ended or changed since it was looked: what was seen is of before.
                     due = true;
                     continue;
                 }
-                match seen.result {
+                match seen.result.and_then(|seen| controller.doubt().map_or(Ok(seen), |why| Err(Unknown(why)))) {
                     Err(Unknown(reason)) => driver.cannot_see(reason, now()),
                     Ok((declared, observed)) => {
                         let at = now();
@@ -270,11 +271,7 @@ impl<C: Controller> Look<C> {
             tokio::time::sleep_until(not_before).await;
             let declared = controller.declared(&snapshot);
             let observed = seen(&*controller, &declared).await?;
-            controller.saw(&observed);
-            match controller.doubt() {
-                Some(why) => Err(Unknown(why)),
-                None => Ok((declared, observed)),
-            }
+            Ok((declared, observed))
         });
         Look { task, ends, revision }
     }

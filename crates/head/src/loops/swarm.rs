@@ -1,26 +1,33 @@
 //! The Swarm: what its agents say of it, and asking them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bramble_model::agent::swarm::{Reply, Work};
+use bramble_model::agent::swarm::{Observed as Listing, Reply, Work};
 use bramble_model::agent::{Answer, Capability, Expects, Under};
 use bramble_model::engine::{EngineKind, EnginePart, EngineState};
 use bramble_model::names::Name;
 use bramble_model::timeline::Phase;
 use bramble_plan::contract::{Outcome, Planned, Retry, Unknown};
 use bramble_plan::swarm::{Declared, Node, Observed, Record, Seen, Step, Swarm, View};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 use crate::agents::Agents;
+use crate::error::Error;
 use crate::snapshots::{Current, Snapshots};
 use crate::swarm;
 use crate::timeline::Timeline;
 
 /// The longest an agent may take for a step: a Swarm join waits for Raft, a deployment for Docker.
 const STEP: Duration = Duration::from_secs(180);
-/// The longest that a manager may take to say what it sees.
+/// The longest that managers may take to say what they see.
 const OBSERVE: Duration = Duration::from_secs(30);
+/// One that has said nothing for so long is not waited for alone.
+const SILENCE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Controller {
     pub(super) agents: Arc<Agents>,
@@ -30,9 +37,10 @@ pub(crate) struct Controller {
 }
 
 impl Controller {
-    /// Asks a declared manager of the Swarm for its view: one that has a majority first.
-    async fn view(&self, declared: &Declared, record: &Record) -> Option<View> {
-        let cluster = record.cluster()?;
+    /// Asks declared managers of the Swarm for their view: those that have a majority first. Gives the first view, and
+    /// who gave none, with the reason.
+    async fn view(&self, declared: &Declared, record: &Record) -> (Option<View>, BTreeMap<Name, String>) {
+        let Some(cluster) = record.cluster() else { return Default::default() };
         let mut managers: Vec<(bool, &Name)> = declared
             .nodes
             .iter()
@@ -45,24 +53,68 @@ impl Controller {
             })
             .collect();
         managers.sort_unstable();
-        let mut last = None;
-        for (_, name) in managers {
-            let through = name.clone();
-            match self.agents.ask(name, Work::Observe.into(), None, OBSERVE).await {
-                Answer::Swarm(Reply::Observed(listing)) if listing.cluster == cluster => {
-                    return Some(View::Read { through, listing });
+        self.ask_in_turn(managers.into_iter().map(|(_, name)| name), cluster).await
+    }
+
+    /// Asks these managers in their order. One that hangs holds up nobody: after a while of silence the next is asked,
+    /// too, and the first view counts.
+    async fn ask_in_turn<'a>(
+        &self,
+        mut managers: impl ExactSizeIterator<Item = &'a Name>,
+        cluster: &str,
+    ) -> (Option<View>, BTreeMap<Name, String>) {
+        let end = Instant::now() + OBSERVE;
+        let (mut without, mut last) = (BTreeMap::new(), None);
+        let (mut asked, mut since) = (FuturesUnordered::new(), BTreeMap::new());
+        loop {
+            if let Some(name) = managers.next() {
+                since.insert(name, Instant::now());
+                asked.push(self.look_through(name, cluster, end - Instant::now()));
+            }
+            let patience = if managers.len() == 0 { OBSERVE } else { SILENCE };
+            match timeout(patience, asked.next()).await {
+                Err(_) => {}
+                Ok(None) => return (last, without),
+                Ok(Some((name, Ok(listing)))) => {
+                    since.remove(name);
+                    let silent = since.into_iter().filter(|(_, since)| since.elapsed() >= SILENCE);
+                    without.extend(silent.map(|(name, _)| {
+                        (name.clone(), format!("its agent has not answered within {} s", SILENCE.as_secs()))
+                    }));
+                    return (Some(View::Read { through: name.clone(), listing }), without);
                 }
-                Answer::Failed { error } => last = Some(View::Unreadable { through, reason: error }),
-                answer => last = Some(View::Unreadable { through, reason: format!("it answers {answer:?}") }),
+                Ok(Some((name, Err(reason)))) => {
+                    since.remove(name);
+                    last = Some(View::Unreadable { through: name.clone(), reason: reason.clone() });
+                    without.insert(name.clone(), reason);
+                }
             }
         }
-        last
+    }
+
+    /// What one manager sees of this Swarm, or why it does not say.
+    async fn look_through<'a>(
+        &self,
+        name: &'a Name,
+        cluster: &str,
+        limit: Duration,
+    ) -> (&'a Name, Result<Listing, String>) {
+        let seen = match self.agents.ask(name, Work::Observe.into(), None, limit).await {
+            Answer::Swarm(Reply::Observed(listing)) if listing.cluster == cluster => Ok(listing),
+            Answer::Failed { error } => Err(error),
+            answer => Err(format!("it answers {answer:?}")),
+        };
+        (name, seen)
     }
 
     /// Asks in this head's lead, with what the plan saw.
     async fn ask(&self, node: &Name, work: Work, expects: Option<Expects>) -> Result<Answer, Outcome> {
-        let under = (!work.only_looks()).then_some(Under { fence: self.swarm.lead(), expects });
         let failed = |reason: String| Err(Outcome::Failed { reason, retry: Retry::BackOff });
+        let under = match (work.only_looks(), self.swarm.lead()) {
+            (true, _) => None,
+            (false, Ok(fence)) => Some(Under { fence, expects }),
+            (false, Err(error)) => return failed(without_lead(&error)),
+        };
         match self.agents.ask(node, work.into(), under, STEP).await {
             Answer::Failed { error } => failed(error),
             Answer::Refused { why } => failed(format!("{node} refuses: {why}")),
@@ -139,6 +191,10 @@ impl Controller {
     }
 }
 
+fn without_lead(error: &Error) -> String {
+    format!("this head does not lead the Swarm yet: {}", bramble_system::sentence(error))
+}
+
 impl super::Controller for Controller {
     type Planner = Swarm;
 
@@ -152,7 +208,7 @@ impl super::Controller for Controller {
         let record = self.swarm.remembered().map_err(|error| {
             Unknown(format!("the head's record of the Swarm cannot be read: {}", bramble_system::sentence(&error)))
         })?;
-        let view = self.view(declared, &record).await;
+        let (view, without) = self.view(declared, &record).await;
         let nodes = declared.nodes.keys().map(|name| {
             let node = self.timeline.study(name, |track| Node {
                 engine: track
@@ -166,21 +222,24 @@ impl super::Controller for Controller {
             });
             (name.clone(), node)
         });
-        Ok(Observed { nodes: nodes.collect(), record, view })
+        Ok(Observed { nodes: nodes.collect(), record, view, without })
     }
 
-    fn saw(&self, observed: &Observed) {
-        match &observed.view {
-            Some(View::Read { listing, .. }) => self.swarm.read(listing.clone()),
-            Some(View::Unreadable { through, reason }) => {
-                self.swarm.cannot_read(&format!("manager {through} cannot say: {reason}"));
+    fn saw(&self, seen: Result<&Observed, &Unknown>) {
+        let without = seen.map(|observed| observed.without.clone()).unwrap_or_default();
+        match seen.map(|observed| &observed.view) {
+            Ok(Some(View::Read { listing, .. })) => self.swarm.read(listing.clone(), without),
+            Ok(Some(View::Unreadable { through, reason })) => {
+                self.swarm.cannot_read(&format!("manager {through} cannot say: {reason}"), without);
             }
-            None => self.swarm.cannot_read("no manager of it is here"),
+            Ok(None) => self.swarm.cannot_read("no manager of it is here", without),
+            Err(Unknown(reason)) => self.swarm.cannot_read(reason, without),
         }
     }
 
+    /// No step is asked without a lead: each look tries to take it.
     fn doubt(&self) -> Option<String> {
-        self.snapshots.in_doubt()
+        self.snapshots.in_doubt().or_else(|| self.swarm.lead().err().map(|error| without_lead(&error)))
     }
 
     async fn perform(&self, planned: Planned<Step, Seen>) -> Outcome {
@@ -195,3 +254,6 @@ impl super::Controller for Controller {
         (Duration::from_secs(5), Duration::from_millis(1500))
     }
 }
+
+#[cfg(test)]
+mod tests;

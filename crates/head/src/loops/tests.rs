@@ -52,12 +52,16 @@ impl Planner for Adding {
 /// A world that takes its time.
 #[derive(Default)]
 struct World {
+    /// The first look takes its time, and each later one hangs.
+    hangs: bool,
     there: Mutex<BTreeSet<Name>>,
     /// How often each was added.
     added: Mutex<BTreeMap<Name, usize>>,
     looks: AtomicUsize,
     /// How often what was seen was told to others.
     told: AtomicUsize,
+    /// How often it was told that nothing could be seen.
+    blinded: AtomicUsize,
     changed: Changes,
     blind: Mutex<Option<String>>,
     doubt: Mutex<Option<String>>,
@@ -80,7 +84,10 @@ impl Controller for Slow {
     }
 
     async fn observe(&self, _declared: &BTreeSet<Name>) -> Result<BTreeSet<Name>, Unknown> {
-        self.world.looks.fetch_add(1, Ordering::Relaxed);
+        let looks = self.world.looks.fetch_add(1, Ordering::Relaxed);
+        if self.world.hangs && looks > 0 {
+            std::future::pending::<()>().await;
+        }
         // What is seen is of the look's beginning, and told late.
         let seen = self.world.there.lock().expect("no panic").clone();
         let blind = self.world.blind.lock().expect("no panic").clone();
@@ -88,8 +95,9 @@ impl Controller for Slow {
         blind.map_or(Ok(seen), |reason| Err(Unknown(reason)))
     }
 
-    fn saw(&self, _observed: &BTreeSet<Name>) {
-        self.world.told.fetch_add(1, Ordering::Relaxed);
+    fn saw(&self, seen: Result<&BTreeSet<Name>, &Unknown>) {
+        let count = if seen.is_ok() { &self.world.told } else { &self.world.blinded };
+        count.fetch_add(1, Ordering::Relaxed);
     }
 
     fn doubt(&self) -> Option<String> {
@@ -205,17 +213,19 @@ async fn what_was_seen_before_a_step_ended_is_not_planned_from() {
 
 #[tokio::test(start_paused = true)]
 async fn a_look_that_hangs_is_said_and_holds_up_no_step() {
-    let world = Arc::new(World::default());
-    let controller = Slow {
-        world: Arc::clone(&world),
-        look: Duration::from_secs(3600),
-        step: Duration::from_secs(1),
-        panics: false,
-    };
-    let running = Running::start(controller, &["a"]);
+    let world = Arc::new(World { hangs: true, ..World::default() });
+    let (look, step) = (Duration::from_millis(1), Duration::from_secs(10));
+    let running = Running::start(Slow { world: Arc::clone(&world), look, step, panics: false }, &["a"]);
+    running.until("a step", |section| !section.busy.is_empty()).await;
+    world.changed.tell();
+    // The step ends while the second look hangs, and is said to have ended before that is given up.
+    let section = running.until("its end", |section| section.busy.is_empty()).await;
+    assert!(world.looks.load(Ordering::Relaxed) == 2 && section.unknown.is_none(), "{section:?}");
+    assert_eq!(*world.there.lock().expect("no panic"), names(&["a"]));
+    assert_eq!(world.blinded.load(Ordering::Relaxed), 0);
     let section = running.until("an unknown", |section| section.unknown.is_some()).await;
     assert!(section.unknown.is_some_and(|unknown| unknown.reason.contains("nothing was learnt")));
-    assert!(world.there.lock().expect("no panic").is_empty(), "and nothing was done");
+    assert!(world.blinded.load(Ordering::Relaxed) > 0, "whoever shows what was seen is told that nothing is seen now");
 }
 
 #[tokio::test(start_paused = true)]

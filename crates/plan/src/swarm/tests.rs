@@ -16,7 +16,8 @@ struct World {
 }
 
 fn world(memory: Memory) -> World {
-    let observed = Observed { nodes: BTreeMap::new(), record: Record::new(memory), view: None };
+    let observed =
+        Observed { nodes: BTreeMap::new(), record: Record::new(memory), view: None, without: BTreeMap::new() };
     World { declared: Declared::default(), observed }
 }
 

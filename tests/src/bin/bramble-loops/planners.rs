@@ -120,7 +120,7 @@ fn observed_swarm(nodes: BTreeMap<Name, Node>, members: Vec<Member>, services: V
     let mut record = Record::new(Memory::Swarm { cluster: CLUSTER.into() });
     record.former.insert(FORMER.into());
     let listing = Listing { cluster: CLUSTER.into(), members, services };
-    swarm::Observed { nodes, record, view: Some(View::Read { through: node(0), listing }) }
+    swarm::Observed { nodes, record, view: Some(View::Read { through: node(0), listing }), without: BTreeMap::new() }
 }
 
 fn here(engine: EngineState) -> Node {
