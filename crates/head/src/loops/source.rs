@@ -232,7 +232,8 @@ impl Following {
     /// The snapshot of a commit that was fetched and never became current, by its first digits.
     pub(crate) fn fetched(&self, snapshots: &Snapshots, word: &str) -> Result<Current, Refused> {
         let unknown = || Refused::Unknown(word.to_owned());
-        let source = snapshots.current().and_then(|current| snapshots.source_of(&current)).ok_or_else(unknown)?;
+        let current = snapshots.current().ok_or_else(unknown)?;
+        let source = snapshots.source_of(&current)?.ok_or_else(unknown)?;
         let fetched = self.named(&source, &word.to_ascii_lowercase()).map_err(|stopped| match stopped {
             Stopped::Unfit { reason, .. } => Refused::Unfit(reason),
             Stopped::Wrong(reason, help) => Error::Snapshot(format!("{reason}: {help}")).into(),

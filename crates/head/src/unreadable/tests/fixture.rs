@@ -238,7 +238,7 @@ pub(crate) fn every_event() -> Vec<Event> {
         What::TlsFailed { .. } => What::TlsFailed { reason: "certificate expired".into(), clock: true };
         What::Connected => What::Connected;
         What::Disconnected { .. } => What::Disconnected { reason: "silent".into() };
-        What::Engine { .. } => What::Engine { state: "joining".into() };
+        What::Engine { .. } => What::Engine { state: "joining".into(), up: false };
         What::Ready => What::Ready;
         What::Note { .. } => What::Note { text: "a backup was made".into() };
     };
