@@ -219,8 +219,8 @@ pub(crate) async fn apply(
     let applying = Arc::clone(&desired);
     beside(move || {
         let next = named(&snapshots, &following, &word)?;
-        let current = snapshots.current().filter(|current| current.digest == next.digest);
-        if current.is_some_and(|current| once_more(&snapshots, &following, &current).is_none()) {
+        let is_current = snapshots.current().is_some_and(|current| current.digest == next.digest);
+        if is_current && once_more(&snapshots, &following, &next).is_none() {
             // Nothing changes but what it is called.
             return if next.revision.dirty { Ok(()) } else { Ok(snapshots.revise(next)?) };
         }
