@@ -45,12 +45,12 @@ fn a_cluster_survives_its_head_and_its_power() {
     lab.wait("w1 is back after two power cuts", 300, |status| scripts_in(status, "w1") && is_ready(status, "w1"));
     lab.wait("three replicas run again", 300, |status| replicas(status) == (3, 3));
     lab.wait("its old entries are gone", 120, |status| is_at_rest(status, "swarm"));
-    it_follows_git(&lab);
+    it_follows_git(&mut lab);
 }
 
 /// The lab follows git: a commit is deployed, and neither one that breaks, nor one that lets everyone go, nor a branch that
 /// was rewritten stops anything that runs.
-fn it_follows_git(lab: &Lab) {
+fn it_follows_git(lab: &mut Lab) {
     let git = Git::new();
     copy(lab.repository.path(), &git.work());
     git.edit(|text| format!("{text}\n[source]\ngit = \"{}\"\nevery = \"1h\"\n", git.url()));

@@ -189,7 +189,7 @@ impl Source {
 
     /// The commit that this names in our own repository, and who signed it; `None` where it names none.
     fn described(&self, git: &Git<'_>, settings: &Settings, name: &str) -> Result<Option<Head>, Problem> {
-        let found = match self.log(git, &["-n", "1", name, "--"]) {
+        let found = match self.log(git, &["-n", "1", name]) {
             Err(Problem::Git { .. }) => None,
             found => found?.into_iter().next(),
         };
