@@ -16,13 +16,15 @@ use sha2::{Digest as _, Sha256};
 
 use crate::names::Digest;
 use crate::repository::FILE;
-use crate::repository::tree::{Kind, Tree};
+use crate::repository::problem::{PLAIN, TOO_LONG};
+use crate::repository::root::Folder;
+use crate::repository::tree::{Kind, LONGEST, Tree};
 use crate::source::short;
 use crate::timeline::Millis;
 
+mod checked;
 mod reading;
 
-pub(crate) use reading::key_of;
 pub use reading::{Content, Given};
 
 /// More files than any repository has on purpose: in what a folder's `bramble.toml` names, and in a commit.
@@ -31,8 +33,6 @@ pub const MOST: usize = 50_000;
 pub const LARGEST: u64 = 1 << 30;
 /// Deeper folders than anyone makes.
 const DEEPEST: usize = 64;
-/// The longest file that is read and judged, in bytes: a `bramble.toml` of some thousand nodes.
-pub(crate) const LONGEST: u64 = 1 << 20;
 /// The longest file that travels and is kept with the snapshot itself, in bytes. Longer ones lie on the shelf.
 pub const SMALL: u64 = 64 << 10;
 
@@ -159,10 +159,10 @@ pub enum Error {
 
 impl Error {
     /// Why `bramble.toml` cannot be read, or is longer than anyone writes.
-    pub(crate) fn of_toml(source: io::Error) -> Self {
+    fn of_toml(source: io::Error) -> Self {
         let path = FILE.to_owned();
         match source.kind() {
-            io::ErrorKind::FileTooLarge => Error::Path { path, problem: "is longer than 1 MiB" },
+            io::ErrorKind::FileTooLarge => Error::Path { path, problem: TOO_LONG },
             _ => Error::File { path, source },
         }
     }
@@ -181,9 +181,7 @@ impl Error {
     /// What the person can do about it.
     pub fn help(&self) -> Option<&'static str> {
         match self {
-            Error::Path { path, .. } if path == FILE => {
-                Some("write it as a plain file of at most 1 MiB, in the repository itself")
-            }
+            Error::Path { path, .. } if path == FILE => Some(PLAIN),
             Error::Path { .. } => {
                 Some("a snapshot holds plain files and folders of the repository; links only inside an overlay")
             }
@@ -317,27 +315,22 @@ impl<F: Fn(&Digest) -> io::Result<Vec<u8>>> Tree for Kept<'_, F> {
     }
 }
 
-/// The mode that a file has where a snapshot with it is laid out, and on a node.
-pub(crate) fn kept_mode(mode: u32) -> u32 {
-    if reading::is_executable(mode) { 0o755 } else { 0o644 }
-}
-
 /// A folder whose `bramble.toml` has been read: whoever judges that text and reads the rest goes by the same one.
-pub(crate) struct Begun {
-    folder: reading::Folder,
+struct Begun {
+    folder: Folder,
     toml: reading::Toml<PathBuf>,
 }
 
 impl Begun {
     /// # Errors
     /// When it is no plain file of that folder, longer than anyone writes, or cannot be read.
-    pub(crate) fn of(root: &Path) -> Result<Self, Error> {
+    fn of(root: &Path) -> Result<Self, Error> {
         let real = fs::canonicalize(root).map_err(|source| Error::File { path: root.display().to_string(), source })?;
-        let folder = reading::Folder(real);
+        let folder = Folder(real);
         Ok(Begun { toml: reading::begin(&folder)?, folder })
     }
 
-    pub(crate) fn text(&self) -> &str {
+    fn text(&self) -> &str {
         &self.toml.text
     }
 
@@ -345,19 +338,8 @@ impl Begun {
     ///
     /// # Errors
     /// As there.
-    pub(crate) fn read(&self) -> Result<(Snapshot, BTreeMap<Digest, PathBuf>), Error> {
+    fn read(&self) -> Result<(Snapshot, BTreeMap<Digest, PathBuf>), Error> {
         reading::rest(&self.folder, &self.toml)
-    }
-}
-
-/// What is at a path of a folder, as a reading of it finds it: whoever judges a folder judges what its snapshot has.
-///
-/// # Errors
-/// When that could not be seen.
-pub(crate) fn kind(root: &Path, path: &Path) -> io::Result<Option<Kind>> {
-    match fs::canonicalize(root) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        root => reading::kind(&reading::Folder(root?), path),
     }
 }
 

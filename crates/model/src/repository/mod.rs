@@ -6,6 +6,7 @@
 
 mod keys;
 pub mod problem;
+pub(crate) mod root;
 mod rules;
 pub mod tree;
 pub mod written;
@@ -19,8 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot_set::Architecture;
 use crate::engine::{ByEngine, EngineKind, EnginePart};
-use crate::names::{Digest, Mac, Name};
-use crate::snapshot::{self, Begun, Snapshot};
+use crate::names::{Mac, Name};
 pub use problem::{Problem, Problems, Severity};
 
 /// Name of the file that says what the cluster is.
@@ -361,59 +361,12 @@ pub struct Places<'a> {
 }
 
 impl Cluster {
-    /// Reads and validates the repository in `root`, and reads the folder as a snapshot: what would stop that is a
-    /// problem as well, and so is what is wrong with a workload's own files.
-    ///
-    /// # Errors
-    /// All problems at once, each with its line. A repository with warnings only is returned,
-    /// with the warnings in it.
-    pub fn check(root: &Path) -> Result<Cluster, Problems> {
-        Self::with_snapshot(root)?.0.well()
-    }
-
-    /// As [`Cluster::of_folder`], with the snapshot that the folder is, and where each content is now: both go by one
-    /// reading of its `bramble.toml`.
-    ///
-    /// # Errors
-    /// As [`Cluster::of`]; or what stops the snapshot, at the key that names it.
-    pub fn with_snapshot(root: &Path) -> Result<(Cluster, Snapshot, BTreeMap<Digest, PathBuf>), Problems> {
-        let path = root.join(FILE);
-        let begun = Begun::of(root).map_err(|error| Problems::unreadable(&path, &error))?;
-        let cluster = Self::parse(root, &path, begun.text())?;
-        let error = match begun.read() {
-            Ok((snapshot, contents)) => return Ok((cluster, snapshot, contents)),
-            Err(error) => error,
-        };
-        let source = problem::Source::new(&path, begun.text());
-        let written = keys::read(&source)?;
-        let key = error.path().and_then(|path| snapshot::key_of(&written, path)).unwrap_or_default();
-        let key: Vec<&str> = key.iter().map(String::as_str).collect();
-        let message = match std::error::Error::source(&error) {
-            Some(cause) => format!("{error}: {cause}"),
-            None => error.to_string(),
-        };
-        let problem = source.problem(&key, message);
-        Err(Problems(vec![match error.help() {
-            Some(help) => problem.help(help),
-            None => problem,
-        }]))
-    }
-
     /// Whether a `bramble.toml` lies in `root`, whatever is wrong with it: whoever reads it says that.
     pub fn is_in(root: &Path) -> bool {
         match root.join(FILE).symlink_metadata() {
             Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
             Ok(_) => true,
         }
-    }
-
-    /// The text of the `bramble.toml` in `root`.
-    ///
-    /// # Errors
-    /// When it is no plain file of that folder, longer than anyone writes, or cannot be read.
-    pub fn text(root: &Path) -> Result<String, Problems> {
-        let begun = Begun::of(root).map_err(|error| Problems::unreadable(&root.join(FILE), &error))?;
-        Ok(begun.text().to_owned())
     }
 
     /// What is wrong with workloads' own files: it stops those workloads alone.
@@ -430,16 +383,8 @@ impl Cluster {
     /// All problems of the repository as a whole, each with its line.
     pub fn of(tree: &dyn tree::Tree, places: Places<'_>) -> Result<Cluster, Problems> {
         let path = Path::new(FILE);
-        let text = tree.text(path).map_err(|source| Problems::unreadable(path, &snapshot::Error::of_toml(source)))?;
+        let text = tree.text(path).map_err(|error| Problems::unread(path, &error))?;
         Self::judge(tree, places, problem::Source::new(path, &text))
-    }
-
-    /// As [`Cluster::of`], of a folder.
-    ///
-    /// # Errors
-    /// As [`Cluster::of`].
-    pub fn of_folder(root: &Path) -> Result<Cluster, Problems> {
-        Self::parse(root, Path::new(FILE), &Self::text(root)?)
     }
 
     /// As [`Cluster::of_folder`], with the text of `bramble.toml` given, and what it is called.
@@ -447,9 +392,8 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::of`].
     pub fn parse(root: &Path, path: &Path, text: &str) -> Result<Cluster, Problems> {
-        if text.len() as u64 > snapshot::LONGEST {
-            let error = snapshot::Error::of_toml(io::ErrorKind::FileTooLarge.into());
-            return Err(Problems::unreadable(path, &error));
+        if text.len() as u64 > tree::LONGEST {
+            return Err(Problems::unread(path, &io::ErrorKind::FileTooLarge.into()));
         }
         Self::judge(&tree::Folder(root), Places { root, home: root }, problem::Source::new(path, text))
     }
@@ -460,7 +404,7 @@ impl Cluster {
     }
 
     /// Refuses one with a sick workload.
-    fn well(self) -> Result<Cluster, Problems> {
+    pub(crate) fn well(self) -> Result<Cluster, Problems> {
         let sick = self.sick().0;
         if sick.is_empty() {
             return Ok(self);

@@ -1,7 +1,7 @@
 //! A broken rule of the repository, tied to the line that breaks it.
 
 use std::fmt;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::Path;
 
@@ -13,7 +13,11 @@ use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::snapshot::Error;
+use super::FILE;
+
+/// What is wrong with a `bramble.toml` that is longer than what is judged, and what to do.
+pub(crate) const TOO_LONG: &str = "is longer than 1 MiB";
+pub(crate) const PLAIN: &str = "write it as a plain file of at most 1 MiB, in the repository itself";
 
 /// So many columns of a line are shown.
 const COLUMNS: usize = 120;
@@ -240,25 +244,37 @@ pub(super) fn near_miss<'a>(written: &str, known: &[&'a str]) -> Option<&'a str>
 }
 
 impl Problems {
-    /// Why there is no text of `bramble.toml`, which is at this path.
-    pub(super) fn unreadable(path: &Path, error: &Error) -> Self {
-        let (message, help) = match error {
-            Error::File { source, .. } => match source.kind() {
-                ErrorKind::NotFound => (
-                    "there is no such file".to_owned(),
-                    "name a cluster repository, or make one with `bramble init DIR`",
-                ),
-                ErrorKind::InvalidData => ("the file is not UTF-8 text".to_owned(), "save it as UTF-8"),
-                _ => (format!("cannot be read: {source}"), "make it readable for this user"),
-            },
-            other => (other.to_string(), other.help().unwrap_or_default()),
+    /// Why `bramble.toml`, which is at this path, cannot be read, or is longer than anyone writes.
+    pub(crate) fn unread(path: &Path, error: &io::Error) -> Self {
+        let (message, help) = match error.kind() {
+            ErrorKind::NotFound => {
+                ("there is no such file".to_owned(), "name a cluster repository, or make one with `bramble init DIR`")
+            }
+            ErrorKind::InvalidData => ("the file is not UTF-8 text".to_owned(), "save it as UTF-8"),
+            ErrorKind::FileTooLarge => (format!("{FILE}: {TOO_LONG}"), PLAIN),
+            _ => (format!("cannot be read: {error}"), "make it readable for this user"),
         };
+        Self::without_text(path, message, help)
+    }
+
+    /// Why there is no text of `bramble.toml`, which is at this path.
+    pub(crate) fn without_text(path: &Path, message: String, help: &str) -> Self {
         let source = Source::new(path, "");
         let mut problem = source.problem_at(0..0, String::new(), message).help(help);
         problem.line = 0;
         problem.column = 0;
         problem.source = None;
         Problems(vec![problem])
+    }
+
+    /// One problem with the value at `key` of the `bramble.toml` at this path.
+    pub(crate) fn at(path: &Path, text: &str, key: &[String], message: String, help: Option<&str>) -> Self {
+        let key: Vec<&str> = key.iter().map(String::as_str).collect();
+        let problem = Source::new(path, text).problem(&key, message);
+        Problems(vec![match help {
+            Some(help) => problem.help(help),
+            None => problem,
+        }])
     }
 
     pub fn has_errors(&self) -> bool {

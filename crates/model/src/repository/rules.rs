@@ -200,7 +200,7 @@ impl Rules<'_> {
     fn modes(&mut self, overlay: &Path) {
         let differing = self.tree.files(overlay).into_iter().filter_map(|path| {
             let mode = self.tree.mode(&path)?;
-            let kept = snapshot::kept_mode(mode);
+            let kept = root::kept_mode(mode);
             (mode & !0o020 != kept).then(|| format!("`{}` has mode {mode:04o} and gets {kept:04o}", path.display()))
         });
         let differing: Vec<String> = differing.collect();

@@ -4,7 +4,10 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::snapshot;
+use super::root;
+
+/// The longest file that is read and judged, in bytes: a `bramble.toml` of some thousand nodes.
+pub(crate) const LONGEST: u64 = 1 << 20;
 
 /// What is at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +56,8 @@ pub trait Tree {
 /// Reads a file that is judged, and never without end.
 pub(crate) fn bounded(file: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.take(snapshot::LONGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > snapshot::LONGEST { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+    file.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LONGEST { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
 pub(crate) fn utf8(bytes: Vec<u8>) -> io::Result<String> {
@@ -67,7 +70,7 @@ pub struct Folder<'a>(pub &'a Path);
 
 impl Tree for Folder<'_> {
     fn kind(&self, path: &Path) -> io::Result<Option<Kind>> {
-        snapshot::kind(self.0, path)
+        root::kind_in(self.0, path)
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {

@@ -3,8 +3,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use proptest::prelude::*;
 
-use super::reading::{Folder, Led, Memory, Opened, Root};
+use super::reading::Memory;
 use super::*;
+use crate::repository::root::{self, Folder, Led, Opened, Root};
 use crate::repository::{Cluster, FILE, Places, Problem, Problems};
 
 const TOML: &str = r#"
@@ -219,7 +220,7 @@ fn a_workloads_file_that_cannot_be_read_is_sick_alone_and_says_so() {
     }
     symlink("nowhere", folder.path().join("link")).expect("a link");
     let root = Faulty::new(folder.path(), "target", "link", EIO);
-    reading::kind(&root, Path::new("link")).expect_err("it is not known whether a link is there");
+    root::kind(&root, Path::new("link")).expect_err("it is not known whether a link is there");
 }
 
 #[test]
@@ -280,8 +281,8 @@ fn that_nothing_is_there_or_that_links_lead_in_a_circle_is_no_fault_of_the_disk(
         let path = Path::new(path);
         assert_eq!(memory.follow(path).expect("seen"), led, "{path:?}");
         assert_eq!(disk.follow(path).expect("seen"), led, "{path:?}");
-        assert_eq!(reading::kind(&memory, path).expect("seen"), kind, "{path:?}");
-        assert_eq!(reading::kind(&disk, path).expect("seen"), kind, "{path:?}");
+        assert_eq!(root::kind(&memory, path).expect("seen"), kind, "{path:?}");
+        assert_eq!(root::kind(&disk, path).expect("seen"), kind, "{path:?}");
     }
 }
 
