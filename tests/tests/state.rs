@@ -233,8 +233,17 @@ fn a_full_or_read_only_disk_stops_no_boot() {
     let operator = house.must(&["token", "add", "tests", "--role", "operator"], "").trim().to_owned();
     house.must(&["token", "add", "backup"], "");
 
-    // Full, while it runs.
+    let stolen = house.must(&["token", "add", "stolen", "--role", "operator"], "").trim().to_owned();
+
+    // Full, while it runs: nobody has found out yet. What a person is told is so after a kill.
     fill(&state);
+    let (code, _, err) = house.bramble(&["token", "rm", "stolen"], "");
+    assert!(code == 0 || err.contains("takes no writes"), "{err}");
+    house.kill_head();
+    let request =
+        format!("GET /v1/me HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {stolen}\r\nConnection: close\r\n\r\n");
+    let (status, _) = runtime.block_on(head.try_https(&request)).expect("the head answers");
+    assert_eq!(status, if code == 0 { 401 } else { 200 }, "removed: {}", code == 0);
     // Boots are handed out, agents let in, and those that were there stay.
     let (new, _) = runtime.block_on(Agent::up(&head, "w2", &mac(2))).expect("let in on a full disk");
     runtime.block_on(old.settle()).expect("a node that was there is served");
