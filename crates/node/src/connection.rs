@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bramble_link::session::Limits;
 use bramble_link::{Connection, Ended, Event};
-use bramble_model::agent::{Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, ToAgent, Versions};
+use bramble_model::agent::{
+    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, NodeDocument, ToAgent, Versions,
+};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -46,7 +48,7 @@ pub(crate) async fn hold(
 ) -> Result<Infallible, Error> {
     if identity.enrolled().is_none() {
         let enrolled = enrol(boot, identity).await?;
-        documents.take(enrolled.document.clone());
+        take(enrolled.document.clone(), engines, documents);
         identity.keep(enrolled);
     }
     let mut head = connect(boot, identity).await?;
@@ -93,6 +95,14 @@ async fn enrol(boot: &ThisBoot, identity: &Identity) -> Result<Enrolled, Error> 
     match head.first::<Verdict>().await.map_err(ended)? {
         Verdict::Enrolled(enrolled) => Ok(*enrolled),
         Verdict::Refused { refused } => Err(Error::Refused(refused)),
+    }
+}
+
+/// What the head says of the node holds where nobody has replaced that head.
+fn take(document: NodeDocument, engines: &Engines, documents: &Documents) {
+    match engines.guard().learn(document.life.as_ref()) {
+        Ok(()) => documents.take(document),
+        Err(why) => tracing::error!(why, "what the head says of this node is refused"),
     }
 }
 
@@ -177,10 +187,7 @@ impl Conversation<'_> {
             }
         };
         match message {
-            ToAgent::Document(document) => {
-                self.engines.guard().learn(document.life.as_ref(), self.identity.ca().0);
-                self.documents.take(document);
-            }
+            ToAgent::Document(document) => take(document, self.engines, self.documents),
             ToAgent::Ask { number, work, under } => {
                 // Work runs beside the conversation: a deployment must not silence the health.
                 let (engines, answers) = (self.engines.clone(), self.answers.clone());

@@ -45,8 +45,8 @@ pub(crate) struct Engines {
 
 impl Engines {
     /// Starts every driver. Each tells its part of `states`, and begins when `declared` says what the node does.
-    pub(crate) fn start(states: &watch::Sender<States>, declared: &watch::Receiver<Declared>) -> Self {
-        let guard = Arc::new(Guard::open());
+    pub(crate) fn start(states: &watch::Sender<States>, declared: &watch::Receiver<Declared>, guard: Guard) -> Self {
+        let guard = Arc::new(guard);
         let swarm = Driver::start(states.clone(), declared.clone(), Arc::clone(&guard));
         Engines { guard, swarm }
     }
@@ -216,8 +216,10 @@ mod tests {
 
     use bramble_engine::Error;
     use bramble_model::names::Name;
+    use rcgen::{KeyPair, PublicKeyData};
 
     use super::*;
+    use crate::guard::tests::{signed, under};
 
     static STARTS: AtomicU32 = AtomicU32::new(0);
 
@@ -251,6 +253,77 @@ mod tests {
         }
     }
 
+    /// An engine that is in its place, and counts what it does.
+    struct Counting(Arc<AtomicU32>);
+
+    impl Engine for Counting {
+        const KIND: EngineKind = EngineKind::Swarm;
+        const DAEMON: &'static str = "countingd";
+        type Work = ();
+
+        async fn connect() -> Option<Self> {
+            None
+        }
+
+        async fn prepare(&self, _: &Path) -> Result<(), Error> {
+            Ok(())
+        }
+
+        async fn state(&self) -> EngineState {
+            EngineState::Alone
+        }
+
+        async fn generation(&self, _: &Name) -> Result<Option<String>, Error> {
+            Ok(Some("b".into()))
+        }
+
+        async fn work(&self, (): ()) -> Answer {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Answer::Done
+        }
+    }
+
+    #[tokio::test]
+    async fn a_driver_does_nothing_for_an_older_lead_or_for_what_it_does_not_see() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ca = KeyPair::generate().expect("a key");
+        let guard = Arc::new(Guard::at(&folder.path().join("lead.json"), ca.der_bytes()));
+        let done = Arc::new(AtomicU32::new(0));
+        let driver = Driver {
+            engine: Arc::new(OnceLock::from(Counting(Arc::clone(&done)))),
+            states: watch::channel(States::default()).0,
+            look: Arc::default(),
+            guard: Arc::clone(&guard),
+            turn: Arc::default(),
+        };
+        let expects = |expects| Under { expects: Some(expects), ..under(100, 5) };
+        let generation = |generation: &str| {
+            let (workload, generation) = ("web".parse().expect("a name"), Some(generation.to_owned()));
+            expects(Expects::Generation { workload, generation })
+        };
+        let starting = || expects(Expects::Engine { state: starting("a time") });
+        let alone = || expects(Expects::Engine { state: EngineState::Alone });
+        guard.learn(Some(&signed(&ca, 100))).expect("signed");
+        for (under, word) in [
+            (under(100, 5), None),
+            (under(100, 4), Some("lead 4")),
+            (under(99, 9), Some("life 99")),
+            (starting(), Some("its place in the engine")),
+            (alone(), None),
+            (generation("a"), Some("the workload")),
+            (generation("b"), None),
+        ] {
+            let before = done.load(Ordering::SeqCst);
+            let answer = driver.work((), false, Some(under)).await;
+            let effects = done.load(Ordering::SeqCst) - before;
+            match (answer, word) {
+                (Answer::Done, None) => assert_eq!(effects, 1),
+                (Answer::Refused { why }, Some(word)) => assert!(why.contains(word) && effects == 0, "{why}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     /// Fault 13 of the ground: a driver that ended said nothing, and the node stayed as it was last seen.
     #[tokio::test]
     async fn a_driver_that_ends_says_so_and_begins_again() {
@@ -258,7 +331,7 @@ mod tests {
         let declared: ByEngine<EnginePart> = [(EngineKind::Swarm, EnginePart::Worker)].into_iter().collect();
         let (_parts, declared) = watch::channel(Some(declared));
         let folder = tempfile::tempdir().expect("a folder");
-        let guard = Arc::new(Guard::at(&folder.path().join("lead.json")));
+        let guard = Arc::new(Guard::at(&folder.path().join("lead.json"), &[]));
         let driver: Driver<Fragile> = Driver::start(states, declared, guard);
         let waits = |states: &States| {
             let state = states.of(EngineKind::Swarm);

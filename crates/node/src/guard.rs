@@ -5,15 +5,22 @@
 //!                                    ─▶ does the node see what the plan saw? ─▶ the engine's driver
 //!                        any "no" ─▶ refused: nothing has been done
 //! ```
-//! A head that was restored, or stood still and woke up, says what was true once. A question without a lead comes from a
-//! head of version 1: it is obeyed. That a node leaves a Swarm only by its name is the driver's own care.
+//! A head that was restored, or stood still and woke up, says what was true once; its document of the node is refused as
+//! well. A question without a lead comes from a head of version 1: it is obeyed. That a node leaves a Swarm only by its name
+//! is the driver's own care.
+//!
+//! What was obeyed is of one CA: a board that comes from another cluster owes that one's head nothing. Where it cannot be
+//! read nothing is changed before the head has said its signed life again; which lead was obeyed in it is forgotten then, as
+//! it is on a node without a disk.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use bramble_model::agent::{Expects, Fence, SignedLife, Under};
 use bramble_model::engine::EngineState;
 use bramble_system::files;
+use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
@@ -24,20 +31,27 @@ const KEPT: &str = "/var/lib/bramble/lead.json";
 /// What is remembered of who leads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Lead {
-    /// The newest life that the CA signed.
+    /// The newest life that the CA signed; 0 before there was one.
     life: u64,
     /// The newest lead that something was done for.
     newest: Option<Fence>,
 }
 
 impl Lead {
-    /// The CA has signed this life.
-    fn learn(&mut self, life: u64) {
-        self.life = self.life.max(life);
+    /// The CA has signed this life. Whether it is the newest.
+    fn learn(&mut self, life: u64) -> Result<(), String> {
+        if life < self.life {
+            return Err(format!("the head's store is in life {life}, and this node obeys life {}", self.life));
+        }
+        self.life = life;
+        Ok(())
     }
 
     /// Whether something may be done in this lead; a newer one is remembered.
     fn obey(&mut self, fence: Fence) -> Result<(), String> {
+        if self.life == 0 {
+            return Err("the head has not said in which life its store is".into());
+        }
         if fence.life != self.life {
             return Err(format!(
                 "it is asked in life {} of the head's store, and obeys life {}",
@@ -50,6 +64,29 @@ impl Lead {
         self.newest = Some(fence);
         Ok(())
     }
+}
+
+/// What is kept of it over a restart.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    /// Whose lives these are: the fingerprint of the CA's key. Absent from a file of before: of the present CA then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ca: Option<String>,
+    #[serde(flatten)]
+    lead: Lead,
+}
+
+fn read(path: &Path, ca: &str) -> io::Result<Lead> {
+    let bytes = match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lead::default()),
+        bytes => bytes?,
+    };
+    let kept: Kept = serde_json::from_slice(&bytes)?;
+    if kept.ca.is_some_and(|kept| kept != ca) {
+        tracing::info!("what another cluster's head was obeyed in is forgotten");
+        return Ok(Lead::default());
+    }
+    Ok(kept.lead)
 }
 
 /// Whether what is seen is what the plan saw. `generation` is the one that the workload's services have.
@@ -65,27 +102,36 @@ pub(crate) fn sees(expects: &Expects, state: &EngineState, generation: Option<&O
 /// The agent's memory of whom it obeys.
 pub(crate) struct Guard {
     path: PathBuf,
+    /// The public key of the cluster's CA, an uncompressed point of P-256, and its fingerprint.
+    ca: (Vec<u8>, String),
     lead: Mutex<Lead>,
 }
 
 impl Guard {
-    pub(crate) fn open() -> Self {
-        Self::at(Path::new(KEPT))
+    /// Of an agent whose cluster's CA has this public key.
+    pub(crate) fn open(ca: &[u8]) -> Self {
+        Self::at(Path::new(KEPT), ca)
     }
 
-    pub(crate) fn at(path: &Path) -> Self {
-        let kept = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        Guard { path: path.to_owned(), lead: Mutex::new(kept.unwrap_or_default()) }
+    pub(crate) fn at(path: &Path, ca: &[u8]) -> Self {
+        let fingerprint: String = digest(&SHA256, ca).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let lead = read(path, &fingerprint).unwrap_or_else(|error| {
+            tracing::error!(path = %path.display(), %error, "which head was obeyed cannot be read: it has to say its life");
+            Lead::default()
+        });
+        Guard { path: path.to_owned(), ca: (ca.to_owned(), fingerprint), lead: Mutex::new(lead) }
     }
 
-    /// The head says in which life its store is; only what the CA signed counts.
-    pub(crate) fn learn(&self, life: Option<&SignedLife>, ca: &[u8]) {
-        let Some(life) = life else { return };
-        if !clock::is_signed_by(&SignedLife::message(life.life), &life.signature, ca) {
-            tracing::warn!(life = life.life, "the head names a life of its store that the CA has not signed");
-            return;
+    /// The head says in which life its store is; only what the CA signed counts. One of version 1 says nothing.
+    ///
+    /// # Errors
+    /// Why what it says of this node is not obeyed.
+    pub(crate) fn learn(&self, life: Option<&SignedLife>) -> Result<(), String> {
+        let Some(life) = life else { return Ok(()) };
+        if !clock::is_signed_by(&SignedLife::message(life.life), &life.signature, &self.ca.0) {
+            return Err(format!("the head names life {} of its store, which the CA has not signed", life.life));
         }
-        self.change(|lead| lead.learn(life.life));
+        self.change(|lead| lead.learn(life.life))
     }
 
     /// Whether what is asked so may be done.
@@ -97,10 +143,12 @@ impl Guard {
         let mut lead = self.lead.lock().expect("no panic while held");
         let before = *lead;
         let result = change(&mut lead);
+        if *lead == before {
+            return result;
+        }
+        let kept = Kept { ca: Some(self.ca.1.clone()), lead: *lead };
         // Where it cannot be kept it is remembered until the agent ends, which is better than not to obey.
-        if *lead != before
-            && let Err(error) = files::replace(&self.path, &serde_json::to_vec(&*lead).expect("plain data"))
-        {
+        if let Err(error) = files::replace(&self.path, &serde_json::to_vec(&kept).expect("plain data")) {
             tracing::warn!(path = %self.path.display(), %error, "who leads could not be kept");
         }
         result
@@ -108,7 +156,7 @@ impl Guard {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
     use rcgen::{KeyPair, PublicKeyData, SigningKey};
 
@@ -132,28 +180,75 @@ mod tests {
         assert!(sees(&generation(None), &member("a"), None).is_err(), "it could not be read");
     }
 
+    fn key() -> KeyPair {
+        KeyPair::generate().expect("a key")
+    }
+
+    pub(crate) fn signed(key: &KeyPair, life: u64) -> SignedLife {
+        let signature = key.sign(SignedLife::message(life).as_bytes()).expect("signed");
+        SignedLife { life, signature: signature.iter().map(|byte| format!("{byte:02x}")).collect() }
+    }
+
+    pub(crate) fn under(life: u64, number: u64) -> Under {
+        Under { fence: Fence { life, number }, expects: None }
+    }
+
     #[test]
     fn only_the_ca_begins_a_life_and_a_restart_forgets_none() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("lead.json");
-        let (ca, other) = (KeyPair::generate().expect("a key"), KeyPair::generate().expect("a key"));
-        let signed = |key: &KeyPair, life| {
-            let signature = key.sign(SignedLife::message(life).as_bytes()).expect("signed");
-            SignedLife { life, signature: signature.iter().map(|byte| format!("{byte:02x}")).collect() }
-        };
-        let under = |life, number| Under { fence: Fence { life, number }, expects: None };
-        let guard = Guard::at(&path);
-        guard.learn(Some(&signed(&other, 900)), ca.der_bytes());
-        guard.learn(Some(&signed(&ca, 100)), ca.der_bytes());
+        let (ca, other) = (key(), key());
+        let guard = Guard::at(&path, ca.der_bytes());
+        assert!(guard.learn(Some(&signed(&other, 900))).is_err());
+        assert!(guard.learn(Some(&signed(&ca, 100))).is_ok());
         assert!(guard.obey(&under(900, 1)).is_err(), "nobody signed it");
         assert!(guard.obey(&under(100, 5)).is_ok());
-        let guard = Guard::at(&path);
+        let guard = Guard::at(&path, ca.der_bytes());
         assert!(guard.obey(&under(100, 4)).is_err(), "an older lead, and the agent was started again");
-        guard.learn(Some(&signed(&ca, 200)), ca.der_bytes());
+        assert!(guard.learn(Some(&signed(&ca, 200))).is_ok());
         assert!(guard.obey(&under(200, 1)).is_ok(), "a restored head counts anew");
         assert!(guard.obey(&under(100, 9)).is_err(), "the head that was replaced");
-        guard.learn(Some(&signed(&ca, 100)), ca.der_bytes());
-        assert!(guard.obey(&under(100, 9)).is_err(), "an old signature raises nothing");
+        assert!(guard.learn(Some(&signed(&ca, 100))).is_err(), "an old signature raises nothing");
+        assert!(guard.obey(&under(100, 9)).is_err());
+        assert!(guard.learn(None).is_ok(), "a head of version 1");
+    }
+
+    /// It obeyed the life of the younger cluster, and refused its own for ever.
+    #[test]
+    fn a_board_that_comes_from_another_cluster_obeys_its_own() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lead.json");
+        let (younger, older) = (key(), key());
+        let guard = Guard::at(&path, younger.der_bytes());
+        guard.learn(Some(&signed(&younger, 900))).expect("signed");
+        let guard = Guard::at(&path, older.der_bytes());
+        guard.learn(Some(&signed(&older, 100))).expect("signed");
+        assert_eq!(guard.obey(&under(100, 1)), Ok(()));
+    }
+
+    #[test]
+    fn a_file_of_before_is_of_the_present_ca() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lead.json");
+        std::fs::write(&path, r#"{"life":100,"newest":{"life":100,"number":5}}"#).expect("written");
+        let guard = Guard::at(&path, key().der_bytes());
+        assert!(guard.obey(&under(100, 4)).is_err() && guard.obey(&under(100, 5)).is_ok());
+    }
+
+    /// Half a file counted as none, and whatever asked was obeyed.
+    #[test]
+    fn what_was_obeyed_and_cannot_be_read_is_not_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lead.json");
+        let ca = key();
+        std::fs::write(&path, r#"{"life":100,"newest":{"li"#).expect("written");
+        let guard = Guard::at(&path, ca.der_bytes());
+        for life in [0, 100] {
+            let refused = guard.obey(&under(life, 9)).expect_err("it obeys nobody");
+            assert_eq!(refused, "the head has not said in which life its store is");
+        }
+        guard.learn(Some(&signed(&ca, 100))).expect("signed");
+        assert_eq!(guard.obey(&under(100, 9)), Ok(()));
     }
 
     proptest! {
@@ -165,7 +260,8 @@ mod tests {
             let mut last: Option<Fence> = None;
             for (signs, life, number) in events {
                 if signs {
-                    lead.learn(life);
+                    let newest = life >= signed;
+                    prop_assert_eq!(lead.learn(life).is_ok(), newest);
                     signed = signed.max(life);
                 } else {
                     let fence = Fence { life, number };

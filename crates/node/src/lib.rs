@@ -95,7 +95,7 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
     let identity = identity::Identity::open(&boot)?;
     let (told, states) = watch::channel(engine::States::default());
     let (declared, known) = watch::channel(None);
-    let engines = engine::Engines::start(&told, &known);
+    let engines = engine::Engines::start(&told, &known, guard::Guard::open(identity.ca().0));
     let documents = document::Documents::start(declared);
     let (mut wait, mut had_ended) = (1, false);
     loop {

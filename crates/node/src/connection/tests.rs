@@ -1,5 +1,6 @@
 mod other_releases;
 
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::mpsc as threads;
 
@@ -7,7 +8,7 @@ use bramble_model::agent::{NodeDocument, Work, swarm};
 use bramble_model::names::{BootId, Name};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, date_time_ymd,
 };
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
@@ -18,6 +19,8 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::guard::Guard;
+use crate::guard::tests::signed;
 use crate::{Mended, mend};
 
 #[tokio::test]
@@ -105,7 +108,8 @@ struct Agent {
 fn agent(apply: impl Fn(&NodeDocument) + Clone + Send + 'static) -> Agent {
     let (told, states) = watch::channel(States::default());
     let (declared, known) = watch::channel(None);
-    let engines = Engines::start(&told, &known);
+    let guard = Guard::at(Path::new("/nowhere/lead.json"), &[]);
+    let engines = Engines::start(&told, &known, guard);
     Agent { engines, states, documents: Documents::start_with(apply, declared), known }
 }
 
@@ -177,6 +181,45 @@ async fn an_agent_whose_certificate_has_ended_enrols_anew_with_its_boots_nonce()
     }
     let expected = ["it is turned away", "an enrolment with nonce \"n1\"", "hello with nonce null"];
     assert_eq!(*said.lock().expect("no panic"), expected);
+}
+
+/// It was told to obey a newer life, and applied whatever the replaced head said of the node.
+#[tokio::test]
+async fn a_document_of_a_head_that_was_replaced_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ca = KeyPair::generate().expect("a key");
+    let (told, states) = watch::channel(States::default());
+    let (declared, known) = watch::channel(None);
+    let (applied, mut applies) = mpsc::unbounded_channel();
+    let apply = move |document: &NodeDocument| applied.send(document.domain.clone()).expect("the test listens");
+    let engines = Engines::start(&told, &known, Guard::at(&folder.path().join("lead.json"), ca.der_bytes()));
+    let here = Agent { engines, states, documents: Documents::start_with(apply, declared), known };
+    let identity = TestHead::new().identity();
+    let (ours, theirs) = duplex(1 << 20);
+    let head = Connection::open(Limits::USUAL, async { Ok(ours) }).await.expect("opened");
+    let mut far = Connection::open(Limits::USUAL, async { Ok(theirs) }).await.expect("opened");
+    let of_life =
+        |domain: &str, life| ToAgent::Document(NodeDocument { life: Some(signed(&ca, life)), ..document(domain) });
+    let conversation = converse(head, &identity, &here.engines, &here.states, &here.documents);
+    let test = async {
+        for (domain, life, counts) in [("first", 100, true), ("restored", 200, true), ("replaced", 100, false)] {
+            far.say(&of_life(domain, life)).expect("said");
+            // Whoever asks is answered once the node is what it was said to be.
+            far.say(&ToAgent::Ask { number: life, work: swarm::Work::Observe.into(), under: None }).expect("said");
+            loop {
+                let Event::Line(line) = far.next().await.expect("it is there") else { continue };
+                if let FromAgent::Answer { .. } = serde_json::from_str(&line).expect("a message") {
+                    break;
+                }
+            }
+            let applied = applies.try_recv().ok();
+            assert_eq!(applied.as_deref(), counts.then_some(domain));
+        }
+    };
+    tokio::select! {
+        ended = conversation => panic!("it ended: {ended:?}"),
+        () = test => {}
+    }
 }
 
 /// Found by reading: the commands of a document held up the whole conversation, which may take longer than a head waits.

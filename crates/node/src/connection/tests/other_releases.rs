@@ -14,7 +14,6 @@ use tokio::time::timeout;
 use tokio_util::codec::{Framed, LinesCodec};
 
 use super::*;
-use crate::guard::Guard;
 
 #[path = "../../../../model/tests-data/protocol-1/words.rs"]
 #[allow(dead_code, reason = "each test that includes it needs a part of it")]
@@ -192,7 +191,7 @@ fn agent_of(swarm: Option<Swarm>, state: EngineState) -> (Agent, tempfile::TempD
     let folder = tempfile::tempdir().expect("a folder");
     let (told, states) = watch::channel([(EngineKind::Swarm, state)].into_iter().collect());
     let (declared, known) = watch::channel(None);
-    let engines = Engines::of(swarm, told, Guard::at(&folder.path().join("lead.json")));
+    let engines = Engines::of(swarm, told, Guard::at(&folder.path().join("lead.json"), &[]));
     (Agent { engines, states, documents: Documents::start_with(|_| {}, declared), known }, folder)
 }
 
