@@ -55,6 +55,8 @@ pub struct Agent {
 /// An open connection.
 pub struct Session {
     pub lines: Framed<TlsStream<TcpStream>, LinesCodec>,
+    /// The life of the head's store, as its document says; 0 before that has come.
+    pub life: u64,
 }
 
 impl Head {
@@ -131,7 +133,7 @@ impl Head {
         stream.set_nodelay(true)?;
         let name = ServerName::try_from("head.bramble").expect("a name");
         let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
-        Ok(Session { lines: Framed::new(stream, LinesCodec::new_with_max_length(LONGEST_LINE)) })
+        Ok(Session { lines: Framed::new(stream, LinesCodec::new_with_max_length(LONGEST_LINE)), life: 0 })
     }
 }
 
@@ -281,7 +283,10 @@ impl Agent {
         let mut session = self.connect().await.map_err(|error| error.to_string())?;
         session.say(&self.hello()).await.map_err(|error| error.to_string())?;
         match session.hear().await {
-            Some(ToAgent::Document(_)) => Ok(session),
+            Some(ToAgent::Document(document)) => {
+                session.life = document.life.map_or(0, |life| life.life);
+                Ok(session)
+            }
             Some(ToAgent::Refused { reason }) => Err(reason),
             other => Err(format!("no document: {other:?}")),
         }
@@ -321,13 +326,13 @@ impl Session {
         self.lines.send(text).await.map_err(std::io::Error::other)
     }
 
-    /// The head's next message but its beat; `None` at the end.
+    /// The head's next message but its hello and its beat; `None` at the end.
     pub async fn hear(&mut self) -> Option<ToAgent> {
         let message = async {
             loop {
                 let line = self.lines.next().await?.ok()?;
                 match serde_json::from_str(&line).expect("a message of the head") {
-                    ToAgent::Beat => {}
+                    ToAgent::Beat | ToAgent::Hello { .. } => {}
                     message => return Some(message),
                 }
             }

@@ -130,7 +130,7 @@ impl Track {
             What::Failed { reason, failure, .. } => {
                 self.failure = Some(Said { reason: reason.clone(), kind: failure.clone() })
             }
-            What::Refused { reason } | What::Waits { reason, .. } => {
+            What::Refused { reason } | What::Waits { reason, .. } | What::OtherRelease { reason } => {
                 self.failure = Some(Said { reason: reason.clone(), kind: None })
             }
             _ if what.phase().is_some() => self.failure = None,

@@ -6,6 +6,8 @@
 //! Version 1 is what commit 5b09a28 speaks: it says no version, and ends at a message that it does not know. What an
 //! engine is asked is in a module of its own.
 
+use std::fmt;
+
 mod form;
 mod heard;
 pub mod swarm;
@@ -15,7 +17,7 @@ mod version_1;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use heard::Heard;
+pub use heard::{Heard, Waits};
 
 use crate::engine::{ByEngine, EngineKind, EnginePart, EngineState};
 use crate::hands::{FromProcess, Start, ToProcess};
@@ -51,6 +53,17 @@ pub struct Versions {
 impl Versions {
     /// What this program speaks.
     pub const OWN: Versions = Versions { from: 1, to: 2 };
+
+    /// Whether the two have a version in common.
+    pub fn meets(self, other: Versions) -> bool {
+        self.from <= other.to && other.from <= self.to
+    }
+}
+
+impl fmt::Display for Versions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "versions {} to {}", self.from, self.to)
+    }
 }
 
 impl Default for Versions {
@@ -60,11 +73,11 @@ impl Default for Versions {
     }
 }
 
-/// Something that not every agent can do.
+/// Something that not every agent, or not every head, can do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Capability {
-    /// It refuses what comes from an older lead, or was planned from something else than it sees.
+    /// An agent refuses what comes from an older lead, or was planned from something else than it sees. A head says both.
     Fences,
     /// It leaves a Swarm that is named, and no other.
     LeavesByName,
@@ -78,6 +91,8 @@ pub enum Capability {
 impl Capability {
     /// What this program's agent can do.
     pub const OWN: [Capability; 3] = [Capability::Fences, Capability::LeavesByName, Capability::HearsBeats];
+    /// What this program's head can do.
+    pub const OF_HEAD: [Capability; 1] = [Capability::Fences];
 }
 
 /// Who leads: a later one is greater, always.
@@ -205,6 +220,13 @@ pub enum FromAgent {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum ToAgent {
+    /// First on every connection with an agent that speaks version 2; one that does not know it passes over it.
+    Hello {
+        version: String,
+        protocol: Versions,
+        #[serde(default)]
+        capabilities: Vec<Capability>,
+    },
     Document(NodeDocument),
     Ask {
         number: u64,

@@ -200,6 +200,10 @@ pub enum What {
         fingerprint: String,
         reason: String,
     },
+    /// Its agent came, and it and the head do not speak the same.
+    OtherRelease {
+        reason: String,
+    },
     /// An agent's TLS handshake failed.
     TlsFailed {
         reason: String,
@@ -319,6 +323,7 @@ impl What {
             | What::Card { .. }
             | What::Installed
             | What::TlsFailed { .. }
+            | What::OtherRelease { .. }
             | What::Fetching { .. }
             | What::Failed { .. }
             | What::Admitted { .. }
@@ -356,6 +361,7 @@ impl What {
             What::BootsDisk => "told to boot its disk".into(),
             What::Installed => "says that it is installed".into(),
             What::TlsFailed { reason, .. } => format!("its agent and the head do not agree on TLS: {reason}"),
+            What::OtherRelease { reason } => reason.clone(),
             What::ScriptServed { set, .. } => format!("boots set {set}"),
             What::Fetching { file, bytes } => format!("fetches {file}, {bytes} bytes"),
             What::Stage1 { step, percent: Some(percent) } => format!("stage 1: {step} {percent} %"),

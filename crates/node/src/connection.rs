@@ -7,8 +7,9 @@ use std::time::Duration;
 use bramble_link::session::Limits;
 use bramble_link::{Connection, Ended, Event};
 use bramble_model::agent::{
-    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, NodeDocument, ToAgent, Versions,
+    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, NodeDocument, ToAgent, Versions, Waits,
 };
+use bramble_model::hands::{End, FromProcess};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -179,14 +180,29 @@ impl Conversation<'_> {
         head.greeted();
         let message = match Heard::read(line).map_err(ended)? {
             Heard::Message(message) => message,
-            Heard::Unknown { what, number } => {
+            Heard::Unknown { what, waits } => {
                 tracing::warn!(what, "the head said something in a form that this agent does not know");
-                // A question gets an answer all the same.
-                let answer = number.map(|number| FromAgent::Answer { number, answer: Answer::CannotDo });
-                return answer.map_or(Ok(()), |answer| head.say(&answer).map_err(ended));
+                // A question gets an answer all the same, and a process an end.
+                let last = waits.map(|waits| match waits {
+                    Waits::Answer(number) => FromAgent::Answer { number, answer: Answer::CannotDo },
+                    Waits::End(number) => {
+                        let reason = "its agent cannot do that: it is of another release".into();
+                        FromAgent::Process { number, tell: FromProcess::Ended { end: End::Failed { reason } } }
+                    }
+                });
+                return last.map_or(Ok(()), |last| head.say(&last).map_err(ended));
             }
         };
         match message {
+            ToAgent::Hello { version, protocol, capabilities } => {
+                if !Versions::OWN.meets(protocol) {
+                    let own = Versions::OWN;
+                    return Err(Error::Ended(format!(
+                        "the head speaks {protocol} of the protocol, and this agent {own}"
+                    )));
+                }
+                tracing::info!(version, %protocol, ?capabilities, "the head says hello");
+            }
             ToAgent::Document(document) => take(document, self.engines, self.documents),
             ToAgent::Ask { number, work, under } => {
                 // Work runs beside the conversation: a deployment must not silence the health.

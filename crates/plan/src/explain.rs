@@ -145,6 +145,9 @@ impl Evidence<'_> {
     }
 
     fn cause(&self) -> Cause {
+        if let Some(cause) = self.of_another_release() {
+            return cause;
+        }
         match self.phase {
             Phase::Off | Phase::Firmware | Phase::Loader => self.on_the_wire(),
             Phase::Kernel => self.kernel(),
@@ -511,6 +514,18 @@ impl Evidence<'_> {
             );
         }
         waits("system-starts", "systemd is starting")
+    }
+
+    /// Its agent came, whatever else was seen of this boot, and was not understood.
+    fn of_another_release(&self) -> Option<Cause> {
+        let counts =
+            |what: &What| matches!(what, What::OtherRelease { .. } | What::Connected | What::ScriptServed { .. });
+        let Some(What::OtherRelease { reason }) = self.last_of(counts) else { return None };
+        Some(cause(
+            "other-release",
+            reason.clone(),
+            "upgrade the older of the two: start this head with the newer program, or build images with this head's (`bramble image build`) and boot the node again",
+        ))
     }
 
     fn refused(&self) -> Option<Cause> {

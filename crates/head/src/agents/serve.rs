@@ -9,9 +9,9 @@ use std::sync::atomic::Ordering;
 
 use bramble_link::{Connection, Ended, Event};
 use bramble_model::agent::{
-    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, NodeDocument, ToAgent, Versions,
+    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, NodeDocument, ToAgent, Versions, Waits,
 };
-use bramble_model::hands::{FromProcess, ToProcess};
+use bramble_model::hands::{End, FromProcess, ToProcess};
 use bramble_model::names::{BootId, Name};
 use bramble_model::timeline::What;
 use bramble_system::now;
@@ -24,6 +24,7 @@ use super::{Agents, Connected, Say};
 use crate::error::Error;
 use crate::gate::Pass;
 use crate::store::beside;
+use crate::timeline::Track;
 use crate::{admissions, ca};
 
 /// What may wait for a connection that is busy. One that has more waiting is stuck.
@@ -119,12 +120,29 @@ impl Who<'_> {
 
 /// Finds out whether a node's agent is served, and serves it.
 async fn serve(agents: Arc<Agents>, node: Name, key: String, mut agent: Agent, pass: Pass) -> Result<(), Why> {
-    let FromAgent::Hello { boot, version, facts, protocol, capabilities } = agent.first().await? else {
-        return Err(refused("it did not say hello"));
+    let (boot, version, facts, protocol, capabilities) = match agent.first().await {
+        Ok(FromAgent::Hello { boot, version, facts, protocol, capabilities }) => {
+            (boot, version, facts, protocol, capabilities)
+        }
+        Ok(_) | Err(Ended::Malformed(_)) => {
+            let reason = "its agent is of another release: it says hello in a form that this head does not know";
+            return Err(agents.of_another_release(&node, reason.into()));
+        }
+        Err(ended) => return Err(ended.into()),
     };
     let version: String = version.chars().filter(|c| c.is_ascii_graphic()).take(32).collect();
-    if protocol.from > Versions::OWN.to || protocol.to < Versions::OWN.from {
-        return Err(refused(format!("it speaks versions {} to {} of the protocol", protocol.from, protocol.to)));
+    // One of version 1 ends at a message that it does not know.
+    if protocol.to >= 2 {
+        let (version, capabilities) = (env!("CARGO_PKG_VERSION").to_owned(), Capability::OF_HEAD.to_vec());
+        agent.say(&ToAgent::Hello { version, protocol: Versions::OWN, capabilities })?;
+    }
+    if !Versions::OWN.meets(protocol) {
+        agent.finish().await?;
+        let own = Versions::OWN;
+        let reason = format!(
+            "its agent is of another release: bramble {version} speaks {protocol} of the protocol, and this head {own}"
+        );
+        return Err(agents.of_another_release(&node, reason));
     }
     let who = Who { node: &node, boot: &boot, key: &key };
     if let Err(reason) = who.holds(&agents).await? {
@@ -169,6 +187,17 @@ pub(super) struct Leaving<'a> {
     node: &'a Name,
     number: u64,
     reason: String,
+}
+
+impl Agents {
+    /// An agent was not understood. It comes again and again: that is told once, until something else is seen of its node.
+    fn of_another_release(&self, node: &Name, reason: String) -> Why {
+        let told = |track: &Track| track.failure.as_ref().is_some_and(|said| said.reason == reason);
+        if self.document(node).is_some() && self.timeline.look(node, told) != Some(true) {
+            self.timeline.add(Some(node), What::OtherRelease { reason: reason.clone() });
+        }
+        refused(reason)
+    }
 }
 
 impl<'a> Leaving<'a> {
@@ -270,11 +299,22 @@ impl Conversation<'_> {
         }
         let message = match Heard::read(line).map_err(Ended::from)? {
             Heard::Message(message) => message,
-            Heard::Unknown { what, number } => {
+            Heard::Unknown { what, waits } => {
                 tracing::warn!(%node, what, "its agent said something in a form that this head does not know");
                 // Whoever asked need not wait for more.
-                if let Some(asker) = number.and_then(|number| waiting.answers.remove(&number)) {
-                    let _ = asker.send(Answer::UNKNOWN);
+                match waits {
+                    Some(Waits::Answer(number)) => {
+                        if let Some(asker) = waiting.answers.remove(&number) {
+                            let _ = asker.send(Answer::UNKNOWN);
+                        }
+                    }
+                    Some(Waits::End(number)) => {
+                        if let Some(asker) = waiting.processes.remove(&number) {
+                            let reason = "it ended in a way that this head does not know".into();
+                            let _ = asker.try_send(FromProcess::Ended { end: End::Failed { reason } });
+                        }
+                    }
+                    None => {}
                 }
                 return Ok(ControlFlow::Continue(()));
             }

@@ -140,9 +140,15 @@ async fn say(lines: &mut Lines, message: &FromAgent) {
     lines.send(serde_json::to_string(message).expect("plain data")).await.expect("it is connected");
 }
 
+/// What the head says next, but its hello.
 async fn hear(lines: &mut Lines) -> Option<ToAgent> {
-    let line = lines.next().await?.ok()?;
-    Some(serde_json::from_str(&line).expect("a message of the head"))
+    loop {
+        let line = lines.next().await?.ok()?;
+        match serde_json::from_str(&line).expect("a message of the head") {
+            ToAgent::Hello { .. } => {}
+            message => return Some(message),
+        }
+    }
 }
 
 fn health() -> FromAgent {
@@ -405,6 +411,57 @@ async fn a_slow_agent_is_told_the_newest_document_as_soon_as_it_takes_it() {
     }
     assert!(started.await.expect("no panic"), "it was only busy");
     assert_eq!(documents, 1, "the newest, once");
+}
+
+/// It came again and again, and nobody was told why it does not stay.
+#[tokio::test]
+async fn an_agent_of_another_release_is_told_of_by_name_once_and_hears_what_this_head_speaks() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), LIMITS);
+    let address = listening(&agents).await;
+    let told = |number| {
+        let events = agents.timeline.of(&node(number), 100).into_iter();
+        let reasons = events.filter_map(|event| match event.what {
+            What::OtherRelease { reason } => Some(reason),
+            _ => None,
+        });
+        reasons.collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        let (mut lines, mut hello, _) = connect(&agents, address, &node(1)).await;
+        let FromAgent::Hello { protocol, .. } = &mut hello else { unreachable!("it is a hello") };
+        *protocol = Versions { from: 3, to: 4 };
+        say(&mut lines, &hello).await;
+        let line = lines.next().await.expect("it is told").expect("a line");
+        let heard = serde_json::from_str(&line).expect("a message of the head");
+        let ToAgent::Hello { protocol, capabilities, .. } = heard else { panic!("{heard:?}") };
+        assert_eq!((protocol, capabilities), (Versions::OWN, Capability::OF_HEAD.to_vec()));
+        assert!(lines.next().await.and_then(Result::ok).is_none(), "it is served no more");
+        let reason = "its agent is of another release: bramble 0 speaks versions 3 to 4 of the protocol, and this head versions 1 to 2";
+        assert_eq!(told(1), [reason]);
+    }
+    for line in [r#"{"type":"hello","boot":7}"#, r#"{"type":"good-morning"}"#] {
+        let (mut lines, _, _) = connect(&agents, address, &node(2)).await;
+        lines.send(line.to_owned()).await.expect("it is connected");
+        assert!(lines.next().await.and_then(Result::ok).is_none(), "it is served no more");
+        assert_eq!(told(2).len(), 1, "{:?}", told(2));
+    }
+    assert!(agents.timeline.look(&node(2), |track| track.failure.is_some()).expect("a node"), "it is shown");
+}
+
+/// `bramble exec` waited for an end that was said in another form.
+#[tokio::test]
+async fn a_process_that_ends_as_nobody_knows_has_ended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), LIMITS);
+    let address = listening(&agents).await;
+    let mut lines = settle(&agents, address, &node(1)).await;
+    let (number, mut told) = agents.start(&node(1), words(&["true"])).await.expect("connected");
+    let line =
+        format!(r#"{{"type":"process","number":{number},"tell":{{"type":"ended","end":{{"end":"vanished"}}}}}}"#);
+    lines.send(line).await.expect("it is connected");
+    let ended = told.recv().await;
+    assert!(matches!(ended, Some(FromProcess::Ended { end: End::Failed { .. } })), "{ended:?}");
 }
 
 #[tokio::test]

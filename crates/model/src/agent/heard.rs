@@ -9,11 +9,19 @@ pub enum Heard<T> {
     Message(T),
     /// A message in a form that this program does not know. It ends no connection.
     Unknown {
-        /// Its question's or its answer's own word, else its type; of printable ASCII, and short.
+        /// Its question's, its answer's or its process's own word, else its type; of printable ASCII, and short.
         what: String,
-        /// Of a question, which wants an answer, or of an answer, for which somebody waits.
-        number: Option<u64>,
+        waits: Option<Waits>,
     },
+}
+
+/// Who waits for more than a message that is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// For the answer to this question.
+    Answer(u64),
+    /// For the end of this process, which was to start, or has ended.
+    End(u64),
 }
 
 /// The longest word that is kept of what is not known, in characters.
@@ -33,10 +41,15 @@ impl<T: DeserializeOwned> Heard<T> {
         let Some(kind) = value.get("type").and_then(Value::as_str) else { return Err(error) };
         // Questions and answers have a word of their own.
         let word = |part: &str, tag: &str| value.get(part)?.get(tag)?.as_str();
-        let what = word("work", "do").or_else(|| word("answer", "is")).unwrap_or(kind);
+        let what = word("work", "do").or_else(|| word("answer", "is")).or_else(|| word("tell", "type")).unwrap_or(kind);
+        let number = value.get("number").and_then(Value::as_u64);
+        let waits = number.and_then(|number| match (kind, what) {
+            ("ask" | "answer", _) => Some(Waits::Answer(number)),
+            ("start", _) | ("process", "ended") => Some(Waits::End(number)),
+            _ => None,
+        });
         let what = what.chars().filter(char::is_ascii_graphic).take(LONGEST_WORD).collect();
-        let number = value.get("number").and_then(Value::as_u64).filter(|_| matches!(kind, "ask" | "answer"));
-        Ok(Heard::Unknown { what, number })
+        Ok(Heard::Unknown { what, waits })
     }
 }
 
@@ -51,14 +64,25 @@ mod tests {
     #[test]
     fn a_known_message_in_a_form_that_is_not_known_is_no_error() {
         let unknown = |line: &str| match Heard::<ToAgent>::read(line) {
-            Ok(Heard::Unknown { what, number }) => (what, number),
+            Ok(Heard::Unknown { what, waits }) => (what, waits),
             other => panic!("{line}: {other:?}"),
         };
-        assert_eq!(unknown(r#"{"type":"ask","number":8,"work":{"do":"forget"}}"#), ("forget".into(), Some(8)));
-        assert_eq!(unknown(r#"{"type":"start","number":9,"start":{"image":"x"}}"#), ("start".into(), None));
+        assert_eq!(
+            unknown(r#"{"type":"ask","number":8,"work":{"do":"forget"}}"#),
+            ("forget".into(), Some(Waits::Answer(8)))
+        );
+        assert_eq!(
+            unknown(r#"{"type":"start","number":9,"start":{"image":"x"}}"#),
+            ("start".into(), Some(Waits::End(9)))
+        );
+        let ended = r#"{"type":"process","number":9,"tell":{"type":"ended","end":{"end":"vanished"}}}"#;
+        let heard = Heard::<FromAgent>::read(ended);
+        assert_eq!(format!("{heard:?}"), r#"Ok(Unknown { what: "ended", waits: Some(End(9)) })"#);
+        let hums = r#"{"type":"process","number":9,"tell":{"type":"hum"}}"#;
+        assert!(matches!(Heard::<FromAgent>::read(hums), Ok(Heard::Unknown { waits: None, .. })));
         let health = r#"{"type":"health","engine":{"state":"orbiting"}}"#;
         let heard = Heard::<FromAgent>::read(health);
-        assert!(matches!(heard, Ok(Heard::Unknown { ref what, number: None }) if what == "health"), "{heard:?}");
+        assert!(matches!(heard, Ok(Heard::Unknown { ref what, waits: None }) if what == "health"), "{heard:?}");
     }
 
     #[test]

@@ -294,6 +294,17 @@ fn no_sentence_decides_a_cause() {
     Case::new(Phase::System, vec![(10, what)]).is("tls-refused");
 }
 
+/// It was said to be starting, for as long as its agent came and was sent away.
+#[test]
+fn an_agent_of_another_release() {
+    let script = || What::ScriptServed { boot: BootTag("b1".into()), set: "s1".into() };
+    let other = || What::OtherRelease { reason: "its agent is of another release".into() };
+    for phase in [Phase::Loader, Phase::System, Phase::Ready] {
+        Case::new(phase, vec![(9, script()), (5, other())]).is("other-release");
+    }
+    assert_eq!(Case::new(Phase::Loader, vec![(9, other()), (5, script())]).why().name, "loader-starts");
+}
+
 #[test]
 fn a_clock_that_is_too_far_off() {
     let what = What::TlsFailed { reason: "received fatal alert: CertificateExpired".into(), clock: true };

@@ -343,6 +343,30 @@ async fn a_head_of_version_1_hears_a_beat_and_need_say_none() {
     }
 }
 
+#[tokio::test]
+async fn a_head_says_what_it_speaks_and_one_that_speaks_nothing_of_this_is_left() {
+    for (from, to, stays) in [(1, 2, true), (2, 9, true), (3, 4, false)] {
+        let (here, _folder) = agent_of(None, EngineState::Alone);
+        let identity = TestHead::new().identity();
+        let (ours, theirs) = duplex(1 << 20);
+        let mut head = OldHead::new(theirs);
+        let test = async {
+            let protocol = format!(r#"{{"from":{from},"to":{to}}}"#);
+            head.says(&format!(r#"{{"type":"hello","version":"9","protocol":{protocol},"capabilities":["flies"]}}"#))
+                .await;
+            head.says(r#"{"type":"ask","number":4,"work":{"do":"levitate"}}"#).await;
+            head.answer(4).await
+        };
+        tokio::select! {
+            ended = conversation_of(&here, &identity, Limits::USUAL, ours) => {
+                let error = ended.expect_err("it never ends well").to_string();
+                assert!(!stays && error.contains("speaks versions 3 to 4 of the protocol"), "{error}");
+            }
+            _ = test => assert!(stays, "{from} to {to}"),
+        }
+    }
+}
+
 /// Of a later release, say.
 #[tokio::test]
 async fn a_question_that_nobody_knows_is_answered_and_a_message_dropped() {
@@ -353,7 +377,19 @@ async fn a_question_that_nobody_knows_is_answered_and_a_message_dropped() {
     let mut later = OldHead::new(theirs);
     let test = async {
         later.says(r#"{"type":"sing","song":[1]}"#).await;
+        // Whoever wants a process waits for its end.
         later.says(r#"{"type":"start","number":9,"start":{"image":"x"}}"#).await;
+        let ended = loop {
+            let line =
+                timeout(SOON, later.lines.next()).await.expect("it is told").expect("it goes on").expect("a line");
+            match serde_json::from_str(&line).expect("a message") {
+                FromAgent::Process { number: 9, tell } => break tell,
+                FromAgent::Health(_) => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        let FromProcess::Ended { end: End::Failed { reason } } = ended else { panic!("{ended:?}") };
+        assert!(reason.contains("another release"), "{reason}");
         later.says(r#"{"type":"process","number":9,"tell":{"type":"hum"}}"#).await;
         later.says(r#"{"type":"document","hostname":7}"#).await;
         for (number, work) in [
