@@ -54,7 +54,9 @@ struct Node {
     task: Option<JoinHandle<()>>,
     /// The Swarm that it is in, and what it is called there.
     place: Option<(String, String)>,
-    /// The newest lead that it has obeyed since it was switched on.
+    /// The newest life of the head's store that it was told since it was switched on, and the newest lead that it has
+    /// obeyed in it.
+    life: u64,
     lead: Option<Fence>,
     /// Its engine does one thing at a time.
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -97,7 +99,7 @@ impl World {
     pub fn new(nodes: impl IntoIterator<Item = (Name, EnginePart, String)>) -> Arc<Self> {
         let nodes = nodes.into_iter().map(|(name, part, mac)| {
             let turn = Arc::default();
-            (name, Node { part, mac, power: 0, task: None, place: None, lead: None, turn })
+            (name, Node { part, mac, power: 0, task: None, place: None, life: 0, lead: None, turn })
         });
         let dice = 0x9e37_79b9_7f4a_7c15;
         Arc::new(World(Mutex::new(State { nodes: nodes.collect(), dice, ..State::default() })))
@@ -116,7 +118,7 @@ impl World {
                 task.abort();
             }
             node.power += 1;
-            node.lead = None;
+            (node.life, node.lead) = (0, None);
             node.turn = Arc::default();
             let here = Here { world: Arc::clone(self), name: name.clone(), power: node.power };
             node.task = Some(tokio::spawn(here.live(head.clone(), node.mac.clone())));
@@ -227,6 +229,9 @@ impl State {
             return Ok(());
         };
         let node = self.node(name);
+        if under.fence.life == 0 || under.fence.life != node.life {
+            return Err(format!("it is asked in life {}, and obeys life {}", under.fence.life, node.life));
+        }
         if node.lead.is_some_and(|lead| lead > under.fence) {
             return Err("it has obeyed a later lead".into());
         }
@@ -426,6 +431,14 @@ impl Here {
         }
     }
 
+    /// The head says in which life its store is. These nodes trust it with the signature.
+    fn learn(&self, life: u64) {
+        if let Some(mut state) = self.state() {
+            let node = state.node(&self.name);
+            node.life = node.life.max(life);
+        }
+    }
+
     fn health(&self) -> FromAgent {
         health_with(0, self.world.state().engine(&self.name))
     }
@@ -433,6 +446,7 @@ impl Here {
     async fn serve(&self, mut session: Session) -> std::io::Result<()> {
         let (answers, mut done) = mpsc::unbounded_channel();
         let mut beat = tokio::time::interval(BEAT);
+        self.learn(session.life);
         loop {
             let line = tokio::select! {
                 _ = beat.tick() => {
@@ -460,6 +474,7 @@ impl Here {
                 ToAgent::Ask { number, .. } => {
                     session.say(&FromAgent::Answer { number, answer: Answer::CannotDo }).await?;
                 }
+                ToAgent::Document(document) => self.learn(document.life.map_or(0, |life| life.life)),
                 ToAgent::Refused { reason } => {
                     let told = format!("{} was let in, and is refused: {reason}", self.name);
                     self.world.state().broken.push(told);

@@ -332,7 +332,10 @@ fn a_new_machine_goes_on_with_a_backup() {
     house.start_head();
     runtime.block_on(async {
         for agent in &agents {
-            agent.settle().await.expect("it goes on with the certificate that it has");
+            let session = agent.settle().await.expect("it goes on with the certificate that it has");
+            let before = agent.enrolled.as_ref().and_then(|enrolled| enrolled.document.life.as_ref());
+            let before = before.expect("this head says its life").life;
+            assert!(session.life > before, "agents obey the new life: {} after {before}", session.life);
         }
     });
     assert!(house.must(&["user", "ls"], "").contains("ann"));

@@ -327,10 +327,13 @@ mod tests {
         for (now, life) in [(9000, 9000), (7, 5001)] {
             let state = folder.path().join(now.to_string());
             restore(&path, &state, now).expect("restored");
-            let store = Blocking::open(&state.join(STORE), 1).expect("opens");
-            let fence = store.lead("swarm").expect("a lead");
+            let store = Store::open(&state.join(STORE), 1).expect("opens");
+            let fence = store.blocking().lead("swarm").expect("a lead");
             assert_eq!(fence, Fence { life, number: 2 });
             assert!(fence > told);
+            // Agents are told the life that they are asked in, and obey no older one.
+            let asked = crate::swarm::Swarm::open(store.clone()).lead().expect("a lead");
+            assert_eq!((asked.life, store.blocking().life().expect("read")), (life, life));
             assert_eq!(fs::read(state.join("keys/ca.key")).expect("there"), b"secret");
             assert!(!state.join("restoring.redb").exists());
         }

@@ -120,6 +120,14 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<Ended, E
     }
     let address = parts.wires.http_at(parts.wires.address());
     tracing::info!(%address, cluster = %first.cluster.name, "the head is up");
+    let result = all_of(&mut tasks, &stop).await;
+    parts.timeline.flush();
+    parts.strangers.flush();
+    result.map(|()| if wire_came.is_cancelled() { Ended::ForAWire } else { Ended::Asked })
+}
+
+/// Waits until every part has ended: one that is gone means that the head is not whole, and the others end, too.
+async fn all_of(tasks: &mut Tasks, stop: &CancellationToken) -> Result<(), Error> {
     let mut result = Ok(());
     while let Some(ended) = tasks.join_next().await {
         match ended {
@@ -129,12 +137,9 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<Ended, E
             Err(error) if error.is_panic() => result = result.and(Err(Error::Part(error.to_string()))),
             Err(_) => {}
         }
-        // One part gone means the head is not whole: the others end too.
         stop.cancel();
     }
-    parts.timeline.flush();
-    parts.strangers.flush();
-    result.map(|()| if wire_came.is_cancelled() { Ended::ForAWire } else { Ended::Asked })
+    result
 }
 
 /// Begins a head with the address of a git repository, where none runs yet.
@@ -291,4 +296,19 @@ async fn watch_wires(wires: Arc<Wires>, snapshots: Arc<Snapshots>, stop: Cancell
 async fn keep(part: impl Future<Output = ()>) -> Result<(), Error> {
     part.await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_panics_ends_the_others_and_the_head() {
+        let (mut tasks, stop) = (Tasks::new(), CancellationToken::new());
+        let lasts = stop.clone();
+        tasks.spawn(keep(async move { lasts.cancelled().await }));
+        tasks.spawn(keep(async { panic!("as an error of bramble's own does") }));
+        let ended = all_of(&mut tasks, &stop).await;
+        assert!(matches!(ended, Err(Error::Part(_))), "{ended:?}");
+    }
 }

@@ -14,6 +14,7 @@ use bramble_system::now;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
+use crate::store::beside;
 use crate::timeline::Timeline;
 use crate::vendor;
 
@@ -159,8 +160,8 @@ impl Strangers {
                 () = tokio::time::sleep(WRITE) => {}
             }
             let strangers = Arc::clone(&self);
-            // The store's own error is logged; a panic there ends the head elsewhere.
-            let _ = tokio::task::spawn_blocking(move || strangers.flush()).await;
+            // The store's own error is logged; a panic there is one of this part.
+            beside(move || strangers.flush()).await;
         }
     }
 }
@@ -183,24 +184,40 @@ mod tests {
         assert_eq!((inner.seen.len(), told), (MOST, TOLD as usize));
     }
 
+    fn open(folder: &std::path::Path) -> Strangers {
+        let store = Store::open(&folder.join("head.redb"), 1).expect("opens");
+        let place = std::path::Path::new("/nowhere");
+        let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"eth0\"\n";
+        let cluster = Cluster::parse(place, &place.join("bramble.toml"), text).expect("valid");
+        let timeline = Arc::new(Timeline::open(store.clone(), &cluster, 0).expect("opens"));
+        Strangers::open(store, timeline).expect("reads")
+    }
+
+    /// It was swallowed, each second anew: nothing was written any more, and nobody was told.
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_ends_this_part() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let strangers = Arc::new(open(folder.path()));
+        let poisoned = Arc::clone(&strangers);
+        let thread = std::thread::spawn(move || {
+            let _held = poisoned.inner();
+            panic!("while it is held, as an error of bramble's own does");
+        });
+        assert!(thread.join().is_err());
+        let part = tokio::spawn(strangers.keep(CancellationToken::new()));
+        assert!(part.await.is_err_and(|error| error.is_panic()));
+    }
+
     #[test]
     fn what_was_seen_is_there_after_a_restart() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let open = || {
-            let store = Store::open(&folder.path().join("head.redb"), 1).expect("opens");
-            let place = std::path::Path::new("/nowhere");
-            let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"eth0\"\n";
-            let cluster = Cluster::parse(place, &place.join("bramble.toml"), text).expect("valid");
-            let timeline = Arc::new(Timeline::open(store.clone(), &cluster, 0).expect("opens"));
-            Strangers::open(store, timeline).expect("reads")
-        };
         {
-            let strangers = open();
+            let strangers = open(folder.path());
             strangers.inner().note(card(1), "BIOS PXE", None, 1000);
             strangers.inner().note(card(1), "BIOS PXE", None, 9000);
             strangers.flush();
         }
-        let strangers = open();
+        let strangers = open(folder.path());
         let [seen] = &strangers.all()[..] else { panic!("one machine") };
         assert_eq!((seen.first, seen.last, seen.times), (1000, 9000, 2));
     }

@@ -63,6 +63,10 @@ fn a_node_obeys_the_newest_lead_and_what_it_sees() {
     let mut state = world.state();
     let m1 = name("m1");
     let alone = Some(Expects::Engine { state: EngineState::Alone });
+    state.may(&m1, &initialise(None), Some(&under(2, alone.clone()))).expect_err("no head has said its life");
+    state.node(&m1).life = 1;
+    let never = Under { fence: Fence { life: 0, number: 9 }, expects: alone.clone() };
+    state.may(&m1, &initialise(None), Some(&never)).expect_err("no head is in that life");
     state.may(&m1, &initialise(None), Some(&under(2, alone.clone()))).expect("it is alone");
     state.may(&m1, &initialise(None), Some(&under(1, alone.clone()))).expect_err("an older lead");
     state.perform(&m1, initialise(None));
