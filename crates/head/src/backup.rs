@@ -14,7 +14,6 @@ use axum::response::{IntoResponse, Response};
 use bramble_model::names::Digest;
 use bramble_model::repository::Backup;
 use bramble_model::timeline::Millis;
-use bramble_plan::swarm::Memory;
 use bramble_store::Store;
 use bramble_system::{files, now};
 use flate2::Compression;
@@ -271,10 +270,9 @@ fn place(entries: &[(String, Vec<u8>)], state: &Path, beside: &Path, now: Millis
         files::replace_secret(beside, bytes).map_err(file(beside))?;
         let store = bramble_store::Blocking::open(beside, now)?;
         store.begin_new_life(now)?;
-        // What came after the backup is not in it: a Swarm may have been begun since.
         store.update::<Engines, ()>(&membership::SWARM.to_owned(), |kept| {
-            if let Some(record) = kept.as_mut().filter(|record| !matches!(record.memory, Memory::Swarm { .. })) {
-                record.memory = Memory::Lost;
+            if let Some(record) = kept.as_mut() {
+                record.is_from_before();
             }
         })?;
         if let Some(trouble) = store.trouble() {

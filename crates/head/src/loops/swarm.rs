@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bramble_model::agent::swarm::{Reply, Work};
 use bramble_model::agent::{Answer, Capability, Expects, Under};
-use bramble_model::engine::{EngineKind, EnginePart, EngineState};
+use bramble_model::engine::{EngineKind, EnginePart};
 use bramble_model::names::Name;
 use bramble_model::timeline::Phase;
 use bramble_plan::contract::{Outcome, Planned, Retry, Unknown};
-use bramble_plan::swarm::{Declared, Node, Observed, Record, Seen, Step, Swarm, View};
+use bramble_plan::swarm::{Declared, Node, Observed, Record, Seen, Step, Swarm, View, to_ask};
 use tokio::sync::watch;
 
 use crate::agents::Agents;
@@ -30,25 +30,13 @@ pub(crate) struct Controller {
 }
 
 impl Controller {
-    /// Asks a declared manager of the Swarm for its view: one that has a majority first.
+    /// Asks a manager of the Swarm for its view.
     async fn view(&self, declared: &Declared, record: &Record) -> Option<View> {
         let cluster = record.cluster()?;
-        let mut managers: Vec<(bool, &Name)> = declared
-            .nodes
-            .iter()
-            .filter(|(_, part)| **part == EnginePart::Manager)
-            .filter_map(|(name, _)| match self.timeline.engine_of(name, EngineKind::Swarm)? {
-                EngineState::Member { cluster: own, manager: true, reachable, .. } if own == cluster => {
-                    Some((!reachable, name))
-                }
-                _ => None,
-            })
-            .collect();
-        managers.sort_unstable();
+        let managers = to_ask(declared, record, |name| self.timeline.engine_of(name, EngineKind::Swarm));
         let mut last = None;
-        for (_, name) in managers {
-            let through = name.clone();
-            match self.agents.ask(name, Work::Observe.into(), None, OBSERVE).await {
+        for through in managers {
+            match self.agents.ask(&through, Work::Observe.into(), None, OBSERVE).await {
                 Answer::Swarm(Reply::Observed(listing)) if listing.cluster == cluster => {
                     return Some(View::Read { through, listing });
                 }
@@ -107,7 +95,9 @@ impl Controller {
         };
         match planned.step {
             Step::Begin { node } => self.write(&planned.seen, |record| record.begin(&node))?,
-            Step::Remember { cluster } => self.write(&planned.seen, |record| record.remember(&cluster))?,
+            Step::Remember { cluster, managers } => {
+                self.write(&planned.seen, |record| record.remember(&cluster, managers.clone()))?;
+            }
             Step::Initialise { node, address, leaves } => {
                 self.ask(&node, Work::Initialise { address, leaves }, expects).await?;
             }

@@ -119,6 +119,7 @@ fn declared_swarm(nodes: usize, workloads: usize) -> swarm::Declared {
 fn observed_swarm(nodes: BTreeMap<Name, Node>, members: Vec<Member>, services: Vec<Service>) -> swarm::Observed {
     let mut record = Record::new(Memory::Swarm { cluster: CLUSTER.into() });
     record.former.insert(FORMER.into());
+    record.managers = (0..MANAGERS).map(node).collect();
     let listing = Listing { cluster: CLUSTER.into(), members, services };
     swarm::Observed { nodes, record, view: Some(View::Read { through: node(0), listing }) }
 }
