@@ -68,7 +68,8 @@ impl Swarm {
         let services = deployed.iter().enumerate().map(|(number, (workload, generation))| Service {
             workload: Some(workload.to_string()),
             generation: Some(generation.clone()),
-            name: format!("{workload}_web"),
+            // The bench names the one service of a file as its workload.
+            name: format!("{workload}_{workload}"),
             wanted: REPLICAS as u32,
             running: REPLICAS as u32,
             ports: vec![8000 + number as u16],

@@ -30,6 +30,7 @@ use bramble_model::timeline::Millis;
 
 pub use self::managers::to_ask;
 pub use self::record::{Memory, Record};
+pub use self::workloads::Workload;
 use crate::contract::{self, Planned, Planner};
 
 /// What a snapshot says of the Swarm.
@@ -37,15 +38,6 @@ use crate::contract::{self, Planned, Planner};
 pub struct Declared {
     pub nodes: BTreeMap<Name, EnginePart>,
     pub workloads: BTreeMap<Name, Workload>,
-}
-
-/// A workload of the snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Workload {
-    /// `generation` is what this content is called, `file` the content: it travels with the step.
-    Ready { generation: String, file: Arc<str> },
-    /// Its own files do not check: what is deployed stays.
-    Sick { problem: String },
 }
 
 /// What is seen of the Swarm.
@@ -126,6 +118,8 @@ pub enum Step {
         workload: Name,
         generation: String,
         file: Arc<str>,
+        /// By their names in the file.
+        services: BTreeSet<String>,
     },
     Remove {
         through: Name,
@@ -282,18 +276,19 @@ impl Planner for Swarm {
                     listing.members.retain(|member| member.id != *node_id);
                 }
             }
-            Step::Deploy { workload, generation, .. } => {
+            Step::Deploy { workload, generation, services, .. } => {
                 if let Some(View::Read { listing, .. }) = &mut observed.view {
                     listing.services.retain(|service| service.workload.as_deref() != Some(workload.as_str()));
-                    listing.services.push(bramble_model::agent::swarm::Service {
+                    let new = services.iter().map(|service| bramble_model::agent::swarm::Service {
                         workload: Some(workload.to_string()),
                         generation: Some(generation.clone()),
-                        name: workload.to_string(),
+                        name: workloads::listed_as(workload, service),
                         wanted: 1,
                         running: 1,
                         ports: Vec::new(),
                         replicas: Vec::new(),
                     });
+                    listing.services.extend(new);
                 }
             }
             Step::Remove { workload, .. } => {

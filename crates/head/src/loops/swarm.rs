@@ -117,7 +117,7 @@ impl Controller {
                 self.ask(&through, Work::SetPart { node_id, part }, None).await?;
             }
             Step::Forget { through, node_id, .. } => drop(self.ask(&through, Work::Forget { node_id }, None).await?),
-            Step::Deploy { through, workload, generation, file } => {
+            Step::Deploy { through, workload, generation, file, .. } => {
                 let work = Work::Deploy { name: workload, generation, file: file.to_string() };
                 self.ask(&through, work, expects).await?;
             }

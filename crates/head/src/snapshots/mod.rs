@@ -405,7 +405,7 @@ impl Snapshots {
                     bramble_model::repository::tree::Tree::read(&tree, path).map_err(|error| error.to_string())?;
                 let generation = generation(&bytes);
                 let file = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
-                Ok(swarm::Workload::Ready { generation, file: file.into() })
+                Ok(swarm::Workload::Ready { generation, file: file.into(), services: workload.services.clone() })
             };
             workloads.insert(name.clone(), read().unwrap_or_else(|problem| swarm::Workload::Sick { problem }));
         }

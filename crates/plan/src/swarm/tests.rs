@@ -46,8 +46,14 @@ impl World {
         self
     }
 
-    fn workload(mut self, text: &str, generation: &str) -> Self {
-        let workload = Workload::Ready { generation: generation.into(), file: "services: {}".into() };
+    fn workload(self, text: &str, generation: &str) -> Self {
+        self.runs(text, generation, &["x"])
+    }
+
+    /// A workload of these services.
+    fn runs(mut self, text: &str, generation: &str, services: &[&str]) -> Self {
+        let services = services.iter().map(|&service| service.to_owned()).collect();
+        let workload = Workload::Ready { generation: generation.into(), file: "services: {}".into(), services };
         self.declared.workloads.insert(name(text), workload);
         self
     }
@@ -93,11 +99,16 @@ fn entry(id: &str, hostname: &str, up: bool) -> Member {
     Member { id: id.into(), hostname: hostname.into(), manager: false, up }
 }
 
+/// A workload's service `x`.
 fn service(workload: Option<&str>, generation: &str) -> Service {
+    service_of(workload, "x", generation)
+}
+
+fn service_of(workload: Option<&str>, service: &str, generation: &str) -> Service {
     Service {
         workload: workload.map(str::to_owned),
         generation: Some(generation.into()),
-        name: "x".into(),
+        name: workload.map_or_else(|| service.to_owned(), |workload| format!("{workload}_{service}")),
         wanted: 1,
         running: 1,
         ports: Vec::new(),
@@ -221,6 +232,31 @@ fn a_changed_workload_is_deployed_and_a_removed_one_goes_but_nothing_of_others()
     let sick = Workload::Sick { problem: "sick.yaml has no services".into() };
     world.declared.workloads.insert(name("sick"), sick);
     insta::assert_snapshot!(world.text());
+}
+
+/// Docker makes one service after the other: what ended after the first one has the label of the whole.
+#[test]
+fn a_workload_that_was_deployed_in_part_is_deployed_again() {
+    let of = |services: &[(&str, &str)]| -> Vec<Service> {
+        services.iter().map(|(service, generation)| service_of(Some("shop"), service, generation)).collect()
+    };
+    let world = |services: &[(&str, &str)]| {
+        world(remembers("s"))
+            .manager("m1", in_swarm("s", "a", true, true))
+            .runs("shop", "2", &["api", "db", "web"])
+            .reads("m1", "s", Vec::new(), of(services))
+    };
+    insta::assert_snapshot!("one_of_three_services", world(&[("db", "2")]).text());
+    insta::assert_snapshot!("one_is_of_before", world(&[("api", "2"), ("db", "2"), ("web", "1")]).text());
+    insta::assert_snapshot!(
+        "one_has_left_the_file",
+        world(&[("api", "2"), ("db", "2"), ("web", "2"), ("mail", "1")]).text()
+    );
+    let whole = [("api", "2"), ("db", "2"), ("web", "2")];
+    assert_eq!(world(&whole).text(), "");
+    let shop = &world(&[]).declared.workloads[&name("shop")];
+    assert!(shop.is_deployed(&name("shop"), &of(&whole)));
+    assert!(!shop.is_deployed(&name("shop"), &of(&whole[..2])), "what is shown as the repository's is all of it");
 }
 
 /// Fault 7 of the ground.

@@ -27,7 +27,7 @@ fn any_memory() -> impl Strategy<Value = Memory> {
 
 fn any_view() -> impl Strategy<Value = Option<View>> {
     let members = prop::collection::vec(("[xyz]", "[a-g]", any::<bool>()), 0..4);
-    let services = prop::collection::vec((prop::option::of("[p-s]"), "[12]"), 0..4);
+    let services = prop::collection::vec((prop::option::of("[p-s]"), "[xyz]", "[12]"), 0..4);
     let read = ("[a-e]", "[ab]", members, services).prop_map(|(through, cluster, members, services)| View::Read {
         through: name(&through),
         listing: Listing {
@@ -36,7 +36,10 @@ fn any_view() -> impl Strategy<Value = Option<View>> {
                 .iter()
                 .map(|(id, hostname, up)| entry(&format!("{id}-{hostname}"), hostname, *up))
                 .collect(),
-            services: services.iter().map(|(workload, generation)| service(workload.as_deref(), generation)).collect(),
+            services: services
+                .iter()
+                .map(|(workload, service, generation)| service_of(workload.as_deref(), service, generation))
+                .collect(),
         },
     });
     let unreadable =
@@ -49,7 +52,8 @@ fn any_world() -> impl Strategy<Value = World> {
     let nodes = prop::collection::btree_map("[a-e]", (part, any_engine(), any::<bool>(), any::<bool>()), 0..6);
     // Earlier parts, also of a node that has left.
     let managers = prop::collection::btree_set("[a-f]", 0..4);
-    let workloads = prop::collection::btree_map("[p-r]", prop::option::of("[12]"), 0..3);
+    let ready = ("[12]", prop::collection::btree_set("[xyz]", 1..3));
+    let workloads = prop::collection::btree_map("[p-r]", prop::option::of(ready), 0..3);
     let former = prop::collection::btree_set("[ab]", 0..2);
     let without = prop::option::of(prop::collection::btree_set("[a-e]", 0..3));
     (nodes, workloads, any_memory(), (managers, former), without, any_view()).prop_map(
@@ -68,9 +72,9 @@ fn any_world() -> impl Strategy<Value = World> {
                 node.unable = unable.then(|| "an old agent".to_owned());
                 node.boots = boots && node.engine.is_none();
             }
-            for (text, generation) in workloads {
-                let workload = match generation {
-                    Some(generation) => Workload::Ready { generation, file: "f".into() },
+            for (text, ready) in workloads {
+                let workload = match ready {
+                    Some((generation, services)) => Workload::Ready { generation, file: "f".into(), services },
                     None => Workload::Sick { problem: "torn".into() },
                 };
                 world.declared.workloads.insert(name(&text), workload);
