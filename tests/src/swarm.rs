@@ -88,7 +88,7 @@ impl Swarm {
     fn answer(&self, work: Work, under: Option<Under>) -> Answer {
         let at = Instant::now();
         let mut deployed = self.deployed.lock().expect("no panic while held");
-        if let Some(Expects::Generation { workload, generation }) = under.and_then(|under| under.expects)
+        if let Some(Expects::Generation { workload, generation, .. }) = under.and_then(|under| under.expects)
             && deployed.get(&workload) != generation.as_ref()
         {
             return Answer::Refused { why: format!("workload {workload} is of another generation") };

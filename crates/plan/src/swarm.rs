@@ -167,8 +167,8 @@ pub enum Seen {
     Engine(EngineState),
     /// A member, as the Swarm lists it.
     Member(Member),
-    /// The workload's services have this generation; `None` where there are none, or of several.
-    Generation(Option<String>),
+    /// The one generation that the workload's services have, where it is one, and whether they are of several.
+    Generation { generation: Option<String>, several: bool },
 }
 
 /// The subject of the Swarm as a whole.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bramble_model::agent::swarm::{Reply, Work};
-use bramble_model::agent::{Answer, Capability, Expects, Under};
+use bramble_model::agent::{self, Answer, Capability, Expects, Under};
 use bramble_model::engine::{EngineKind, EnginePart};
 use bramble_model::names::Name;
 use bramble_model::timeline::Phase;
@@ -49,16 +49,13 @@ impl Controller {
 
     /// Asks in this head's lead, with what the plan saw.
     async fn ask(&self, node: &Name, work: Work, expects: Option<Expects>) -> Result<Answer, Outcome> {
+        let work = agent::Work::from(work);
+        let needs: Vec<Capability> =
+            [work.needs(), expects.as_ref().and_then(Expects::needs)].into_iter().flatten().collect();
+        let can = |needed: &Capability| self.agents.is_connected(node) && self.agents.unable(node, needed).is_none();
+        let promised = !needs.is_empty() && needs.iter().all(can);
         let under = (!work.only_looks()).then_some(Under { fence: self.swarm.lead(), expects });
-        let failed = |reason: String| Err(Outcome::Failed { reason, retry: Retry::BackOff });
-        match self.agents.ask(node, work.into(), under, STEP).await {
-            Answer::Failed { error } => failed(error),
-            Answer::Refused { why } => failed(format!("{node} refuses: {why}")),
-            Answer::CannotDo | Answer::Unknown(_) => {
-                failed(format!("the agent of {node} cannot do that: it is of another release"))
-            }
-            answer @ (Answer::Done | Answer::Swarm(_)) => Ok(answer),
-        }
+        answered(node, promised, self.agents.ask(node, work, under, STEP).await)
     }
 
     /// Changes the record, where it is still what the plan saw.
@@ -87,10 +84,17 @@ impl Controller {
             (Seen::Engine(state), Step::Initialise { .. } | Step::Join { .. }) => {
                 Some(Expects::Engine { state: state.clone() })
             }
-            (Seen::Generation(generation), Step::Deploy { workload, .. } | Step::Remove { workload, .. }) => {
-                Some(Expects::Generation { workload: workload.clone(), generation: generation.clone() })
+            (
+                Seen::Generation { generation, several },
+                Step::Deploy { workload, .. } | Step::Remove { workload, .. },
+            ) => {
+                let (workload, generation) = (workload.clone(), generation.clone());
+                Some(Expects::Generation { workload, generation, several: Some(*several) })
             }
-            // What is seen of another node, or of the head's own record, is not the asked agent's to see.
+            (Seen::Member(member), Step::SetPart { .. } | Step::Forget { .. }) => {
+                Some(Expects::Member { member: member.clone() })
+            }
+            // The head's own record is not the asked agent's to see.
             _ => None,
         };
         match planned.step {
@@ -114,9 +118,11 @@ impl Controller {
                 self.ask(&node, work, expects).await?;
             }
             Step::SetPart { through, node_id, part, .. } => {
-                self.ask(&through, Work::SetPart { node_id, part }, None).await?;
+                self.ask(&through, Work::SetPart { node_id, part }, expects).await?;
             }
-            Step::Forget { through, node_id, .. } => drop(self.ask(&through, Work::Forget { node_id }, None).await?),
+            Step::Forget { through, node_id, .. } => {
+                self.ask(&through, Work::Forget { node_id }, expects).await?;
+            }
             Step::Deploy { through, workload, generation, file, .. } => {
                 let work = Work::Deploy { name: workload, generation, file: file.to_string() };
                 self.ask(&through, work, expects).await?;
@@ -127,6 +133,24 @@ impl Controller {
         }
         Ok(())
     }
+}
+
+/// What an answer is to a step; `promised` is that the agent said that it can do this. One that did, and cannot, is asked
+/// again when a person says so: nothing that goes by itself makes it another.
+fn answered(node: &Name, promised: bool, answer: Answer) -> Result<Answer, Outcome> {
+    let (reason, retry) = match answer {
+        Answer::Failed { error } => (error, Retry::BackOff),
+        Answer::Refused { why } => (format!("{node} refuses: {why}"), Retry::BackOff),
+        Answer::CannotDo if promised => (
+            format!("the agent of {node} says that it can do that, and does not know it: boot {node} anew"),
+            Retry::Never,
+        ),
+        Answer::CannotDo | Answer::Unknown(_) => {
+            (format!("the agent of {node} cannot do that: it is of another release"), Retry::BackOff)
+        }
+        answer @ (Answer::Done | Answer::Swarm(_)) => return Ok(answer),
+    };
+    Err(Outcome::Failed { reason, retry })
 }
 
 impl super::Controller for Controller {
@@ -183,5 +207,26 @@ impl super::Controller for Controller {
 
     fn looks(&self) -> (Duration, Duration) {
         (Duration::from_secs(5), Duration::from_millis(1500))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_agent_promised_and_does_not_know_waits_for_a_person() {
+        let node = "m1".parse().expect("a name");
+        let retry = |promised, answer| match answered(&node, promised, answer) {
+            Err(Outcome::Failed { retry, .. }) => Some(retry),
+            _ => None,
+        };
+        assert_eq!(retry(true, Answer::CannotDo), Some(Retry::Never));
+        // It may run another release soon.
+        assert_eq!(retry(false, Answer::CannotDo), Some(Retry::BackOff));
+        assert_eq!(retry(true, Answer::UNKNOWN), Some(Retry::BackOff));
+        assert_eq!(retry(true, Answer::Failed { error: "it hangs".into() }), Some(Retry::BackOff));
+        assert_eq!(retry(true, Answer::Refused { why: "it sees another".into() }), Some(Retry::BackOff));
+        assert_eq!(retry(true, Answer::Done), None);
     }
 }

@@ -56,6 +56,9 @@ mod tests {
         };
         assert_eq!(unknown(r#"{"type":"ask","number":8,"work":{"do":"forget"}}"#), ("forget".into(), Some(8)));
         assert_eq!(unknown(r#"{"type":"start","number":9,"start":{"image":"x"}}"#), ("start".into(), None));
+        // What the plan saw, in a form of a later release: it is not done, and whoever asks hears it.
+        let under = r#"{"type":"ask","number":9,"work":{"do":"forget","node_id":"n"},"under":{"fence":{"life":1,"number":2},"expects":{"saw":"weather"}}}"#;
+        assert_eq!(unknown(under), ("forget".into(), Some(9)));
         let health = r#"{"type":"health","engine":{"state":"orbiting"}}"#;
         let heard = Heard::<FromAgent>::read(health);
         assert!(matches!(heard, Ok(Heard::Unknown { ref what, number: None }) if what == "health"), "{heard:?}");

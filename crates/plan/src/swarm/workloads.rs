@@ -59,10 +59,10 @@ impl<'a> Deployed<'a> {
         services.iter().map(String::as_str).filter(|service| !self.services.contains(&*listed_as(workload, service)))
     }
 
-    /// The one generation that all of it has.
-    fn generation(&self) -> Option<String> {
-        let only = self.generations.first().filter(|_| self.generations.len() == 1)?;
-        only.map(str::to_owned)
+    fn seen(&self) -> Seen {
+        let several = self.generations.len() > 1;
+        let only = self.generations.first().filter(|_| !several).copied().flatten();
+        Seen::Generation { generation: only.map(str::to_owned), several }
     }
 }
 
@@ -84,7 +84,7 @@ impl Look<'_> {
             };
             plan.steps.push(Planned {
                 subject: workload_subject(name),
-                seen: Seen::Generation(deployed.generation()),
+                seen: deployed.seen(),
                 reason,
                 risk,
                 step: Step::Deploy {
@@ -101,7 +101,7 @@ impl Look<'_> {
         for name in deployed.into_iter().filter(|name| !self.declared.workloads.contains_key(name)) {
             plan.steps.push(Planned {
                 subject: workload_subject(&name),
-                seen: Seen::Generation(Deployed::of(name.as_str(), &listing.services).generation()),
+                seen: Deployed::of(name.as_str(), &listing.services).seen(),
                 reason: "it is not in the repository".into(),
                 risk: Risk::Disrupts { what: format!("workload {name}, which ends") },
                 step: Step::Remove { through: through.clone(), workload: name },
