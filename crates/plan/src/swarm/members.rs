@@ -73,14 +73,16 @@ impl Look<'_> {
 
     /// Those that are managers and shall be workers: one at a time, and none before others can do without it.
     fn demote(&self, old: &[(&Name, &Member)], through: &Name, listing: &Listing, plan: &mut Plan) {
-        for (index, (name, entry)) in old.iter().enumerate() {
+        let mut one_goes = false;
+        for (name, entry) in old {
             let stays = match self.stays(entry, listing, plan) {
-                None if index == 0 => {
+                None if !one_goes => {
+                    one_goes = true;
                     let what = "the majority of the Swarm's managers, which is one less".into();
                     self.set_part(name, EnginePart::Worker, entry, through, Risk::Disrupts { what }, plan);
                     continue;
                 }
-                None => ("it stays a manager until the one before it is a worker".to_owned(), Ends::ByItself),
+                None => ("it stays a manager until the one before it is none".to_owned(), Ends::ByItself),
                 Some(stays) => stays,
             };
             plan.wait(Subject::node(name), stays.0, stays.1);
