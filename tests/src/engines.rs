@@ -239,9 +239,12 @@ impl State {
         let seen = match &under.expects {
             None => true,
             Some(Expects::Engine { state }) => *state == self.engine(name),
-            Some(Expects::Generation { workload, generation }) => {
+            Some(Expects::Generation { workload, generation, .. }) => {
                 self.generation(name, workload).as_ref() == Some(generation)
             }
+            Some(Expects::Member { member }) => self
+                .managed(name)
+                .is_ok_and(|(cluster, swarm)| swarm.listing(cluster).members.iter().any(|listed| listed == member)),
         };
         if !seen {
             return Err("it sees something else".into());

@@ -68,7 +68,8 @@ impl Swarm {
         let services = deployed.iter().enumerate().map(|(number, (workload, generation))| Service {
             workload: Some(workload.to_string()),
             generation: Some(generation.clone()),
-            name: format!("{workload}_web"),
+            // The bench names the one service of a file as its workload.
+            name: format!("{workload}_{workload}"),
             wanted: REPLICAS as u32,
             running: REPLICAS as u32,
             ports: vec![8000 + number as u16],
@@ -87,7 +88,7 @@ impl Swarm {
     fn answer(&self, work: Work, under: Option<Under>) -> Answer {
         let at = Instant::now();
         let mut deployed = self.deployed.lock().expect("no panic while held");
-        if let Some(Expects::Generation { workload, generation }) = under.and_then(|under| under.expects)
+        if let Some(Expects::Generation { workload, generation, .. }) = under.and_then(|under| under.expects)
             && deployed.get(&workload) != generation.as_ref()
         {
             return Answer::Refused { why: format!("workload {workload} is of another generation") };

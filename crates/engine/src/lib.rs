@@ -8,9 +8,8 @@ pub mod swarm;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 
-use bramble_model::agent::Answer;
+use bramble_model::agent::{Answer, Expects};
 use bramble_model::engine::{EngineKind, EngineState};
-use bramble_model::names::Name;
 
 /// What an engine did not do.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +47,11 @@ pub trait Engine: Send + Sync + Sized + 'static {
     /// The node's place in the engine, as its own daemon sees it: asked often, so asked cheaply.
     fn state(&self) -> impl Future<Output = EngineState> + Send;
 
-    /// The one generation that all of a workload has; `None` where there is nothing of it, or of several.
+    /// What a plan saw, as it is now; `None` where it is not there any more.
     ///
     /// # Errors
     /// When the engine cannot say.
-    fn generation(&self, workload: &Name) -> impl Future<Output = Result<Option<String>, Error>> + Send;
+    fn sees(&self, expects: &Expects) -> impl Future<Output = Result<Option<Expects>, Error>> + Send;
 
     /// Does what the head asks.
     fn work(&self, work: Self::Work) -> impl Future<Output = Answer> + Send;

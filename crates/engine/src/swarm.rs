@@ -5,19 +5,19 @@
 mod compose;
 mod parts;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::models::{NodeSpecRoleEnum, NodeState, ServiceServiceStatus, SwarmInitRequest, SwarmJoinRequest};
 use bollard::query_parameters::{
-    DeleteNodeOptionsBuilder, ImportImageOptions, LeaveSwarmOptionsBuilder, ListNodesOptions,
-    ListServicesOptionsBuilder, ListTasksOptions, UpdateNodeOptionsBuilder,
+    DeleteNodeOptions, ImportImageOptions, LeaveSwarmOptionsBuilder, ListNodesOptions, ListServicesOptionsBuilder,
+    ListTasksOptions, UpdateNodeOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
-use bramble_model::agent::Answer;
 use bramble_model::agent::swarm::{Member, Observed, Replica, Reply, Service, Work};
+use bramble_model::agent::{Answer, Expects};
 use bramble_model::engine::{EngineKind, EnginePart, EngineState};
 use bramble_model::names::Name;
 use bramble_system::Command;
@@ -134,15 +134,20 @@ impl Engine for Swarm {
         }
     }
 
-    async fn generation(&self, workload: &Name) -> Result<Option<String>, EngineError> {
-        let services = self.docker.list_services(None::<bollard::query_parameters::ListServicesOptions>).await;
-        let services = services.map_err(docker("cannot list services"))?;
-        let labels = services.into_iter().filter_map(|service| service.spec?.labels);
-        let own = labels.filter(|labels| labels.get(WORKLOAD).is_some_and(|own| own == workload.as_str()));
-        let mut generations: Vec<Option<String>> = own.map(|mut labels| labels.remove(GENERATION)).collect();
-        generations.sort_unstable();
-        generations.dedup();
-        Ok(if generations.len() == 1 { generations.remove(0) } else { None })
+    async fn sees(&self, expects: &Expects) -> Result<Option<Expects>, EngineError> {
+        Ok(Some(match expects {
+            Expects::Engine { .. } => Expects::Engine { state: self.state().await },
+            Expects::Generation { workload, .. } => {
+                let mut generations = self.generations(workload).await?;
+                let several = Some(generations.len() > 1);
+                let only = generations.pop_first().filter(|_| several == Some(false));
+                Expects::Generation { workload: workload.clone(), generation: only.flatten(), several }
+            }
+            Expects::Member { member: expected } => match self.inspect(&expected.id).await? {
+                Some(node) => Expects::Member { member: member(node) },
+                None => return Ok(None),
+            },
+        }))
     }
 
     async fn work(&self, work: Work) -> Answer {
@@ -155,7 +160,7 @@ impl Engine for Swarm {
             Work::Observe => {
                 return self.observe().await.map_or_else(failed, |view| Answer::Swarm(Reply::Observed(view)));
             }
-            Work::Forget { node_id } => self.forget(&node_id).await,
+            Work::Forget { node_id } => return self.forget(&node_id).await.unwrap_or_else(failed),
             Work::SetPart { node_id, part } => self.set_part(&node_id, part).await,
             Work::Deploy { name, generation, file } => self.deploy(&name, &generation, &file).await,
             Work::Remove { name } => self.remove(&name).await,
@@ -307,14 +312,40 @@ impl Swarm {
         self.docker.join_swarm(request).await.map_err(docker("cannot join the Swarm"))
     }
 
-    async fn forget(&self, node_id: &str) -> Result<(), EngineError> {
-        let Ok(node) = self.docker.inspect_node(node_id).await else { return Ok(()) };
-        if node.manager_status.is_some() {
+    /// The generations that a workload's services have.
+    async fn generations(&self, workload: &Name) -> Result<BTreeSet<Option<String>>, EngineError> {
+        let services = self.docker.list_services(None::<bollard::query_parameters::ListServicesOptions>).await;
+        let services = services.map_err(docker("cannot list services"))?;
+        let labels = services.into_iter().filter_map(|service| service.spec?.labels);
+        let own = labels.filter(|labels| labels.get(WORKLOAD).is_some_and(|own| own == workload.as_str()));
+        Ok(own.map(|mut labels| labels.remove(GENERATION)).collect())
+    }
+
+    /// A member, as the Swarm has it; `None` where it has none.
+    async fn inspect(&self, node_id: &str) -> Result<Option<bollard::models::Node>, EngineError> {
+        match self.docker.inspect_node(node_id).await {
+            Ok(node) => Ok(Some(node)),
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(source) => Err(docker("cannot read the member")(source)),
+        }
+    }
+
+    /// Removes what the Swarm has given up, and nothing that has come back: without force, Docker itself keeps a member
+    /// that is up (SwarmKit's `controlapi`, `RemoveNode`).
+    async fn forget(&self, node_id: &str) -> Result<Answer, EngineError> {
+        let Some(node) = self.inspect(node_id).await? else { return Ok(Answer::Done) };
+        let is_manager = node.manager_status.is_some();
+        let Member { hostname, up, .. } = member(node);
+        if up {
+            return Ok(Answer::Refused { why: format!("{hostname} ({node_id}) is up in the Swarm") });
+        }
+        if is_manager {
             // A manager has to lose its vote before its entry can go.
             self.set_part(node_id, EnginePart::Worker).await?;
         }
-        let force = DeleteNodeOptionsBuilder::default().force(true).build();
-        self.docker.delete_node(node_id, Some(force)).await.map_err(docker("cannot remove the old entry"))
+        let removed = self.docker.delete_node(node_id, None::<DeleteNodeOptions>).await;
+        removed.map_err(docker("cannot remove the old entry"))?;
+        Ok(Answer::Done)
     }
 
     async fn set_part(&self, node_id: &str, part: EnginePart) -> Result<(), EngineError> {
@@ -333,15 +364,7 @@ impl Swarm {
     async fn observe(&self) -> Result<Observed, EngineError> {
         let swarm = self.docker.inspect_swarm().await.map_err(docker("cannot read the Swarm"))?;
         let nodes = self.docker.list_nodes(None::<ListNodesOptions>).await.map_err(docker("cannot list members"))?;
-        let members = nodes
-            .into_iter()
-            .map(|node| Member {
-                id: node.id.unwrap_or_default(),
-                hostname: node.description.and_then(|node| node.hostname).unwrap_or_default(),
-                manager: node.manager_status.is_some(),
-                up: node.status.and_then(|status| status.state) != Some(NodeState::DOWN),
-            })
-            .collect();
+        let members = nodes.into_iter().map(member).collect();
         let options = ListServicesOptionsBuilder::default().status(true).build();
         let services = self.docker.list_services(Some(options)).await.map_err(docker("cannot list services"))?;
         let tasks = self.docker.list_tasks(None::<ListTasksOptions>).await.map_err(docker("cannot list tasks"))?;
@@ -432,6 +455,16 @@ fn membership(saw: &EngineState, leaves: Option<&str>) -> Membership {
             Membership::Stays(format!("it may belong to a Swarm: its Docker waits for {waiting_for}"))
         }
         EngineState::None => Membership::Stays("its role has no part in the Swarm".into()),
+    }
+}
+
+/// As the head knows a member.
+fn member(node: bollard::models::Node) -> Member {
+    Member {
+        id: node.id.unwrap_or_default(),
+        hostname: node.description.and_then(|node| node.hostname).unwrap_or_default(),
+        manager: node.manager_status.is_some(),
+        up: node.status.and_then(|status| status.state) != Some(NodeState::DOWN),
     }
 }
 

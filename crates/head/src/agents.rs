@@ -128,20 +128,22 @@ impl Agents {
     }
 
     /// Asks an agent and waits for its answer; an agent that goes away or takes too long fails. One that did not say that
-    /// it can do this is not asked.
+    /// it can do this is not asked, and one that could not read what the plan saw is not told that.
     pub(crate) async fn ask(&self, node: &Name, work: Work, under: Option<Under>, limit: Duration) -> Answer {
         let failed = |error: &str| Answer::Failed { error: error.to_owned() };
         let needs = work.needs();
         let known = self.sessions().get(node).map(|session| {
-            let can = needs.is_none_or(|needed| session.capabilities.contains(&needed));
-            (session.say.clone(), session.protocol, can)
+            let has = |needed: Option<Capability>| needed.is_none_or(|one| session.capabilities.contains(&one));
+            // One of version 1 knows no leads.
+            let under = under
+                .filter(|_| session.protocol.to >= 2)
+                .map(|under| Under { expects: under.expects.filter(|expects| has(expects.needs())), ..under });
+            (session.say.clone(), under, has(needs))
         });
-        let Some((queue, protocol, can)) = known else { return failed("its agent is not connected") };
+        let Some((queue, under, can)) = known else { return failed("its agent is not connected") };
         if !can {
             return Answer::CannotDo;
         }
-        // One of version 1 knows no leads.
-        let under = under.filter(|_| protocol.to >= 2);
         let (answer, answered) = oneshot::channel();
         // Many may ask one manager at once. Where its agent takes nothing, the connection ends, and so does the waiting.
         let asking = async {

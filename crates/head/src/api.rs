@@ -226,7 +226,13 @@ pub(crate) async fn start_swarm(
     Asked(wish): Asked<StartAnew>,
 ) -> Result<StatusCode, Refusal> {
     let cluster = snapshots.cluster();
-    let without = wish.without.iter().map(|name| named(&cluster, name)).collect::<Result<BTreeSet<_>, _>>()?;
+    // One that has left the repository may hold the state, too.
+    let managers = swarm.remembered().map_err(failed)?.managers;
+    let known = |name: &String| match name.parse::<Name>() {
+        Ok(name) if managers.contains(&name) => Ok(name),
+        _ => named(&cluster, name),
+    };
+    let without = wish.without.iter().map(known).collect::<Result<BTreeSet<_>, _>>()?;
     let changed = swarm.remember(|record| record.without = Some(without.clone()));
     changed.map_err(failed)?;
     agents.changed.tell();

@@ -15,7 +15,6 @@ use axum::response::{IntoResponse, Response};
 use bramble_model::names::Digest;
 use bramble_model::repository::Backup;
 use bramble_model::timeline::Millis;
-use bramble_plan::swarm::Memory;
 use bramble_store::{LOST, Store};
 use bramble_system::{files, now};
 use flate2::Compression;
@@ -298,8 +297,8 @@ fn place(entries: &[(String, Vec<u8>)], state: &Path, beside: &Path, now: Millis
         store.begin_new_life(now)?;
         // What came after the backup is not in it: a Swarm may have been begun since.
         let marked = store.update::<Engines, ()>(&membership::SWARM.to_owned(), |kept| {
-            if let Some(record) = kept.as_mut().filter(|record| !matches!(record.memory, Memory::Swarm { .. })) {
-                record.memory = Memory::Lost;
+            if let Some(record) = kept.as_mut() {
+                record.is_from_before();
             }
         });
         match marked {
@@ -327,6 +326,8 @@ fn place(entries: &[(String, Vec<u8>)], state: &Path, beside: &Path, now: Millis
 #[cfg(test)]
 mod tests {
     use bramble_store::{Blocking, Fence, Record as _};
+
+    use bramble_plan::swarm::Memory;
 
     use super::*;
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bramble_image::BootSet;
-use bramble_model::agent::swarm::Service;
 use bramble_model::api::{Explanation, NodeStatus, Stale, Status, WorkloadStatus};
 use bramble_model::boot_set::Architecture;
 use bramble_model::engine::{EngineKind, EnginePart};
@@ -125,14 +124,13 @@ impl Overview {
         let workloads = cluster.workloads.keys().map(|name| {
             let own = listed.iter().filter(|service| service.workload.as_deref() == Some(name.as_str()));
             let services: Vec<_> = own.cloned().collect();
-            let wanted = snapshot.as_ref().and_then(|snapshot| snapshot.generation(name));
-            let current = |service: &Service| service.generation.as_deref() == wanted;
+            let wanted = snapshot.as_ref().and_then(|snapshot| snapshot.workload(name));
             let problem = snapshot.as_ref().and_then(|snapshot| {
                 snapshot.sick().find(|(sick, _)| *sick == name).map(|(_, problem)| problem.to_owned())
             });
             WorkloadStatus {
                 name: name.clone(),
-                current: stale.is_none() && !services.is_empty() && services.iter().all(current),
+                current: stale.is_none() && wanted.is_some_and(|wanted| wanted.is_deployed(name, &services)),
                 problem,
                 services,
                 seen_at,

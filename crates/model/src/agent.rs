@@ -83,6 +83,8 @@ pub enum Capability {
     LeavesByName,
     /// It knows [`ToAgent::Beat`], and ends a connection over which no more of them come.
     HearsBeats,
+    /// It looks at a member of its Swarm before it changes or removes it: it knows [`Expects::Member`].
+    SeesMembers,
     /// One that this program does not know.
     #[serde(untagged)]
     Other(String),
@@ -90,7 +92,8 @@ pub enum Capability {
 
 impl Capability {
     /// What this program's agent can do.
-    pub const OWN: [Capability; 3] = [Capability::Fences, Capability::LeavesByName, Capability::HearsBeats];
+    pub const OWN: [Capability; 4] =
+        [Capability::Fences, Capability::LeavesByName, Capability::HearsBeats, Capability::SeesMembers];
     /// What this program's head can do.
     pub const OF_HEAD: [Capability; 1] = [Capability::Fences];
 }
@@ -111,7 +114,36 @@ pub enum Expects {
     /// The node's own place in the engine.
     Engine { state: EngineState },
     /// The workload's services, and the one generation that all of them have.
-    Generation { workload: Name, generation: Option<String> },
+    Generation {
+        workload: Name,
+        generation: Option<String>,
+        /// They are of several. Where there is no generation, that tells them from none; a head of before did not say it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        several: Option<bool>,
+    },
+    /// A member of the Swarm, as it lists it.
+    Member { member: swarm::Member },
+}
+
+impl Expects {
+    /// What an agent has to be able to do to read it. One that cannot would not know the question with it.
+    pub fn needs(&self) -> Option<Capability> {
+        match self {
+            Expects::Engine { .. } | Expects::Generation { .. } => None,
+            Expects::Member { .. } => Some(Capability::SeesMembers),
+        }
+    }
+
+    /// Whether what is seen now is what the plan saw.
+    pub fn is_met_by(&self, now: &Expects) -> bool {
+        match (self, now) {
+            (
+                Expects::Generation { workload, generation, several: None },
+                Expects::Generation { workload: own, generation: there, .. },
+            ) => workload == own && generation == there,
+            (expected, now) => expected == now,
+        }
+    }
 }
 
 /// In whose lead something is asked, and what the plan saw.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bramble_engine::Engine;
 use bramble_engine::parts::parts;
 use bramble_engine::swarm::Swarm;
-use bramble_model::agent::{Answer, Expects, Under, Work};
+use bramble_model::agent::{Answer, Under, Work};
 use bramble_model::engine::{ByEngine, EngineKind, EnginePart, EngineState};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -145,11 +145,10 @@ impl<E: Engine> Driver<E> {
     async fn may(&self, engine: &E, under: &Under) -> Result<(), String> {
         self.guard.obey(under)?;
         let Some(expects) = &under.expects else { return Ok(()) };
-        let generation = match expects {
-            Expects::Generation { workload, .. } => engine.generation(workload).await.ok(),
-            Expects::Engine { .. } => None,
-        };
-        guard::sees(expects, &engine.state().await, generation.as_ref())
+        let now = engine.sees(expects).await;
+        let now =
+            now.map_err(|error| format!("what the plan saw cannot be seen: {}", bramble_system::sentence(&error)))?;
+        guard::sees(expects, now.as_ref())
     }
 
     fn tell(&self, new: EngineState) {
@@ -215,7 +214,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use bramble_engine::Error;
-    use bramble_model::names::Name;
+    use bramble_model::agent::Expects;
     use rcgen::{KeyPair, PublicKeyData};
 
     use super::*;
@@ -244,7 +243,7 @@ mod tests {
             EngineState::Alone
         }
 
-        async fn generation(&self, _: &Name) -> Result<Option<String>, Error> {
+        async fn sees(&self, _: &Expects) -> Result<Option<Expects>, Error> {
             Ok(None)
         }
 
@@ -273,8 +272,14 @@ mod tests {
             EngineState::Alone
         }
 
-        async fn generation(&self, _: &Name) -> Result<Option<String>, Error> {
-            Ok(Some("b".into()))
+        async fn sees(&self, expects: &Expects) -> Result<Option<Expects>, Error> {
+            Ok(Some(match expects {
+                Expects::Generation { workload, .. } => {
+                    let (workload, generation) = (workload.clone(), Some("b".into()));
+                    Expects::Generation { workload, generation, several: Some(false) }
+                }
+                _ => Expects::Engine { state: self.state().await },
+            }))
         }
 
         async fn work(&self, (): ()) -> Answer {
@@ -299,7 +304,7 @@ mod tests {
         let expects = |expects| Under { expects: Some(expects), ..under(100, 5) };
         let generation = |generation: &str| {
             let (workload, generation) = ("web".parse().expect("a name"), Some(generation.to_owned()));
-            expects(Expects::Generation { workload, generation })
+            expects(Expects::Generation { workload, generation, several: Some(false) })
         };
         let starting = || expects(Expects::Engine { state: starting("a time") });
         let alone = || expects(Expects::Engine { state: EngineState::Alone });

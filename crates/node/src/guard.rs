@@ -18,7 +18,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use bramble_model::agent::{Expects, Fence, SignedLife, Under};
-use bramble_model::engine::EngineState;
 use bramble_system::files;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
@@ -89,14 +88,16 @@ fn read(path: &Path, ca: &str) -> io::Result<Lead> {
     Ok(kept.lead)
 }
 
-/// Whether what is seen is what the plan saw. `generation` is the one that the workload's services have.
-pub(crate) fn sees(expects: &Expects, state: &EngineState, generation: Option<&Option<String>>) -> Result<(), String> {
-    match expects {
-        Expects::Engine { state: expected } if expected == state => Ok(()),
-        Expects::Engine { .. } => Err("its place in the engine is not what the plan saw".into()),
-        Expects::Generation { generation: expected, .. } if generation == Some(expected) => Ok(()),
-        Expects::Generation { .. } => Err("the workload is not what the plan saw".into()),
+/// Whether what is seen now is what the plan saw; `None` where that is not there any more.
+pub(crate) fn sees(expects: &Expects, now: Option<&Expects>) -> Result<(), String> {
+    if now.is_some_and(|now| expects.is_met_by(now)) {
+        return Ok(());
     }
+    Err(match expects {
+        Expects::Engine { .. } => "its place in the engine is not what the plan saw".into(),
+        Expects::Generation { .. } => "the workload is not what the plan saw".into(),
+        Expects::Member { member } => format!("{} is not the member that the plan saw", member.hostname),
+    })
 }
 
 /// The agent's memory of whom it obeys.
@@ -157,6 +158,8 @@ impl Guard {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use bramble_model::agent::swarm::Member;
+    use bramble_model::engine::EngineState;
     use proptest::prelude::*;
     use rcgen::{KeyPair, PublicKeyData, SigningKey};
 
@@ -169,15 +172,26 @@ pub(crate) mod tests {
     #[test]
     fn what_the_plan_saw_has_to_be_seen() {
         let engine = |state| Expects::Engine { state };
-        assert!(sees(&engine(EngineState::Alone), &EngineState::Alone, None).is_ok());
-        assert!(sees(&engine(EngineState::Alone), &member("a"), None).is_err());
-        let generation = |generation: Option<&str>| Expects::Generation {
+        assert!(sees(&engine(EngineState::Alone), Some(&engine(EngineState::Alone))).is_ok());
+        assert!(sees(&engine(EngineState::Alone), Some(&engine(member("a")))).is_err());
+        let generation = |generation: Option<&str>, several| Expects::Generation {
             workload: "web".parse().expect("a name"),
             generation: generation.map(str::to_owned),
+            several,
         };
-        assert!(sees(&generation(Some("1")), &member("a"), Some(&Some("1".into()))).is_ok());
-        assert!(sees(&generation(None), &member("a"), Some(&Some("1".into()))).is_err());
-        assert!(sees(&generation(None), &member("a"), None).is_err(), "it could not be read");
+        let (one, none) = (generation(Some("1"), Some(false)), generation(None, Some(false)));
+        assert!(sees(&one, Some(&one)).is_ok());
+        assert!(sees(&none, Some(&one)).is_err());
+        assert!(sees(&none, Some(&generation(None, Some(true)))).is_err(), "nothing is deployed, or several are");
+        for now in [&none, &generation(None, Some(true))] {
+            assert!(sees(&generation(None, None), Some(now)).is_ok(), "a head of before does not tell them apart");
+        }
+        let listed =
+            |manager, up| Expects::Member { member: Member { id: "n".into(), hostname: "m2".into(), manager, up } };
+        assert!(sees(&listed(true, false), Some(&listed(true, false))).is_ok());
+        assert!(sees(&listed(true, false), Some(&listed(true, true))).is_err(), "it has come back");
+        assert!(sees(&listed(true, false), Some(&listed(false, false))).is_err(), "it has another part");
+        assert!(sees(&listed(true, false), None).is_err(), "it is gone");
     }
 
     fn key() -> KeyPair {

@@ -343,7 +343,10 @@ mod tests {
             let mut cluster = cluster("", &SIX);
             let workload = |name: &&str| {
                 let path = Path::new("/nowhere").join(format!("{name}.yaml"));
-                (name.parse().expect("a name"), Workload { path, problem: None, holds_data: false })
+                (
+                    name.parse().expect("a name"),
+                    Workload { path, problem: None, services: BTreeSet::new(), holds_data: false },
+                )
             };
             cluster.workloads = workloads.iter().map(workload).collect();
             cluster

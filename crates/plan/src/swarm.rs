@@ -1,8 +1,8 @@
 //! Docker Swarm on the fleet: who starts it, who joins, which dead entries go, what is deployed.
 //!
 //! The Swarm's own Raft decides everything inside; this plan decides which node is asked to do what. What makes
-//! it careful is [`Memory`]: a Swarm's state lies with its managers, so none is begun while any of them may hold
-//! one, and none is left that nobody has given up.
+//! it careful is [`Memory`]: a Swarm's state lies with its managers, whatever they are declared as by now, so none is
+//! begun while any of them may hold one, and none is left that nobody has given up.
 //!
 //! ```text
 //!  Never ──a manager is ready──▶ Begun ──it has begun──▶ Swarm ◀──a manager holds one── Lost
@@ -12,19 +12,25 @@
 //! ```
 
 mod begin;
+mod managers;
+mod members;
+mod record;
+mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use bramble_model::agent::swarm::Observed as Listing;
+use bramble_model::agent::swarm::{Member, Observed as Listing};
 use bramble_model::engine::{EngineKind, EnginePart, EngineState};
 use bramble_model::names::Name;
 use bramble_model::section::{Ends, Risk};
 use bramble_model::subject::Subject;
 use bramble_model::timeline::Millis;
-use serde::{Deserialize, Serialize};
 
+pub use self::managers::to_ask;
+pub use self::record::{Memory, Record};
+pub use self::workloads::Workload;
 use crate::contract::{self, Planned, Planner};
 use crate::engine::Advice;
 
@@ -39,15 +45,6 @@ pub(crate) const ADVICE: Advice = Advice {
 pub struct Declared {
     pub nodes: BTreeMap<Name, EnginePart>,
     pub workloads: BTreeMap<Name, Workload>,
-}
-
-/// A workload of the snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Workload {
-    /// `generation` is what this content is called, `file` the content: it travels with the step.
-    Ready { generation: String, file: Arc<str> },
-    /// Its own files do not check: what is deployed stays.
-    Sick { problem: String },
 }
 
 /// What is seen of the Swarm.
@@ -89,74 +86,6 @@ pub enum View {
     },
 }
 
-/// What the head keeps of the Swarm: a record of its store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    pub memory: Memory,
-    /// Swarms that were given up: a node that remembers one of these may be made to leave it.
-    #[serde(default)]
-    pub former: BTreeSet<String>,
-    /// A person's word to begin anew, whatever these managers may hold.
-    #[serde(default)]
-    pub without: Option<BTreeSet<Name>>,
-}
-
-/// What the head knows of whether there is a Swarm.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "kebab-case")]
-pub enum Memory {
-    /// The store was made together with the cluster's CA: there has never been one.
-    Never,
-    /// The store is younger than the CA, or was restored: there may be one.
-    Lost,
-    /// This manager, and no other, was told to begin one.
-    Begun { node: Name },
-    /// The Swarm of this id.
-    Swarm { cluster: String },
-}
-
-impl Record {
-    pub fn new(memory: Memory) -> Self {
-        Record { memory, former: BTreeSet::new(), without: None }
-    }
-
-    pub fn cluster(&self) -> Option<&str> {
-        match &self.memory {
-            Memory::Swarm { cluster } => Some(cluster),
-            Memory::Never | Memory::Lost | Memory::Begun { .. } => None,
-        }
-    }
-
-    /// It is this Swarm. Another one that was remembered is given up.
-    pub fn remember(&mut self, cluster: &str) {
-        if let Memory::Swarm { cluster: old } = &self.memory
-            && old != cluster
-        {
-            self.former.insert(old.clone());
-        }
-        self.former.remove(cluster);
-        self.memory = Memory::Swarm { cluster: cluster.to_owned() };
-        self.without = None;
-    }
-
-    /// This manager, and no other, may begin one. The one that was remembered is given up.
-    pub fn begin(&mut self, node: &Name) {
-        if let Memory::Swarm { cluster } = &self.memory {
-            self.former.insert(cluster.clone());
-        }
-        self.memory = Memory::Begun { node: node.clone() };
-        self.without = None;
-    }
-
-    /// A person gives a Swarm up: whoever remembers it may be made to leave it.
-    pub fn give_up(&mut self, cluster: &str) {
-        self.former.insert(cluster.to_owned());
-        if self.cluster() == Some(cluster) {
-            self.memory = Memory::Lost;
-        }
-    }
-}
-
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -164,9 +93,10 @@ pub enum Step {
     Begin {
         node: Name,
     },
-    /// Write down which Swarm it is.
+    /// Write down which Swarm it is, and who may hold its state.
     Remember {
         cluster: String,
+        managers: BTreeSet<Name>,
     },
     Initialise {
         node: Name,
@@ -197,6 +127,8 @@ pub enum Step {
         workload: Name,
         generation: String,
         file: Arc<str>,
+        /// By their names in the file.
+        services: BTreeSet<String>,
     },
     Remove {
         through: Name,
@@ -208,7 +140,9 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Step::Begin { node } => write!(f, "is to begin with {node}"),
-            Step::Remember { cluster } => write!(f, "is {cluster}"),
+            Step::Remember { cluster, managers } => {
+                write!(f, "is {cluster}, whose state {} may hold", managers::list(&managers.iter().collect::<Vec<_>>()))
+            }
             Step::Initialise { leaves: None, .. } => f.write_str("starts the Swarm"),
             Step::Initialise { leaves: Some(old), .. } => write!(f, "leaves Swarm {old} and starts a new one"),
             Step::Join { through, leaves: None, part, .. } => {
@@ -240,10 +174,10 @@ pub enum Seen {
     Record(Record),
     /// The node's place in the engine.
     Engine(EngineState),
-    /// A member of this id.
-    Member(String),
-    /// The workload's services have this generation; `None` where there are none, or of several.
-    Generation(Option<String>),
+    /// A member, as the Swarm lists it.
+    Member(Member),
+    /// The one generation that the workload's services have, where it is one, and whether they are of several.
+    Generation { generation: Option<String>, several: bool },
 }
 
 /// The subject of the Swarm as a whole.
@@ -275,8 +209,8 @@ impl Planner for Swarm {
         }
         let Some(cluster) = look.cluster(&mut plan) else { return plan };
         match &observed.view {
-            Some(View::Read { through, listing }) if listing.cluster == cluster && look.is_manager(through) => {
-                look.members(through, &cluster, &mut plan);
+            Some(View::Read { through, listing }) if listing.cluster == cluster && look.asks(through) => {
+                look.members(through, listing, &mut plan);
                 look.forget(through, listing, &mut plan);
                 look.workloads(through, listing, &mut plan);
             }
@@ -298,17 +232,21 @@ impl Planner for Swarm {
             Step::Begin { node } => {
                 observed.record.begin(node);
             }
-            Step::Remember { cluster } => {
-                observed.record.remember(cluster);
+            Step::Remember { cluster, managers } => {
+                observed.record.remember(cluster, managers.clone());
                 // Whoever holds it is asked from now on.
                 let holder = observed.nodes.iter().find(|(_, node)| holds(node).is_some_and(|(own, _)| own == cluster));
-                if let Some((through, _)) = holder {
-                    let known =
-                        matches!(&observed.view, Some(View::Read { listing, .. }) if listing.cluster == *cluster);
-                    if !known {
-                        let listing = Listing { cluster: cluster.clone(), ..Listing::default() };
-                        observed.view = Some(View::Read { through: through.clone(), listing });
-                    }
+                let known = matches!(&observed.view, Some(View::Read { listing, .. }) if listing.cluster == *cluster);
+                if let (Some((through, _)), false) = (holder, known) {
+                    let members = observed.nodes.iter().filter_map(|(name, node)| match &node.engine {
+                        Some(EngineState::Member { cluster: own, node_id, manager, .. }) if own == cluster => {
+                            Some(entry(node_id, name, *manager))
+                        }
+                        _ => None,
+                    });
+                    let (members, through) = (members.collect(), through.clone());
+                    let listing = Listing { cluster: cluster.clone(), members, services: Vec::new() };
+                    observed.view = Some(View::Read { through, listing });
                 }
             }
             Step::Initialise { node, .. } => {
@@ -316,13 +254,30 @@ impl Planner for Swarm {
                 observed.nodes.entry(node.clone()).or_default().engine = Some(engine);
             }
             Step::Join { node, cluster, part, .. } => {
-                let engine = member(cluster, &format!("new-{node}"), *part == EnginePart::Manager);
-                observed.nodes.entry(node.clone()).or_default().engine = Some(engine);
+                let (id, manager) = (format!("new-{node}"), *part == EnginePart::Manager);
+                observed.nodes.entry(node.clone()).or_default().engine = Some(member(cluster, &id, manager));
+                if let Some(View::Read { listing, .. }) = &mut observed.view {
+                    listing.members.push(entry(&id, node, manager));
+                }
             }
-            Step::SetPart { node, part, .. } => {
+            Step::SetPart { node, node_id, part, .. } => {
+                let is_manager = *part == EnginePart::Manager;
                 let engine = observed.nodes.get_mut(node).and_then(|node| node.engine.as_mut());
                 if let Some(EngineState::Member { manager, .. }) = engine {
-                    *manager = *part == EnginePart::Manager;
+                    *manager = is_manager;
+                }
+                if let Some(View::Read { listing, .. }) = &mut observed.view {
+                    let own = listing.members.iter_mut().filter(|member| member.id == *node_id);
+                    own.for_each(|member| member.manager = is_manager);
+                }
+                // Another one is asked where this one was.
+                let Observed { nodes, view, .. } = observed;
+                if let Some(View::Read { through, listing }) = view
+                    && through == node
+                    && let Some((other, _)) =
+                        nodes.iter().find(|(_, node)| holds(node) == Some((listing.cluster.as_str(), true)))
+                {
+                    *through = other.clone();
                 }
             }
             Step::Forget { node_id, .. } => {
@@ -330,18 +285,19 @@ impl Planner for Swarm {
                     listing.members.retain(|member| member.id != *node_id);
                 }
             }
-            Step::Deploy { workload, generation, .. } => {
+            Step::Deploy { workload, generation, services, .. } => {
                 if let Some(View::Read { listing, .. }) = &mut observed.view {
                     listing.services.retain(|service| service.workload.as_deref() != Some(workload.as_str()));
-                    listing.services.push(bramble_model::agent::swarm::Service {
+                    let new = services.iter().map(|service| bramble_model::agent::swarm::Service {
                         workload: Some(workload.to_string()),
                         generation: Some(generation.clone()),
-                        name: workload.to_string(),
+                        name: workloads::listed_as(workload, service),
                         wanted: 1,
                         running: 1,
                         ports: Vec::new(),
                         replicas: Vec::new(),
                     });
+                    listing.services.extend(new);
                 }
             }
             Step::Remove { workload, .. } => {
@@ -357,6 +313,10 @@ fn member(cluster: &str, node_id: &str, manager: bool) -> EngineState {
     EngineState::Member { cluster: cluster.into(), node_id: node_id.into(), manager, reachable: true }
 }
 
+fn entry(id: &str, hostname: &Name, manager: bool) -> Member {
+    Member { id: id.to_owned(), hostname: hostname.to_string(), manager, up: true }
+}
+
 fn workload_subject(name: &Name) -> Subject {
     Subject::workload(EngineKind::Swarm, name)
 }
@@ -367,6 +327,14 @@ fn holds(node: &Node) -> Option<(&str, bool)> {
         Some(EngineState::Member { cluster, manager: true, reachable, .. }) => Some((cluster, *reachable)),
         _ => None,
     }
+}
+
+/// What the Swarm as a whole says, where one node is not there.
+#[derive(Clone, Copy)]
+enum Whole<'a> {
+    Read(&'a Listing),
+    /// It says nothing, until this.
+    Leaderless(&'a Ends),
 }
 
 /// Both arguments of one plan.
@@ -384,6 +352,12 @@ impl Look<'_> {
         self.declared.nodes.get(name) == Some(&EnginePart::Manager)
     }
 
+    /// Whether this node is asked of the remembered Swarm.
+    fn asks(&self, through: &Name) -> bool {
+        let engine_of = |name: &Name| self.observed.nodes.get(name)?.engine.clone();
+        to_ask(self.declared, &self.observed.record, engine_of).contains(through)
+    }
+
     /// Declared managers, as they are.
     fn managers(&self) -> Vec<(&Name, Node)> {
         let declared = self.declared.nodes.iter().filter(|(_, part)| **part == EnginePart::Manager);
@@ -396,187 +370,44 @@ impl Look<'_> {
 
     /// Waits for each node whose agent or engine is not there.
     fn absent(&self, cluster: &str, plan: &mut Plan) {
+        let ends = self.who_mends(cluster);
         for (name, part) in &self.declared.nodes {
             if *part != EnginePart::None {
-                self.absence(name, cluster, plan);
+                self.absence(name, cluster, Whole::Leaderless(&ends), plan);
             }
         }
     }
 
     /// Waits for a node whose agent or engine is not there; `true` where it did.
-    fn absence(&self, name: &Name, cluster: &str, plan: &mut Plan) -> bool {
+    fn absence(&self, name: &Name, cluster: &str, whole: Whole<'_>, plan: &mut Plan) -> bool {
         let node = self.node(name);
         match &node.engine {
             None if node.boots => plan.wait(Subject::node(name), "it boots", Ends::ByItself),
             None => {
                 plan.wait(Subject::node(name), "its agent is not connected", Ends::Person(format!("switch {name} on")));
             }
+            Some(EngineState::None) => {
+                plan.wait(Subject::node(name), "it has not heard of its part in the Swarm", Ends::ByItself);
+            }
             Some(EngineState::Starting { waiting_for }) => {
                 plan.wait(Subject::node(name), format!("its engine waits for {waiting_for}"), Ends::ByItself);
             }
-            Some(EngineState::Member { cluster: own, reachable: false, .. }) if own == cluster => {
-                let reason = "it is in the Swarm, and does not reach a majority of its managers";
-                plan.wait(Subject::node(name), reason, Ends::ByItself);
+            Some(EngineState::Member { cluster: own, node_id, reachable: false, .. }) if own == cluster => {
+                let (reason, ends) = match whole {
+                    Whole::Read(listing) if listing.members.iter().all(|member| member.id != *node_id) => {
+                        let act = format!("`docker swarm leave --force` on {name}, or boot it blank");
+                        ("it is in the Swarm, which has no entry of it any more", Ends::Person(act))
+                    }
+                    Whole::Read(_) => ("it is in the Swarm, and does not reach it yet", Ends::ByItself),
+                    Whole::Leaderless(ends) => {
+                        ("it is in the Swarm, and does not reach a majority of its managers", ends.clone())
+                    }
+                };
+                plan.wait(Subject::node(name), reason, ends);
             }
             _ => return false,
         }
         true
-    }
-
-    fn members(&self, through: &Name, cluster: &str, plan: &mut Plan) {
-        let firm = self.managers().into_iter().filter(|(_, node)| holds(node) == Some((cluster, true))).count();
-        for (name, part) in &self.declared.nodes {
-            if *part == EnginePart::None || self.absence(name, cluster, plan) {
-                continue;
-            }
-            let node = self.node(name);
-            let Some(engine) = node.engine.clone() else { continue };
-            let subject = Subject::node(name);
-            match &engine {
-                EngineState::Member { cluster: own, manager, node_id, .. } if own == cluster => {
-                    let wanted = *part == EnginePart::Manager;
-                    if *manager == wanted {
-                        continue;
-                    }
-                    if !wanted && firm == 0 {
-                        let reason = "it alone holds the Swarm's state, and the repository has it as a worker";
-                        let advice = format!("keep {name} a manager until another one has joined");
-                        plan.wait(subject, reason, Ends::Person(advice));
-                        continue;
-                    }
-                    let risk = if wanted {
-                        Risk::Safe
-                    } else {
-                        Risk::Disrupts { what: "the majority of the Swarm's managers, which is one less".into() }
-                    };
-                    let (through, node, node_id) = (through.clone(), name.clone(), node_id.clone());
-                    plan.steps.push(Planned {
-                        subject,
-                        seen: Seen::Engine(engine),
-                        reason: format!("the repository has it as a {}", word(*part)),
-                        risk,
-                        step: Step::SetPart { through, node, node_id, part: *part },
-                    });
-                }
-                EngineState::Alone => self.join(name, &node, engine, None, through, cluster, plan),
-                EngineState::Member { cluster: own, .. } if self.is_former(own) => {
-                    let own = own.clone();
-                    self.join(name, &node, engine, Some(own), through, cluster, plan);
-                }
-                EngineState::Member { cluster: own, .. } => {
-                    let reason = format!("it belongs to Swarm {own}, which is not this cluster's {cluster}");
-                    let advice = format!("`bramble engine give-up swarm {own}` has it leave that one, data and all");
-                    plan.wait(subject, reason, Ends::Person(advice));
-                }
-                EngineState::None | EngineState::Starting { .. } => {}
-            }
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "all that a step to join is made of")]
-    fn join(
-        &self,
-        name: &Name,
-        node: &Node,
-        engine: EngineState,
-        leaves: Option<String>,
-        through: &Name,
-        cluster: &str,
-        plan: &mut Plan,
-    ) {
-        let subject = Subject::node(name);
-        if let (Some(unable), Some(_)) = (&node.unable, &leaves) {
-            return plan.wait(subject, cannot(unable), Ends::Person(format!("boot {name} anew")));
-        }
-        let Some(address) = node.address.clone() else {
-            return plan.wait(subject, "its address is not known yet", Ends::ByItself);
-        };
-        let part = self.declared.nodes[name];
-        let risk = match &leaves {
-            None => Risk::Safe,
-            Some(old) => Risk::Destroys { what: format!("what {name} keeps of Swarm {old}") },
-        };
-        let (node, through, cluster) = (name.clone(), through.clone(), cluster.to_owned());
-        plan.steps.push(Planned {
-            subject,
-            seen: Seen::Engine(engine),
-            reason: "the repository has it, and it is not in the Swarm".into(),
-            risk,
-            step: Step::Join { node, cluster, through, part, address, leaves },
-        });
-    }
-
-    /// Old entries: of nodes that joined again under a new id, and of nodes that are not declared.
-    fn forget(&self, through: &Name, listing: &Listing, plan: &mut Plan) {
-        for member in listing.members.iter().filter(|member| !member.up && !member.hostname.is_empty()) {
-            let name = self.declared.nodes.keys().find(|name| name.as_str() == member.hostname);
-            let reason = match name.map(|name| self.node(name).engine) {
-                None => "it is not in the repository",
-                Some(Some(EngineState::Member { node_id, cluster, .. }))
-                    if cluster == listing.cluster && node_id != member.id =>
-                {
-                    "the node joined again under a new id"
-                }
-                Some(_) => continue,
-            };
-            let (engine, hostname, id) = (EngineKind::Swarm, member.hostname.clone(), member.id.clone());
-            plan.steps.push(Planned {
-                subject: Subject::Member { engine, hostname: hostname.clone(), id: id.clone() },
-                seen: Seen::Member(id.clone()),
-                reason: reason.into(),
-                risk: Risk::Safe,
-                step: Step::Forget { through: through.clone(), hostname, node_id: id },
-            });
-        }
-    }
-
-    fn workloads(&self, through: &Name, listing: &Listing, plan: &mut Plan) {
-        let generation_of = |name: &str| {
-            let own: BTreeSet<Option<&String>> = listing
-                .services
-                .iter()
-                .filter(|service| service.workload.as_deref() == Some(name))
-                .map(|service| service.generation.as_ref())
-                .collect();
-            let only = if own.len() == 1 { own.first().copied().flatten().cloned() } else { None };
-            (!own.is_empty(), only)
-        };
-        for (name, workload) in &self.declared.workloads {
-            let Workload::Ready { generation, file } = workload else { continue };
-            let (deployed, seen) = generation_of(name.as_str());
-            if seen.as_ref() == Some(generation) {
-                continue;
-            }
-            let (reason, risk) = if deployed {
-                ("its file has changed", Risk::Disrupts { what: format!("workload {name} while it is updated") })
-            } else {
-                ("it is not deployed", Risk::Safe)
-            };
-            plan.steps.push(Planned {
-                subject: workload_subject(name),
-                seen: Seen::Generation(seen),
-                reason: reason.into(),
-                risk,
-                step: Step::Deploy {
-                    through: through.clone(),
-                    workload: name.clone(),
-                    generation: generation.clone(),
-                    file: Arc::clone(file),
-                },
-            });
-        }
-        let deployed: BTreeSet<Name> =
-            listing.services.iter().filter_map(|service| service.workload.as_ref()?.parse().ok()).collect();
-        for name in deployed.into_iter().filter(|name| !self.declared.workloads.contains_key(name)) {
-            let (_, seen) = generation_of(name.as_str());
-            plan.steps.push(Planned {
-                subject: workload_subject(&name),
-                seen: Seen::Generation(seen),
-                reason: "it is not in the repository".into(),
-                risk: Risk::Disrupts { what: format!("workload {name}, which ends") },
-                step: Step::Remove { through: through.clone(), workload: name },
-            });
-        }
     }
 }
 

@@ -72,10 +72,15 @@ fn a_node_obeys_the_newest_lead_and_what_it_sees() {
     state.perform(&m1, initialise(None));
     state.may(&m1, &initialise(None), Some(&under(3, alone))).expect_err("it is a member by now");
     state.may(&m1, &deploy("a", "web:1"), Some(&under(3, None))).expect("nobody said what to see");
+    let member =
+        |up| Expects::Member { member: swarm::Member { id: "m1-0".into(), hostname: "m1".into(), manager: true, up } };
+    let forget = Question::Forget { node_id: "m1-0".into() };
+    state.may(&m1, &forget, Some(&under(3, Some(member(false))))).expect_err("it is up by now");
+    state.may(&m1, &forget, Some(&under(3, Some(member(true))))).expect("it is that");
     assert_eq!(state.broken, Vec::<String>::new());
     // A plan that has seen what it asks for, and one of nobody's.
     state.perform(&m1, deploy("a", "web:1"));
-    let seen = Expects::Generation { workload: name("web"), generation: Some("a".into()) };
+    let seen = Expects::Generation { workload: name("web"), generation: Some("a".into()), several: Some(false) };
     state.may(&m1, &deploy("a", "web:1"), Some(&under(3, Some(seen)))).expect("it sees that");
     state.may(&m1, &deploy("b", "web:2"), None).expect("as an agent does");
     let told = state.broken.join("; ");

@@ -1,6 +1,6 @@
 //! `bramble engine …`: a person's word on what the head cannot know of an engine.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use bramble_model::engine::{EngineKind, EngineState};
 use bramble_model::names::Name;
 
@@ -13,15 +13,15 @@ pub async fn start(place: &Place, without: &[Name], yes: bool) -> Result<Exit> {
     let client = Client::of(place)?;
     let status = client.status().await?;
     for name in without {
-        let Some(node) = status.nodes.iter().find(|node| node.name == *name) else {
-            bail!("there is no node `{name}`: `bramble node ls` lists them");
-        };
-        let holds = match node.engine(EngineKind::Swarm) {
-            Some(EngineState::Member { cluster, .. }) => {
+        let node = status.nodes.iter().find(|node| node.name == *name);
+        let holds = match node.map(|node| node.engine(EngineKind::Swarm)) {
+            // The head knows whether it has been a manager.
+            None => "it is not in the repository: what it may hold of a Swarm is given up".into(),
+            Some(Some(EngineState::Member { cluster, .. })) => {
                 format!("it holds Swarm {cluster}: its services, secrets and settings are given up")
             }
-            Some(_) => "it holds no Swarm now".into(),
-            None => "it is not here: what it holds of a Swarm is given up, services, secrets and settings".into(),
+            Some(Some(_)) => "it holds no Swarm now".into(),
+            Some(None) => "it is not here: what it holds of a Swarm is given up, services, secrets and settings".into(),
         };
         println!("{name}: {holds}");
     }

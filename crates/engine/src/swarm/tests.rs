@@ -32,6 +32,7 @@ impl Daemon {
         let calls = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&calls);
         let networks = folder.path().join("networks");
+        let member = folder.path().join("member");
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let call = request(&mut stream).await;
@@ -39,9 +40,11 @@ impl Daemon {
                     heard.lock().expect("no panic while held").push(call.clone());
                 }
                 let networks = fs::read_to_string(&networks).unwrap_or_else(|_| "[]".into());
+                let member = fs::read_to_string(&member).unwrap_or_default();
                 let body = match &call {
                     call if call.contains("/swarm/init") => "\"node-b\"",
                     call if call.ends_with("/networks") => &networks,
+                    call if call.starts_with("GET") && call.contains("/nodes/") => &member,
                     _ => "",
                 };
                 let answer = format!(
@@ -73,6 +76,14 @@ impl Daemon {
         };
         calls.iter().map(short).collect()
     }
+}
+
+/// How Docker describes a member.
+fn described(state: &str, manager: bool) -> String {
+    let manager = if manager { r#","ManagerStatus":{"Reachability":"unreachable"}"# } else { "" };
+    format!(
+        r#"{{"ID":"old","Version":{{"Index":7}},"Spec":{{"Role":"manager"}},"Description":{{"Hostname":"m2"}},"Status":{{"State":"{state}"}}{manager}}}"#
+    )
 }
 
 /// Reads one request to its end; gives method and path.
@@ -257,4 +268,33 @@ async fn a_word_that_nobody_knows_is_not_none() {
 #[tokio::test]
 async fn who_cannot_tell_what_it_has_begins_nothing() {
     keeps_what_it_has(&Daemon::start("locked")).await;
+}
+
+/// What the plan saw is seconds old: by now, the member may be back.
+#[tokio::test]
+async fn a_member_that_came_back_is_not_removed() {
+    let forget = || Work::Forget { node_id: "old".into() };
+    let seen =
+        |manager, up| Expects::Member { member: Member { id: "old".into(), hostname: "m2".into(), manager, up } };
+    let daemon = Daemon::start("active/manager");
+    let swarm = daemon.driver().await;
+    for state in ["ready", "unknown", "disconnected"] {
+        fs::write(daemon.folder.path().join("member"), described(state, true)).expect("written");
+        assert_eq!(swarm.sees(&seen(true, false)).await.expect("read"), Some(seen(true, true)));
+        let answer = swarm.work(forget()).await;
+        assert!(matches!(&answer, Answer::Refused { why } if why == "m2 (old) is up in the Swarm"), "{answer:?}");
+    }
+    assert!(
+        daemon.calls().iter().all(|call| call == "/old"),
+        "it is looked at, and nothing else: {:?}",
+        daemon.calls()
+    );
+    fs::write(daemon.folder.path().join("member"), described("down", true)).expect("written");
+    assert_eq!(swarm.sees(&seen(true, false)).await.expect("read"), Some(seen(true, false)));
+    assert_eq!(swarm.work(forget()).await, Answer::Done);
+    // It loses its vote; and Docker itself would keep it, were it back between the two.
+    let calls = daemon.calls();
+    assert_eq!(calls[calls.len() - 2..], ["/update?version=7", "/old"]);
+    fs::write(daemon.folder.path().join("member"), described("down", false)).expect("written");
+    assert_eq!(swarm.sees(&seen(true, false)).await.expect("read"), Some(seen(false, false)));
 }

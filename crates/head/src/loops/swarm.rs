@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bramble_model::agent::swarm::{Observed as Listing, Reply, Work};
-use bramble_model::agent::{Answer, Capability, Expects, Under};
-use bramble_model::engine::{EngineKind, EnginePart, EngineState};
+use bramble_model::agent::{self, Answer, Capability, Expects, Under};
+use bramble_model::engine::{EngineKind, EnginePart};
 use bramble_model::names::Name;
 use bramble_model::timeline::Phase;
 use bramble_plan::contract::{Outcome, Planned, Retry, Unknown};
-use bramble_plan::swarm::{Declared, Node, Observed, Record, Seen, Step, Swarm, View};
+use bramble_plan::swarm::{Declared, Node, Observed, Record, Seen, Step, Swarm, View, to_ask};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
@@ -37,23 +37,12 @@ pub(crate) struct Controller {
 }
 
 impl Controller {
-    /// Asks declared managers of the Swarm for their view: those that have a majority first. Gives the first view, and
-    /// who gave none, with the reason.
+    /// Asks managers of the Swarm for their view: those that have a majority first. Gives the first view, and who gave
+    /// none, with the reason.
     async fn view(&self, declared: &Declared, record: &Record) -> (Option<View>, BTreeMap<Name, String>) {
         let Some(cluster) = record.cluster() else { return Default::default() };
-        let mut managers: Vec<(bool, &Name)> = declared
-            .nodes
-            .iter()
-            .filter(|(_, part)| **part == EnginePart::Manager)
-            .filter_map(|(name, _)| match self.timeline.engine_of(name, EngineKind::Swarm)? {
-                EngineState::Member { cluster: own, manager: true, reachable, .. } if own == cluster => {
-                    Some((!reachable, name))
-                }
-                _ => None,
-            })
-            .collect();
-        managers.sort_unstable();
-        self.ask_in_turn(managers.into_iter().map(|(_, name)| name), cluster).await
+        let managers = to_ask(declared, record, |name| self.timeline.engine_of(name, EngineKind::Swarm));
+        self.ask_in_turn(managers.iter(), cluster).await
     }
 
     /// Asks these managers in their order. One that hangs holds up nobody: after a while of silence the next is asked,
@@ -109,20 +98,19 @@ impl Controller {
 
     /// Asks in this head's lead, with what the plan saw.
     async fn ask(&self, node: &Name, work: Work, expects: Option<Expects>) -> Result<Answer, Outcome> {
-        let failed = |reason: String| Err(Outcome::Failed { reason, retry: Retry::BackOff });
+        let work = agent::Work::from(work);
+        let needs: Vec<Capability> =
+            [work.needs(), expects.as_ref().and_then(Expects::needs)].into_iter().flatten().collect();
+        let can = |needed: &Capability| self.agents.is_connected(node) && self.agents.unable(node, needed).is_none();
+        let promised = !needs.is_empty() && needs.iter().all(can);
         let under = match (work.only_looks(), self.swarm.lead()) {
             (true, _) => None,
             (false, Ok(fence)) => Some(Under { fence, expects }),
-            (false, Err(error)) => return failed(without_lead(&error)),
-        };
-        match self.agents.ask(node, work.into(), under, STEP).await {
-            Answer::Failed { error } => failed(error),
-            Answer::Refused { why } => failed(format!("{node} refuses: {why}")),
-            Answer::CannotDo | Answer::Unknown(_) => {
-                failed(format!("the agent of {node} cannot do that: it is of another release"))
+            (false, Err(error)) => {
+                return Err(Outcome::Failed { reason: without_lead(&error), retry: Retry::BackOff });
             }
-            answer @ (Answer::Done | Answer::Swarm(_)) => Ok(answer),
-        }
+        };
+        answered(node, promised, self.agents.ask(node, work, under, STEP).await)
     }
 
     /// Changes the record, where it is still what the plan saw.
@@ -151,15 +139,24 @@ impl Controller {
             (Seen::Engine(state), Step::Initialise { .. } | Step::Join { .. }) => {
                 Some(Expects::Engine { state: state.clone() })
             }
-            (Seen::Generation(generation), Step::Deploy { workload, .. } | Step::Remove { workload, .. }) => {
-                Some(Expects::Generation { workload: workload.clone(), generation: generation.clone() })
+            (
+                Seen::Generation { generation, several },
+                Step::Deploy { workload, .. } | Step::Remove { workload, .. },
+            ) => {
+                let (workload, generation) = (workload.clone(), generation.clone());
+                Some(Expects::Generation { workload, generation, several: Some(*several) })
             }
-            // What is seen of another node, or of the head's own record, is not the asked agent's to see.
+            (Seen::Member(member), Step::SetPart { .. } | Step::Forget { .. }) => {
+                Some(Expects::Member { member: member.clone() })
+            }
+            // The head's own record is not the asked agent's to see.
             _ => None,
         };
         match planned.step {
             Step::Begin { node } => self.write(&planned.seen, |record| record.begin(&node))?,
-            Step::Remember { cluster } => self.write(&planned.seen, |record| record.remember(&cluster))?,
+            Step::Remember { cluster, managers } => {
+                self.write(&planned.seen, |record| record.remember(&cluster, managers.clone()))?;
+            }
             Step::Initialise { node, address, leaves } => {
                 self.ask(&node, Work::Initialise { address, leaves }, expects).await?;
             }
@@ -176,10 +173,12 @@ impl Controller {
                 self.ask(&node, work, expects).await?;
             }
             Step::SetPart { through, node_id, part, .. } => {
-                self.ask(&through, Work::SetPart { node_id, part }, None).await?;
+                self.ask(&through, Work::SetPart { node_id, part }, expects).await?;
             }
-            Step::Forget { through, node_id, .. } => drop(self.ask(&through, Work::Forget { node_id }, None).await?),
-            Step::Deploy { through, workload, generation, file } => {
+            Step::Forget { through, node_id, .. } => {
+                self.ask(&through, Work::Forget { node_id }, expects).await?;
+            }
+            Step::Deploy { through, workload, generation, file, .. } => {
                 let work = Work::Deploy { name: workload, generation, file: file.to_string() };
                 self.ask(&through, work, expects).await?;
             }
@@ -193,6 +192,24 @@ impl Controller {
 
 fn without_lead(error: &Error) -> String {
     format!("this head does not lead the Swarm yet: {}", bramble_system::sentence(error))
+}
+
+/// What an answer is to a step; `promised` is that the agent said that it can do this. One that did, and cannot, is asked
+/// again when a person says so: nothing that goes by itself makes it another.
+fn answered(node: &Name, promised: bool, answer: Answer) -> Result<Answer, Outcome> {
+    let (reason, retry) = match answer {
+        Answer::Failed { error } => (error, Retry::BackOff),
+        Answer::Refused { why } => (format!("{node} refuses: {why}"), Retry::BackOff),
+        Answer::CannotDo if promised => (
+            format!("the agent of {node} says that it can do that, and does not know it: boot {node} anew"),
+            Retry::Never,
+        ),
+        Answer::CannotDo | Answer::Unknown(_) => {
+            (format!("the agent of {node} cannot do that: it is of another release"), Retry::BackOff)
+        }
+        answer @ (Answer::Done | Answer::Swarm(_)) => return Ok(answer),
+    };
+    Err(Outcome::Failed { reason, retry })
 }
 
 impl super::Controller for Controller {

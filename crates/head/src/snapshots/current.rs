@@ -52,12 +52,9 @@ impl Current {
         }
     }
 
-    /// What a workload's content is called; `None` where its file does not check.
-    pub(crate) fn generation(&self, workload: &Name) -> Option<&str> {
-        match self.workloads.get(workload)? {
-            swarm::Workload::Ready { generation, .. } => Some(generation),
-            swarm::Workload::Sick { .. } => None,
-        }
+    /// A workload, as the Swarm's planner has it.
+    pub(crate) fn workload(&self, name: &Name) -> Option<&swarm::Workload> {
+        self.workloads.get(name)
     }
 
     /// What does not check, and stops nothing but itself.

@@ -454,7 +454,11 @@ impl Snapshots {
                 let path = workload.path.strip_prefix(&root).unwrap_or(&workload.path);
                 let file =
                     bramble_model::repository::tree::Tree::text(&tree, path).map_err(|error| error.to_string())?;
-                Ok(swarm::Workload::Ready { generation: generation(file.as_bytes()), file: file.into() })
+                Ok(swarm::Workload::Ready {
+                    generation: generation(file.as_bytes()),
+                    file: file.into(),
+                    services: workload.services.clone(),
+                })
             };
             workloads.insert(name.clone(), read().unwrap_or_else(|problem| swarm::Workload::Sick { problem }));
         }

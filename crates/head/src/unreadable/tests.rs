@@ -174,6 +174,19 @@ fn a_line_of_the_history_names_what_it_removed() {
     assert_eq!(kept::<History>(&store).remove(&number), Some(line));
 }
 
+/// As a line of the history does. A bramble that does not know it drops it, and then it may be anyone.
+#[test]
+fn what_is_remembered_of_the_swarm_names_who_may_hold_its_state() {
+    let (key, mut record) = fixture::engines().remove(0);
+    record.managers = BTreeSet::from([fixture::name("m1"), fixture::name("w4")]);
+    let bytes = golden::<Engines>([(key.clone(), record.clone())]);
+    assert!(bytes.contains(",\"managers\":[\"m1\",\"w4\"],\"former\":"), "{bytes}");
+    let (_folder, store) = of_everything();
+    let bytes = bytes.trim_start_matches("engines swarm ").trim_end().as_bytes();
+    plant(store.blocking(), Engines::TABLE, &key.as_str().into(), bytes);
+    assert_eq!(kept::<Engines>(&store).remove(&key), Some(record));
+}
+
 /// Every `impl Record` of this crate, as it is written: its type, its table and its form.
 fn records() -> Vec<(String, String, String)> {
     fn files(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -305,7 +318,8 @@ async fn what_needs_a_lost_record_fails_with_its_name() {
     let d2 = fixture::name("d2");
     let error = foreign::change_hand_off(&store, &d2, bramble_plan::hand_off::Record::again).expect_err("lost");
     assert!(sentence(&error).starts_with("the hand-off of d2 cannot be read"), "{error}");
-    let error = membership::change_swarm(&store, |record| record.remember("another")).expect_err("lost");
+    let error =
+        membership::change_swarm(&store, |record| record.remember("another", BTreeSet::new())).expect_err("lost");
     assert!(sentence(&error).starts_with("the engine's record cluster cannot be read"), "{error}");
     sentence(&membership::swarm(&store).expect_err("lost: unknown is not none"));
     assert!(People::new().check(&store, "here", "ann", "correct horse", 1).await.is_err());

@@ -80,6 +80,9 @@ mod tests {
         assert_eq!(format!("{heard:?}"), r#"Ok(Unknown { what: "ended", waits: Some(End(9)) })"#);
         let hums = r#"{"type":"process","number":9,"tell":{"type":"hum"}}"#;
         assert!(matches!(Heard::<FromAgent>::read(hums), Ok(Heard::Unknown { waits: None, .. })));
+        // What the plan saw, in a form of a later release: it is not done, and whoever asks hears it.
+        let under = r#"{"type":"ask","number":9,"work":{"do":"forget","node_id":"n"},"under":{"fence":{"life":1,"number":2},"expects":{"saw":"weather"}}}"#;
+        assert_eq!(unknown(under), ("forget".into(), Some(Waits::Answer(9))));
         let health = r#"{"type":"health","engine":{"state":"orbiting"}}"#;
         let heard = Heard::<FromAgent>::read(health);
         assert!(matches!(heard, Ok(Heard::Unknown { ref what, waits: None }) if what == "health"), "{heard:?}");

@@ -306,6 +306,8 @@ pub struct Workload {
     pub path: PathBuf,
     /// What is wrong with its own files.
     pub problem: Option<Problem>,
+    /// Its services, by their names in the file; none where that does not check.
+    pub services: BTreeSet<String>,
     /// It names volumes or folders of the machine: what they hold is not made again by deploying it. So does one
     /// whose files nobody can read.
     pub holds_data: bool,

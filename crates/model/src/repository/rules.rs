@@ -482,21 +482,21 @@ impl Rules<'_> {
                     None => self.compose(&key, path),
                     Some(problem) => Err(Box::new(problem)),
                 };
-                let (problem, holds_data) = match judged {
-                    Ok(holds_data) => (None, holds_data),
-                    Err(problem) => (Some(*problem), true),
+                let (problem, runs) = match judged {
+                    Ok(runs) => (None, runs),
+                    Err(problem) => (Some(*problem), compose::Runs { holds_data: true, ..compose::Runs::default() }),
                 };
-                found.insert(name, Workload { path: self.places.root.join(path), problem, holds_data });
+                let compose::Runs { services, holds_data } = runs;
+                found.insert(name, Workload { path: self.places.root.join(path), problem, services, holds_data });
             }
         }
         found
     }
 
-    /// A Compose file has at least one service. What is wrong with it concerns no other workload. Gives whether it holds
-    /// data.
-    fn compose(&self, key: &[&str], path: &Path) -> Result<bool, Box<Problem>> {
+    /// A Compose file has at least one service. What is wrong with it concerns no other workload. Gives what it runs.
+    fn compose(&self, key: &[&str], path: &Path) -> Result<compose::Runs, Box<Problem>> {
         let text = self.tree.text(path).map_err(|error| Box::new(self.unreadable(key, path, &error)))?;
-        compose::holds_data(&text).map_err(|wrong| {
+        compose::runs(&text).map_err(|wrong| {
             let problem = self.source.problem(key, format!("{}: {}", path.display(), wrong.message));
             Box::new(match wrong.help {
                 Some(help) => problem.help(help),

@@ -1,46 +1,14 @@
 //! Which Swarm it is, and who may begin one.
 
+use super::managers::{Holder, anew, list};
 use super::*;
 
-/// What a declared manager means for a Swarm that may be begun.
-enum Holder {
-    /// It holds nothing that anyone wants: it belongs to none, or to one that was given up.
-    Blank { leaves: Option<String> },
-    /// It holds this Swarm's state.
-    Holds { cluster: String, reachable: bool },
-    /// What it holds is not known.
-    Away { why: &'static str, ends: Ends },
-}
-
 impl Look<'_> {
-    fn holder(&self, name: &Name, node: &Node) -> Holder {
-        match &node.engine {
-            Some(EngineState::Alone) => Holder::Blank { leaves: None },
-            Some(EngineState::Member { cluster, .. }) if self.is_former(cluster) => {
-                Holder::Blank { leaves: Some(cluster.clone()) }
-            }
-            Some(EngineState::Member { cluster, manager: true, reachable, .. }) => {
-                Holder::Holds { cluster: cluster.clone(), reachable: *reachable }
-            }
-            // A worker of a Swarm holds nothing of its state, and says that there is one.
-            Some(EngineState::Member { cluster, .. }) => {
-                let act = format!("`bramble engine give-up swarm {cluster}`, if its managers are gone for good");
-                Holder::Away { why: "is a worker of a Swarm", ends: Ends::Person(act) }
-            }
-            Some(EngineState::Starting { .. }) => Holder::Away { why: "starts its Docker", ends: Ends::ByItself },
-            Some(EngineState::None) => {
-                Holder::Away { why: "has not heard of its part in the Swarm", ends: Ends::ByItself }
-            }
-            None if node.boots => Holder::Away { why: "boots", ends: Ends::ByItself },
-            None => Holder::Away { why: "is not here yet", ends: Ends::Person(format!("switch {name} on")) },
-        }
-    }
-
     /// The Swarm that it is; or the step that makes or finds one; or what that waits for.
     pub(super) fn cluster(&self, plan: &mut Plan) -> Option<String> {
         let record = &self.observed.record;
         let holders: Vec<(&Name, Node, Holder)> = self
-            .managers()
+            .may_hold()
             .into_iter()
             .map(|(name, node)| {
                 let holder = self.holder(name, &node);
@@ -48,13 +16,12 @@ impl Look<'_> {
             })
             .collect();
         let without = record.without.clone().unwrap_or_default();
-        let counts = |name: &Name| !without.contains(name);
         // The remembered one, for as long as anyone may hold it.
         if let (Some(cluster), None) = (record.cluster(), &record.without) {
             let may_live = holders.iter().any(|(_, _, holder)| match holder {
                 Holder::Holds { cluster: own, .. } => own == cluster,
                 Holder::Away { .. } => true,
-                Holder::Blank { .. } => false,
+                Holder::Blank { .. } | Holder::Worker => false,
             });
             if may_live {
                 return Some(cluster.to_owned());
@@ -62,10 +29,11 @@ impl Look<'_> {
         }
         let held: BTreeMap<&str, bool> = holders
             .iter()
-            .filter(|(name, ..)| counts(name))
-            .filter_map(|(.., holder)| match holder {
-                Holder::Holds { cluster, reachable } => Some((cluster.as_str(), *reachable)),
-                Holder::Blank { .. } | Holder::Away { .. } => None,
+            .filter_map(|(name, _, holder)| match holder {
+                Holder::Holds { cluster, reachable } if !without.contains(*name) && self.counts(name, cluster) => {
+                    Some((cluster.as_str(), *reachable))
+                }
+                Holder::Holds { .. } | Holder::Blank { .. } | Holder::Worker | Holder::Away { .. } => None,
             })
             .fold(BTreeMap::new(), |mut held, (cluster, reachable)| {
                 *held.entry(cluster).or_insert(false) |= reachable;
@@ -88,7 +56,7 @@ impl Look<'_> {
                     seen: Seen::Record(record.clone()),
                     reason: "a manager of this cluster holds it".into(),
                     risk: Risk::Safe,
-                    step: Step::Remember { cluster: (*cluster).to_owned() },
+                    step: Step::Remember { cluster: (*cluster).to_owned(), managers: self.managers_with(cluster) },
                 });
             } else {
                 let reason = format!("a manager holds Swarm {cluster}, and waits for a majority of its managers");
@@ -106,9 +74,19 @@ impl Look<'_> {
         let (mut blank, mut away) = (Vec::new(), Vec::new());
         for (name, node, holder) in holders {
             match holder {
-                Holder::Blank { leaves } => blank.push((*name, node, leaves.clone())),
-                Holder::Away { why, ends } if !without.contains(*name) => away.push((*name, *why, ends.clone())),
-                Holder::Away { .. } | Holder::Holds { .. } => {}
+                Holder::Blank { leaves } if self.is_manager(name) => blank.push((*name, node, leaves.clone())),
+                Holder::Away { .. } | Holder::Holds { .. } if without.contains(*name) => {}
+                Holder::Away { why, ends } => away.push((*name, *why, ends.clone())),
+                // One that is no manager here, or was none of the Swarm that is remembered: nobody takes its word for
+                // the cluster's, and nobody begins another beside it.
+                Holder::Holds { cluster, .. } => {
+                    let reason = format!("{} holds Swarm {cluster}", self.called(name));
+                    let act = format!(
+                        "make {name} a manager in the repository until another one has joined, or `bramble engine give-up swarm {cluster}`"
+                    );
+                    return plan.wait(Subject::node(name), reason, Ends::Person(act));
+                }
+                Holder::Blank { .. } | Holder::Worker => {}
             }
         }
         let (told, patient, what) = match &record.memory {
@@ -122,14 +100,14 @@ impl Look<'_> {
             Memory::Swarm { cluster } => (None, true, format!("it may hold the state of Swarm {cluster}")),
         };
         if patient && !away.is_empty() {
-            let names: Vec<String> = away.iter().map(|(name, ..)| name.to_string()).collect();
-            let anew = format!("`bramble engine start swarm --new --without {}` begins without it", names.join(","));
+            let names: Vec<&Name> = away.iter().map(|(name, ..)| *name).collect();
+            let anew = anew(&names);
             for (name, why, ends) in away {
                 let ends = match ends {
                     Ends::Person(act) => Ends::Person(format!("{act}, or {anew}")),
                     other => other,
                 };
-                plan.wait(Subject::node(name), format!("manager {name} {why}; {what}"), ends);
+                plan.wait(Subject::node(name), format!("{} {why}; {what}", self.called(name)), ends);
             }
             return;
         }
@@ -144,10 +122,16 @@ impl Look<'_> {
                 }
             }
             for (name, why, ends) in away.into_iter().filter(|(name, ..)| told.is_none_or(|told| *name == told)) {
-                plan.wait(Subject::node(name), format!("manager {name} {why}; {what}"), ends);
+                plan.wait(Subject::node(name), format!("{} {why}; {what}", self.called(name)), ends);
+            }
+            for (name, ..) in blank.iter().filter(|(_, node, _)| node.address.is_none()) {
+                plan.wait(Subject::node(name), "its address is not known yet", Ends::ByItself);
             }
             if plan.waits.is_empty() && plan.steps.is_empty() {
                 let act = match told {
+                    Some(told) if !self.is_manager(told) => format!(
+                        "make {told} a manager in the repository again, or `bramble engine start swarm --new --without {told}` begins with another"
+                    ),
                     Some(told) => format!(
                         "bring {told} back, or `bramble engine start swarm --new --without {told}` begins with another"
                     ),
@@ -176,8 +160,8 @@ impl Look<'_> {
                         Risk::Disrupts { what: "what ran in the Swarm before".into() }
                     }
                     (_, false) => {
-                        let names: Vec<String> = without.iter().map(Name::to_string).collect();
-                        Risk::Destroys { what: format!("the state of a Swarm that {} may hold", names.join(", ")) }
+                        let names: Vec<&Name> = without.iter().collect();
+                        Risk::Destroys { what: format!("the state of a Swarm that {} may hold", list(&names)) }
                     }
                 };
                 (Step::Begin { node: (*name).clone() }, risk, WHOLE, Seen::Record(record.clone()))
@@ -192,40 +176,5 @@ impl Look<'_> {
         };
         let reason = if without.is_empty() { reason } else { "a person said to begin anew".into() };
         plan.steps.push(Planned { subject, seen, reason, risk, step });
-    }
-
-    /// Why a Swarm that is remembered has no manager that could be asked.
-    pub(super) fn without_manager(&self, cluster: &str) -> String {
-        let managers = self.managers();
-        let holding = managers.iter().filter(|(_, node)| holds(node).is_some_and(|(own, _)| own == cluster));
-        let holding: Vec<String> = holding.map(|(name, _)| name.to_string()).collect();
-        if holding.is_empty() {
-            format!("no manager of Swarm {cluster} is here")
-        } else {
-            format!("Swarm {cluster} has no leader: {} alone is no majority of its managers", holding.join(", "))
-        }
-    }
-
-    /// What brings a Swarm back that has no leader: its managers, or a person who gives it up.
-    pub(super) fn who_mends(&self, cluster: &str) -> Ends {
-        let managers = self.managers();
-        let named = |keep: &dyn Fn(&Node) -> bool| -> Vec<String> {
-            managers.iter().filter(|(_, node)| keep(node)).map(|(name, _)| name.to_string()).collect()
-        };
-        let away = named(&|node| node.engine.is_none());
-        let holding = named(&|node| holds(node).is_some_and(|(own, _)| own == cluster));
-        if !away.is_empty() {
-            return Ends::Person(format!("switch {} on", away.join(", ")));
-        }
-        let blank =
-            managers.iter().filter(|(name, node)| matches!(self.holder(name, node), Holder::Blank { .. })).count();
-        if blank * 2 >= managers.len() && !holding.is_empty() {
-            return Ends::Person(format!(
-                "its other managers came back blank: `bramble engine start swarm --new --without {}` begins anew, and gives up what {} holds",
-                holding.join(","),
-                holding.join(", ")
-            ));
-        }
-        Ends::ByItself
     }
 }

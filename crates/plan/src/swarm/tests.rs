@@ -1,5 +1,7 @@
+mod fleet;
+mod properties;
+
 use bramble_model::agent::swarm::{Member, Service};
-use proptest::prelude::*;
 
 use super::*;
 use crate::contract::foresee;
@@ -39,12 +41,20 @@ impl World {
 
     fn reads(mut self, through: &str, cluster: &str, members: Vec<Member>, services: Vec<Service>) -> Self {
         let listing = Listing { cluster: cluster.into(), members, services };
+        let look = Look { declared: &self.declared, observed: &self.observed };
+        self.observed.record.managers = look.managers_of(&listing);
         self.observed.view = Some(View::Read { through: name(through), listing });
         self
     }
 
-    fn workload(mut self, text: &str, generation: &str) -> Self {
-        let workload = Workload::Ready { generation: generation.into(), file: "services: {}".into() };
+    fn workload(self, text: &str, generation: &str) -> Self {
+        self.runs(text, generation, &["x"])
+    }
+
+    /// A workload of these services.
+    fn runs(mut self, text: &str, generation: &str, services: &[&str]) -> Self {
+        let services = services.iter().map(|&service| service.to_owned()).collect();
+        let workload = Workload::Ready { generation: generation.into(), file: "services: {}".into(), services };
         self.declared.workloads.insert(name(text), workload);
         self
     }
@@ -90,11 +100,16 @@ fn entry(id: &str, hostname: &str, up: bool) -> Member {
     Member { id: id.into(), hostname: hostname.into(), manager: false, up }
 }
 
+/// A workload's service `x`.
 fn service(workload: Option<&str>, generation: &str) -> Service {
+    service_of(workload, "x", generation)
+}
+
+fn service_of(workload: Option<&str>, service: &str, generation: &str) -> Service {
     Service {
         workload: workload.map(str::to_owned),
         generation: Some(generation.into()),
-        name: "x".into(),
+        name: workload.map_or_else(|| service.to_owned(), |workload| format!("{workload}_{service}")),
         wanted: 1,
         running: 1,
         ports: Vec::new(),
@@ -142,7 +157,7 @@ fn a_head_that_forgot_starts_nothing_while_a_manager_may_remember() {
     let adopts =
         world(Memory::Lost).manager("m1", ALONE).manager("m2", in_swarm("runs", "b", true, true)).manager("m3", None);
     assert!(
-        matches!(&adopts.plan().steps[..], [Planned { step: Step::Remember { cluster }, .. }] if cluster == "runs")
+        matches!(&adopts.plan().steps[..], [Planned { step: Step::Remember { cluster, .. }, .. }] if cluster == "runs")
     );
     let minority =
         world(Memory::Lost).manager("m1", ALONE).manager("m2", in_swarm("runs", "b", true, false)).manager("m3", ALONE);
@@ -220,6 +235,31 @@ fn a_changed_workload_is_deployed_and_a_removed_one_goes_but_nothing_of_others()
     insta::assert_snapshot!(world.text());
 }
 
+/// Docker makes one service after the other: what ended after the first one has the label of the whole.
+#[test]
+fn a_workload_that_was_deployed_in_part_is_deployed_again() {
+    let of = |services: &[(&str, &str)]| -> Vec<Service> {
+        services.iter().map(|(service, generation)| service_of(Some("shop"), service, generation)).collect()
+    };
+    let world = |services: &[(&str, &str)]| {
+        world(remembers("s"))
+            .manager("m1", in_swarm("s", "a", true, true))
+            .runs("shop", "2", &["api", "db", "web"])
+            .reads("m1", "s", Vec::new(), of(services))
+    };
+    insta::assert_snapshot!("one_of_three_services", world(&[("db", "2")]).text());
+    insta::assert_snapshot!("one_is_of_before", world(&[("api", "2"), ("db", "2"), ("web", "1")]).text());
+    insta::assert_snapshot!(
+        "one_has_left_the_file",
+        world(&[("api", "2"), ("db", "2"), ("web", "2"), ("mail", "1")]).text()
+    );
+    let whole = [("api", "2"), ("db", "2"), ("web", "2")];
+    assert_eq!(world(&whole).text(), "");
+    let shop = &world(&[]).declared.workloads[&name("shop")];
+    assert!(shop.is_deployed(&name("shop"), &of(&whole)));
+    assert!(!shop.is_deployed(&name("shop"), &of(&whole[..2])), "what is shown as the repository's is all of it");
+}
+
 /// Fault 7 of the ground.
 #[test]
 fn a_workload_named_like_a_node_is_another_subject() {
@@ -232,13 +272,97 @@ fn a_workload_named_like_a_node_is_another_subject() {
     assert_eq!(subjects.len(), 2, "one joins and the other is deployed: {subjects:?}");
 }
 
+/// `na` holds the Swarm, and `nb` is in it: in the repository, these are their parts now, and `nc` is one more.
+fn after_an_apply(na: EnginePart, nb: EnginePart, nc: Option<EngineState>) -> World {
+    let mut world = world(remembers("s"))
+        .node("na", na, in_swarm("s", "a", true, true))
+        .node("nb", nb, in_swarm("s", "b", false, true))
+        .manager("nc", nc)
+        .reads("na", "s", vec![Member { manager: true, ..entry("a", "na", true) }, entry("b", "nb", true)], Vec::new());
+    world.observed.record.managers = BTreeSet::from([name("na")]);
+    world
+}
+
+#[test]
+fn a_new_manager_joins_through_the_one_that_it_replaces() {
+    let world = after_an_apply(EnginePart::Worker, EnginePart::Worker, ALONE);
+    insta::assert_snapshot!("the_manager_is_replaced", world.whole());
+}
+
 #[test]
 fn the_last_manager_is_not_made_a_worker() {
+    let mut world = after_an_apply(EnginePart::Worker, EnginePart::Worker, None);
+    insta::assert_snapshot!("the_new_manager_is_off", world.whole());
+    world.observed.nodes.get_mut(&name("nc")).expect("there").boots = true;
+    insta::assert_snapshot!("the_new_manager_boots", world.whole());
+    let mut nobody = after_an_apply(EnginePart::Worker, EnginePart::Worker, None);
+    nobody.declared.nodes.remove(&name("nc"));
+    insta::assert_snapshot!("nobody_is_to_be_a_manager", nobody.whole());
+}
+
+#[test]
+fn manager_and_worker_swap_their_parts() {
+    let mut world = after_an_apply(EnginePart::Worker, EnginePart::Manager, ALONE);
+    world.declared.nodes.insert(name("nc"), EnginePart::Worker);
+    insta::assert_snapshot!("parts_are_swapped", world.whole());
+}
+
+#[test]
+fn who_was_a_manager_is_waited_for_whatever_it_is_now() {
+    let mut world = after_an_apply(EnginePart::Worker, EnginePart::Worker, ALONE);
+    world.observed.view = None;
+    world.observed.nodes.get_mut(&name("na")).expect("there").engine = None;
+    insta::assert_snapshot!("the_old_manager_is_off", world.text());
+    world.declared.nodes.remove(&name("na"));
+    world.observed.nodes.remove(&name("na"));
+    insta::assert_snapshot!("the_old_manager_left_the_repository", world.text());
+    world.observed.record.without = Some(BTreeSet::from([name("na")]));
+    insta::assert_snapshot!("a_person_begins_without_the_old_manager", world.text());
+    let mut world = after_an_apply(EnginePart::None, EnginePart::Worker, ALONE);
+    world.observed.view = None;
+    world.observed.nodes.get_mut(&name("na")).expect("there").engine = Some(EngineState::None);
+    insta::assert_snapshot!("the_old_manager_has_no_part", world.text());
+}
+
+/// Where nobody wrote down who was a manager, it may be anyone; and a node does not make its own Swarm the cluster's.
+#[test]
+fn a_worker_that_holds_a_swarm_is_no_manager_and_is_not_passed_over() {
+    let world = world(Memory::Lost).manager("nc", ALONE).worker("na", in_swarm("s", "a", true, true));
+    insta::assert_snapshot!("a_worker_holds_one", world.text());
+    let away = world.clone().worker("na", None);
+    insta::assert_snapshot!("a_worker_is_off", away.text());
+    let mut remembered = world;
+    remembered.observed.record = Record::new(remembers("s"));
+    remembered.observed.record.managers = BTreeSet::from([name("nc")]);
+    let engine_of = |name: &Name| remembered.observed.nodes[name].engine.clone();
+    assert_eq!(to_ask(&remembered.declared, &remembered.observed.record, engine_of), []);
+    remembered.observed.record.managers.insert(name("na"));
+    assert_eq!(to_ask(&remembered.declared, &remembered.observed.record, engine_of), [name("na")]);
+}
+
+#[test]
+fn an_old_manager_stays_while_the_rest_would_be_no_majority() {
+    let manager = |id, hostname, up| Member { manager: true, ..entry(id, hostname, up) };
     let world = world(remembers("s"))
-        .node("m1", EnginePart::Worker, in_swarm("s", "a", true, true))
-        .manager("m2", None)
-        .reads("m2", "s", Vec::new(), Vec::new());
-    insta::assert_snapshot!(world.text());
+        .worker("na", in_swarm("s", "a", true, true))
+        .manager("nb", in_swarm("s", "b", true, true))
+        .manager("nc", None)
+        .reads(
+            "nb",
+            "s",
+            vec![manager("a", "na", true), manager("b", "nb", true), manager("c", "nc", false)],
+            Vec::new(),
+        );
+    insta::assert_snapshot!("it_stays", world.text());
+}
+
+#[test]
+fn a_node_that_its_swarm_has_forgotten_is_named() {
+    let world = world(remembers("s"))
+        .manager("na", in_swarm("s", "a", true, true))
+        .worker("nb", in_swarm("s", "b", false, false))
+        .reads("na", "s", vec![Member { manager: true, ..entry("a", "na", true) }], Vec::new());
+    insta::assert_snapshot!("it_was_forgotten", world.text());
 }
 
 #[test]
@@ -251,177 +375,4 @@ fn an_agent_that_cannot_is_waited_for_by_name() {
     );
     world.observed.nodes.get_mut(&name("w1")).expect("there").unable = Some("an agent of bramble 0.0.9".into());
     insta::assert_snapshot!(world.text());
-}
-
-fn any_engine() -> impl Strategy<Value = Option<EngineState>> {
-    prop_oneof![
-        Just(None),
-        Just(Some(EngineState::None)),
-        Just(ALONE),
-        Just(Some(EngineState::Starting { waiting_for: "Docker".into() })),
-        ("[ab]", "[xyz]", any::<bool>(), any::<bool>())
-            .prop_map(|(cluster, id, manager, reachable)| in_swarm(&cluster, &id, manager, reachable)),
-    ]
-}
-
-fn any_memory() -> impl Strategy<Value = Memory> {
-    prop_oneof![
-        Just(Memory::Never),
-        Just(Memory::Lost),
-        "[a-e]".prop_map(|node| Memory::Begun { node: name(&node) }),
-        "[ab]".prop_map(|cluster| Memory::Swarm { cluster }),
-    ]
-}
-
-fn any_view() -> impl Strategy<Value = Option<View>> {
-    let members = prop::collection::vec(("[xyz]", "[a-g]", any::<bool>()), 0..4);
-    let services = prop::collection::vec((prop::option::of("[p-s]"), "[12]"), 0..4);
-    let read = ("[a-e]", "[ab]", members, services).prop_map(|(through, cluster, members, services)| View::Read {
-        through: name(&through),
-        listing: Listing {
-            cluster,
-            members: members.iter().map(|(id, hostname, up)| entry(id, hostname, *up)).collect(),
-            services: services.iter().map(|(workload, generation)| service(workload.as_deref(), generation)).collect(),
-        },
-    });
-    let unreadable =
-        "[a-e]".prop_map(|through| View::Unreadable { through: name(&through), reason: "no leader".into() });
-    prop_oneof![Just(None), read.prop_map(Some), unreadable.prop_map(Some)]
-}
-
-fn any_world() -> impl Strategy<Value = World> {
-    let part = prop_oneof![Just(EnginePart::Manager), Just(EnginePart::Worker), Just(EnginePart::None)];
-    let nodes = prop::collection::btree_map("[a-e]", (part, any_engine(), any::<bool>()), 0..6);
-    let workloads = prop::collection::btree_map("[p-r]", prop::option::of("[12]"), 0..3);
-    let former = prop::collection::btree_set("[ab]", 0..2);
-    let without = prop::option::of(prop::collection::btree_set("[a-e]", 0..3));
-    (nodes, workloads, any_memory(), former, without, any_view()).prop_map(
-        |(nodes, workloads, memory, former, without, view)| {
-            let mut world = world(memory);
-            for (text, (part, engine, unable)) in nodes {
-                world = world.node(&text, part, engine);
-                let unable = unable.then(|| "an old agent".to_owned());
-                world.observed.nodes.get_mut(&name(&text)).expect("there").unable = unable;
-            }
-            for (text, generation) in workloads {
-                let workload = match generation {
-                    Some(generation) => Workload::Ready { generation, file: "f".into() },
-                    None => Workload::Sick { problem: "torn".into() },
-                };
-                world.declared.workloads.insert(name(&text), workload);
-            }
-            world.observed.record.former = former;
-            if let Some(cluster) = world.observed.record.cluster().map(str::to_owned) {
-                world.observed.record.former.remove(&cluster);
-            }
-            world.observed.record.without = without.map(|names| names.iter().map(|text| name(text)).collect());
-            world.observed.view = view;
-            world
-        },
-    )
-}
-
-/// Whether a declared manager may hold a Swarm's state that nobody gave up.
-fn may_hold(world: &World, manager: &Name) -> bool {
-    match &world.observed.nodes[manager].engine {
-        None | Some(EngineState::Starting { .. } | EngineState::None) => true,
-        Some(EngineState::Alone) => false,
-        Some(EngineState::Member { cluster, .. }) => !world.observed.record.former.contains(cluster),
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
-
-    #[test]
-    fn applied_plans_come_to_rest_and_then_change_nothing(world in any_world()) {
-        let mut world = world;
-        for _ in 0..24 {
-            for planned in world.plan().steps {
-                Swarm.foresee(&mut world.observed, &planned.step);
-            }
-        }
-        prop_assert_eq!(world.plan().steps, vec![], "not at rest");
-    }
-
-    /// No Swarm is begun, and none is begun anew, while anyone may hold one: but where there has never been one, or
-    /// where a person said so.
-    #[test]
-    fn no_swarm_is_started_beside_one_that_may_live(world in any_world()) {
-        let managers: Vec<Name> = world.declared.nodes.iter().filter(|(_, part)| **part == EnginePart::Manager).map(|(name, _)| name.clone()).collect();
-        for planned in world.plan().steps {
-            match planned.step {
-                Step::Begin { .. } => {
-                    let without = world.observed.record.without.clone().unwrap_or_default();
-                    let patient = world.observed.record.memory != Memory::Never;
-                    for manager in managers.iter().filter(|name| !without.contains(*name)) {
-                        let connected = world.observed.nodes[manager].engine.is_some();
-                        prop_assert!(!(patient || connected && matches!(world.observed.nodes[manager].engine, Some(EngineState::Member { manager: true, .. }))) || !may_hold(&world, manager), "{manager} may hold one");
-                    }
-                }
-                Step::Initialise { node, leaves, .. } => {
-                    prop_assert_eq!(&world.observed.record.memory, &Memory::Begun { node: node.clone() }, "it was not written down");
-                    prop_assert!(!may_hold(&world, &node));
-                    if let Some(left) = leaves {
-                        prop_assert!(world.observed.record.former.contains(&left));
-                    }
-                    for manager in &managers {
-                        prop_assert!(!matches!(&world.observed.nodes[manager].engine, Some(EngineState::Member { manager: true, cluster, .. }) if !world.observed.record.former.contains(cluster)), "another holds one");
-                    }
-                }
-                Step::Join { leaves: Some(left), .. } => prop_assert!(world.observed.record.former.contains(&left)),
-                _ => {}
-            }
-        }
-    }
-
-    /// Nothing goes through a node that is not declared a manager, or concerns a node that is not declared.
-    #[test]
-    fn no_step_goes_through_a_node_that_is_not_declared_for_it(world in any_world()) {
-        let is = |name: &Name, part| world.declared.nodes.get(name) == Some(&part);
-        for planned in world.plan().steps {
-            match &planned.step {
-                Step::Begin { node } | Step::Initialise { node, .. } => prop_assert!(is(node, EnginePart::Manager)),
-                Step::Join { node, through, part, .. } | Step::SetPart { node, through, part, .. } => {
-                    prop_assert!(is(node, *part) && is(through, EnginePart::Manager));
-                }
-                Step::Forget { through, .. } | Step::Deploy { through, .. } | Step::Remove { through, .. } => {
-                    prop_assert!(is(through, EnginePart::Manager));
-                }
-                Step::Remember { .. } => {}
-            }
-            if let Step::Initialise { node, leaves: Some(_), .. } | Step::Join { node, leaves: Some(_), .. } = &planned.step {
-                prop_assert!(world.observed.nodes[node].unable.is_none(), "it cannot do that");
-            }
-        }
-    }
-
-    /// Where the Swarm could not be read, nothing is done to its members and workloads.
-    #[test]
-    fn from_a_swarm_that_cannot_be_read_nothing_is_planned(world in any_world()) {
-        let mut world = world;
-        world.observed.view = Some(View::Unreadable { through: name("a"), reason: "it hangs".into() });
-        for planned in world.plan().steps {
-            prop_assert!(matches!(planned.step, Step::Begin { .. } | Step::Initialise { .. } | Step::Remember { .. }), "{}", planned.step);
-        }
-    }
-
-    /// Whoever is declared and not where it should be has a wait, a step, or is waited for through the whole Swarm;
-    /// and every wait says something and who or what ends it.
-    #[test]
-    fn every_wait_has_a_reason_and_nothing_is_silent(world in any_world()) {
-        let plan = world.plan();
-        for wait in &plan.waits {
-            prop_assert!(!wait.reason.is_empty());
-            if let Ends::Person(act) = &wait.ends {
-                prop_assert!(!act.is_empty());
-            }
-        }
-        let anyone = world.declared.nodes.values().any(|part| *part != EnginePart::None);
-        let wanted = |(name, part): (&Name, &EnginePart)| *part != EnginePart::None
-            && !matches!(&world.observed.nodes[name].engine, Some(EngineState::Member { cluster, .. }) if Some(cluster.as_str()) == world.observed.record.cluster());
-        if anyone && world.declared.nodes.iter().any(wanted) {
-            prop_assert!(!plan.steps.is_empty() || !plan.waits.is_empty(), "silence");
-        }
-    }
 }

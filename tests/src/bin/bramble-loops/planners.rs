@@ -109,7 +109,8 @@ fn service(workload: &Name, generation: &str) -> Service {
 
 fn declared_swarm(nodes: usize, workloads: usize) -> swarm::Declared {
     let file = "services:\n  web:\n    image: web:1\n".repeat(20);
-    let ready = || Workload::Ready { generation: "new".into(), file: file.as_str().into() };
+    let services = BTreeSet::from(["web".to_owned()]);
+    let ready = || Workload::Ready { generation: "new".into(), file: file.as_str().into(), services: services.clone() };
     swarm::Declared {
         nodes: (0..nodes).map(|number| (node(number), part(number))).collect(),
         workloads: (0..workloads).map(|number| (workload(number), ready())).collect(),
@@ -119,6 +120,7 @@ fn declared_swarm(nodes: usize, workloads: usize) -> swarm::Declared {
 fn observed_swarm(nodes: BTreeMap<Name, Node>, members: Vec<Member>, services: Vec<Service>) -> swarm::Observed {
     let mut record = Record::new(Memory::Swarm { cluster: CLUSTER.into() });
     record.former.insert(FORMER.into());
+    record.managers = (0..MANAGERS).map(node).collect();
     let listing = Listing { cluster: CLUSTER.into(), members, services };
     swarm::Observed { nodes, record, view: Some(View::Read { through: node(0), listing }), without: BTreeMap::new() }
 }

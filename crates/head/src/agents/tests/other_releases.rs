@@ -206,6 +206,43 @@ async fn an_agent_of_version_1_is_not_asked_what_it_cannot_do() {
     }
 }
 
+/// It would not know the question for what the plan saw of a member.
+#[tokio::test]
+async fn an_agent_is_told_of_members_where_it_looks_at_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), LIMITS);
+    let address = listening(&agents).await;
+    let (mut before, hello, _) = connect(&agents, address, &node(1)).await;
+    let Message::Hello { boot, version, facts, protocol, .. } = hello else { panic!("it says hello first") };
+    let capabilities = vec![Capability::Fences, Capability::LeavesByName];
+    say(&mut before, &Message::Hello { boot, version, facts, protocol, capabilities }).await;
+    assert!(matches!(hear(&mut before).await, Some(ToAgent::Document(_))));
+    let mut now = settle(&agents, address, &node(2)).await;
+
+    let member = swarm::Member { id: "old".into(), hostname: "m2".into(), manager: true, up: false };
+    let fence = Fence { life: 1, number: 1 };
+    let member = Some(Under { fence, expects: Some(Expects::Member { member }) });
+    let work = swarm::Work::Forget { node_id: "old".into() };
+    for (lines, name, told) in
+        [(&mut before, node(1), Some(Under { fence, expects: None })), (&mut now, node(2), member.clone())]
+    {
+        let (asking, work, member) = (Arc::clone(&agents), work.clone(), member.clone());
+        let asked = tokio::spawn(async move { asking.ask(&name, work.into(), member, SOON).await });
+        let number = loop {
+            match hear(lines).await.expect("it goes on") {
+                ToAgent::Beat => {}
+                ToAgent::Ask { number, under, .. } => {
+                    assert_eq!(under, told);
+                    break number;
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        say(lines, &Message::Answer { number, answer: Answer::Done }).await;
+        assert_eq!(asked.await.expect("no panic"), Answer::Done);
+    }
+}
+
 /// It ends at a message that it does not know.
 #[tokio::test]
 async fn an_agent_of_version_1_is_told_no_beat() {

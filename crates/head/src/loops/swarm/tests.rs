@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bramble_model::engine::EngineState;
 use bramble_store::Store;
 
 use super::*;
@@ -54,7 +55,7 @@ fn manager(node: &str) -> EngineState {
 fn swarm_with(folder: &Path, silent: &[&str]) -> Controller {
     let store = Store::open(&folder.join("head.redb"), 1).expect("opens");
     let controller = controller(folder, store);
-    controller.swarm.remember(|record| record.remember(CLUSTER)).expect("written");
+    controller.swarm.remember(|record| record.remember(CLUSTER, ["m1", "m2", "m3"].map(name).into())).expect("written");
     for node in ["m1", "m2", "m3"] {
         let is_silent = silent.contains(&node);
         pretend(&controller.agents, &name(node), manager(node), move |_| {
@@ -114,4 +115,19 @@ async fn where_all_managers_hang_what_was_seen_is_stale_before_a_look_is_given_u
     controller.saw(Err(&Unknown("nothing was learnt within 40 s".into())));
     let stale = controller.swarm.sight().stale.expect("it is not the present");
     assert_eq!(stale.0, "nothing was learnt within 40 s");
+}
+
+#[test]
+fn what_an_agent_promised_and_does_not_know_waits_for_a_person() {
+    let retry = |promised, answer| match answered(&name("m1"), promised, answer) {
+        Err(Outcome::Failed { retry, .. }) => Some(retry),
+        _ => None,
+    };
+    assert_eq!(retry(true, Answer::CannotDo), Some(Retry::Never));
+    // It may run another release soon.
+    assert_eq!(retry(false, Answer::CannotDo), Some(Retry::BackOff));
+    assert_eq!(retry(true, Answer::UNKNOWN), Some(Retry::BackOff));
+    assert_eq!(retry(true, Answer::Failed { error: "it hangs".into() }), Some(Retry::BackOff));
+    assert_eq!(retry(true, Answer::Refused { why: "it sees another".into() }), Some(Retry::BackOff));
+    assert_eq!(retry(true, Answer::Done), None);
 }

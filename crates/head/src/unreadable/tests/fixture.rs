@@ -338,6 +338,7 @@ pub(crate) fn engines() -> Vec<(String, swarm::Record)> {
     use swarm::{Memory, Record};
     let full = Record {
         memory: Memory::Swarm { cluster: CLUSTER.into() },
+        managers: BTreeSet::new(),
         former: BTreeSet::from(["an-older-one".into()]),
         without: Some(BTreeSet::from([name("m2"), name("m3")])),
     };

@@ -1,6 +1,8 @@
 //! What a workload's Compose file has to be before an engine is given it: services, with the shapes that every engine
 //! expects of their keys. The rest is the engine's to judge.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::Value;
 use serde_saphyr::Error;
@@ -86,11 +88,20 @@ fn names_other_files(compose: &Compose, services: &serde_json::Map<String, Value
     Ok(())
 }
 
-/// Whether what it runs keeps data: it names volumes.
+/// What a file runs.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Runs {
+    /// Services, by their names in the file.
+    pub(super) services: BTreeSet<String>,
+    /// It names volumes.
+    pub(super) holds_data: bool,
+}
+
+/// What a file runs.
 ///
 /// # Errors
 /// What is wrong with it, by the key of the service.
-pub(super) fn holds_data(text: &str) -> Result<bool, Wrong> {
+pub(super) fn runs(text: &str) -> Result<Runs, Wrong> {
     let wrong = |message: String, help: &str| Wrong { message, help: Some(help.to_owned()) };
     let top = "write `services:`, and below it each service by its name, with its `image`";
     let compose: Compose =
@@ -129,7 +140,8 @@ pub(super) fn holds_data(text: &str) -> Result<bool, Wrong> {
     }
     names_other_files(&compose, services)?;
     let names = |value: Option<&Value>| value.is_some_and(|value| !value.is_null());
-    Ok(names(compose.volumes.as_ref()) || services.values().any(|service| names(service.get("volumes"))))
+    let holds_data = names(compose.volumes.as_ref()) || services.values().any(|service| names(service.get("volumes")));
+    Ok(Runs { services: services.keys().cloned().collect(), holds_data })
 }
 
 /// What is wrong with a text that cannot be read as YAML, with its line.
@@ -273,7 +285,7 @@ mod tests {
             &format!("services: [{}]", "1,".repeat(300_000)),
         ];
         let told = files.map(|file| {
-            let Wrong { message, help } = holds_data(file).expect_err(file);
+            let Wrong { message, help } = runs(file).expect_err(file);
             let file: String = file.chars().take(120).collect();
             format!("{file:?}\n  {message}\n  {}\n", help.unwrap_or_default())
         });
@@ -286,24 +298,34 @@ mod tests {
 
     #[test]
     fn what_people_write_is_taken() {
-        for (file, data) in [
-            ("services:\n  web:\n    image: a\n    command:\n    ports: [80]\n", false),
-            ("x-more: &more\n  image: a\nservices:\n  web:\n    <<: *more\n    networks: { front: {} }\n", false),
-            ("services:\n  db:\n    image: a\n    environment: [A=b]\n    volumes: ['d:/d']\nvolumes:\n  d:\n", true),
-            ("services:\n  web:\n    image: a\n    labels: { a: 1 }\nvolumes: {}\n", true),
+        for (file, services, holds_data) in [
+            ("services:\n  web:\n    image: a\n    command:\n    ports: [80]\n", ["web"].as_slice(), false),
+            (
+                "x-more: &more\n  image: a\nservices:\n  web:\n    <<: *more\n    networks: { front: {} }\n  db: *more\n",
+                &["db", "web"],
+                false,
+            ),
+            (
+                "services:\n  db:\n    image: a\n    environment: [A=b]\n    volumes: ['d:/d']\nvolumes:\n  d:\n",
+                &["db"],
+                true,
+            ),
+            ("services:\n  web:\n    image: a\n    labels: { a: 1 }\nvolumes: {}\n", &["web"], true),
             (
                 "services:\n  web:\n    image: a\n    env_file:\n    build: .\nsecrets:\n  s: { external: true }\nconfigs:\n",
+                &["web"],
                 false,
             ),
         ] {
-            assert_eq!(holds_data(file), Ok(data), "{file}");
+            let services = services.iter().map(|&name| name.to_owned()).collect();
+            assert_eq!(runs(file), Ok(Runs { services, holds_data }), "{file}");
         }
     }
 
     proptest::proptest! {
         #[test]
         fn no_text_makes_it_panic(text: String) {
-            let _ = holds_data(&text);
+            let _ = runs(&text);
         }
     }
 }

@@ -161,7 +161,9 @@ fn answer_to(call: &str) -> &'static str {
         "GET /info" => r#"{"Swarm":{"NodeAddr":"192.168.7.21"}}"#,
         "GET /nodes" => r#"[{"ID":"node-a","Description":{"Hostname":"m1"},"ManagerStatus":{"Leader":true}}]"#,
         "GET /services" | "GET /tasks" => "[]",
-        call if call.starts_with("GET /nodes/") => r#"{"Version":{"Index":7},"Spec":{"Availability":"active"}}"#,
+        call if call.starts_with("GET /nodes/") => {
+            r#"{"Version":{"Index":7},"Spec":{"Availability":"active"},"Status":{"State":"down"}}"#
+        }
         _ => "",
     }
 }

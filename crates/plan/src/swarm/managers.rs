@@ -1,0 +1,207 @@
+//! Who may hold the Swarm's state, whatever the repository has it as today, and who is asked of it.
+
+use super::*;
+
+/// What a node that may hold a Swarm's state means for one that may be begun.
+pub(super) enum Holder {
+    /// It holds nothing that anyone wants: it belongs to none, or to one that was given up.
+    Blank { leaves: Option<String> },
+    /// It is a worker, which holds nothing of its Swarm's state.
+    Worker,
+    /// It holds this Swarm's state.
+    Holds { cluster: String, reachable: bool },
+    /// What it holds is not known.
+    Away { why: Why, ends: Ends },
+}
+
+/// Why it is not known what a node holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    Off,
+    Boots,
+    Starts,
+    /// It belongs to a Swarm, and who its managers are is not known.
+    WorkerOfAnother,
+    /// It has not heard of its part yet.
+    Unheard,
+    /// It has no part any more, and so does not say what it has.
+    WithoutPart,
+    NotDeclared,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Why::Off => "is not here yet",
+            Why::Boots => "boots",
+            Why::Starts => "starts its Docker",
+            Why::WorkerOfAnother => "is a worker of a Swarm",
+            Why::Unheard => "has not heard of its part in the Swarm",
+            Why::WithoutPart => "has no part in the Swarm any more, and does not say what it holds",
+            Why::NotDeclared => "is not in the repository any more",
+        })
+    }
+}
+
+/// Who may be asked of the remembered Swarm, the best first: its managers, by what they say and the head has written
+/// down. One that the repository has as something else today is asked after those that it has as managers.
+pub fn to_ask(declared: &Declared, record: &Record, engine_of: impl Fn(&Name) -> Option<EngineState>) -> Vec<Name> {
+    let Some(cluster) = record.cluster() else { return Vec::new() };
+    let is_manager = |part: &EnginePart| *part == EnginePart::Manager;
+    let may = declared.nodes.iter().filter(|(name, part)| is_manager(part) || record.made_manager(name));
+    let holding = may.filter_map(|(name, part)| match engine_of(name)? {
+        EngineState::Member { cluster: own, manager: true, reachable, .. } if own == cluster => {
+            Some((!reachable, !is_manager(part), name))
+        }
+        _ => None,
+    });
+    let mut holding: Vec<(bool, bool, &Name)> = holding.collect();
+    holding.sort_unstable();
+    holding.into_iter().map(|(.., name)| name.clone()).collect()
+}
+
+impl Look<'_> {
+    /// Whoever may hold the state of the remembered Swarm, as it is: declared managers, and whoever has been one. Where
+    /// nobody wrote down who has, it may be any node with a part.
+    pub(super) fn may_hold(&self) -> Vec<(&Name, Node)> {
+        let record = &self.observed.record;
+        let unwritten = match &record.memory {
+            Memory::Never | Memory::Begun { .. } => false,
+            Memory::Lost | Memory::Swarm { .. } => record.managers.is_empty(),
+        };
+        let told = match &record.memory {
+            Memory::Begun { node } => Some(node),
+            Memory::Never | Memory::Lost | Memory::Swarm { .. } => None,
+        };
+        let may = |part: &EnginePart| *part == EnginePart::Manager || unwritten && *part != EnginePart::None;
+        let declared = self.declared.nodes.iter().filter(|(_, part)| may(part)).map(|(name, _)| name);
+        let all: BTreeSet<&Name> = declared.chain(&record.managers).chain(told).collect();
+        all.into_iter().map(|name| (name, self.node(name))).collect()
+    }
+
+    /// What a node that may hold the state has of it.
+    pub(super) fn holder(&self, name: &Name, node: &Node) -> Holder {
+        let away = |why, act: String| Holder::Away { why, ends: Ends::Person(act) };
+        let comes = |why| Holder::Away { why, ends: Ends::ByItself };
+        let Some(part) = self.declared.nodes.get(name) else {
+            return away(Why::NotDeclared, format!("bring {name} back into the repository"));
+        };
+        match &node.engine {
+            Some(EngineState::Alone) => Holder::Blank { leaves: None },
+            Some(EngineState::Member { cluster, .. }) if self.is_former(cluster) => {
+                Holder::Blank { leaves: Some(cluster.clone()) }
+            }
+            Some(EngineState::Member { cluster, manager: true, reachable, .. }) => {
+                Holder::Holds { cluster: cluster.clone(), reachable: *reachable }
+            }
+            // It says that there is one, and nobody knows of its managers.
+            Some(EngineState::Member { cluster, .. })
+                if *part == EnginePart::Manager && self.observed.record.cluster() != Some(cluster) =>
+            {
+                let act = format!("`bramble engine give-up swarm {cluster}`, if its managers are gone for good");
+                away(Why::WorkerOfAnother, act)
+            }
+            Some(EngineState::Member { .. }) => Holder::Worker,
+            Some(EngineState::Starting { .. }) => comes(Why::Starts),
+            Some(EngineState::None) if *part == EnginePart::None => {
+                away(Why::WithoutPart, format!("give {name} a part in the Swarm again"))
+            }
+            Some(EngineState::None) => comes(Why::Unheard),
+            None if node.boots => comes(Why::Boots),
+            None => away(Why::Off, format!("switch {name} on")),
+        }
+    }
+
+    /// As a person knows it.
+    pub(super) fn called(&self, name: &Name) -> String {
+        if self.is_manager(name) {
+            format!("manager {name}")
+        } else {
+            format!("{name}, which may have been a manager,")
+        }
+    }
+
+    /// Whether it counts that this node holds this Swarm: nobody becomes a manager of the cluster by saying so.
+    pub(super) fn counts(&self, name: &Name, cluster: &str) -> bool {
+        let record = &self.observed.record;
+        self.is_manager(name)
+            || record.made_manager(name) && record.cluster().is_none_or(|remembered| remembered == cluster)
+    }
+
+    /// Whoever may hold the Swarm's state from now on: declared managers, and those that it has itself.
+    pub(super) fn managers_of(&self, listing: &Listing) -> BTreeSet<Name> {
+        let own =
+            listing.members.iter().filter(|member| member.manager).filter_map(|member| member.hostname.parse().ok());
+        self.managers().into_iter().map(|(name, _)| name.clone()).chain(own).collect()
+    }
+
+    /// The same, before it was listed.
+    pub(super) fn managers_with(&self, cluster: &str) -> BTreeSet<Name> {
+        let holding = self.holding(cluster).into_iter().filter(|name| self.counts(name, cluster));
+        self.managers().into_iter().map(|(name, _)| name).chain(holding).cloned().collect()
+    }
+
+    /// Why a Swarm that is remembered has no manager that could be asked.
+    pub(super) fn without_manager(&self, cluster: &str) -> String {
+        let holding = self.holding(cluster);
+        if holding.is_empty() {
+            format!("no manager of Swarm {cluster} is here")
+        } else {
+            format!("Swarm {cluster} has no leader: {} alone is no majority of its managers", list(&holding))
+        }
+    }
+
+    fn holding(&self, cluster: &str) -> Vec<&Name> {
+        let all = self.may_hold().into_iter();
+        all.filter(|(_, node)| holds(node).is_some_and(|(own, _)| own == cluster)).map(|(name, _)| name).collect()
+    }
+
+    /// What brings a Swarm back that has no leader: its managers, or a person who gives it up.
+    pub(super) fn who_mends(&self, cluster: &str) -> Ends {
+        let (mut off, mut acts, mut comes, mut managers) = (Vec::new(), BTreeSet::new(), false, 0);
+        let all = self.may_hold();
+        for (name, node) in &all {
+            match self.holder(name, node) {
+                Holder::Away { why: Why::Off, .. } => off.push(*name),
+                Holder::Away { ends: Ends::Person(act), .. } => {
+                    _ = acts.insert(format!("{act}, or {}", anew(&[name])));
+                }
+                Holder::Away { .. } => comes = true,
+                Holder::Blank { .. } | Holder::Holds { .. } => managers += 1,
+                Holder::Worker => {}
+            }
+        }
+        if !off.is_empty() {
+            acts.insert(format!("switch {} on", list(&off)));
+        }
+        if !acts.is_empty() {
+            return Ends::Person(acts.into_iter().collect::<Vec<_>>().join("; "));
+        }
+        let holding = self.holding(cluster);
+        if !comes && !holding.is_empty() && holding.len() * 2 <= managers {
+            return Ends::Person(format!(
+                "its other managers came back blank: `bramble engine start swarm --new --without {}` begins anew, and gives up what {} holds",
+                comma(&holding),
+                list(&holding)
+            ));
+        }
+        Ends::ByItself
+    }
+}
+
+/// As a person reads names.
+pub(super) fn list(names: &[&Name]) -> String {
+    let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+    names.join(", ")
+}
+
+/// The person's act that gives up what these may hold.
+pub(super) fn anew(without: &[&Name]) -> String {
+    format!("`bramble engine start swarm --new --without {}` begins without it", comma(without))
+}
+
+/// As a command takes names.
+fn comma(names: &[&Name]) -> String {
+    let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+    names.join(",")
+}
