@@ -45,6 +45,12 @@ mod tests {
     use super::*;
     use crate::ca::Authority;
 
+    #[tokio::test]
+    async fn a_panic_beside_ends_whoever_waits_for_it() {
+        let part = tokio::spawn(beside(|| panic!("as an error of bramble's own does")));
+        assert!(part.await.is_err_and(|error| error.is_panic()));
+    }
+
     #[test]
     fn nobody_else_reads_the_store() {
         let folder = tempfile::tempdir().expect("a folder");

@@ -192,21 +192,6 @@ mod tests {
         Strangers::open(store, timeline).expect("reads")
     }
 
-    /// It was swallowed, each second anew: nothing was written any more, and nobody was told.
-    #[tokio::test(start_paused = true)]
-    async fn a_panic_ends_this_part() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let strangers = Arc::new(open(folder.path()));
-        let poisoned = Arc::clone(&strangers);
-        let thread = std::thread::spawn(move || {
-            let _held = poisoned.inner();
-            panic!("while it is held, as an error of bramble's own does");
-        });
-        assert!(thread.join().is_err());
-        let part = tokio::spawn(strangers.keep(CancellationToken::new()));
-        assert!(part.await.is_err_and(|error| error.is_panic()));
-    }
-
     #[test]
     fn what_was_seen_is_there_after_a_restart() {
         let folder = tempfile::tempdir().expect("a temporary folder");

@@ -140,9 +140,7 @@ impl Parts {
                 })?
             }
         };
-        if apply && Cluster::is_in(&home) && snapshots.may_follow(&first) {
-            hold_for_the_lab(&snapshots);
-        }
+        keep_the_folder(&snapshots, apply, &home, &first);
         let cluster = Arc::clone(&first.cluster);
         let wires = Arc::new(Wires::open(&cluster.network));
         wires.problems().iter().for_each(|problem| tracing::error!(problem, "a wire is not served"));
@@ -307,7 +305,10 @@ async fn alone(current: Arc<Current>) -> Result<Arc<Current>, Error> {
 }
 
 /// A lab tries its folder, and not what git has, until a person follows git there.
-fn hold_for_the_lab(snapshots: &Snapshots) {
+fn keep_the_folder(snapshots: &Snapshots, is_lab: bool, home: &Path, first: &Current) {
+    if !is_lab || !Cluster::is_in(home) || !snapshots.may_follow(first) {
+        return;
+    }
     let reason = "the lab applies the folder that it is given".to_owned();
     let held = Held { since: now(), by: "the lab".into(), reason };
     if let Err(error) = snapshots.hold(Some(&held)) {
@@ -468,22 +469,22 @@ mod tests {
         Ok(answer)
     }
 
-    #[tokio::test]
-    async fn a_lab_keeps_the_folder_that_it_was_given_whatever_git_has() {
+    #[test]
+    fn a_lab_keeps_the_folder_that_it_was_given_whatever_git_has() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (home, state) = (folder.path().to_owned(), folder.path().join(".bramble"));
+        let (home, state) = (folder.path(), folder.path().join(".bramble"));
         std::fs::create_dir(&state).expect("a folder");
         let toml = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n[source]\ngit = \"/srv/home.git\"\n";
         std::fs::write(home.join("bramble.toml"), toml).expect("written");
-        let opened = async |apply| {
-            let shelf = Shelf::open(state.join("image")).expect("a shelf");
-            let (home, revision, state) = (home.clone(), Revision::default(), state.clone());
-            let settings = Settings { home, revision, apply, state, shelf, lab: None };
-            let (parts, _) = Parts::open(settings, &CancellationToken::new()).await.expect("it opens");
-            parts.snapshots.pointer().expect("read").expect("there").held
-        };
-        assert_eq!(opened(false).await, None, "a head follows what its folder names");
-        let held = opened(true).await.expect("it is held");
+        let shelf = Shelf::open(state.join("image")).expect("a shelf");
+        let snapshots = Snapshots::open(&state, home, shelf, store::open(&state).expect("made")).expect("opens");
+        let (next, applied) = snapshots.first(home, Revision::default()).expect("it checks");
+        let first = snapshots.begin(next, applied).expect("current");
+        let held = || snapshots.pointer().expect("read").expect("there").held;
+        keep_the_folder(&snapshots, false, home, &first);
+        assert_eq!(held(), None, "a head follows what its folder names");
+        keep_the_folder(&snapshots, true, home, &first);
+        let held = held().expect("it is held");
         assert_eq!(
             (held.by.as_str(), held.reason.as_str()),
             ("the lab", "the lab applies the folder that it is given")

@@ -235,13 +235,13 @@ pub(crate) fn every_event() -> Vec<Event> {
         What::Refused { .. } => What::Refused { reason: "this node is not in the repository".into() };
         What::Waits { .. } =>
             What::Waits { fingerprint: "0123456789abcdef0123456789abcdef".into(), reason: "it is new".into() };
-        What::OtherRelease { .. } => What::OtherRelease { reason: "it speaks versions 3 to 4, and this head 1 to 2".into() };
         What::TlsFailed { .. } => What::TlsFailed { reason: "certificate expired".into(), clock: true };
         What::Connected => What::Connected;
         What::Disconnected { .. } => What::Disconnected { reason: "silent".into() };
         What::Engine { .. } => What::Engine { state: "joining".into(), up: false };
         What::Ready => What::Ready;
         What::Note { .. } => What::Note { text: "a backup was made".into() };
+        What::OtherRelease { .. } => What::OtherRelease { reason: "it speaks versions 3 to 4, and this head 1 to 2".into() };
     };
     let numbered = (101..).zip(all);
     numbered
