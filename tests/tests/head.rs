@@ -113,7 +113,9 @@ fn a_revoked_certificate_ends_at_once() {
         edit_and_apply(&house, |text| text);
         assert!(session.is_ended().await, "removed from the repository");
         assert!(gone.settle().await.is_err());
-        wait("it is let go", || house.must(&["history"], "").contains("w2 leaves"));
+        wait("it is let go", || {
+            house.head_says("node=\"w2\" event=\"its certificate ends") && rests(&house, "admissions")
+        });
         edit_and_apply(&house, |text| text.replace("[nodes.w9]", "[nodes.w2]"));
         wait("w2 is back in the repository", || {
             !house.status().is_none_or(|status| bramble_tests::node(&status, "w2").is_null())
@@ -128,6 +130,13 @@ fn a_revoked_certificate_ends_at_once() {
         session.say(&health(1)).await.expect("connected");
         assert!(connected(&house, "w3"));
     });
+}
+
+/// Whether a loop of the head has no step under way.
+fn rests(house: &House, name: &str) -> bool {
+    let status = house.status().expect("the head answers");
+    let section = status["loops"].as_array().expect("loops").iter().find(|section| section["name"] == name);
+    section.expect("the loop is there")["busy"].as_array().expect("a list").is_empty()
 }
 
 #[test]
