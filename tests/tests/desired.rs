@@ -214,7 +214,7 @@ fn the_head_follows_git_and_brakes() {
     let (code, told, _) = house.bramble(&["sync", "--json"], "");
     assert!(code == 3 && told.contains("bramble.toml, line"), "{code}: {told}");
     assert_eq!(revision(&house), good);
-    assert!(house.must(&["status"], "").contains("bramble.toml, line"), "the status says it, too");
+    wait("the status says it, too", || house.must(&["status"], "").contains("bramble.toml, line"));
 
     // One whose plan destroys something waits for a person.
     git.edit(|text| text.strip_suffix("[nodes.y1]\n").expect("it was broken").replace("keep = 9", "keep = 1"));
