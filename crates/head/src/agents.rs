@@ -68,7 +68,7 @@ pub(crate) struct Agents {
     documents: Changes,
     /// Something about an agent has changed.
     pub(crate) changed: Changes,
-    /// Someone asks to be let in, or was let in.
+    /// Someone asks to be let in, or was let in who had asked.
     pub(crate) asked: Changes,
 }
 
@@ -286,8 +286,12 @@ impl Agents {
             }
         }
         let (certificate, renew_at) = self.authority.sign(&request.node, &request.csr).map_err(internal)?;
+        let had_asked = self.timeline.look(&request.node, |track| track.pending.is_some()) == Some(true);
         self.timeline.add(Some(&request.node), What::Admitted { fingerprint });
-        self.asked.tell();
+        // A thousand that come at once and need nobody wake no loop.
+        if had_asked {
+            self.asked.tell();
+        }
         Ok(Enrolled { certificate, renew_at, document })
     }
 

@@ -325,9 +325,8 @@ fn place(entries: &[(String, Vec<u8>)], state: &Path, beside: &Path, now: Millis
 
 #[cfg(test)]
 mod tests {
-    use bramble_store::{Blocking, Fence, Record as _};
-
     use bramble_plan::swarm::Memory;
+    use bramble_store::{Blocking, Fence, Record as _};
 
     use super::*;
 

@@ -113,27 +113,18 @@ impl Power {
 mod tests {
     use std::path::Path;
 
-    use bramble_model::repository::FILE;
-    use bramble_model::snapshot::Revision;
     use bramble_model::timeline::Phase;
     use bramble_plan::admission::EXPECTED_FOR;
 
     use super::*;
     use crate::adoptions::Adoptions;
-    use crate::snapshots::Snapshots;
+    use crate::snapshots::tests::begun;
 
     /// The power of a head of one node, whose switch is the lab's at this socket.
     fn power(folder: &Path, lab: PathBuf) -> Power {
         let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n[roles.r]\nengine = \"none\"\n\
             [nodes.w1]\nmac = \"52:54:00:00:00:01\"\nrole = \"r\"\n";
-        std::fs::write(folder.join(FILE), text).expect("written");
-        let state = folder.join(".bramble");
-        std::fs::create_dir(&state).expect("made");
-        let store = Store::open(&state.join("head.redb"), 1).expect("opens");
-        let shelf = bramble_image::Shelf::open(state.join("image")).expect("opens");
-        let snapshots = Arc::new(Snapshots::open(&state, folder, shelf, store.clone()).expect("opens"));
-        let (next, applied) = snapshots.first(folder, Revision::default()).expect("it checks");
-        let current = snapshots.begin(next, applied).expect("current");
+        let (store, snapshots, current) = begun(folder, text);
         let timeline = Arc::new(Timeline::open(store.clone(), &current.cluster, 0).expect("opens"));
         let nodes = Nodes::new(snapshots, Arc::new(Adoptions::open(store.clone()).expect("opens")));
         Power::new(Some(lab), Arc::new(Wires::open(&current.cluster.network)), nodes, store, timeline)

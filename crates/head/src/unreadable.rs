@@ -10,7 +10,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bramble_model::api::{LACKS, Repaired, UnreadableRecord};
-use bramble_store::{OnLoss, Record, Store, Unreadable};
+use bramble_store::{All, OnLoss, Record, Store, Unreadable};
 use bramble_system::now;
 use serde::Serialize;
 
@@ -40,6 +40,12 @@ pub(crate) struct Waiting {
 pub(crate) struct Readable<T> {
     pub(crate) all: Vec<T>,
     pub(crate) lacks: usize,
+}
+
+impl<R: Record> From<All<R>> for Readable<(R::Key, R::Value)> {
+    fn from(all: All<R>) -> Self {
+        Readable { lacks: all.unreadable.len(), all: all.readable.into_iter().collect() }
+    }
 }
 
 impl<T> Readable<T> {

@@ -472,14 +472,9 @@ mod tests {
     #[test]
     fn a_lab_keeps_the_folder_that_it_was_given_whatever_git_has() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (home, state) = (folder.path(), folder.path().join(".bramble"));
-        std::fs::create_dir(&state).expect("a folder");
+        let home = folder.path();
         let toml = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n[source]\ngit = \"/srv/home.git\"\n";
-        std::fs::write(home.join("bramble.toml"), toml).expect("written");
-        let shelf = Shelf::open(state.join("image")).expect("a shelf");
-        let snapshots = Snapshots::open(&state, home, shelf, store::open(&state).expect("made")).expect("opens");
-        let (next, applied) = snapshots.first(home, Revision::default()).expect("it checks");
-        let first = snapshots.begin(next, applied).expect("current");
+        let (_, snapshots, first) = crate::snapshots::tests::begun(home, toml);
         let held = || snapshots.pointer().expect("read").expect("there").held;
         keep_the_folder(&snapshots, false, home, &first);
         assert_eq!(held(), None, "a head follows what its folder names");

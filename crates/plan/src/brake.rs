@@ -296,25 +296,24 @@ mod tests {
             }
             cluster
         };
-        let waits = |from: &Cluster, to: &Cluster| brake(from, to);
         let w1 = booting("quiet", &SIX, &["w1"]);
         let sentence = |name: &str| vec![format!("it boots another system on {name}, which can write over disks")];
-        assert_eq!(waits(&cluster(&system("quiet"), &SIX), &w1), sentence("w1"), "a node that stays");
+        assert_eq!(brake(&cluster(&system("quiet"), &SIX), &w1), sentence("w1"), "a node that stays");
         assert_eq!(
-            waits(&booting("quiet", &SIX[..5], &[]), &booting("quiet", &SIX, &["w5"])),
+            brake(&booting("quiet", &SIX[..5], &[]), &booting("quiet", &SIX, &["w5"])),
             sentence("w5"),
             "a new one"
         );
         let erased = booting("wipe=all", &SIX, &["w1"]);
-        assert_eq!(waits(&w1, &erased), sentence("w1"), "another command line");
+        assert_eq!(brake(&w1, &erased), sentence("w1"), "another command line");
         assert_eq!(change(&w1, &erased).sentences(), ["`boot.other` changes"]);
-        assert_eq!(waits(&w1, &w1), Vec::<String>::new());
-        assert_eq!(waits(&w1, &cluster(&system("quiet"), &SIX)), Vec::<String>::new(), "bramble's own again");
+        assert_eq!(brake(&w1, &w1), Vec::<String>::new());
+        assert_eq!(brake(&w1, &cluster(&system("quiet"), &SIX)), Vec::<String>::new(), "bramble's own again");
         let mut filed = w1.clone();
         let profile = filed.boots.values_mut().next_back().expect("it has two");
         profile.templates = Some(filed.root.join("seed"));
         let files = BTreeSet::from(["seed/user-data".to_owned()]);
-        assert_eq!(waits(&filed, &filed), Vec::<String>::new());
+        assert_eq!(brake(&filed, &filed), Vec::<String>::new());
         assert_eq!(Change { files: &files, ..change(&filed, &filed) }.brake(), sentence("w1"), "a file of the system");
         let files = BTreeSet::from(["seeds/user-data".to_owned()]);
         assert_eq!(Change { files: &files, ..change(&filed, &filed) }.brake(), Vec::<String>::new());

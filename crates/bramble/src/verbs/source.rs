@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use bramble_model::repository::{Cluster, Source};
+use bramble_model::source::short;
 
 use crate::client::{Client, NoHead, Unfit};
 use crate::exit::Exit;
@@ -28,7 +29,7 @@ pub async fn sync(place: &Place, json: bool) -> Result<Exit> {
         println!("{stopped}");
     }
     if let Some((commit, reasons)) = &synced.braked {
-        let short: String = commit.chars().take(12).collect();
+        let short = short(commit);
         println!("commit {short} waits for a person: {}", reasons.join("; "));
         println!("`bramble plan {short}` shows what it does, `bramble apply --yes {short}` lets it through");
     }

@@ -55,8 +55,7 @@ fn add(store: &Store, mut entry: Audit, lasts: bool) -> Result<u64, Error> {
 /// # Errors
 /// When the store cannot be read.
 pub(crate) fn latest(store: &Store, most: usize) -> Result<Readable<Audit>, Error> {
-    let entries = store.blocking().read_last::<AuditLog>(most)?;
-    Ok(Readable { all: entries.readable.into_values().collect(), lacks: entries.unreadable.len() })
+    Ok(Readable::from(store.blocking().read_last::<AuditLog>(most)?).map(|(_, entry)| entry))
 }
 
 /// The longest description, in characters.

@@ -396,12 +396,11 @@ impl People {
     }
 
     pub(crate) fn users(&self, store: &Store) -> Result<Readable<UserStatus>, Error> {
-        let users = store.blocking().read_all::<Users>()?;
         let told = |(name, user): (String, User)| {
             let role = user.role.unwrap_or(Role::Viewer);
             UserStatus { name, role, since: user.since }
         };
-        Ok(Readable { all: users.readable.into_iter().map(told).collect(), lacks: users.unreadable.len() })
+        Ok(Readable::from(store.blocking().read_all::<Users>()?).map(told))
     }
 
     /// Makes a token; its secret is told once.
@@ -421,9 +420,8 @@ impl People {
     }
 
     pub(crate) fn tokens(&self, store: &Store) -> Result<Readable<TokenStatus>, Error> {
-        let tokens = store.blocking().read_all::<Tokens>()?;
-        let told = |Token { name, role, since, until }| TokenStatus { name, role, since, until };
-        Ok(Readable { all: tokens.readable.into_values().map(told).collect(), lacks: tokens.unreadable.len() })
+        let told = |(_, Token { name, role, since, until })| TokenStatus { name, role, since, until };
+        Ok(Readable::from(store.blocking().read_all::<Tokens>()?).map(told))
     }
 }
 

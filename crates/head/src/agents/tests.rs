@@ -10,8 +10,7 @@ use bramble_model::agent::{Capability, Facts, FromAgent, LONGEST_LINE, ToAgent, 
 use bramble_model::engine::{EngineKind, EngineState};
 use bramble_model::hands::{Channel, Data, End};
 use bramble_model::names::BootId;
-use bramble_model::repository::{Admission, FILE};
-use bramble_model::snapshot::Revision;
+use bramble_model::repository::Admission;
 use futures_util::{SinkExt, StreamExt};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject;
@@ -26,6 +25,7 @@ use tokio_util::codec::{Framed, LinesCodec};
 use super::*;
 use crate::adoptions::Adoptions;
 use crate::snapshots::Snapshots;
+use crate::snapshots::tests::begun;
 
 /// Short, for tests: a second for a message to leave.
 const LIMITS: Limits = Limits { greeting: 20_000, silence: 30_000, sending: 1_000, beat: 300 };
@@ -51,15 +51,8 @@ fn agents_of(folder: &Path, text: &str, limits: Limits) -> Arc<Agents> {
 
 /// As [`agents_of`], and the parts beside it.
 pub(crate) fn parts_of(folder: &Path, text: &str, limits: Limits) -> (Arc<Agents>, Arc<Timeline>, Arc<Snapshots>) {
-    std::fs::write(folder.join(FILE), text).expect("written");
-    let state = folder.join(".bramble");
-    std::fs::create_dir(&state).expect("made");
-    let store = Store::open(&state.join("head.redb"), 1).expect("opens");
-    let shelf = bramble_image::Shelf::open(state.join("image")).expect("opens");
-    let snapshots = Arc::new(Snapshots::open(&state, folder, shelf, store.clone()).expect("opens"));
-    let (next, applied) = snapshots.first(folder, Revision::default()).expect("it checks");
-    let current = snapshots.begin(next, applied).expect("current");
-    let authority = Arc::new(Authority::open(&state.join("keys")).expect("made"));
+    let (store, snapshots, current) = begun(folder, text);
+    let authority = Arc::new(Authority::open(&folder.join(".bramble/keys")).expect("made"));
     let timeline = Arc::new(Timeline::open(store.clone(), &current.cluster, 0).expect("opens"));
     let nodes = Nodes::new(Arc::clone(&snapshots), Arc::new(Adoptions::open(store.clone()).expect("opens")));
     let agents = Agents::open(nodes, Arc::default(), Arc::clone(&timeline), store, authority).expect("opens");

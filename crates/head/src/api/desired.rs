@@ -48,8 +48,7 @@ impl From<Refused> for Refusal {
             Refused::Overtaken(_) => {
                 (StatusCode::CONFLICT, Some("give the command again: it shows what would change now"))
             }
-            Refused::Head(error) if error.is_not_lasting() => (StatusCode::INSUFFICIENT_STORAGE, error.help()),
-            Refused::Head(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.help()),
+            Refused::Head(error) => return failed(error),
         };
         refuse(status, bramble_system::sentence(&refused), help)
     }
@@ -323,16 +322,11 @@ async fn of_git<T: Send + 'static>(
     }
 }
 
-/// The repository that the head follows, if any.
-fn source_now(snapshots: &Snapshots) -> Result<Option<Source>, Refusal> {
-    snapshots.current().map_or(Ok(None), |current| snapshots.source_of(&current)).map_err(failed)
-}
-
 /// The repository that the head follows.
 fn followed(snapshots: &Snapshots) -> Result<Source, Refusal> {
     let help = "`[source] git = \"…\"` in bramble.toml names one";
-    source_now(snapshots)?
-        .ok_or_else(|| refuse(StatusCode::CONFLICT, "this head follows no git repository", Some(help)))
+    let source = snapshots.source().map_err(failed)?;
+    source.ok_or_else(|| refuse(StatusCode::CONFLICT, "this head follows no git repository", Some(help)))
 }
 
 /// `GET /v1/source/key`: what a private repository's server has to know of this head, and what this head knows of it.
@@ -340,7 +334,7 @@ pub(crate) async fn key(
     State(snapshots): State<Arc<Snapshots>>,
     State(following): State<Arc<Following>>,
 ) -> Result<Json<SourceKey>, Refusal> {
-    key_towards(following, source_now(&snapshots)?).await
+    key_towards(following, snapshots.source().map_err(failed)?).await
 }
 
 /// The key, and the host key that is pinned of this repository's server.

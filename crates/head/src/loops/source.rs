@@ -5,7 +5,7 @@ mod fetching;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bramble_model::names::Digest;
@@ -26,6 +26,7 @@ pub(crate) use fetching::{CORRECT, check};
 use super::{Changes, Foresight};
 use crate::desired::Desired;
 use crate::error::Error;
+use crate::held::held;
 use crate::snapshots::{Applied, Current, Follow, Refused, SHORTEST, Snapshots};
 use crate::timeline::Timeline;
 
@@ -201,7 +202,7 @@ impl Following {
 
     /// It guards nothing that a panic could leave half done: git's own folder is looked at anew each time.
     fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+        held(&self.turn)
     }
 
     /// Ends what git is doing: a server that is silent would hold the head up for as long as git may wait.
@@ -232,8 +233,7 @@ impl Following {
     /// The snapshot of a commit that was fetched and never became current, by its first digits.
     pub(crate) fn fetched(&self, snapshots: &Snapshots, word: &str) -> Result<Current, Refused> {
         let unknown = || Refused::Unknown(word.to_owned());
-        let current = snapshots.current().ok_or_else(unknown)?;
-        let source = snapshots.source_of(&current)?.ok_or_else(unknown)?;
+        let source = snapshots.source()?.ok_or_else(unknown)?;
         let fetched = self.named(&source, &word.to_ascii_lowercase()).map_err(|stopped| match stopped {
             Stopped::Unfit { reason, .. } => Refused::Unfit(reason),
             Stopped::Wrong(reason, help) => Error::Snapshot(format!("{reason}: {help}")).into(),
@@ -395,8 +395,7 @@ impl super::Controller for Controller {
     }
 
     async fn perform(&self, _: Planned<Look, ()>) -> Outcome {
-        let source = self.snapshots.current().map_or(Ok(None), |current| self.snapshots.source_of(&current));
-        let source = match source {
+        let source = match self.snapshots.source() {
             Ok(Some(source)) => source,
             Ok(None) => return Outcome::Done,
             Err(error) => {

@@ -311,6 +311,14 @@ impl Snapshots {
         current.cluster.source.clone().map_or_else(|| self.begun_with(), |source| Ok(Some(source)))
     }
 
+    /// The repository that is followed now, with the current snapshot.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn source(&self) -> Result<Option<Source>, Error> {
+        self.current().map_or(Ok(None), |current| self.source_of(&current))
+    }
+
     /// Whether a repository is followed with this snapshot, or may be.
     pub(crate) fn may_follow(&self, current: &Current) -> bool {
         !matches!(self.source_of(current), Ok(None))

@@ -290,8 +290,9 @@ pub(crate) fn hold(store: &Store, held: Option<&Held>) -> Result<(), Error> {
 
 /// The latest lines of the history, the newest first.
 pub(crate) fn history(store: &Store, most: usize) -> Result<Readable<Applied>, Error> {
-    let lines = store.blocking().read_last::<History>(most)?;
-    Ok(Readable { all: lines.readable.into_values().rev().collect(), lacks: lines.unreadable.len() })
+    let mut lines = Readable::from(store.blocking().read_last::<History>(most)?).map(|(_, line)| line);
+    lines.all.reverse();
+    Ok(lines)
 }
 
 /// Nodes whose machines a snapshot has taken away since then.

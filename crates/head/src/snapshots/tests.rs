@@ -59,6 +59,19 @@ impl Place {
     }
 }
 
+/// The store of a head whose folder has this `bramble.toml`, and its desired state, which is that.
+pub(crate) fn begun(home: &Path, text: &str) -> (Store, Arc<Snapshots>, Arc<Current>) {
+    fs::write(home.join(FILE), text).expect("written");
+    let state = home.join(".bramble");
+    fs::create_dir(&state).expect("made");
+    let store = Store::open(&state.join("head.redb"), 1).expect("opens");
+    let shelf = Shelf::open(state.join("image")).expect("opens");
+    let snapshots = Arc::new(Snapshots::open(&state, home, shelf, store.clone()).expect("opens"));
+    let (next, applied) = snapshots.first(home, Revision::default()).expect("it checks");
+    let current = snapshots.begin(next, applied).expect("current");
+    (store, snapshots, current)
+}
+
 /// The current snapshot of a head that has ended, whose file a power cut has torn.
 fn torn(place: &Place) -> Digest {
     let digest = first(&place.open(), place).digest;

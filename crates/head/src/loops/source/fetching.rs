@@ -168,7 +168,8 @@ impl Following {
             Some((current.revision.commit.as_ref()?.parse::<Commit>().ok()?, current.revision.dirty))
         });
         let is_current = old.as_ref().is_some_and(|(old, dirty)| *old == head.commit && !dirty);
-        if if is_current { !again } else { is_judged } {
+        let is_done = if is_current { !again } else { is_judged };
+        if is_done {
             return Err(Stopped::Same(commit));
         }
         let descends = match old {

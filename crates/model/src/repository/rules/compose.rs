@@ -56,30 +56,32 @@ const OF_OTHER_FILES: [(&str, &str); 3] = [
     ),
 ];
 
+/// Whether a key has a value.
+fn is_said(value: Option<&Value>) -> bool {
+    value.is_some_and(|value| !value.is_null())
+}
+
 /// What names another file, or a folder to build from.
 fn names_other_files(compose: &Compose, services: &serde_json::Map<String, Value>) -> Result<(), Wrong> {
-    let is_said = |value: &Value| !value.is_null();
     let wrong = |key: String, help: &str| {
         let message = format!("`{key}`: it names another file, and a workload is one file");
         Err(Wrong { message, help: Some(help.to_owned()) })
     };
-    if compose.include.as_ref().is_some_and(is_said) {
+    if is_said(compose.include.as_ref()) {
         return wrong("include".into(), "write out what it includes, or make it a workload of its own");
     }
     for (name, service) in services {
         for (key, help) in OF_OTHER_FILES {
             // The engine passes over `build` where there is an image.
-            let is_needed = key != "build" || service.get("image").is_none_or(Value::is_null);
-            if is_needed && service.get(key).is_some_and(is_said) {
+            let is_needed = key != "build" || !is_said(service.get("image"));
+            if is_needed && is_said(service.get(key)) {
                 return wrong(format!("services.{name}.{key}"), help);
             }
         }
     }
     for (section, values) in [("configs", &compose.configs), ("secrets", &compose.secrets)] {
         let Some(Value::Object(values)) = values else { continue };
-        if let Some(name) =
-            values.iter().find_map(|(name, value)| value.get("file").is_some_and(is_said).then_some(name))
-        {
+        if let Some(name) = values.iter().find_map(|(name, value)| is_said(value.get("file")).then_some(name)) {
             let help =
                 "make it on a manager (`docker config create`, `docker secret create`) and write `external: true`";
             return wrong(format!("{section}.{name}.file"), help);
@@ -139,8 +141,8 @@ pub(super) fn runs(text: &str) -> Result<Runs, Wrong> {
         }
     }
     names_other_files(&compose, services)?;
-    let names = |value: Option<&Value>| value.is_some_and(|value| !value.is_null());
-    let holds_data = names(compose.volumes.as_ref()) || services.values().any(|service| names(service.get("volumes")));
+    let holds_data =
+        is_said(compose.volumes.as_ref()) || services.values().any(|service| is_said(service.get("volumes")));
     Ok(Runs { services: services.keys().cloned().collect(), holds_data })
 }
 
