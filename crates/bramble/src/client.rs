@@ -9,6 +9,7 @@ use std::task::{self, Poll};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use bramble_head::control;
 use bramble_model::api::{
     Audit, LACKS, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Repaired, Role, Status, Switched,
     TokenStatus, UnreadableRecord, UserChange, UserStatus,
@@ -78,7 +79,7 @@ impl Client {
             return Ok(Client(Way::Tls(Box::new(heads::find(&wish)?))));
         }
         let socket = match place.state() {
-            Ok(state) => Ok(state.join("head.sock")),
+            Ok(state) => Ok(control::socket(&state)),
             // Whoever named a folder means that one.
             Err(error @ NoRepository::Named { .. }) => return Err(error.into()),
             Err(none @ NoRepository::NoneAbove { .. }) => Err(none),
@@ -93,9 +94,9 @@ impl Client {
         Ok(Client(Way::Socket(socket)))
     }
 
-    /// The head with this control socket's folder.
+    /// The head whose state lies in this folder.
     pub fn local(state: &std::path::Path) -> Self {
-        Client(Way::Socket(state.join("head.sock")))
+        Client(Way::Socket(control::socket(state)))
     }
 
     /// A head elsewhere.

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::desired;
+use crate::control;
 use crate::error::Error;
 use crate::http;
 use crate::loops::source::Following;
@@ -42,7 +43,7 @@ impl Beginning {
             .route("/v1/source/forget-host", post(move || desired::forget_of(hosts.0.clone(), hosts.1.clone())))
             .fallback(none_yet)
             .with_state(reads);
-        let serving = tokio::spawn(http::control(routes, &state.join("head.sock"), over.clone())?);
+        let serving = tokio::spawn(control::serve(routes, state, over.clone())?);
         Ok(Beginning { why, over, serving })
     }
 

@@ -1,11 +1,9 @@
 //! The HTTP listeners. On the nodes' wires, files of boot sets come first, by [`files`], and everything else
-//! goes to the routes of the API; the same routes, and those that change something, over TLS and on the
-//! control socket.
+//! goes to the routes of the API; the same routes, and those that change something, over TLS. The control socket has
+//! a file of its own.
 
 use std::future::Future;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::path::Path;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -36,11 +34,11 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 /// The longest head of a request, in bytes.
 const LONGEST_HEAD: usize = 16 << 10;
 /// Connections in all and from one address. A thousand machines that boot at once fetch a few files each.
-const MOST: usize = 6000;
+pub(crate) const MOST: usize = 6000;
 const MOST_OF_ONE: usize = 512;
 
 /// Waits until `stop` and a moment more.
-async fn ended(stop: &CancellationToken) {
+pub(crate) async fn ended(stop: &CancellationToken) {
     stop.cancelled().await;
     tokio::time::sleep(LAST_WORDS).await;
 }
@@ -124,104 +122,9 @@ pub(crate) async fn serve_tls(
     })
 }
 
-/// Who may use the control socket: root, who is the head, and the owner of the folder of its state.
-#[derive(Debug, Clone, Copy)]
-struct Owners {
-    head: u32,
-    folder: u32,
-}
-
-impl Owners {
-    fn have(self, user: u32) -> bool {
-        user == 0 || user == self.head || user == self.folder
-    }
-}
-
-/// Makes the control socket, for its folder's owner.
-fn open_socket(path: &Path) -> io::Result<(UnixListener, Owners)> {
-    use std::os::unix::fs::PermissionsExt;
-    // The store's lock has been taken by now, so a socket that lies there is a dead head's.
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    bramble_system::files::give_socket(path)?;
-    let (folder, _) = bramble_system::files::owner(path.parent().unwrap_or(Path::new(".")))?;
-    Ok((listener, Owners { head: rustix::process::geteuid().as_raw(), folder }))
-}
-
-/// How often a control socket is tried again on a disk that takes no writes.
-const DISK: Duration = Duration::from_secs(3);
-
-/// Serves the command line on a Unix socket for the owner of its folder, until `stop`.
-///
-/// # Errors
-/// When the socket cannot be made, for another reason than a disk that takes no writes now.
-pub(crate) fn control(
-    routes: Router,
-    path: &Path,
-    stop: CancellationToken,
-) -> Result<impl Future<Output = Part> + use<>, Error> {
-    let takes_no_writes =
-        |error: &io::Error| matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull);
-    let name = format!("control socket {}", path.display());
-    let mut opened = match open_socket(path) {
-        Ok(opened) => Some(opened),
-        // Boots go on on such a disk, and people reach the head over TLS.
-        Err(error) if takes_no_writes(&error) => {
-            tracing::error!(%error, "there is no control socket yet: `bramble login` reaches a head that serves");
-            None
-        }
-        Err(error) => return Err(Error::service(&name)(error)),
-    };
-    let gate = Gate::new(MOST, MOST);
-    let path = path.to_owned();
-    Ok(async move {
-        let accepting = async {
-            let (listener, owners) = loop {
-                match opened {
-                    Some(opened) => break opened,
-                    None => tokio::time::sleep(DISK).await,
-                }
-                opened = match open_socket(&path) {
-                    Ok(opened) => {
-                        tracing::info!("the control socket is there");
-                        Some(opened)
-                    }
-                    Err(error) if takes_no_writes(&error) => None,
-                    Err(error) => return Err(Error::service(&name)(error)),
-                };
-            };
-            let handle = |(stream, _): (tokio::net::UnixStream, _)| {
-                let user = stream.peer_cred().ok()?.uid();
-                if !owners.have(user) {
-                    tracing::warn!(user, "the control socket is not for this user");
-                    return None;
-                }
-                let pass = gate.enter(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
-                let routes = routes.clone();
-                Some(async move {
-                    let _pass = pass;
-                    converse(stream, Door::Socket { user }, routes).await;
-                })
-            };
-            match gate::accept(|| listener.accept(), handle).await {}
-        };
-        tokio::select! {
-            failed = accepting => return failed,
-            () = ended(&stop) => {}
-        }
-        // The next head makes its own.
-        let _ = std::fs::remove_file(&path);
-        Ok(())
-    })
-}
-
 /// Answers what this connection asks, to its end. Headers are written `Content-Length` and not
 /// `content-length`: GRUB over UEFI's HTTP compares them letter by letter, and takes a file for empty.
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, door: Door, routes: Router) {
+pub(crate) async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, door: Door, routes: Router) {
     let answer = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(door);
         if let Door::Wire(ends) = door {
@@ -244,22 +147,7 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, 
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::CommandExt;
-    use std::process::Command;
-
     use super::*;
-
-    /// Any number that is nobody's.
-    const USER: u32 = 12_345;
-    const SOCKET: &str = "BRAMBLE_TEST_SOCKET";
-
-    /// Run by [`roots_socket_is_for_the_owner_of_the_folder`] as other users.
-    #[test]
-    fn connects_to_the_socket() {
-        if let Some(path) = std::env::var_os(SOCKET) {
-            std::os::unix::net::UnixStream::connect(path).expect("connected");
-        }
-    }
 
     #[test]
     fn a_port_that_is_taken_is_told_by_its_service() {
@@ -277,30 +165,5 @@ mod tests {
         assert!(error.help().is_some_and(|help| help.contains("another program has that port")), "{error}");
         drop(taken);
         are_free(Ipv4Addr::LOCALHOST, &network).expect("free again");
-    }
-
-    #[tokio::test]
-    async fn roots_socket_is_for_the_owner_of_the_folder() {
-        let top = tempfile::tempdir().expect("a temporary folder");
-        std::os::unix::fs::chown(top.path(), Some(USER), Some(USER)).expect("the tests run as root");
-        let path = top.path().join("head.sock");
-        let (listener, owners) = open_socket(&path).expect("made");
-        // The test's program may lie where others cannot read.
-        let program = top.path().join("test");
-        std::fs::copy(std::env::current_exe().expect("a program"), &program).expect("copied");
-        let connects = |user: u32| {
-            let mut command = Command::new(&program);
-            command.args(["--exact", "http::tests::connects_to_the_socket"]).env(SOCKET, &path).uid(user).gid(user);
-            command.output().expect("it starts").status.success()
-        };
-        std::os::unix::fs::chown(&program, Some(USER), Some(USER)).expect("given");
-        assert!(connects(USER));
-        let (stream, _) = listener.accept().await.expect("a connection");
-        assert!(owners.have(stream.peer_cred().expect("known").uid()));
-        assert!(connects(0), "root may always");
-        // Another one who could open the folder still cannot open the socket.
-        std::fs::set_permissions(top.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("opened");
-        assert!(!connects(USER + 1));
-        assert!(!owners.have(USER + 1));
     }
 }

@@ -21,6 +21,7 @@ pub mod boot_sets;
 mod boots;
 mod ca;
 mod changes;
+pub mod control;
 mod desired;
 mod dhcp;
 mod ends;
@@ -68,7 +69,6 @@ use bramble_store::Store;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use loops::source::Following;
 use snapshots::Snapshots;
 use timeline::Timeline;
 use wires::Wires;
@@ -196,8 +196,7 @@ pub fn authority(state: &Path) -> Result<Authority, Error> {
 /// # Errors
 /// A sentence and what to do.
 pub fn source_key(state: &Path) -> Result<String, Error> {
-    let key = Following::new(state).key(None);
-    key.map(|(key, _)| key).map_err(|problem| Error::Snapshot(bramble_system::sentence(&problem)))
+    loops::source::deploy_key(state).map_err(|problem| Error::Snapshot(bramble_system::sentence(&problem)))
 }
 
 /// How often a disk that takes no writes is tried again.
@@ -227,7 +226,7 @@ async fn start(parts: &Parts, state: &Path, stop: &CancellationToken, tasks: &mu
         end.cancelled().await;
         following.end();
     }));
-    tasks.spawn(http::control(routes::on_the_socket(parts), &state.join("head.sock"), stop.clone())?);
+    tasks.spawn(control::serve(routes::on_the_socket(parts), state, stop.clone())?);
     if let Some(server) = parts.dhcp.server().filter(|_| !wires.interfaces().is_empty()) {
         let served =
             wires.interfaces().iter().map(|wire| (wire.clone(), BootServer { http: wires.http_at(wire.address) }));

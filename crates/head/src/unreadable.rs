@@ -21,6 +21,7 @@ use crate::adoptions::AdoptionsKept;
 use crate::boot_sets::GivenSets;
 use crate::error::Error;
 use crate::leases::LentAddresses;
+use crate::loops::source::newest::NewestCommits;
 use crate::membership::{Engines, SingleValues};
 use crate::refusal::{Refusal, failed};
 use crate::snapshots::record::{self, BegunWith, Contents, History, Pointers, Snapshots};
@@ -87,6 +88,7 @@ fn all(store: &Store) -> Result<Vec<(OnLoss, Unreadable)>, Error> {
     add::<Pointers>(store, &mut found)?;
     add::<History>(store, &mut found)?;
     add::<BegunWith>(store, &mut found)?;
+    add::<NewestCommits>(store, &mut found)?;
     add::<GivenSets>(store, &mut found)?;
     add::<Users>(store, &mut found)?;
     add::<Sessions>(store, &mut found)?;

@@ -120,7 +120,7 @@ impl Parts {
         }
         let snapshots = Arc::new(Snapshots::open(&state, &home, shelf.clone(), store.clone())?);
         source::sweep(&state);
-        let following = Arc::new(Following::new(&state));
+        let following = Arc::new(Following::new(&state, store.clone()));
         let folder = Folder { home: &home, revision };
         let first = match snapshots.current() {
             Some(current) if !apply => alone(current).await?,

@@ -7,6 +7,7 @@ use bramble_model::section::{Ends, Risk};
 use bramble_model::source::short;
 use bramble_model::subject::Subject;
 use bramble_model::timeline::Millis;
+use serde::{Deserialize, Serialize};
 
 use crate::contract::{Plan, Planned, Planner};
 
@@ -19,17 +20,62 @@ pub struct Observed {
     pub asked: Option<Millis>,
     /// Why it is not followed, since when and by whose word.
     pub held: Option<String>,
-    /// What is wrong with the newest commit, or with the way to it; the present snapshot stays.
+    /// What is wrong with the way to the repository, and what to do; the present snapshot stays.
     pub problem: Option<(String, String)>,
-    /// The newest commit waits for a person, and why.
-    pub braked: Option<Braked>,
+    /// The newest commit, where that is not current.
+    pub newest: Option<Newest>,
 }
 
-/// A commit that checks, and does what only a person may.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Braked {
+/// The newest commit, as it was found: it did not become current.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newest {
     pub commit: String,
-    pub reasons: Vec<String>,
+    pub obstacle: Obstacle,
+}
+
+/// Why a commit did not become current.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Obstacle {
+    /// It checks, and does what only a person may.
+    Braked(Vec<String>),
+    /// It does not check.
+    Unfit(String),
+}
+
+/// What a person does about a commit that cannot be.
+pub const CORRECT: &str = "correct it and push; the present snapshot stays";
+
+impl Newest {
+    /// Why it waits for a person, where it does.
+    #[must_use]
+    pub fn braked(&self) -> Option<&[String]> {
+        match &self.obstacle {
+            Obstacle::Braked(reasons) => Some(reasons),
+            Obstacle::Unfit(_) => None,
+        }
+    }
+
+    /// What is wrong with it, where it does not check.
+    #[must_use]
+    pub fn unfit(&self) -> Option<&str> {
+        match &self.obstacle {
+            Obstacle::Unfit(reason) => Some(reason),
+            Obstacle::Braked(_) => None,
+        }
+    }
+
+    /// What it waits for, in a sentence, and who ends that.
+    fn waits(&self) -> (String, String) {
+        match &self.obstacle {
+            Obstacle::Braked(reasons) => {
+                let short = short(&self.commit);
+                let reason = format!("commit {short} waits for a person: {}", reasons.join("; "));
+                (reason, format!("`bramble apply --yes {short}` lets it through"))
+            }
+            Obstacle::Unfit(reason) => (reason.clone(), CORRECT.into()),
+        }
+    }
 }
 
 /// Looks at the repository, and follows it where it may.
@@ -60,6 +106,11 @@ impl Planner for Source {
             plan.wait(Subject::Source, held.clone(), Ends::Person("`bramble sync` follows it again".into()));
             return plan;
         }
+        // Also while it is looked at: a server may be silent for long.
+        let newest = observed.newest.as_ref().map(Newest::waits);
+        for (reason, help) in newest.into_iter().chain(observed.problem.clone()) {
+            plan.wait(Subject::Source, reason, Ends::Person(help));
+        }
         let next = observed.looked.map_or(0, |looked| looked + Millis::from(declared.every) * 1000);
         if wanted || next <= now {
             let reason = match (wanted, observed.looked) {
@@ -68,17 +119,9 @@ impl Planner for Source {
                 (false, Some(looked)) => format!("it was seen {} s ago", now.saturating_sub(looked) / 1000),
             };
             plan.steps.push(Planned { subject: Subject::Source, seen: (), reason, risk: Risk::Safe, step: Look });
-            return plan;
+        } else {
+            plan.wait(Subject::Source, "it is looked at again", Ends::At(next));
         }
-        if let Some(Braked { commit, reasons }) = &observed.braked {
-            let short = short(commit);
-            let reason = format!("commit {short} waits for a person: {}", reasons.join("; "));
-            plan.wait(Subject::Source, reason, Ends::Person(format!("`bramble apply --yes {short}` lets it through")));
-        }
-        if let Some((problem, help)) = &observed.problem {
-            plan.wait(Subject::Source, problem.clone(), Ends::Person(help.clone()));
-        }
-        plan.wait(Subject::Source, "it is looked at again", Ends::At(next));
         plan
     }
 
@@ -113,6 +156,10 @@ mod tests {
     fn what_keeps_it_from_following_is_said() {
         let seen = Observed { looked: Some(100_000), ..Observed::default() };
         let held = Observed { held: Some("held since Monday by ann".into()), ..seen.clone() };
+        let newest = |commit: &str, obstacle| Some(Newest { commit: commit.repeat(40), obstacle });
+        let braked = newest("a", Obstacle::Braked(vec!["it lets 9 of 9 nodes go".into()]));
+        let unfit = newest("b", Obstacle::Unfit("commit bbbbbbbbbbbb: bramble.toml, line 3, it says nothing".into()));
+        let problem = Some(("its server is away".into(), "the head tries again".into()));
         insta::assert_snapshot!(
             [
                 text(Observed::default(), 5),
@@ -120,28 +167,11 @@ mod tests {
                 text(seen.clone(), 130_000),
                 text(held.clone(), 999_000),
                 text(Observed { asked: Some(120_000), ..held }, 120_000),
-                text(
-                    Observed {
-                        braked: Some(Braked {
-                            commit: "a".repeat(40),
-                            reasons: vec!["it lets 9 of 9 nodes go".into()]
-                        }),
-                        ..seen.clone()
-                    },
-                    110_000
-                ),
-                text(
-                    Observed { problem: Some(("no branch `main`".into(), "push it".into())), ..seen.clone() },
-                    110_000
-                ),
-                text(
-                    Observed {
-                        braked: Some(Braked { commit: "b".repeat(40), reasons: vec!["it renames the cluster".into()] }),
-                        problem: Some(("its server is away".into(), "the head tries again".into())),
-                        ..seen
-                    },
-                    110_000
-                ),
+                text(Observed { newest: braked.clone(), ..seen.clone() }, 110_000),
+                text(Observed { newest: braked.clone(), looked: None, ..seen.clone() }, 110_000),
+                text(Observed { problem: problem.clone(), ..seen.clone() }, 110_000),
+                text(Observed { newest: braked, problem: problem.clone(), ..seen.clone() }, 110_000),
+                text(Observed { newest: unfit, problem, ..seen }, 130_000),
             ]
             .join("\n")
         );

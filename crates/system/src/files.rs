@@ -206,18 +206,19 @@ pub fn give_all_below(folder: &Path) {
     }
 }
 
-/// Gives a socket that this process has just bound at `path` to the folder's owner.
+/// Gives a socket that this process has just bound at `path` to the owner of this folder, which may be another one than
+/// it lies in.
 ///
 /// # Errors
 /// When something else lies there by now.
-pub fn give_socket(path: &Path) -> io::Result<()> {
+pub fn give_socket(path: &Path, folder: &Path) -> io::Result<()> {
     let socket = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let data = rustix::fs::fstat(&socket)?;
     // A hard link to someone else's socket would be given away by its other name, too.
     if FileType::from_raw_mode(data.st_mode) != FileType::Socket || data.st_nlink != 1 {
         return Err(io::Error::other("something else has been put in the socket's place"));
     }
-    give_to_owner_of(folder_of(path), socket);
+    give_to_owner_of(folder, socket);
     Ok(())
 }
 
@@ -322,7 +323,7 @@ mod tests {
         make_secret_folder(&at("state/secrets")).expect("made");
         replace_program(&at("state/program"), b"").expect("written");
         let listener = std::os::unix::net::UnixListener::bind(at("state/head.sock")).expect("bound");
-        give_socket(&at("state/head.sock")).expect("given");
+        give_socket(&at("state/head.sock"), &at("state")).expect("given");
         drop(listener);
         make_link("/nowhere", &at("state/link")).expect("made");
         fs::create_dir_all(at("state/other/below")).expect("made by another program");
@@ -354,8 +355,8 @@ mod tests {
         replace(&at("state"), b"new").expect("written");
         assert_eq!(fs::read(at("precious")).expect("there"), b"root's");
         std::os::unix::fs::symlink(at("precious"), at("socket")).expect("linked");
-        give_socket(&at("socket")).expect_err("a link is no socket");
-        give_socket(&at("precious")).expect_err("a file is no socket");
+        give_socket(&at("socket"), folder.path()).expect_err("a link is no socket");
+        give_socket(&at("precious"), folder.path()).expect_err("a file is no socket");
         fs::create_dir(at("open")).expect("made");
         std::os::unix::fs::symlink(at("open"), at("folder")).expect("linked");
         let before = fs::metadata(at("open")).expect("there").mode();

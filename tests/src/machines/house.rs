@@ -182,11 +182,6 @@ impl House {
         self.wait_for_head();
     }
 
-    /// As [`House::start_head`], where it cannot make its control socket.
-    pub fn start_head_without_socket(&mut self) {
-        self.head = start_head(self.folder.path());
-    }
-
     /// Gives the head's state a file system of its own, of so many MiB.
     pub fn move_state_to_a_disk(&mut self, size: u32) {
         self.stop_head();

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use bramble_head::control;
 use bramble_model::api::UnreadableRecord;
 use bramble_system::files;
 
@@ -31,7 +32,7 @@ pub async fn make(output: Option<PathBuf>, place: &Place) -> Result<Exit> {
 
 pub fn restore(backup: &Path, place: &Place) -> Result<Exit> {
     let state = place.state()?;
-    if std::os::unix::net::UnixStream::connect(state.join("head.sock")).is_ok() {
+    if control::runs(&state) {
         bail!("a head runs here: stop it first");
     }
     workspace::make_state(&state)?;

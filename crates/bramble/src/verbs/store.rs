@@ -1,8 +1,7 @@
 //! `bramble store`: what the head keeps, and cannot read.
 
-use std::path::Path;
-
 use anyhow::Result;
+use bramble_head::control;
 use bramble_model::api::{Repaired, UnreadableRecord};
 
 use crate::client::Client;
@@ -20,8 +19,7 @@ impl Held {
     fn of(place: &Place) -> Result<Self> {
         let (_, state) = place.head()?;
         let has_store = bramble_head::unreadable::has_store(&state);
-        let runs = |state: &Path| std::os::unix::net::UnixStream::connect(state.join("head.sock")).is_ok();
-        Ok(if has_store && !runs(&state) { Held::Resting(state) } else { Held::Running(Client::of(place)?) })
+        Ok(if has_store && !control::runs(&state) { Held::Resting(state) } else { Held::Running(Client::of(place)?) })
     }
 
     async fn unreadable(&self) -> Result<Vec<UnreadableRecord>> {

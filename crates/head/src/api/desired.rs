@@ -13,6 +13,7 @@ use bramble_model::desired::{
 use bramble_model::names::Digest;
 use bramble_model::repository::Source;
 use bramble_model::snapshot::{Revision, SMALL};
+use bramble_plan::source::CORRECT;
 use bramble_system::now;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
@@ -20,7 +21,7 @@ use tokio::sync::mpsc;
 use crate::access::Actor;
 use crate::desired::Desired;
 use crate::loops::all::Loops;
-use crate::loops::source::{CORRECT, Following};
+use crate::loops::source::Following;
 use crate::refusal::{Asked, Path, Refusal, failed, refuse, unfit};
 use crate::snapshots::{Current, Follow, Held, Refused, Snapshots};
 use crate::unreadable::Readable;
@@ -281,11 +282,12 @@ pub(crate) async fn sync(
 ) -> Result<Json<Synced>, Refusal> {
     followed(&snapshots)?;
     let followed = following.sync(&snapshots).await.map_err(failed)?;
+    let unfit = followed.unfit().map(|(_, reason)| (reason.to_owned(), CORRECT.to_owned()));
     Ok(Json(Synced {
         desired: desired.status(),
-        unfit: followed.unfit().is_some(),
-        problem: followed.problem.map(|(problem, help)| format!("{problem}: {help}")),
-        braked: followed.braked.map(|braked| (braked.commit, braked.reasons)),
+        unfit: followed.problem.is_none() && unfit.is_some(),
+        braked: followed.braked().map(|(commit, reasons)| (commit.to_owned(), reasons.to_vec())),
+        problem: followed.problem.or(unfit).map(|(problem, help)| format!("{problem}: {help}")),
         stopped: snapshots.current().map_or_else(Vec::new, |current| stopped(&current)),
     }))
 }

@@ -1,6 +1,7 @@
 //! Following the git repository: fetch, check, and make current what may be.
 
 mod fetching;
+pub(crate) mod newest;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,14 +15,15 @@ use bramble_model::snapshot::Revision;
 use bramble_model::source::short;
 use bramble_model::timeline::Millis;
 use bramble_plan::contract::{Outcome, Planned, Retry, Unknown};
-use bramble_plan::source::{Braked, Look, Observed, Source};
+use bramble_plan::source::{CORRECT, Look, Newest, Observed, Obstacle, Source};
 use bramble_source::{Keys, Problem, Source as Git};
+use bramble_store::Store;
 use bramble_system::{Cancel, now};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+pub(crate) use fetching::check;
 use fetching::{AGAIN, Fetched, Stopped, refused, settings, take};
-pub(crate) use fetching::{CORRECT, check};
 
 use super::{Changes, Foresight};
 use crate::desired::Desired;
@@ -33,7 +35,8 @@ use crate::timeline::Timeline;
 /// Who applies what came by git.
 const BY: &str = "git";
 
-/// What is known of following the repository. It is learnt anew after a start of the head.
+/// What is known of following the repository. The newest commit outlives the head; all else is learnt anew after its
+/// start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Followed {
     pub(crate) looked: Option<Millis>,
@@ -43,9 +46,12 @@ pub(crate) struct Followed {
     ended: u64,
     /// How many looks were begun when a person asked last.
     asked: Option<u64>,
+    /// What was in the way of the last look, and what to do.
     pub(crate) problem: Option<(String, String)>,
-    pub(crate) braked: Option<Braked>,
-    /// The newest commit that was judged for good, against which snapshot: another look would find the same.
+    /// The newest commit, where that is not current.
+    pub(crate) newest: Option<Newest>,
+    /// The newest commit that was judged for good, against which snapshot: another look would find the same. A head that
+    /// has just started judges once more: it may be another release, with other rules.
     judged: Option<(String, Option<Digest>)>,
 }
 
@@ -55,16 +61,23 @@ impl Followed {
         self.asked.is_some_and(|asked| self.ended <= asked)
     }
 
-    /// The newest commit, where that itself is to blame for the problem, and what is wrong with it.
+    /// The newest commit, where that itself is to blame, and what is wrong with it.
     pub(crate) fn unfit(&self) -> Option<(&str, &str)> {
-        let (reason, _) = self.problem.as_ref().filter(|_| self.braked.is_none())?;
-        Some((self.judged.as_ref()?.0.as_str(), reason))
+        let newest = self.newest.as_ref()?;
+        Some((&newest.commit, newest.unfit()?))
+    }
+
+    /// The newest commit, where it waits for a person, and why.
+    pub(crate) fn braked(&self) -> Option<(&str, &[String])> {
+        let newest = self.newest.as_ref()?;
+        Some((&newest.commit, newest.braked()?))
     }
 
     /// Commits that nobody can want any more: what waited before and waits no more, and what does not check.
-    fn unwanted<'a>(&'a self, before: Option<&'a Braked>) -> impl Iterator<Item = &'a str> {
-        let waits = self.braked.as_ref().map(|braked| braked.commit.as_str());
-        let before = before.map(|braked| braked.commit.as_str()).filter(move |before| Some(*before) != waits);
+    fn unwanted<'a>(&'a self, before: &'a Followed) -> impl Iterator<Item = &'a str> {
+        let commit = |followed: &'a Followed| followed.braked().map(|(commit, _)| commit);
+        let waits = commit(self);
+        let before = commit(before).filter(move |before| Some(*before) != waits);
         before.into_iter().chain(self.unfit().map(|(commit, _)| commit))
     }
 
@@ -73,42 +86,41 @@ impl Followed {
         // What was seen in the future was seen before the clock was set back: it is looked at again.
         let looked = self.looked.filter(|looked| *looked <= now);
         let asked = self.is_asked().then(|| looked.map_or(now, |looked| now.max(looked + 1)));
-        Observed { looked, asked, held, problem: self.problem.clone(), braked: self.braked.clone() }
+        Observed { looked, asked, held, problem: self.problem.clone(), newest: self.newest.clone() }
     }
 
     /// A look has ended with this, against this snapshot. Gives what is wrong where that is new.
     fn end(&mut self, look: (u64, Millis), against: Option<Digest>, came: Came) -> Option<String> {
         (self.ended, self.looked) = (look.0, Some(look.1));
-        let before = self.problem.take();
-        let (judged, problem) = match came {
+        let away = self.problem.take();
+        match came {
             Came::Same(commit) => {
                 let judged = Some((commit, against));
-                if self.judged == judged {
-                    // What stood in the way of a look that found a commit that waits has passed.
-                    self.problem = before.filter(|_| self.braked.is_none());
-                } else {
+                if self.judged != judged {
                     // It is what is current: nothing is in the way.
-                    (self.judged, self.braked) = (judged, None);
+                    (self.judged, self.newest) = (judged, None);
                 }
-                return None;
+                None
             }
-            Came::Judged(commit, braked) => {
-                self.braked = braked;
-                (Some((commit, against)), None)
+            Came::Judged(commit, None) => {
+                (self.judged, self.newest) = (Some((commit, against)), None);
+                None
             }
-            // What waits for a person waits on, though its repository cannot be had now.
-            Came::Wrong { judged: None, reason, help } if self.braked.is_some() => {
-                (self.judged.take(), Some((reason, help)))
+            Came::Judged(commit, Some(obstacle)) => {
+                let before = self.newest.take();
+                self.judged = Some((commit.clone(), against));
+                let newest = self.newest.insert(Newest { commit, obstacle });
+                newest
+                    .unfit()
+                    .filter(|reason| before.is_none_or(|before| before.unfit() != Some(reason)))
+                    .map(Into::into)
             }
-            Came::Wrong { judged, reason, help } => {
-                self.braked = None;
-                (judged.map(|commit| (commit, against)), Some((reason, help)))
+            // What was found of the newest commit stands, though its repository cannot be had now.
+            Came::Wrong { reason, help } => {
+                self.problem = Some((reason.clone(), help));
+                Some(reason).filter(|reason| away.is_none_or(|(before, _)| before != *reason))
             }
-        };
-        self.judged = judged;
-        self.problem = problem;
-        let new = self.problem.as_ref().map(|(reason, _)| reason);
-        new.filter(|reason| before.is_none_or(|(before, _)| before != **reason)).cloned()
+        }
     }
 }
 
@@ -116,10 +128,10 @@ impl Followed {
 enum Came {
     /// What was judged before.
     Same(String),
-    /// A commit that is current now, or waits for a person.
-    Judged(String, Option<Braked>),
-    /// Nothing that can be followed. Where a commit itself is to blame it is `judged`; all else may pass.
-    Wrong { judged: Option<String>, reason: String, help: String },
+    /// A commit that is current now, or why it is not.
+    Judged(String, Option<Obstacle>),
+    /// Nothing that can be followed. It may pass.
+    Wrong { reason: String, help: String },
 }
 
 /// The part of the head that follows git.
@@ -127,6 +139,10 @@ pub(crate) struct Following {
     /// The bare repository, and the head's own key.
     folder: PathBuf,
     state: watch::Sender<Followed>,
+    /// Where the newest commit is kept.
+    store: Store,
+    /// One keeps it at a time, and the last one what is last.
+    keeping: Mutex<()>,
     /// The repository is asked one thing at a time.
     turn: Mutex<()>,
     /// The head ends: so does whatever git is doing.
@@ -135,10 +151,20 @@ pub(crate) struct Following {
 }
 
 impl Following {
-    pub(crate) fn new(state: &Path) -> Self {
+    pub(crate) fn new(state: &Path, store: Store) -> Self {
+        let newest = newest::kept(&store).unwrap_or_else(|error| {
+            // It is set aside, and the next look finds it again.
+            tracing::warn!(
+                error = bramble_system::sentence(&error),
+                "what was found of the newest commit is not known"
+            );
+            None
+        });
         Following {
-            folder: state.join("source"),
-            state: watch::Sender::new(Followed::default()),
+            folder: folder(state),
+            state: watch::Sender::new(Followed { newest, ..Followed::default() }),
+            store,
+            keeping: Mutex::new(()),
             turn: Mutex::new(()),
             ends: Cancel::default(),
             changed: Changes::default(),
@@ -151,8 +177,9 @@ impl Following {
 
     /// Whether this is the newest commit, and waits for a person.
     pub(crate) fn waits_with(&self, revision: &Revision) -> bool {
-        let waits = self.state.borrow().braked.as_ref().map(|braked| braked.commit.clone());
-        !revision.dirty && waits.is_some() && waits == revision.commit
+        let followed = self.state.borrow();
+        let waits = followed.braked().map(|(commit, _)| commit);
+        !revision.dirty && waits.is_some() && waits == revision.commit.as_deref()
     }
 
     /// What is wrong with the newest commit, where this word names it and it does not check.
@@ -166,8 +193,19 @@ impl Following {
     pub(crate) fn let_through(&self, revision: &Revision) {
         if self.waits_with(revision) {
             // It is not known whether another look would find the same.
-            self.state.send_modify(|state| (state.braked, state.judged) = (None, None));
+            self.state.send_modify(|state| (state.newest, state.judged) = (None, None));
+            self.keep();
             self.changed.tell();
+        }
+    }
+
+    /// Keeps what is known of the newest commit.
+    fn keep(&self) {
+        let _keeping = held(&self.keeping);
+        let newest = self.followed().newest;
+        // What is not kept is found again.
+        if let Err(error) = newest::keep(&self.store, newest.as_ref()) {
+            tracing::warn!(error = bramble_system::sentence(&error), "what was found of the newest commit is not kept");
         }
     }
 
@@ -198,6 +236,14 @@ impl Following {
         // A look has a time limit of its own; the head may end meanwhile.
         let seen = state.wait_for(|state| state.ended > asked).await;
         seen.map(|state| state.clone()).unwrap_or_default()
+    }
+
+    /// A look has ended.
+    fn ended(&self, look: (u64, Millis), against: Option<Digest>, came: Came) -> Option<String> {
+        let mut wrong = None;
+        self.state.send_modify(|state| wrong = state.end(look, against, came));
+        self.keep();
+        wrong
     }
 
     /// It guards nothing that a panic could leave half done: git's own folder is looked at anew each time.
@@ -255,27 +301,25 @@ impl Controller {
         // From its beginning: what was pushed later may not be in it.
         let look = (self.following.begin(), now());
         let current = self.snapshots.current();
-        let Followed { judged, braked, .. } = self.following.followed();
+        let before = self.following.followed();
         // Others may have crowded out a commit that waits, and a person may want it: it is judged anew.
-        let known = judged.filter(|_| braked.as_ref().is_none_or(|braked| self.snapshots.waits_on(&braked.commit)));
+        let stays = before.braked().is_none_or(|(commit, _)| self.snapshots.waits_on(commit));
+        let known = before.judged.as_ref().filter(|_| stays);
         let again = self.snapshots.lacks_files();
-        let fetched = self.following.fetch(source, current.as_deref(), known.as_ref(), again);
+        let fetched = self.following.fetch(source, current.as_deref(), known, again);
         let judged = fetched.and_then(|fetched| {
-            let braked = self.judge(&fetched, current.as_deref())?;
-            Ok((fetched.commit, braked))
+            let reasons = self.judge(&fetched, current.as_deref())?;
+            Ok((fetched.commit, reasons))
         });
         let came = match judged {
-            Ok((commit, braked)) => Came::Judged(commit, braked),
+            Ok((commit, reasons)) => Came::Judged(commit, reasons.map(Obstacle::Braked)),
             Err(Stopped::Same(commit)) => Came::Same(commit),
-            Err(Stopped::Wrong(reason, help)) => Came::Wrong { judged: None, reason, help },
-            Err(Stopped::Unfit { commit, reason }) => {
-                Came::Wrong { judged: Some(commit), reason, help: CORRECT.into() }
-            }
+            Err(Stopped::Wrong(reason, help)) => Came::Wrong { reason, help },
+            Err(Stopped::Unfit { commit, reason }) => Came::Judged(commit, Some(Obstacle::Unfit(reason))),
         };
         let against = self.snapshots.current().map(|current| current.digest);
-        let mut wrong = None;
-        self.following.state.send_modify(|state| wrong = state.end(look, against, came));
-        for commit in self.following.followed().unwanted(braked.as_ref()) {
+        let wrong = self.following.ended(look, against, came);
+        for commit in self.following.followed().unwanted(&before) {
             self.snapshots.forget(commit);
         }
         // A look that the head's end has cut short says nothing of the repository.
@@ -296,8 +340,8 @@ impl Controller {
         Ok(told.into_iter().map(|step| format!("it {}: {}", step.risk, step.reason)).collect())
     }
 
-    /// Makes a commit current, or says why it has to wait.
-    fn judge(&self, fetched: &Fetched, current: Option<&Current>) -> Result<Option<Braked>, Stopped> {
+    /// Makes a commit current, or says why it has to wait for a person.
+    fn judge(&self, fetched: &Fetched, current: Option<&Current>) -> Result<Option<Vec<String>>, Stopped> {
         let next = take(&self.snapshots, fetched).map_err(|error| refused(&fetched.commit, error))?;
         // What was the same before came of another commit: the next one has to descend from this one.
         let next = next.of_revision(fetched.revision.clone());
@@ -314,12 +358,25 @@ impl Controller {
                 short(&fetched.commit),
                 reasons.join("; ")
             ));
-            return Ok(Some(Braked { commit: fetched.commit.clone(), reasons }));
+            return Ok(Some(reasons));
         }
         let expects = Some(current.map(|current| current.digest));
         let applied = self.desired.apply_weighed(next, changed, expects, BY, Follow::Came);
         applied.map(|_| None).map_err(|error| refused(&fetched.commit, error))
     }
+}
+
+/// Where the repository and the head's own key are, in the folder of its state.
+fn folder(state: &Path) -> PathBuf {
+    state.join("source")
+}
+
+/// The public half of the head's key, made where there is none.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub(crate) fn deploy_key(state: &Path) -> Result<String, Problem> {
+    Keys::open(&folder(state))?.deploy_key()
 }
 
 /// Fetches the first snapshot of a head that was begun with a repository's address, and the line of its history.
@@ -424,7 +481,7 @@ impl super::Controller for Controller {
 
 /// Removes what a killed head left of a fetch and of a commit's files. Where it cannot, the next fetch says why.
 pub(crate) fn sweep(state: &Path) {
-    let folder = state.join("source");
+    let folder = folder(state);
     if !folder.is_dir() {
         return;
     }

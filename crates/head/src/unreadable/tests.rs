@@ -101,6 +101,7 @@ fn form_1_of_every_record_that_came_with_snapshots() {
         golden::<BegunWith>(fixture::begun_with()),
         golden::<Engines>(fixture::engines()),
         golden::<GivenSets>(fixture::given_sets()),
+        golden::<NewestCommits>(fixture::newest_commits()),
     ];
     insta::assert_snapshot!(all.concat());
 }
@@ -154,6 +155,7 @@ fn form_1_of_what_came_with_snapshots_is_read() {
     assert_eq!(kept::<BegunWith>(&store), fixture::begun_with().into_iter().collect());
     assert_eq!(kept::<Engines>(&store), fixture::engines().into_iter().collect());
     assert_eq!(kept::<GivenSets>(&store), fixture::given_sets().into_iter().collect());
+    assert_eq!(kept::<NewestCommits>(&store), fixture::newest_commits().into_iter().collect());
     assert_eq!(kept::<Events>(&store).split_off(&101), every_event());
 }
 
@@ -292,6 +294,7 @@ fn one_lost_record_of_each_kind_is_a_problem_by_name() {
     lose::<History>();
     lose::<BegunWith>();
     lose::<GivenSets>();
+    lose::<NewestCommits>();
     lose::<Users>();
     lose::<Sessions>();
     lose::<Tokens>();

@@ -54,8 +54,6 @@ pub(super) enum Stopped {
     Unfit { commit: String, reason: String },
 }
 
-/// What a person does about a commit that cannot be.
-pub(crate) const CORRECT: &str = "correct it and push; the present snapshot stays";
 /// What a person does about what may pass.
 pub(super) const AGAIN: &str = "the head tries again by itself; the present snapshot stays";
 

@@ -65,13 +65,26 @@ impl House {
         }
     }
 
+    fn following(&self) -> Following {
+        let store = Store::open(&self.state.path().join("head.redb"), 1).expect("opens");
+        Following::new(self.state.path(), store)
+    }
+
     fn fetch(&self) -> Result<Fetched, Stopped> {
-        Following::new(self.state.path()).fetch(&self.source(), None, None, false)
+        self.following().fetch(&self.source(), None, None, false)
     }
 }
 
-fn wrong(commit: Option<&str>, reason: &str) -> Came {
-    Came::Wrong { judged: commit.map(str::to_owned), reason: reason.into(), help: String::new() }
+fn wrong(reason: &str) -> Came {
+    Came::Wrong { reason: reason.into(), help: String::new() }
+}
+
+fn unfit(commit: &str, reason: &str) -> Came {
+    Came::Judged(commit.into(), Some(Obstacle::Unfit(reason.into())))
+}
+
+fn braked(commit: &str) -> Came {
+    Came::Judged(commit.into(), Some(Obstacle::Braked(vec!["it lets all go".into()])))
 }
 
 #[test]
@@ -155,20 +168,24 @@ fn what_may_pass_is_tried_again_and_what_a_commit_is_to_blame_for_is_not() {
     }
     let against = Some(Digest([2; 32]));
     let mut followed = Followed::default();
-    assert_eq!(followed.end((1, 5), against, wrong(None, "the disk is full")).as_deref(), Some("the disk is full"));
+    assert_eq!(followed.end((1, 5), against, wrong("the disk is full")).as_deref(), Some("the disk is full"));
     assert_eq!(followed.judged, None, "the next look tries it again");
     assert_eq!(followed.unfit(), None, "the disk is to blame");
-    assert_eq!(followed.end((2, 6), against, wrong(None, "the disk is full")), None, "it is noted once");
+    assert_eq!(followed.end((2, 6), against, wrong("the disk is full")), None, "it is noted once");
     assert!(followed.problem.is_some());
-    followed.end((3, 7), against, wrong(Some("c1"), "line 3"));
+    followed.end((3, 7), against, unfit("c1", "line 3"));
     assert_eq!(followed.judged, Some(("c1".into(), against)));
     assert_eq!(followed.unfit(), Some(("c1", "line 3")));
     followed.end((4, 8), against, Came::Same("c1".into()));
-    assert_eq!(followed.problem.as_ref().map(|(reason, _)| reason.as_str()), Some("line 3"), "it is still said");
+    assert_eq!(followed.unfit(), Some(("c1", "line 3")), "it is still said");
+    assert_eq!(followed.end((4, 8), against, wrong("it is away")).as_deref(), Some("it is away"));
+    assert_eq!(followed.unfit(), Some(("c1", "line 3")), "its repository is away, and that mends nothing");
+    assert_eq!(followed.end((4, 8), against, unfit("c1", "line 3")), None, "it is noted once");
+    assert_eq!(followed.problem, None);
     followed.end((5, 9), against, Came::Same("c0".into()));
-    assert_eq!(followed.problem, None, "what is current has nothing in its way");
+    assert_eq!(followed.newest, None, "what is current has nothing in its way");
     followed.end((6, 10), against, Came::Judged("c2".into(), None));
-    assert_eq!((followed.judged, followed.problem), (Some(("c2".into(), against)), None));
+    assert_eq!((followed.judged, followed.newest), (Some(("c2".into(), against)), None));
 }
 
 #[test]
@@ -193,7 +210,7 @@ fn what_a_killed_head_left_of_a_fetch_goes_at_the_next_start_unless_another_one_
 fn a_commit_that_was_judged_is_not_read_again() {
     let house = House::new();
     let commit = house.commit();
-    let following = Following::new(house.state.path());
+    let following = house.following();
     let known = (commit.clone(), None);
     let again = following.fetch(&house.source(), None, Some(&known), false);
     assert!(matches!(again, Err(Stopped::Same(same)) if same == commit));
@@ -205,7 +222,7 @@ fn a_commit_that_was_judged_is_not_read_again() {
 fn a_panic_while_git_is_asked_hinders_nobody_afterwards() {
     let house = House::new();
     house.commit();
-    let following = Following::new(house.state.path());
+    let following = house.following();
     let panicked = std::thread::scope(|scope| {
         let holding = scope.spawn(|| {
             let _turn = following.turn();
@@ -221,11 +238,11 @@ fn a_panic_while_git_is_asked_hinders_nobody_afterwards() {
 #[tokio::test]
 async fn a_clock_that_steps_back_leaves_nobody_waiting() {
     let house = House::new();
-    let following = Following::new(house.state.path());
+    let following = house.following();
     let early = following.begin();
     let asked = following.ask();
     // The look that was under way ends: it may not have seen what was pushed.
-    following.state.send_modify(|state| drop(state.end((early, 90_000), None, wrong(None, "it is away"))));
+    following.state.send_modify(|state| drop(state.end((early, 90_000), None, wrong("it is away"))));
     assert!(following.followed().is_asked());
     // The clock is an hour behind now.
     let plan = |followed: Followed, now| {
@@ -244,62 +261,90 @@ async fn a_clock_that_steps_back_leaves_nobody_waiting() {
 #[test]
 fn whoever_lets_through_what_waits_holds_nothing() {
     let house = House::new();
-    let following = Following::new(house.state.path());
+    let following = house.following();
     let revision = |commit: &str, dirty| Revision { commit: Some(commit.into()), dirty, ..Revision::default() };
     assert!(!following.waits_with(&revision("c1", false)));
     assert!(!following.waits_with(&Revision::default()));
     let number = following.begin();
-    let braked = Braked { commit: "c1".into(), reasons: vec!["it lets all go".into()] };
-    following.state.send_modify(|state| drop(state.end((number, 1), None, Came::Judged("c1".into(), Some(braked)))));
+    following.ended((number, 1), None, braked("c1"));
     assert!(following.waits_with(&revision("c1", false)));
     assert!(!following.waits_with(&revision("c1", true)), "a folder is no commit");
     assert!(!following.waits_with(&revision("c0", false)));
     // Its repository is away for a while, and is there again.
     let look = |came| {
         let number = following.begin();
-        following.state.send_modify(|state| drop(state.end((number, 2), None, came)));
+        following.ended((number, 2), None, came);
         following.followed()
     };
-    let away = look(Came::Wrong { judged: None, reason: "it is away".into(), help: "wait".into() });
+    let away = look(wrong("it is away"));
     assert!(away.problem.is_some());
     assert!(following.waits_with(&revision("c1", false)), "it waits on");
     let back = look(Came::Same("c1".into()));
     assert_eq!(back.problem, None);
     assert!(following.waits_with(&revision("c1", false)));
     following.let_through(&revision("c0", false));
-    assert!(following.followed().braked.is_some(), "it is another one");
+    assert!(following.followed().braked().is_some(), "it is another one");
     following.let_through(&revision("c1", false));
-    assert_eq!(following.followed().braked, None, "nobody is asked for it again");
-    let braked = Braked { commit: "c1".into(), reasons: vec!["it lets all go".into()] };
-    look(Came::Judged("c1".into(), Some(braked)));
-    look(Came::Wrong { judged: Some("c2".into()), reason: "it does not check".into(), help: "mend it".into() });
+    assert_eq!(following.followed().braked(), None, "nobody is asked for it again");
+    look(braked("c1"));
+    look(unfit("c2", "it does not check"));
     assert!(!following.waits_with(&revision("c1", false)), "another one is the newest");
 }
 
 #[test]
 fn what_waits_no_more_and_what_does_not_check_is_wanted_by_nobody() {
-    let waiting = |commit: &str| Some(Braked { commit: commit.into(), reasons: Vec::new() });
     let mut followed = Followed::default();
-    let mut number = 0;
-    let mut after = |came, before: Option<Braked>| {
-        number += 1;
-        followed.end((number, number), None, came);
-        followed.unwanted(before.as_ref()).map(str::to_owned).collect::<Vec<_>>()
+    let mut after = |came| {
+        let before = followed.clone();
+        followed.end((1, 1), None, came);
+        followed.unwanted(&before).map(str::to_owned).collect::<Vec<_>>()
     };
     let none: [String; 0] = [];
-    assert_eq!(after(Came::Judged("c1".into(), waiting("c1")), None), none);
-    assert_eq!(after(Came::Same("c1".into()), waiting("c1")), none);
-    assert_eq!(after(wrong(None, "it is away"), waiting("c1")), none, "it waits on");
-    assert_eq!(after(Came::Judged("c2".into(), waiting("c2")), waiting("c1")), ["c1"], "it was rewritten");
-    assert_eq!(after(wrong(Some("c3"), "line 3"), waiting("c2")), ["c2", "c3"]);
-    assert_eq!(after(Came::Judged("c4".into(), None), None), none, "it is current");
+    assert_eq!(after(braked("c1")), none);
+    assert_eq!(after(Came::Same("c1".into())), none);
+    assert_eq!(after(wrong("it is away")), none, "it waits on");
+    assert_eq!(after(braked("c2")), ["c1"], "it was rewritten");
+    assert_eq!(after(unfit("c3", "line 3")), ["c2", "c3"]);
+    assert_eq!(after(Came::Judged("c4".into(), None)), none, "it is current");
+}
+
+/// A head that had just started said nothing of a commit that waited, until a look had found it again.
+#[test]
+fn what_was_found_of_the_newest_commit_outlives_the_head() {
+    let house = House::new();
+    let after_a_start = |came| {
+        let following = house.following();
+        following.ended((following.begin(), 1), None, came);
+        let before = following.followed().newest;
+        drop(following);
+        let following = house.following();
+        assert_eq!(following.followed().newest, before);
+        assert_eq!(following.followed().judged, None, "it is judged once more: the rules may be others");
+        following
+    };
+    let following = after_a_start(braked("c1"));
+    let plan = Source.plan(&Some(house.source()), &(following.followed().observed(None, 5), 5), 5);
+    assert!(plan.steps.len() == 1 && plan.waits[0].reason.contains("c1 waits for a person"), "{plan:?}");
+    drop(following);
+    // Its server is away when the head is there again.
+    let following = after_a_start(wrong("it is away"));
+    assert!(following.followed().braked().is_some());
+    drop(following);
+    let following = after_a_start(unfit("c1a2", "line 3"));
+    assert_eq!(following.unfit("c1a2").as_deref(), Some("line 3"));
+    drop(following);
+    let following = after_a_start(braked("c3"));
+    following.let_through(&Revision { commit: Some("c3".into()), ..Revision::default() });
+    drop(following);
+    assert_eq!(house.following().followed().newest, None, "a person has let it through");
+    assert_eq!(after_a_start(Came::Judged("c4".into(), None)).followed().newest, None);
 }
 
 #[test]
 fn a_commit_that_does_not_check_is_named_by_its_first_digits() {
     let house = House::new();
-    let following = Following::new(house.state.path());
-    following.state.send_modify(|state| drop(state.end((1, 1), None, wrong(Some("c1a2b3d4"), "line 3"))));
+    let following = house.following();
+    following.state.send_modify(|state| drop(state.end((1, 1), None, unfit("c1a2b3d4", "line 3"))));
     for (word, found) in [("c1a2b3d4", true), ("C1A2", true), ("c1a", false), ("a2b3", false), ("c1a2b3d4e", false)] {
         assert_eq!(following.unfit(word).is_some(), found, "{word}");
     }
@@ -311,7 +356,7 @@ fn a_silent_server_keeps_neither_the_key_nor_the_end_waiting() {
     let house = House::new();
     let url = format!("http://{}/home.git", silent.local_addr().expect("bound"));
     let source = repository::Source { git: url, ..house.source() };
-    let following = Following::new(house.state.path());
+    let following = house.following();
     std::thread::scope(|scope| {
         let fetching = scope.spawn(|| following.fetch(&source, None, None, false).map(drop));
         let (_asked, _) = silent.accept().expect("git asks");
@@ -351,7 +396,7 @@ fn what_a_person_applies_holds_a_head_that_was_begun_with_a_repository() {
 #[test]
 fn a_key_that_was_made_stands_in_the_way_of_no_address_that_takes_none() {
     let house = House::new();
-    let following = Following::new(house.state.path());
+    let following = house.following();
     following.key(None).expect("made");
     let keys = Keys::open(&following.folder).expect("opens");
     let with = |url: &str| {
@@ -401,7 +446,7 @@ fn a_large_file_that_a_disk_damaged_comes_from_git_again() {
     let shelf = bramble_image::Shelf::open(state.path().join("image")).expect("opens");
     let store = Store::open(&state.path().join("head.redb"), 1).expect("opens");
     let snapshots = Snapshots::open(state.path(), home.path(), shelf.clone(), store).expect("opens");
-    let following = Following::new(house.state.path());
+    let following = house.following();
     let Ok((next, line)) = first_of(&following, &snapshots, &house.source()) else { panic!("it is fetched") };
     let current = snapshots.begin(next, line).expect("current");
     let fetch = || following.fetch(&house.source(), Some(&current), None, snapshots.lacks_files());

@@ -14,6 +14,7 @@ use bramble_model::snapshot::{Entry, Revision, Snapshot};
 use bramble_model::timeline::{Event, Stopped, What};
 use bramble_netboot::dhcp::Lease;
 use bramble_plan::chain::Chain;
+use bramble_plan::source::{Newest, Obstacle};
 use bramble_plan::{admission, hand_off, swarm};
 
 use crate::access::people::{Session, Token, User};
@@ -332,6 +333,14 @@ pub(crate) fn begun_with() -> Vec<(String, Source)> {
         token_file: Some("/etc/bramble/token".into()),
     };
     vec![("source".into(), source)]
+}
+
+pub(crate) fn newest_commits() -> Vec<(String, Newest)> {
+    let braked = Obstacle::Braked(vec!["it lets 9 of 9 nodes go".into(), "it renames the cluster".into()]);
+    let unfit = Obstacle::Unfit("commit 3f2a91c04d5e: bramble.toml, line 3, it says nothing".into());
+    [("newest", braked), ("newest-2", unfit)]
+        .map(|(key, obstacle)| (key.into(), Newest { commit: "3f2a91c04d5e".repeat(3) + "0000", obstacle }))
+        .into()
 }
 
 pub(crate) fn engines() -> Vec<(String, swarm::Record)> {
