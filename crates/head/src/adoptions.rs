@@ -18,7 +18,7 @@ use bramble_model::repository::{LabFirmware, LabMachine, Node, PowerKind};
 use bramble_model::timeline::Millis;
 use bramble_plan::admission::EXPECTED_FOR;
 use bramble_store::{OnLoss, Record, Store, Table, waits};
-use bramble_system::now;
+use bramble_system::{locked, now};
 
 use crate::admissions;
 use crate::changes::Changes;
@@ -65,7 +65,7 @@ impl Adoptions {
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<Mac, Adoption>> {
-        self.all.lock().expect("no panic while held")
+        locked(&self.all)
     }
 
     pub(crate) fn list(&self) -> BTreeMap<Mac, Adoption> {
@@ -74,7 +74,7 @@ impl Adoptions {
 
     /// Whoever has it waits for the disk.
     fn turn(&self) -> MutexGuard<'_, ()> {
-        waits(|| self.turn.lock().expect("no panic while held"))
+        waits(|| locked(&self.turn))
     }
 
     fn of(&self, mac: Mac) -> Option<Adoption> {

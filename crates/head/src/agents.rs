@@ -20,7 +20,7 @@ use bramble_model::timeline::{Millis, Phase, What};
 use bramble_plan::admission::{Enrolment, Verdict};
 use bramble_plan::ready;
 use bramble_store::Store;
-use bramble_system::now;
+use bramble_system::{locked, now};
 use sha2::{Digest as _, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -33,7 +33,6 @@ use crate::ca::{self, Authority};
 use crate::changes::Changes;
 use crate::error::Error;
 use crate::gate::{self, Gate};
-use crate::held::held;
 use crate::neighbours::Neighbours;
 use crate::nodes::Nodes;
 use crate::timeline::{Timeline, Track};
@@ -120,7 +119,7 @@ impl Agents {
     }
 
     fn sessions(&self) -> std::sync::MutexGuard<'_, BTreeMap<Name, Connected>> {
-        held(&self.sessions)
+        locked(&self.sessions)
     }
 
     fn last_heard(&self, node: &Name) -> Option<Millis> {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use bramble_model::agent::{SignedLife, SignedTime};
 use bramble_model::names::{Digest, Name};
-use bramble_system::files;
+use bramble_system::{files, locked};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SigningKey,
@@ -247,7 +247,7 @@ pub(crate) fn fingerprint_of(key: &x509_parser::x509::SubjectPublicKeyInfo<'_>) 
 impl Inner {
     /// The server's certificate, renewed at two thirds of its day.
     fn server_certificate(&self) -> Result<Arc<CertifiedKey>, Error> {
-        let mut server = self.server.lock().expect("no panic while held");
+        let mut server = locked(&self.server);
         let now = OffsetDateTime::now_utc();
         if let Some((key, renew)) = &*server
             && now < *renew

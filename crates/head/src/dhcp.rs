@@ -8,6 +8,7 @@ use bramble_model::names::Mac;
 use bramble_model::repository::{Cluster, Dhcp as Kind, Subnet};
 use bramble_netboot::dhcp::{Leases, Pool, Server, probe};
 use bramble_store::Store;
+use bramble_system::locked;
 
 use crate::error::Error;
 use crate::leases;
@@ -63,7 +64,7 @@ impl Dhcp {
     /// The nodes' fixed addresses are those of this cluster.
     pub(crate) fn follow(&self, cluster: &Cluster) {
         if let Some(server) = &self.server {
-            server.lock().expect("no panic while held").fix(&fixed_addresses(cluster));
+            locked(server).fix(&fixed_addresses(cluster));
         }
     }
 }

@@ -7,9 +7,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bramble_system::locked;
 use tokio::task::JoinSet;
-
-use crate::held::held;
 
 /// Connections that a listener holds.
 pub(crate) struct Gate {
@@ -36,7 +35,7 @@ impl Gate {
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, Held> {
-        held(&self.held)
+        locked(&self.held)
     }
 
     /// Lets a connection in; `None` where there are too many.

@@ -29,7 +29,6 @@ mod error;
 mod frame;
 mod gate;
 mod hands;
-mod held;
 mod http;
 mod interface;
 #[cfg(test)]

@@ -6,8 +6,7 @@ use std::sync::Mutex;
 
 use bramble_model::names::Mac;
 use bramble_model::timeline::Millis;
-
-use crate::held::held;
+use bramble_system::locked;
 
 /// Addresses that are remembered. A wire of a thousand machines fits; a flood of forged ones does not.
 const REMEMBERED: usize = 8192;
@@ -21,7 +20,7 @@ pub(crate) struct Neighbours {
 impl Neighbours {
     /// Learns that a machine has an address.
     pub(crate) fn learn(&self, address: Ipv4Addr, mac: Mac) {
-        let mut known = held(&self.by_address);
+        let mut known = locked(&self.by_address);
         if known.len() >= REMEMBERED && !known.contains_key(&address) {
             known.clear();
         }
@@ -29,12 +28,12 @@ impl Neighbours {
     }
 
     pub(crate) fn mac(&self, address: Ipv4Addr) -> Option<Mac> {
-        held(&self.by_address).get(&address).copied()
+        locked(&self.by_address).get(&address).copied()
     }
 
     /// When the machine asked before, and that it asks now.
     pub(crate) fn asks(&self, mac: Mac, at: Millis) -> Option<Millis> {
-        let mut asked = held(&self.last_asked);
+        let mut asked = locked(&self.last_asked);
         if asked.len() >= REMEMBERED && !asked.contains_key(&mac) {
             asked.clear();
         }

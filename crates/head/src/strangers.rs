@@ -10,11 +10,10 @@ use bramble_model::api::Seen;
 use bramble_model::names::Mac;
 use bramble_model::timeline::{Millis, What};
 use bramble_store::{OnLoss, Record, Store, Table};
-use bramble_system::now;
+use bramble_system::{locked, now};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
-use crate::held::held;
 use crate::store::beside;
 use crate::timeline::Timeline;
 use crate::vendor;
@@ -93,7 +92,7 @@ impl Strangers {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        held(&self.inner)
+        locked(&self.inner)
     }
 
     /// Remembers a machine that the repository does not have.

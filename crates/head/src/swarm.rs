@@ -9,7 +9,7 @@ use bramble_model::names::Name;
 use bramble_model::timeline::Millis;
 use bramble_plan::swarm::Record;
 use bramble_store::Store;
-use bramble_system::now;
+use bramble_system::{locked, now};
 
 use crate::error::Error;
 use crate::membership;
@@ -75,17 +75,17 @@ impl Swarm {
     }
 
     pub(crate) fn sight(&self) -> Sight {
-        self.sight.lock().expect("no panic while held").clone()
+        locked(&self.sight).clone()
     }
 
     pub(crate) fn read(&self, listing: Listing, without: BTreeMap<Name, String>) {
         let sight = Sight { listing: Some((listing, now())), stale: None, without };
-        *self.sight.lock().expect("no panic while held") = sight;
+        *locked(&self.sight) = sight;
     }
 
     /// It could not be read: what was read before stays, and is shown as what it is.
     pub(crate) fn cannot_read(&self, reason: &str, without: BTreeMap<Name, String>) {
-        let mut sight = self.sight.lock().expect("no panic while held");
+        let mut sight = locked(&self.sight);
         sight.without = without;
         let since = sight.stale.take().map_or_else(now, |(_, since)| since);
         sight.stale = Some((reason.to_owned(), since));

@@ -11,12 +11,11 @@ use bramble_model::names::Name;
 use bramble_model::repository::Cluster;
 use bramble_model::timeline::{Event, Millis, Phase, What};
 use bramble_store::{Key, OnLoss, Record, Store, Table, Write, put};
-use bramble_system::now;
+use bramble_system::{locked, now};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
-use crate::held::held;
 
 /// Event number → event.
 pub(crate) struct Events;
@@ -223,7 +222,7 @@ impl Timeline {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        held(&self.inner)
+        locked(&self.inner)
     }
 
     /// Says that the head's clock is behind what it wrote itself: a board without a clock of its own, before it

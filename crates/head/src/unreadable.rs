@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bramble_model::api::{LACKS, Repaired, UnreadableRecord};
 use bramble_store::{All, OnLoss, Record, Store, Unreadable};
-use bramble_system::now;
+use bramble_system::{locked, now};
 use serde::Serialize;
 
 use crate::access::audit::AuditLog;
@@ -135,15 +135,15 @@ impl Waiting {
     }
 
     pub(crate) fn list(&self) -> Vec<Unreadable> {
-        self.found.lock().expect("no panic while held").clone()
+        locked(&self.found).clone()
     }
 
     /// Sets aside all that cannot be read.
     fn repair(&self, store: &Store) -> Result<Repaired, Error> {
-        let _turn = self.turn.lock().expect("no panic while held");
+        let _turn = locked(&self.turn);
         let done = set_aside(store)?;
         let left = all(store)?.into_iter().map(|(_, record)| record).collect();
-        *self.found.lock().expect("no panic while held") = left;
+        *locked(&self.found) = left;
         Ok(done)
     }
 }

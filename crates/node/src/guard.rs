@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use bramble_model::agent::{Expects, Fence, SignedLife, Under};
-use bramble_system::files;
+use bramble_system::{files, locked};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
@@ -141,7 +141,7 @@ impl Guard {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Lead) -> T) -> T {
-        let mut lead = self.lead.lock().expect("no panic while held");
+        let mut lead = locked(&self.lead);
         let before = *lead;
         let result = change(&mut lead);
         if *lead == before {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bramble_model::agent::Enrolled;
-use bramble_system::files;
+use bramble_system::{files, locked};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -74,7 +74,7 @@ impl Identity {
     }
 
     pub(crate) fn keep(&self, enrolled: Enrolled) {
-        *self.enrolled.lock().expect("no panic while held") = Some(enrolled);
+        *locked(&self.enrolled) = Some(enrolled);
     }
 
     /// The CA's public key, and since when the CA is there, in seconds since the epoch.
@@ -83,7 +83,7 @@ impl Identity {
     }
 
     pub(crate) fn forget(&self) {
-        *self.enrolled.lock().expect("no panic while held") = None;
+        *locked(&self.enrolled) = None;
     }
 
     /// Whether it has a certificate that is not good at this time, in milliseconds since the epoch.
@@ -92,7 +92,7 @@ impl Identity {
     }
 
     pub(crate) fn enrolled(&self) -> Option<Enrolled> {
-        self.enrolled.lock().expect("no panic while held").clone()
+        locked(&self.enrolled).clone()
     }
 
     #[cfg(test)]

@@ -15,7 +15,7 @@ use std::cell::Cell;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use bramble_system::now;
 use redb::backends::InMemoryBackend;
@@ -321,8 +321,11 @@ impl Backing {
 
     /// Nearly always there at once; else another thread goes to the disk or comes back from it.
     fn held(&self) -> RwLockReadGuard<'_, Held> {
-        let now = self.held.try_read();
-        now.unwrap_or_else(|_| waits(|| self.held.read().expect("no panic while held")))
+        match self.held.try_read() {
+            Ok(held) => held,
+            Err(TryLockError::Poisoned(held)) => held.into_inner(),
+            Err(TryLockError::WouldBlock) => waits(|| self.held.read().unwrap_or_else(PoisonError::into_inner)),
+        }
     }
 
     /// Why what is written now would not survive the process's end; `None` where all is well.
@@ -396,9 +399,14 @@ impl Backing {
         waits(|| self.with(|database| commit(database, &mut work)))
     }
 
+    /// To go to the disk or to come back from it: one assignment, so that a panic leaves what was or what is to be.
+    fn replaced(&self) -> RwLockWriteGuard<'_, Held> {
+        self.held.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The disk has failed: goes on in memory.
     fn fall(&self, fault: &Fault) -> Result<(), Error> {
-        let mut held = self.held.write().expect("no panic while held");
+        let mut held = self.replaced();
         if matches!(*held, Held::Memory { .. }) {
             return Ok(());
         }
@@ -419,7 +427,7 @@ impl Backing {
 
     fn go_back(&self) -> bool {
         // Nothing is written meanwhile, or it would be lost.
-        let mut held = self.held.write().expect("no panic while held");
+        let mut held = self.replaced();
         let carried = || on_disk(&self.path, now()).and_then(|disk| copy_all(held.database(), &disk).map(|()| disk));
         match guarded(carried) {
             Ok(disk) => {
@@ -438,7 +446,7 @@ impl Backing {
     pub(crate) fn copy(&self) -> Result<Vec<u8>, Error> {
         let memory = Arc::new(InMemoryBackend::new());
         let copied = || {
-            let held = self.held.read().expect("no panic while held");
+            let held = self.held();
             let copy = Database::builder().set_cache_size(CACHE).create_with_backend(Shared(Arc::clone(&memory)))?;
             copy_all(held.database(), &copy)?;
             drop(held);

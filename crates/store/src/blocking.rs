@@ -5,6 +5,7 @@ use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::Mutex;
 
+use bramble_system::locked;
 use redb::{ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTransaction};
 use tokio::sync::watch;
 
@@ -248,7 +249,7 @@ impl Blocking {
 
     /// Tells those who watch the tables of a commit.
     fn announce(&self, revision: u64, writes: &[Write]) -> Version {
-        let watched = self.watched.lock().expect("no panic while held");
+        let watched = locked(&self.watched);
         for table in writes.iter().map(Write::table) {
             if let Some(sender) = watched.get(table.name()) {
                 // Two commits may come here in the other order.
@@ -264,7 +265,7 @@ impl Blocking {
 
     /// As [`crate::Store::watch`].
     pub fn watch(&self, table: Table) -> watch::Receiver<Version> {
-        let mut watched = self.watched.lock().expect("no panic while held");
+        let mut watched = locked(&self.watched);
         watched.entry(table.name()).or_insert_with(|| watch::Sender::new(Version::ABSENT)).subscribe()
     }
 

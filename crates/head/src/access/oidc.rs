@@ -18,7 +18,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bramble_model::api::Role;
 use bramble_model::repository::Oidc;
 use bramble_model::timeline::Millis;
-use bramble_system::now;
+use bramble_system::{locked, now};
 use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::JwkSet;
@@ -274,7 +274,7 @@ pub(super) async fn begin(flows: &Flows, oidc: &Oidc, headers: &HeaderMap) -> Re
         ("code_challenge", challenge.as_str()),
         ("code_challenge_method", "S256"),
     ]);
-    let mut flows = flows.0.lock().expect("no panic while held");
+    let mut flows = locked(&flows.0);
     flows.retain(|_, flow| flow.since + PATIENCE > now());
     if flows.len() >= MOST
         && let Some(oldest) = flows.iter().min_by_key(|(_, flow)| flow.since).map(|(state, _)| state.clone())
@@ -300,7 +300,7 @@ pub(super) async fn come_back(flows: &Flows, oidc: &Oidc, back: &Back, headers: 
     if !cookie(headers, COOKIE).is_some_and(|own| same(own.as_bytes(), state.as_bytes())) {
         return Err("the login was begun by another browser".into());
     }
-    let flow = flows.0.lock().expect("no panic while held").remove(state);
+    let flow = locked(&flows.0).remove(state);
     let flow =
         flow.filter(|flow| flow.since + PATIENCE > now()).ok_or("the login took too long, or was used already")?;
     if let Some(error) = &back.error {

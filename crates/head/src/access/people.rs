@@ -10,6 +10,7 @@ use bramble_model::api::{NewToken, Role, TokenStatus, UserChange, UserStatus};
 use bramble_model::names::Digest;
 use bramble_model::timeline::Millis;
 use bramble_store::{Error as StoreError, Expect, OnLoss, Record, Store, Table, Version, Write, put, remove};
+use bramble_system::locked;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
@@ -280,7 +281,7 @@ impl People {
     }
 
     fn limits(&self) -> std::sync::MutexGuard<'_, Limits> {
-        self.limits.lock().expect("no panic while held")
+        locked(&self.limits)
     }
 
     /// Whether this is the user's password; gives the user who has it.

@@ -7,10 +7,10 @@ use bramble_boot::Loader;
 use bramble_model::names::Name;
 use bramble_plan::chain::{Chain, Learned};
 use bramble_store::Store;
+use bramble_system::locked;
 
 use crate::admissions::LastChains;
 use crate::error::Error;
-use crate::held::held;
 
 fn ran_last(store: &Store, node: &Name) -> Result<Option<Chain>, Error> {
     Ok(store.blocking().read::<LastChains>(node)?)
@@ -33,7 +33,7 @@ impl Chains {
     }
 
     fn learned(&self) -> MutexGuard<'_, HashMap<Name, Learned>> {
-        held(&self.learned)
+        locked(&self.learned)
     }
 
     fn with_learned<T>(&self, node: &Name, work: impl FnOnce(&mut Learned) -> T) -> T {

@@ -10,6 +10,7 @@ use bramble_model::repository::{BootFile, HandOff, Node, Profile, Starts};
 use bramble_model::timeline::What;
 use bramble_plan::hand_off::{Give, Record};
 use bramble_store::Store;
+use bramble_system::locked;
 use minijinja::{Environment, UndefinedBehavior, context};
 use serde::Serialize;
 
@@ -17,7 +18,6 @@ use super::given::{Given, Handed, tag};
 use super::index::Index;
 use crate::admissions::HandOffs;
 use crate::error::Error;
-use crate::held::held;
 use crate::nodes::Nodes;
 use crate::random::random;
 use crate::timeline::Timeline;
@@ -74,7 +74,7 @@ impl ForeignBoots {
     }
 
     fn present(&self) -> MutexGuard<'_, Index> {
-        held(&self.present)
+        locked(&self.present)
     }
 
     fn profile(&self, node: &Name) -> Option<(Name, Profile)> {

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use bramble_model::names::Mac;
 use bramble_model::timeline::Millis;
 use bramble_netboot::tftp::Content;
-
-use crate::held::held;
+use bramble_system::locked;
 
 /// A file is the same for so many milliseconds: firmware asks for its size first, and then for the file.
 const SAME: Millis = 10_000;
@@ -24,13 +23,13 @@ impl Made {
     /// meanwhile waits for it, and nobody else: making it begins a boot.
     pub(super) fn of(&self, mac: Mac, now: Millis, make: impl FnOnce() -> Option<String>) -> Option<Content> {
         let file = {
-            let mut all = held(&self.0);
+            let mut all = locked(&self.0);
             all.retain(|_, (since, _)| *since + SAME > now);
             Arc::clone(&all.entry(mac).or_insert_with(|| (now, File::default())).1)
         };
         let made = file.get_or_init(|| make().map(|text| text.into_bytes().into()));
         if made.is_none() {
-            let mut all = held(&self.0);
+            let mut all = locked(&self.0);
             if all.get(&mac).is_some_and(|(_, present)| Arc::ptr_eq(present, &file)) {
                 all.remove(&mac);
             }
@@ -40,7 +39,7 @@ impl Made {
 
     /// A new boot of this machine has begun.
     pub(super) fn forget(&self, mac: Mac) {
-        held(&self.0).remove(&mac);
+        locked(&self.0).remove(&mac);
     }
 }
 

@@ -13,7 +13,7 @@ use bramble_model::timeline::What;
 use bramble_netboot::tftp::Content;
 use bramble_netboot::{architecture, ipxe};
 use bramble_store::Store;
-use bramble_system::now;
+use bramble_system::{locked, now};
 use sha2::{Digest as _, Sha256};
 
 use super::given::{Own, tag};
@@ -22,7 +22,6 @@ use super::sets::Sets;
 use crate::admissions;
 use crate::boot_sets::BootSets;
 use crate::error::Error;
-use crate::held::held;
 use crate::random::random;
 use crate::timeline::Timeline;
 
@@ -113,11 +112,11 @@ impl OwnBoots {
     }
 
     fn sets(&self) -> MutexGuard<'_, Sets> {
-        held(&self.sets)
+        locked(&self.sets)
     }
 
     fn present(&self) -> MutexGuard<'_, Index> {
-        held(&self.present)
+        locked(&self.present)
     }
 
     /// The machine asks by DHCP, as machines do that start.

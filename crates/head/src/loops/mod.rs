@@ -29,7 +29,7 @@ use bramble_model::subject::Subject;
 use bramble_model::timeline::Millis;
 use bramble_plan::contract::{self, Outcome, Planned, Planner, Retry, Unknown};
 use bramble_plan::driver::Driver;
-use bramble_system::now;
+use bramble_system::{locked, now};
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinSet};
@@ -98,11 +98,11 @@ pub(crate) struct Sections {
 
 impl Sections {
     pub(crate) fn all(&self) -> Vec<Section> {
-        self.sections.lock().expect("no panic while held").values().cloned().collect()
+        locked(&self.sections).values().cloned().collect()
     }
 
     fn publish(&self, name: &'static str, section: Section) {
-        self.sections.lock().expect("no panic while held").insert(name, section);
+        locked(&self.sections).insert(name, section);
     }
 
     /// A person says that what failed for this subject may be tried again; `false` where nothing has.
@@ -111,7 +111,7 @@ impl Sections {
         if !self.all().iter().any(has_failed) {
             return false;
         }
-        let mut retries = self.retries.lock().expect("no panic while held");
+        let mut retries = locked(&self.retries);
         if !retries.contains(subject) {
             retries.push(subject.clone());
         }
@@ -122,7 +122,7 @@ impl Sections {
 
     /// What a person said of subjects that failed in this loop.
     fn asked_of(&self, driver: &mut Driver, now: Millis) {
-        self.retries.lock().expect("no panic while held").retain(|subject| !driver.retry(subject, now));
+        locked(&self.retries).retain(|subject| !driver.retry(subject, now));
     }
 }
 

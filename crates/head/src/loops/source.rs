@@ -18,7 +18,7 @@ use bramble_plan::contract::{Outcome, Planned, Retry, Unknown};
 use bramble_plan::source::{CORRECT, Look, Newest, Observed, Obstacle, Source};
 use bramble_source::{Keys, Problem, Source as Git};
 use bramble_store::Store;
-use bramble_system::{Cancel, now};
+use bramble_system::{Cancel, locked, now};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -28,7 +28,6 @@ use fetching::{AGAIN, Fetched, Stopped, refused, settings, take};
 use super::{Changes, Foresight};
 use crate::desired::Desired;
 use crate::error::Error;
-use crate::held::held;
 use crate::snapshots::{Applied, Current, Follow, Refused, SHORTEST, Snapshots};
 use crate::timeline::Timeline;
 
@@ -201,7 +200,7 @@ impl Following {
 
     /// Keeps what is known of the newest commit.
     fn keep(&self) {
-        let _keeping = held(&self.keeping);
+        let _keeping = locked(&self.keeping);
         let newest = self.followed().newest;
         // What is not kept is found again.
         if let Err(error) = newest::keep(&self.store, newest.as_ref()) {
@@ -248,7 +247,7 @@ impl Following {
 
     /// It guards nothing that a panic could leave half done: git's own folder is looked at anew each time.
     fn turn(&self) -> MutexGuard<'_, ()> {
-        held(&self.turn)
+        locked(&self.turn)
     }
 
     /// Ends what git is doing: a server that is silent would hold the head up for as long as git may wait.

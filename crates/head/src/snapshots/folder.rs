@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bramble_model::names::Digest;
 use bramble_model::snapshot::{Entry, SMALL, stand_in};
-use bramble_system::files;
+use bramble_system::{files, locked};
 
 use super::mending::{Large, large};
 use super::{Current, Snapshots};
@@ -22,7 +22,7 @@ impl Snapshots {
     /// # Errors
     /// When something cannot be written; the folder is as it was then.
     pub(super) fn lay_out(&self, next: &Current) -> Result<(), Error> {
-        let mut laid_out = self.laid_out.lock().expect("no panic while held");
+        let mut laid_out = locked(&self.laid_out);
         let place = self.folder.join(next.digest.to_string());
         if laid_out.contains(&next.digest) && self.is_laid_out(next, &place) {
             return Ok(());

@@ -11,6 +11,7 @@ use std::fs::File;
 
 use bramble_model::names::Digest;
 use bramble_model::snapshot::{Entry, SMALL, Snapshot};
+use bramble_system::locked;
 
 use super::{Current, Snapshots, named};
 
@@ -43,7 +44,7 @@ impl Snapshots {
     /// Lays the current one out, where something of it is not as it should be: a disk took no writes before, or has damaged
     /// a file.
     pub(crate) fn mend(&self) {
-        let _turn = self.changing.lock().expect("no panic while held");
+        let _turn = locked(&self.changing);
         if let Some(current) = self.current() {
             self.restore(&current);
         }
@@ -57,7 +58,7 @@ impl Snapshots {
             Err(error) => Some(bramble_system::sentence(&error)),
             Ok(()) => told(&current.digest, &self.lacking(&current.snapshot)),
         };
-        let mut known = self.trouble.lock().expect("no panic while held");
+        let mut known = locked(&self.trouble);
         if let Some(reason) = trouble.as_ref().filter(|_| *known != trouble) {
             tracing::error!(reason, "the current snapshot is not laid out whole");
         }

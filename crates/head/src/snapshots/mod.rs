@@ -26,7 +26,7 @@ use bramble_model::timeline::Millis;
 use bramble_plan::brake::taken_away;
 use bramble_plan::swarm;
 use bramble_store::Store;
-use bramble_system::now;
+use bramble_system::{locked, now};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
@@ -194,13 +194,13 @@ impl Snapshots {
         if let Some(current) = &found {
             record::point_again(&self.store, &current.digest, &held)?;
         }
-        *self.lost.lock().expect("no panic while held") = Some(held);
+        *locked(&self.lost) = Some(held);
         Ok(found)
     }
 
     /// Why the one that the store calls current is not the one that is kept true.
     pub(crate) fn lost(&self) -> Option<String> {
-        self.lost.lock().expect("no panic while held").as_ref().map(|held| held.reason.clone())
+        locked(&self.lost).as_ref().map(|held| held.reason.clone())
     }
 
     /// Why what is kept true may not be what was: it took the place of one that cannot be had, and no person has said
@@ -208,7 +208,7 @@ impl Snapshots {
     pub(crate) fn in_doubt(&self) -> Option<String> {
         match self.pointer() {
             Ok(pointer) => pointer.and_then(|pointer| pointer.held).filter(|held| held.by == THE_HEAD),
-            Err(_) => self.lost.lock().expect("no panic while held").clone(),
+            Err(_) => locked(&self.lost).clone(),
         }
         .map(|held| held.reason)
     }
@@ -269,7 +269,7 @@ impl Snapshots {
 
     /// Why files of the current snapshot may not be where they are served from.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().expect("no panic while held").clone()
+        locked(&self.trouble).clone()
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Arc<Current>>> {
@@ -336,7 +336,7 @@ impl Snapshots {
     /// When that cannot be read.
     pub(crate) fn pointer(&self) -> Result<Option<Pointer>, Error> {
         let pointer = record::current(&self.store)?;
-        let lost = self.lost.lock().expect("no panic while held").clone();
+        let lost = locked(&self.lost).clone();
         Ok(match (lost, self.current()) {
             (Some(lost), Some(current)) if pointer.as_ref().is_none_or(|kept| kept.digest != current.digest) => {
                 let (digest, at, by) = (current.digest, lost.since, lost.by.clone());
@@ -358,7 +358,7 @@ impl Snapshots {
             return Err(Error::Snapshot(lost));
         }
         // What came by following and becomes current just now comes before, or not at all.
-        let _turn = held.map(|_| self.changing.lock().expect("no panic while held"));
+        let _turn = held.map(|_| locked(&self.changing));
         record::hold(&self.store, held)
     }
 
@@ -379,7 +379,7 @@ impl Snapshots {
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        self.waiting.lock().expect("no panic while held")
+        locked(&self.waiting)
     }
 
     /// A content, from where it lies: among those that just came, in the store, or on the shelf.
@@ -587,7 +587,7 @@ impl Snapshots {
     /// # Errors
     /// When the store cannot be read or written.
     pub(crate) fn revise(&self, next: Current) -> Result<(), Error> {
-        let _turn = self.changing.lock().expect("no panic while held");
+        let _turn = locked(&self.changing);
         if self.current().is_none_or(|current| current.digest != next.digest || current.revision == next.revision) {
             return Ok(());
         }
@@ -605,7 +605,7 @@ impl Snapshots {
         applied: Applied,
         follow: Follow,
     ) -> Result<Arc<Current>, Refused> {
-        let _turn = self.changing.lock().expect("no panic while held");
+        let _turn = locked(&self.changing);
         let before = self.current();
         if expects.is_some_and(|expected| expected != before.as_ref().map(|current| current.digest)) {
             let now = match (before, self.pointer()?) {
@@ -656,8 +656,8 @@ impl Snapshots {
             })?;
         let next = Arc::new(next);
         self.current.send_replace(Some(Arc::clone(&next)));
-        *self.trouble.lock().expect("no panic while held") = None;
-        *self.lost.lock().expect("no panic while held") = None;
+        *locked(&self.trouble) = None;
+        *locked(&self.lost) = None;
         let mut waiting = self.waiting();
         waiting.candidates.remove(&next.digest);
         // The store has them now.

@@ -11,7 +11,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bramble_model::names::Mac;
@@ -198,7 +198,8 @@ fn read(on: &Arc<Open>, port: Port, shared: &Shared, queue: &SyncSender<Unstored
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         // Both may wait for a disk: neither happens while the machine is held.
         let known = asks(&message, &on.link).and_then(|client| shared.directory.look(&client, &on.link.boot));
-        let mut server = shared.server.lock().expect("no panic while held");
+        // Its leases are whole between any two lines, and a panic over one message is no reason to answer none.
+        let mut server = shared.server.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = server.handle(&message, &on.link, port, now, known.as_ref());
         drop(server);
         for (mac, sight) in outcome.saw {
