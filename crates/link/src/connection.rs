@@ -21,6 +21,9 @@ use crate::session::{Limits, Session, Why};
 /// is not asked for more.
 const MOST_WAITING: usize = 64;
 
+/// Bytes that a buffer begins with: it grows with what passes. Heartbeats are short, and a head has a thousand of these.
+const BUFFER: usize = 1 << 10;
+
 /// Why a connection has ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
@@ -78,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             io::Error::new(io::ErrorKind::TimedOut, format!("no handshake within {limit} s"))
         };
         let stream = timeout_at(began + Duration::from_millis(session.deadline()), stream).await.map_err(late)??;
-        let lines = Framed::new(stream, LinesCodec::new_with_max_length(LONGEST_LINE));
+        let lines = Framed::with_capacity(stream, LinesCodec::new_with_max_length(LONGEST_LINE), BUFFER);
         Ok(Connection { lines, session, began, waiting: VecDeque::new() })
     }
 
@@ -195,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ///
     /// # Errors
     /// When the connection ended before.
-    pub async fn finish(mut self) -> Result<(), Ended> {
+    pub async fn finish(&mut self) -> Result<(), Ended> {
         while !self.is_free() {
             self.next().await?;
         }

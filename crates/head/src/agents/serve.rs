@@ -30,7 +30,8 @@ use crate::{admissions, ca};
 /// What may wait for a connection that is busy. One that has more waiting is stuck.
 pub(super) const QUEUE: usize = 32;
 
-type Agent = Connection<TlsStream<TcpStream>>;
+/// Boxed: each `async fn` that it is handed to has room for it, and a head has a thousand of these for months.
+type Agent = Box<Connection<TlsStream<TcpStream>>>;
 
 /// Why a connection is served no more.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +61,7 @@ pub(super) async fn greet(
 ) -> Result<(), Why> {
     stream.set_nodelay(true)?;
     let shaken = Connection::open(agents.limits, tls.accept(stream)).await;
-    let mut agent = shaken.inspect_err(|error| agents.tls_failed(from, error))?;
+    let mut agent = Box::new(shaken.inspect_err(|error| agents.tls_failed(from, error))?);
     let certificates = agent.stream().get_ref().1.peer_certificates();
     let certificate = certificates.and_then(|chain| chain.first()).map(|der| der.to_vec());
     match certificate {
