@@ -12,10 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bramble_model::agent::swarm::{self, Observed, Reply, Service, Work as Question};
+use bramble_model::agent::swarm::{self, Label, Observed, Reply, Service, Work as Question};
 use bramble_model::agent::{Answer, Expects, Fence, FromAgent, ToAgent, Under, Work};
 use bramble_model::engine::{EnginePart, EngineState};
-use bramble_model::names::Name;
+use bramble_model::names::{ClusterId, Generation, MemberId, Name};
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -36,9 +36,9 @@ pub struct World(Mutex<State>);
 #[derive(Default)]
 struct State {
     nodes: BTreeMap<Name, Node>,
-    swarms: BTreeMap<String, Swarm>,
+    swarms: BTreeMap<ClusterId, Swarm>,
     /// What each content was called when it was deployed.
-    called: BTreeMap<(Name, String), String>,
+    called: BTreeMap<(Name, Generation), String>,
     tally: Tally,
     broken: Vec<String>,
     /// Why a node is not let in, the last time that it was not.
@@ -53,7 +53,7 @@ struct Node {
     power: u64,
     task: Option<JoinHandle<()>>,
     /// The Swarm that it is in, and what it is called there.
-    place: Option<(String, String)>,
+    place: Option<(ClusterId, MemberId)>,
     /// The newest life of the head's store that it was told since it was switched on, and the newest lead that it has
     /// obeyed in it.
     life: u64,
@@ -64,7 +64,7 @@ struct Node {
 
 #[derive(Default)]
 struct Swarm {
-    members: BTreeMap<String, Member>,
+    members: BTreeMap<MemberId, Member>,
     deployed: BTreeMap<Name, Deployed>,
 }
 
@@ -77,7 +77,7 @@ struct Member {
 /// A workload, as it was deployed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployed {
-    pub generation: String,
+    pub generation: Generation,
     pub file: String,
 }
 
@@ -140,9 +140,9 @@ impl World {
     ///
     /// # Errors
     /// What is different.
-    pub fn at_rest(&self) -> Result<(String, BTreeMap<Name, Deployed>), String> {
+    pub fn at_rest(&self) -> Result<(ClusterId, BTreeMap<Name, Deployed>), String> {
         let state = self.state();
-        let clusters: BTreeSet<Option<&String>> =
+        let clusters: BTreeSet<Option<&ClusterId>> =
             state.nodes.values().map(|node| node.place.as_ref().map(|(cluster, _)| cluster)).collect();
         let places: Vec<_> = state.nodes.iter().map(|(name, node)| (name, &node.place)).collect();
         let told = || format!("{places:?}; {:?}", state.trouble);
@@ -170,7 +170,7 @@ impl State {
         self.nodes.get_mut(name).expect("a node")
     }
 
-    fn member(&self, name: &Name) -> Option<(&str, &str, &Swarm)> {
+    fn member(&self, name: &Name) -> Option<(&ClusterId, &MemberId, &Swarm)> {
         let (cluster, id) = self.nodes[name].place.as_ref()?;
         Some((cluster, id, &self.swarms[cluster]))
     }
@@ -179,12 +179,12 @@ impl State {
     fn engine(&self, name: &Name) -> EngineState {
         let Some((cluster, id, swarm)) = self.member(name) else { return EngineState::Alone };
         let manager = swarm.members.get(id).is_some_and(|member| member.manager);
-        let (cluster, node_id) = (cluster.to_owned(), id.to_owned());
+        let (cluster, node_id) = (cluster.clone(), id.clone());
         EngineState::Member { cluster, node_id, manager, reachable: !manager || swarm.has_majority() }
     }
 
     /// The Swarm in which this node can answer as a manager.
-    fn managed(&mut self, name: &Name) -> Result<(String, &mut Swarm), Answer> {
+    fn managed(&mut self, name: &Name) -> Result<(ClusterId, &mut Swarm), Answer> {
         let failed = |error: &str| Answer::Failed { error: error.to_owned() };
         match self.engine(name) {
             EngineState::Member { cluster, manager: true, reachable: true, .. } => {
@@ -197,7 +197,7 @@ impl State {
     }
 
     /// Whether a manager that is switched on holds this Swarm.
-    fn lives(&self, cluster: &str) -> bool {
+    fn lives(&self, cluster: &ClusterId) -> bool {
         self.swarms.get(cluster).is_some_and(|swarm| swarm.members.values().any(|member| member.up && member.manager))
     }
 
@@ -209,17 +209,18 @@ impl State {
         }
     }
 
-    fn enter(&mut self, name: &Name, cluster: &str, manager: bool) {
+    fn enter(&mut self, name: &Name, cluster: &ClusterId, manager: bool) {
         let id = format!("{name}-{}", self.node(name).power);
-        let swarm = self.swarms.entry(cluster.to_owned()).or_default();
+        let id: MemberId = id.parse().expect("a simulated node's name is short");
+        let swarm = self.swarms.entry(cluster.clone()).or_default();
         swarm.members.insert(id.clone(), Member { hostname: name.clone(), manager, up: true });
-        self.node(name).place = Some((cluster.to_owned(), id));
+        self.node(name).place = Some((cluster.clone(), id));
     }
 
     /// The one generation of a workload, as the manager of this name sees it.
-    fn generation(&mut self, through: &Name, workload: &Name) -> Option<Option<String>> {
+    fn generation(&mut self, through: &Name, workload: &Name) -> Option<Option<Label>> {
         let (_, swarm) = self.managed(through).ok()?;
-        Some(swarm.deployed.get(workload).map(|deployed| deployed.generation.clone()))
+        Some(swarm.deployed.get(workload).map(|deployed| deployed.generation.clone().into()))
     }
 
     /// Whether a node may do what it is asked: nobody obeys an older lead, or a plan from something else than there is.
@@ -255,7 +256,7 @@ impl State {
                 leaves.is_none() && self.engine(name) != EngineState::Alone
             }
             Question::Deploy { name: workload, generation, .. } => {
-                self.generation(name, workload) == Some(Some(generation.clone()))
+                self.generation(name, workload) == Some(Some(generation.clone().into()))
             }
             _ => false,
         };
@@ -271,10 +272,10 @@ impl State {
     }
 
     /// The node leaves what it is told to leave, and nothing else.
-    fn make_free(&mut self, name: &Name, leaves: Option<&str>) -> Result<(), Answer> {
+    fn make_free(&mut self, name: &Name, leaves: Option<&ClusterId>) -> Result<(), Answer> {
         match self.engine(name) {
             EngineState::Alone => Ok(()),
-            EngineState::Member { cluster, .. } if leaves == Some(cluster.as_str()) => {
+            EngineState::Member { cluster, .. } if leaves == Some(&cluster) => {
                 if self.lives(&cluster) {
                     self.broken.push(format!("{name} is told to leave Swarm {cluster}, which lives"));
                 }
@@ -288,14 +289,14 @@ impl State {
     fn effect(&mut self, name: &Name, work: Question) -> Result<Answer, Answer> {
         match work {
             Question::Initialise { leaves, .. } => {
-                self.make_free(name, leaves.as_deref())?;
-                let living: Vec<&String> = self.swarms.keys().filter(|cluster| self.lives(cluster)).collect();
+                self.make_free(name, leaves.as_ref())?;
+                let living: Vec<&ClusterId> = self.swarms.keys().filter(|cluster| self.lives(cluster)).collect();
                 if !living.is_empty() {
                     let told = format!("{name} begins a Swarm beside {living:?}");
                     self.broken.push(told);
                 }
                 self.tally.begun += 1;
-                let cluster = format!("swarm-{}", self.tally.begun);
+                let cluster = format!("swarm-{}", self.tally.begun).parse().expect("a short id");
                 self.enter(name, &cluster, true);
             }
             Question::JoinTokens => {
@@ -315,7 +316,7 @@ impl State {
                 if !self.swarms.get(&cluster).is_some_and(Swarm::has_majority) {
                     return Ok(Answer::Failed { error: "Timeout was reached before node joined".into() });
                 }
-                self.make_free(name, leaves.as_deref())?;
+                self.make_free(name, leaves.as_ref())?;
                 self.tally.joined += 1;
                 self.enter(name, &cluster, manager);
             }
@@ -368,7 +369,7 @@ impl Swarm {
         up * 2 > all
     }
 
-    fn listing(&self, cluster: String) -> Observed {
+    fn listing(&self, cluster: ClusterId) -> Observed {
         let members = self.members.iter().map(|(id, member)| swarm::Member {
             id: id.clone(),
             hostname: member.hostname.to_string(),
@@ -377,7 +378,7 @@ impl Swarm {
         });
         let services = self.deployed.iter().map(|(workload, deployed)| Service {
             workload: Some(workload.to_string()),
-            generation: Some(deployed.generation.clone()),
+            generation: Some(deployed.generation.clone().into()),
             name: format!("{workload}_{workload}"),
             wanted: 1,
             running: 1,

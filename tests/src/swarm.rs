@@ -4,18 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use bramble_model::agent::swarm::{Member, Observed, Replica, Reply, Service, Work as Question};
+use bramble_model::agent::swarm::{Label, Member, Observed, Replica, Reply, Service, Work as Question};
 use bramble_model::agent::{Answer, Expects, FromAgent, ToAgent, Under, Work};
 use bramble_model::engine::EngineState;
-use bramble_model::names::Name;
+use bramble_model::names::{ClusterId, Generation, MemberId, Name};
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
 use crate::agents::{Session, health_with};
 use crate::fleet::{HEARTBEAT, offset};
 
-/// The name of the only Swarm.
-const CLUSTER: &str = "simulated";
 /// Replicas of every service.
 const REPLICAS: usize = 3;
 
@@ -34,7 +32,7 @@ pub struct Swarm {
     /// Nodes, and whether each is a manager.
     members: Vec<(Name, bool)>,
     /// Workloads that are deployed, and the generation of each.
-    deployed: Mutex<BTreeMap<Name, String>>,
+    deployed: Mutex<BTreeMap<Name, Generation>>,
     tell: mpsc::UnboundedSender<Deployed>,
 }
 
@@ -54,7 +52,7 @@ impl Swarm {
     /// The place of a node in it.
     fn state(&self, number: usize) -> EngineState {
         let (name, manager) = &self.members[number];
-        EngineState::Member { cluster: CLUSTER.into(), node_id: id(name), manager: *manager, reachable: true }
+        EngineState::Member { cluster: cluster(), node_id: id(name), manager: *manager, reachable: true }
     }
 
     fn listing(&self) -> Observed {
@@ -67,7 +65,7 @@ impl Swarm {
         let deployed = self.deployed.lock().expect("no panic while held");
         let services = deployed.iter().enumerate().map(|(number, (workload, generation))| Service {
             workload: Some(workload.to_string()),
-            generation: Some(generation.clone()),
+            generation: Some(generation.clone().into()),
             // The bench names the one service of a file as its workload.
             name: format!("{workload}_{workload}"),
             wanted: REPLICAS as u32,
@@ -75,13 +73,13 @@ impl Swarm {
             ports: vec![8000 + number as u16],
             replicas: (0..REPLICAS)
                 .map(|replica| Replica {
-                    node_id: id(&self.members[(number * REPLICAS + replica) % self.members.len()].0),
+                    node_id: Some(id(&self.members[(number * REPLICAS + replica) % self.members.len()].0)),
                     state: "running".into(),
                     error: None,
                 })
                 .collect(),
         });
-        Observed { cluster: CLUSTER.into(), members: members.collect(), services: services.collect() }
+        Observed { cluster: cluster(), members: members.collect(), services: services.collect() }
     }
 
     /// What a manager answers.
@@ -89,7 +87,7 @@ impl Swarm {
         let at = Instant::now();
         let mut deployed = self.deployed.lock().expect("no panic while held");
         if let Some(Expects::Generation { workload, generation, .. }) = under.and_then(|under| under.expects)
-            && deployed.get(&workload) != generation.as_ref()
+            && deployed.get(&workload).cloned().map(Label::from) != generation
         {
             return Answer::Refused { why: format!("workload {workload} is of another generation") };
         }
@@ -138,7 +136,12 @@ impl Swarm {
     }
 }
 
+/// The id of the only Swarm.
+fn cluster() -> ClusterId {
+    "simulated".parse().expect("letters are an id")
+}
+
 /// What the Swarm calls a node.
-fn id(name: &Name) -> String {
-    format!("id-{name}")
+fn id(name: &Name) -> MemberId {
+    format!("id-{name}").parse().expect("a simulated node's name is short")
 }

@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use bramble_model::api::Role;
-use bramble_model::names::{Mac, Name};
+use bramble_model::names::{ClusterId, Mac, Name};
 use bramble_netboot::recipe::Router;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -377,7 +377,7 @@ pub enum EngineVerb {
     GiveUp {
         engine: EngineWord,
         /// Its id, as `bramble status` names it.
-        cluster: String,
+        cluster: ClusterId,
         /// Do not ask.
         #[arg(long, short)]
         yes: bool,

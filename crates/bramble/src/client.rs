@@ -18,7 +18,7 @@ use bramble_model::boot_set::{Architecture, GivenSet};
 use bramble_model::desired::{Apply, Contents, Desired, Line, Offer, Offered, Preview, Question, SourceKey, Synced};
 use bramble_model::hands::Data;
 use bramble_model::inventory::Adoption;
-use bramble_model::names::{Digest, Mac, Name};
+use bramble_model::names::{ClusterId, Digest, Mac, Name};
 use bramble_model::subject::Subject;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -201,7 +201,7 @@ impl Client {
         self.ask(Method::POST, "/v1/engines/swarm/start", Some(&body)).await
     }
 
-    pub async fn give_up_swarm(&self, cluster: &str) -> Result<()> {
+    pub async fn give_up_swarm(&self, cluster: &ClusterId) -> Result<()> {
         let body = serde_json::json!({ "cluster": cluster });
         self.ask(Method::POST, "/v1/engines/swarm/give-up", Some(&body)).await
     }

@@ -3,23 +3,24 @@
 //! The driver keeps no state: it asks the daemon what is, and each action can be repeated.
 
 mod compose;
+mod listing;
 mod parts;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bollard::models::{NodeSpecRoleEnum, NodeState, ServiceServiceStatus, SwarmInitRequest, SwarmJoinRequest};
+use bollard::models::{NodeSpecRoleEnum, SwarmInitRequest, SwarmJoinRequest};
 use bollard::query_parameters::{
     DeleteNodeOptions, ImportImageOptions, LeaveSwarmOptionsBuilder, ListNodesOptions, ListServicesOptionsBuilder,
     ListTasksOptions, UpdateNodeOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
-use bramble_model::agent::swarm::{Member, Observed, Replica, Reply, Service, Work};
+use bramble_model::agent::swarm::{Label, Member, Observed, Reply, Work};
 use bramble_model::agent::{Answer, Expects};
 use bramble_model::engine::{EngineKind, EnginePart, EngineState};
-use bramble_model::names::Name;
+use bramble_model::names::{ClusterId, Generation, MemberId, Name};
 use bramble_system::Command;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -144,7 +145,7 @@ impl Engine for Swarm {
                 Expects::Generation { workload: workload.clone(), generation: only.flatten(), several }
             }
             Expects::Member { member: expected } => match self.inspect(&expected.id).await? {
-                Some(node) => Expects::Member { member: member(node) },
+                Some(node) => Expects::Member { member: listing::member(node)? },
                 None => return Ok(None),
             },
         }))
@@ -152,10 +153,10 @@ impl Engine for Swarm {
 
     async fn work(&self, work: Work) -> Answer {
         let done = match work {
-            Work::Initialise { address, leaves } => return self.initialise(address, leaves.as_deref()).await,
+            Work::Initialise { address, leaves } => return self.initialise(address, leaves.as_ref()).await,
             Work::JoinTokens => return self.join_tokens().await.unwrap_or_else(failed),
             Work::Join { cluster, manager, token, address, leaves, .. } => {
-                return self.join(&cluster, leaves.as_deref(), manager, token, address).await;
+                return self.join(&cluster, leaves.as_ref(), manager, token, address).await;
             }
             Work::Observe => {
                 return self.observe().await.map_or_else(failed, |view| Answer::Swarm(Reply::Observed(view)));
@@ -192,7 +193,7 @@ impl Swarm {
         Ok(())
     }
 
-    async fn initialise(&self, address: String, leaves: Option<&str>) -> Answer {
+    async fn initialise(&self, address: String, leaves: Option<&ClusterId>) -> Answer {
         let saw = self.state().await;
         let made_free = match membership(&saw, leaves) {
             Membership::Free => self.end_failed_try().await,
@@ -280,8 +281,8 @@ impl Swarm {
 
     async fn join(
         &self,
-        wanted: &str,
-        leaves: Option<&str>,
+        wanted: &ClusterId,
+        leaves: Option<&ClusterId>,
         manager: String,
         token: String,
         address: String,
@@ -313,17 +314,17 @@ impl Swarm {
     }
 
     /// The generations that a workload's services have.
-    async fn generations(&self, workload: &Name) -> Result<BTreeSet<Option<String>>, EngineError> {
+    async fn generations(&self, workload: &Name) -> Result<BTreeSet<Option<Label>>, EngineError> {
         let services = self.docker.list_services(None::<bollard::query_parameters::ListServicesOptions>).await;
         let services = services.map_err(docker("cannot list services"))?;
         let labels = services.into_iter().filter_map(|service| service.spec?.labels);
         let own = labels.filter(|labels| labels.get(WORKLOAD).is_some_and(|own| own == workload.as_str()));
-        Ok(own.map(|mut labels| labels.remove(GENERATION)).collect())
+        Ok(own.map(|labels| listing::generation(&labels)).collect())
     }
 
     /// A member, as the Swarm has it; `None` where it has none.
-    async fn inspect(&self, node_id: &str) -> Result<Option<bollard::models::Node>, EngineError> {
-        match self.docker.inspect_node(node_id).await {
+    async fn inspect(&self, node_id: &MemberId) -> Result<Option<bollard::models::Node>, EngineError> {
+        match self.docker.inspect_node(node_id.as_str()).await {
             Ok(node) => Ok(Some(node)),
             Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
             Err(source) => Err(docker("cannot read the member")(source)),
@@ -332,10 +333,10 @@ impl Swarm {
 
     /// Removes what the Swarm has given up, and nothing that has come back: without force, Docker itself keeps a member
     /// that is up (SwarmKit's `controlapi`, `RemoveNode`).
-    async fn forget(&self, node_id: &str) -> Result<Answer, EngineError> {
+    async fn forget(&self, node_id: &MemberId) -> Result<Answer, EngineError> {
         let Some(node) = self.inspect(node_id).await? else { return Ok(Answer::Done) };
         let is_manager = node.manager_status.is_some();
-        let Member { hostname, up, .. } = member(node);
+        let Member { hostname, up, .. } = listing::member(node)?;
         if up {
             return Ok(Answer::Refused { why: format!("{hostname} ({node_id}) is up in the Swarm") });
         }
@@ -343,13 +344,13 @@ impl Swarm {
             // A manager has to lose its vote before its entry can go.
             self.set_part(node_id, EnginePart::Worker).await?;
         }
-        let removed = self.docker.delete_node(node_id, None::<DeleteNodeOptions>).await;
+        let removed = self.docker.delete_node(node_id.as_str(), None::<DeleteNodeOptions>).await;
         removed.map_err(docker("cannot remove the old entry"))?;
         Ok(Answer::Done)
     }
 
-    async fn set_part(&self, node_id: &str, part: EnginePart) -> Result<(), EngineError> {
-        let node = self.docker.inspect_node(node_id).await.map_err(docker("cannot read the member"))?;
+    async fn set_part(&self, node_id: &MemberId, part: EnginePart) -> Result<(), EngineError> {
+        let node = self.docker.inspect_node(node_id.as_str()).await.map_err(docker("cannot read the member"))?;
         let version =
             node.version.and_then(|version| version.index).ok_or(Error::Incomplete("the member's version"))?;
         let mut spec = node.spec.unwrap_or_default();
@@ -358,50 +359,26 @@ impl Swarm {
             EnginePart::Worker | EnginePart::None => NodeSpecRoleEnum::WORKER,
         });
         let options = UpdateNodeOptionsBuilder::default().version(i64::try_from(version).unwrap_or(i64::MAX)).build();
-        self.docker.update_node(node_id, spec, options).await.map_err(docker("cannot change the member's role"))
+        self.docker
+            .update_node(node_id.as_str(), spec, options)
+            .await
+            .map_err(docker("cannot change the member's role"))
     }
 
     async fn observe(&self) -> Result<Observed, EngineError> {
         let swarm = self.docker.inspect_swarm().await.map_err(docker("cannot read the Swarm"))?;
         let nodes = self.docker.list_nodes(None::<ListNodesOptions>).await.map_err(docker("cannot list members"))?;
-        let members = nodes.into_iter().map(member).collect();
+        let members = nodes.into_iter().map(listing::member).collect::<Result<_, _>>()?;
         let options = ListServicesOptionsBuilder::default().status(true).build();
         let services = self.docker.list_services(Some(options)).await.map_err(docker("cannot list services"))?;
         let tasks = self.docker.list_tasks(None::<ListTasksOptions>).await.map_err(docker("cannot list tasks"))?;
-        let services = services.into_iter().map(|service| {
-            let spec = service.spec.unwrap_or_default();
-            let label = |name: &str| spec.labels.as_ref().and_then(|labels: &HashMap<_, _>| labels.get(name).cloned());
-            let ServiceServiceStatus { running_tasks, desired_tasks, .. } = service.service_status.unwrap_or_default();
-            let id = service.id.unwrap_or_default();
-            let ports = service.endpoint.and_then(|endpoint| endpoint.ports).unwrap_or_default();
-            let own = tasks.iter().filter(|task| task.service_id.as_ref() == Some(&id));
-            Service {
-                workload: label(WORKLOAD),
-                generation: label(GENERATION),
-                name: spec.name.clone().unwrap_or_default(),
-                wanted: desired_tasks.and_then(|count| count.try_into().ok()).unwrap_or(0),
-                running: running_tasks.and_then(|count| count.try_into().ok()).unwrap_or(0),
-                ports: ports.iter().filter_map(|port| port.published_port?.try_into().ok()).collect(),
-                replicas: own
-                    .filter(|task| {
-                        task.desired_state.is_none_or(|wanted| wanted == bollard::models::TaskState::RUNNING)
-                    })
-                    .map(|task| {
-                        let status = task.status.clone().unwrap_or_default();
-                        Replica {
-                            node_id: task.node_id.clone().unwrap_or_default(),
-                            state: status.state.map(|state| state.to_string()).unwrap_or_default(),
-                            error: status.err.filter(|error| !error.is_empty()),
-                        }
-                    })
-                    .collect(),
-            }
-        });
-        Ok(Observed { cluster: swarm.id.unwrap_or_default(), members, services: services.collect() })
+        let services = services.into_iter().map(|service| listing::service(service, &tasks));
+        let services = services.collect::<Result<_, _>>()?;
+        Ok(Observed { cluster: listing::cluster(&swarm)?, members, services })
     }
 
-    async fn deploy(&self, name: &Name, generation: &str, file: &str) -> Result<(), EngineError> {
-        let labels = compose::labels(file, &[(WORKLOAD, name.as_str()), (GENERATION, generation)])?;
+    async fn deploy(&self, name: &Name, generation: &Generation, file: &str) -> Result<(), EngineError> {
+        let labels = compose::labels(file, &[(WORKLOAD, name.as_str()), (GENERATION, generation.as_str())])?;
         let folder = PathBuf::from("/run/bramble/deploy").join(name.as_str());
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
@@ -418,7 +395,7 @@ impl Swarm {
             .arg("--compose-file")
             .arg(labels)
             .arg(name.as_str())
-            .env("BRAMBLE_RELEASE", generation)
+            .env("BRAMBLE_RELEASE", generation.as_str())
             .env("HOME", "/root")
             .limit(DEPLOY);
         run(command, format!("cannot deploy {name}")).await
@@ -443,7 +420,7 @@ enum Membership {
 
 /// A Swarm's state lies with its managers, and leaving by force throws it away: so a node leaves only what is
 /// named, and nothing while it cannot tell what it has.
-fn membership(saw: &EngineState, leaves: Option<&str>) -> Membership {
+fn membership(saw: &EngineState, leaves: Option<&ClusterId>) -> Membership {
     match saw {
         EngineState::Alone => Membership::Free,
         EngineState::Member { cluster, .. } if leaves == Some(cluster) => Membership::Leaves,
@@ -455,16 +432,6 @@ fn membership(saw: &EngineState, leaves: Option<&str>) -> Membership {
             Membership::Stays(format!("it may belong to a Swarm: its Docker waits for {waiting_for}"))
         }
         EngineState::None => Membership::Stays("its role has no part in the Swarm".into()),
-    }
-}
-
-/// As the head knows a member.
-fn member(node: bollard::models::Node) -> Member {
-    Member {
-        id: node.id.unwrap_or_default(),
-        hostname: node.description.and_then(|node| node.hostname).unwrap_or_default(),
-        manager: node.manager_status.is_some(),
-        up: node.status.and_then(|status| status.state) != Some(NodeState::DOWN),
     }
 }
 
@@ -496,9 +463,9 @@ async fn ping(socket: &Path) -> Result<String, Box<dyn std::error::Error + Send 
 /// What a node's certificate says (SwarmKit's `ca/certificates.go`).
 struct Certificate {
     /// The organisation.
-    cluster: String,
+    cluster: ClusterId,
     /// The common name.
-    node_id: String,
+    node_id: MemberId,
     /// The unit is `swarm-manager`.
     manager: bool,
 }
@@ -509,8 +476,8 @@ impl Certificate {
         let certificate = pem.parse_x509().ok()?;
         let subject = certificate.subject();
         Some(Certificate {
-            cluster: subject.iter_organization().next()?.as_str().ok()?.to_owned(),
-            node_id: subject.iter_common_name().next()?.as_str().ok()?.to_owned(),
+            cluster: subject.iter_organization().next()?.as_str().ok()?.parse().ok()?,
+            node_id: subject.iter_common_name().next()?.as_str().ok()?.parse().ok()?,
             manager: subject.iter_organizational_unit().any(|unit| unit.as_str() == Ok("swarm-manager")),
         })
     }

@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Redirect};
 use bramble_model::agent::SignedTime;
 use bramble_model::api::{Events, PowerAction, Status, Switched};
 use bramble_model::engine::{EngineKind, EngineState};
-use bramble_model::names::Name;
+use bramble_model::names::{ClusterId, Name};
 use bramble_model::repository::Cluster;
 use bramble_model::subject::Subject;
 use bramble_model::timeline::{Event, What};
@@ -242,6 +242,7 @@ pub(crate) async fn start_swarm(
 /// `POST /v1/engines/swarm/give-up`
 #[derive(Deserialize)]
 pub(crate) struct GiveUp {
+    /// As it was typed: what is no id is answered with where to find one.
     cluster: String,
 }
 
@@ -253,10 +254,10 @@ pub(crate) async fn give_up_swarm(
     State(swarm): State<Arc<Swarm>>,
     Asked(wish): Asked<GiveUp>,
 ) -> Result<StatusCode, Refusal> {
-    if wish.cluster.is_empty() || wish.cluster.len() > 64 || !wish.cluster.bytes().all(|c| c.is_ascii_alphanumeric()) {
+    let Ok(given_up) = wish.cluster.parse::<ClusterId>() else {
         let help = "`bramble status` names it: 25 letters and digits";
         return Err(refuse(StatusCode::BAD_REQUEST, "that is no id of a Swarm", Some(help)));
-    }
+    };
     let cluster = snapshots.cluster();
     let members = cluster.nodes.keys().filter_map(|name| {
         let holds = timeline.look(name, |track| {
@@ -268,18 +269,18 @@ pub(crate) async fn give_up_swarm(
         });
         Some((holds.flatten()?, name.clone()))
     });
-    let members: Vec<(String, Name)> = members.collect();
-    let given_up = swarm.remember(|record| {
-        nobody_holds(&wish.cluster, &members, record).map_or_else(
+    let members: Vec<(ClusterId, Name)> = members.collect();
+    let changed = swarm.remember(|record| {
+        nobody_holds(&given_up, &members, record).map_or_else(
             || {
-                record.give_up(&wish.cluster);
+                record.give_up(&given_up);
                 Ok(())
             },
             Err,
         )
     });
-    if let Err(help) = given_up.map_err(failed)? {
-        let error = format!("nobody is known to hold Swarm {}", wish.cluster);
+    if let Err(help) = changed.map_err(failed)? {
+        let error = format!("nobody is known to hold Swarm {given_up}");
         return Err(refuse(StatusCode::NOT_FOUND, error, Some(&help)));
     }
     agents.changed.tell();
@@ -288,13 +289,13 @@ pub(crate) async fn give_up_swarm(
 
 /// What is held instead, where neither a node that is connected nor the head's own record has this Swarm. One that was
 /// given up before may be given up again.
-fn nobody_holds(cluster: &str, members: &[(String, Name)], record: &Record) -> Option<String> {
+fn nobody_holds(cluster: &ClusterId, members: &[(ClusterId, Name)], record: &Record) -> Option<String> {
     let remembered = record.cluster();
     if members.iter().any(|(held, _)| held == cluster) || remembered == Some(cluster) || record.former.contains(cluster)
     {
         return None;
     }
-    let mut held: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut held: BTreeMap<&ClusterId, Vec<&str>> = BTreeMap::new();
     members.iter().for_each(|(cluster, name)| held.entry(cluster).or_default().push(name.as_str()));
     if let Some(remembered) = remembered {
         held.entry(remembered).or_default().push("the head's own record");
@@ -327,17 +328,18 @@ mod tests {
     #[test]
     fn a_swarm_that_nobody_holds_is_not_given_up_and_what_is_held_is_said() {
         let name = |text: &str| text.parse::<Name>().expect("a name");
-        let mut record = Record::new(Memory::Swarm { cluster: "ours".into() });
-        record.former.insert("old".into());
-        let members = [("ours".to_owned(), name("m1")), ("theirs".to_owned(), name("w1")), ("ours".into(), name("w2"))];
+        let id = |text: &str| text.parse::<ClusterId>().expect("an id");
+        let mut record = Record::new(Memory::Swarm { cluster: id("ours") });
+        record.former.insert(id("old"));
+        let members = [(id("ours"), name("m1")), (id("theirs"), name("w1")), (id("ours"), name("w2"))];
         for known in ["ours", "theirs", "old"] {
-            assert_eq!(nobody_holds(known, &members, &record), None, "{known}");
+            assert_eq!(nobody_holds(&id(known), &members, &record), None, "{known}");
         }
-        let help = nobody_holds("typo", &members, &record).expect("nobody");
+        let help = nobody_holds(&id("typo"), &members, &record).expect("nobody");
         assert!(help.starts_with("held are ours (m1, w2, the head's own record); theirs (w1); "), "{help}");
-        let help = nobody_holds("ours", &[], &Record::new(Memory::Never)).expect("nobody");
+        let help = nobody_holds(&id("ours"), &[], &Record::new(Memory::Never)).expect("nobody");
         assert!(help.starts_with("no Swarm is held"), "{help}");
         // Its managers are gone for good, and the head waits for a person's word.
-        assert_eq!(nobody_holds("ours", &[], &record), None);
+        assert_eq!(nobody_holds(&id("ours"), &[], &record), None);
     }
 }

@@ -61,7 +61,9 @@ const ACTS: [(&str, Act); 12] = [
     ("a node is let go", |store| admissions::forget(store, &name("m1"))),
     ("a node is to be installed again", |store| foreign::change_hand_off(store, &name("d2"), hand_off::Record::again)),
     ("a machine is to say what it is", |store| Adoptions::open(store.clone())?.ask(Mac([2, 0, 0, 0, 0, 9]))),
-    ("a Swarm is given up", |store| membership::change_swarm(store, |record| record.give_up("any"))),
+    ("a Swarm is given up", |store| {
+        membership::change_swarm(store, |record| record.give_up(&"any".parse().expect("an id")))
+    }),
     ("a Swarm may be begun without a manager", |store| {
         membership::change_swarm(store, |record| record.without = Some([name("m2")].into()))
     }),

@@ -1,5 +1,6 @@
 //! What the head remembers of engines, in the store: what makes a blank manager join, and not begin anew.
 
+use bramble_model::names::ClusterId;
 use bramble_plan::swarm::{Memory, Record as Remembered};
 use bramble_store::{OnLoss, Record, Store, Table};
 
@@ -10,7 +11,7 @@ pub(crate) struct SingleValues;
 
 impl Record for SingleValues {
     type Key = String;
-    type Value = String;
+    type Value = ClusterId;
     const TABLE: Table = Table::new("facts");
     const FORM: u32 = 1;
     const WHAT: &'static str = "the engine's record";
@@ -72,9 +73,10 @@ mod tests {
         let store = Store::open(&folder.path().join("head.redb"), 1).expect("opens");
         assert_eq!(swarm(&store).expect("read").memory, Memory::Lost);
         let key = CLUSTER.to_owned();
-        store.blocking().update::<SingleValues, ()>(&key, |kept| *kept = Some("abc".into())).expect("written");
-        assert_eq!(swarm(&store).expect("read").cluster(), Some("abc"));
-        change_swarm(&store, |record| record.give_up("abc")).expect("written");
+        let abc: ClusterId = "abc".parse().expect("an id");
+        store.blocking().update::<SingleValues, ()>(&key, |kept| *kept = Some(abc.clone())).expect("written");
+        assert_eq!(swarm(&store).expect("read").cluster(), Some(&abc));
+        change_swarm(&store, |record| record.give_up(&abc)).expect("written");
         assert_eq!(swarm(&store).expect("read").memory, Memory::Lost, "the newer word counts");
     }
 

@@ -80,24 +80,24 @@ struct Route {
     path: &'static str,
     may: May,
     /// Answers requests of this method.
-    answer: fn(MethodFilter) -> MethodRouter<Parts>,
+    answer: Handler,
 }
 
-type Answer = fn(MethodFilter) -> MethodRouter<Parts>;
+type Handler = fn(MethodFilter) -> MethodRouter<Parts>;
 
-const fn get(path: &'static str, may: May, answer: Answer) -> Route {
+const fn get(path: &'static str, may: May, answer: Handler) -> Route {
     Route { method: Method::GET, path, may, answer }
 }
 
-const fn post(path: &'static str, may: May, answer: Answer) -> Route {
+const fn post(path: &'static str, may: May, answer: Handler) -> Route {
     Route { method: Method::POST, path, may, answer }
 }
 
-const fn put(path: &'static str, may: May, answer: Answer) -> Route {
+const fn put(path: &'static str, may: May, answer: Handler) -> Route {
     Route { method: Method::PUT, path, may, answer }
 }
 
-const fn delete(path: &'static str, may: May, answer: Answer) -> Route {
+const fn delete(path: &'static str, may: May, answer: Handler) -> Route {
     Route { method: Method::DELETE, path, may, answer }
 }
 

@@ -116,7 +116,7 @@ pub enum Expects {
     /// The workload's services, and the one generation that all of them have.
     Generation {
         workload: Name,
-        generation: Option<String>,
+        generation: Option<swarm::Label>,
         /// They are of several. Where there is no generation, that tells them from none; a head of before did not say it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         several: Option<bool>,

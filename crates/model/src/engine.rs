@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::names::{ClusterId, MemberId};
+
 /// What runs workloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -56,7 +58,7 @@ pub enum EngineState {
     /// The daemon is up and belongs to no cluster.
     Alone,
     /// Joined. `cluster` is the engine's own name of its cluster.
-    Member { cluster: String, node_id: String, manager: bool, reachable: bool },
+    Member { cluster: ClusterId, node_id: MemberId, manager: bool, reachable: bool },
 }
 
 /// Something of each engine that a node has a part in.

@@ -1,4 +1,4 @@
-//! Newtypes for the words that must not be mixed up: names, hardware addresses and digests.
+//! Newtypes for the words that must not be mixed up: names, hardware addresses, digests, and what engines name their own by.
 
 use std::fmt;
 use std::str::FromStr;
@@ -149,6 +149,69 @@ impl fmt::Display for BootId {
     }
 }
 
+/// The longest id that an engine gives, and the longest name of a generation, in characters.
+const LONGEST_ID: usize = 64;
+
+macro_rules! bounded_text {
+    ($($name:ident, $may:expr, $expected:literal;)*) => {$(
+        impl $name {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+        impl FromStr for $name {
+            type Err = NotAName;
+
+            fn from_str(text: &str) -> Result<Self, NotAName> {
+                let may: fn(u8) -> bool = $may;
+                if text.is_empty() || text.len() > LONGEST_ID || !text.bytes().all(may) {
+                    return Err(NotAName($expected.into()));
+                }
+                Ok($name(text.to_owned()))
+            }
+        }
+    )*};
+}
+
+/// An engine's own name of its cluster. Docker's Swarm has 25 of a-z and 0-9: a random number in base 36 (moby's
+/// package `identity`).
+///
+/// An agent may say 1 to 64 ASCII letters, digits, hyphens and underscores: it becomes part of sentences and commands.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterId(String);
+
+/// A machine's id in an engine's cluster: a node that joins anew gets a new one. Of the same source and shape as
+/// [`ClusterId`].
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberId(String);
+
+/// What a head calls the content of a workload's file: the first 12 hex digits of its SHA-256.
+///
+/// A head of another release may write fewer or more: 1 to 64 hex digits in lower case.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(String);
+
+impl Generation {
+    /// What a content of this digest is called.
+    pub fn of(content: &Digest) -> Self {
+        Generation(content.short())
+    }
+}
+
+bounded_text! {
+    ClusterId, |c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_',
+        "expected 1 to 64 letters, digits, hyphens and underscores, as an engine names its cluster";
+    MemberId, |c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_',
+        "expected 1 to 64 letters, digits, hyphens and underscores, as an engine names its members";
+    Generation, |c| matches!(c, b'0'..=b'9' | b'a'..=b'f'),
+        "expected 1 to 64 hex digits in lower case";
+}
+
 macro_rules! text_form {
     ($($name:ty),*) => {$(
         impl fmt::Debug for $name {
@@ -169,7 +232,7 @@ macro_rules! text_form {
         }
     )*};
 }
-text_form!(Mac, Name, Digest);
+text_form!(Mac, Name, Digest, ClusterId, MemberId, Generation);
 
 #[cfg(test)]
 mod tests {
@@ -193,6 +256,38 @@ mod tests {
         #[test]
         fn no_text_makes_a_parser_panic(text: String) {
             let _ = (text.parse::<Mac>(), text.parse::<Name>(), text.parse::<Digest>());
+            let _ = (text.parse::<ClusterId>(), text.parse::<MemberId>(), text.parse::<Generation>());
         }
+
+        #[test]
+        fn what_engines_name_their_own_by_survives_its_text(id in "[a-zA-Z0-9_-]{1,64}", generation in "[0-9a-f]{1,64}") {
+            let (cluster, member) = (id.parse::<ClusterId>(), id.parse::<MemberId>());
+            prop_assert_eq!(cluster.map(|cluster| cluster.to_string()), Ok(id.clone()));
+            prop_assert_eq!(member.map(|member| member.to_string()), Ok(id));
+            prop_assert_eq!(generation.parse::<Generation>().map(|generation| generation.to_string()), Ok(generation));
+        }
+    }
+
+    #[test]
+    fn an_id_is_bounded_wherever_it_comes_from() {
+        let docker = "0m3p6jkl2v9zq1xw8r7tys4ab";
+        let text = format!("\"{docker}\"");
+        let id: ClusterId = serde_json::from_str(&text).expect("as Docker makes it");
+        assert_eq!(serde_json::to_string(&id).expect("plain data"), text);
+        for odd in ["", "the old one", "a\u{1b}[31m", "é", &"x".repeat(65)] {
+            let error = odd.parse::<ClusterId>().expect_err(odd);
+            assert!(error.0.starts_with("expected 1 to 64 letters"), "{error}");
+            let text = serde_json::to_string(odd).expect("plain data");
+            let said = serde_json::from_str::<MemberId>(&text).expect_err(odd);
+            assert!(said.to_string().starts_with("expected 1 to 64 letters"), "{said}");
+        }
+        for odd in ["", "new", "1F0A", &"0".repeat(65)] {
+            assert_eq!(
+                odd.parse::<Generation>(),
+                Err(NotAName("expected 1 to 64 hex digits in lower case".into())),
+                "{odd}"
+            );
+        }
+        assert_eq!(Generation::of(&Digest([0xab; 32])).as_str(), "abababababab");
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot_set::Architecture;
 use crate::engine::EngineKind;
-use crate::names::{Mac, Name};
+use crate::names::{Mac, MemberId, Name};
 
 /// What something is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub enum Subject {
     Member {
         engine: EngineKind,
         hostname: String,
-        id: String,
+        id: MemberId,
     },
     Workload {
         engine: EngineKind,

@@ -215,6 +215,7 @@ mod tests {
 
     use bramble_engine::Error;
     use bramble_model::agent::Expects;
+    use bramble_model::agent::swarm::Label;
     use rcgen::{KeyPair, PublicKeyData};
 
     use super::*;
@@ -252,6 +253,10 @@ mod tests {
         }
     }
 
+    fn label(text: &str) -> Label {
+        Label::from(text.to_owned())
+    }
+
     /// An engine that is in its place, and counts what it does.
     struct Counting(Arc<AtomicU32>);
 
@@ -275,7 +280,7 @@ mod tests {
         async fn sees(&self, expects: &Expects) -> Result<Option<Expects>, Error> {
             Ok(Some(match expects {
                 Expects::Generation { workload, .. } => {
-                    let (workload, generation) = (workload.clone(), Some("b".into()));
+                    let (workload, generation) = (workload.clone(), Some(label("b")));
                     Expects::Generation { workload, generation, several: Some(false) }
                 }
                 _ => Expects::Engine { state: self.state().await },
@@ -303,7 +308,7 @@ mod tests {
         };
         let expects = |expects| Under { expects: Some(expects), ..under(100, 5) };
         let generation = |generation: &str| {
-            let (workload, generation) = ("web".parse().expect("a name"), Some(generation.to_owned()));
+            let (workload, generation) = ("web".parse().expect("a name"), Some(label(generation)));
             expects(Expects::Generation { workload, generation, several: Some(false) })
         };
         let starting = || expects(Expects::Engine { state: starting("a time") });

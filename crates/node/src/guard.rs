@@ -158,7 +158,7 @@ impl Guard {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use bramble_model::agent::swarm::Member;
+    use bramble_model::agent::swarm::{Label, Member};
     use bramble_model::engine::EngineState;
     use proptest::prelude::*;
     use rcgen::{KeyPair, PublicKeyData, SigningKey};
@@ -166,7 +166,8 @@ pub(crate) mod tests {
     use super::*;
 
     fn member(cluster: &str) -> EngineState {
-        EngineState::Member { cluster: cluster.into(), node_id: "n".into(), manager: true, reachable: true }
+        let (cluster, node_id) = (cluster.parse().expect("an id"), "n".parse().expect("an id"));
+        EngineState::Member { cluster, node_id, manager: true, reachable: true }
     }
 
     #[test]
@@ -176,7 +177,7 @@ pub(crate) mod tests {
         assert!(sees(&engine(EngineState::Alone), Some(&engine(member("a")))).is_err());
         let generation = |generation: Option<&str>, several| Expects::Generation {
             workload: "web".parse().expect("a name"),
-            generation: generation.map(str::to_owned),
+            generation: generation.map(|text| Label::from(text.to_owned())),
             several,
         };
         let (one, none) = (generation(Some("1"), Some(false)), generation(None, Some(false)));
@@ -186,8 +187,10 @@ pub(crate) mod tests {
         for now in [&none, &generation(None, Some(true))] {
             assert!(sees(&generation(None, None), Some(now)).is_ok(), "a head of before does not tell them apart");
         }
-        let listed =
-            |manager, up| Expects::Member { member: Member { id: "n".into(), hostname: "m2".into(), manager, up } };
+        let listed = |manager, up| {
+            let id = "n".parse().expect("an id");
+            Expects::Member { member: Member { id, hostname: "m2".into(), manager, up } }
+        };
         assert!(sees(&listed(true, false), Some(&listed(true, false))).is_ok());
         assert!(sees(&listed(true, false), Some(&listed(true, true))).is_err(), "it has come back");
         assert!(sees(&listed(true, false), Some(&listed(false, false))).is_err(), "it has another part");

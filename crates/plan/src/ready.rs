@@ -52,7 +52,7 @@ mod tests {
     fn a_node_is_ready_when_each_of_its_engines_has_it() {
         let part = |part| [(EngineKind::Swarm, part)].into_iter().collect::<ByEngine<EnginePart>>();
         let member = |reachable| {
-            let (cluster, node_id) = ("c".to_owned(), "n".to_owned());
+            let (cluster, node_id) = ("c".parse().expect("an id"), "n".parse().expect("an id"));
             states(EngineState::Member { cluster, node_id, manager: true, reachable })
         };
         assert_eq!(waits(&ByEngine::default(), &ByEngine::default()), None, "no part in any");

@@ -21,9 +21,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use bramble_model::agent::swarm::{Member, Observed as Listing};
+use bramble_model::agent::swarm::{Label, Member, Observed as Listing};
 use bramble_model::engine::{EngineKind, EnginePart, EngineState};
-use bramble_model::names::Name;
+use bramble_model::names::{ClusterId, Generation, MemberId, Name};
 use bramble_model::section::{Ends, Risk};
 use bramble_model::subject::Subject;
 use bramble_model::timeline::Millis;
@@ -95,37 +95,37 @@ pub enum Step {
     },
     /// Write down which Swarm it is, and who may hold its state.
     Remember {
-        cluster: String,
+        cluster: ClusterId,
         managers: BTreeSet<Name>,
     },
     Initialise {
         node: Name,
         address: String,
-        leaves: Option<String>,
+        leaves: Option<ClusterId>,
     },
     Join {
         node: Name,
-        cluster: String,
+        cluster: ClusterId,
         through: Name,
         part: EnginePart,
         address: String,
-        leaves: Option<String>,
+        leaves: Option<ClusterId>,
     },
     SetPart {
         through: Name,
         node: Name,
-        node_id: String,
+        node_id: MemberId,
         part: EnginePart,
     },
     Forget {
         through: Name,
         hostname: String,
-        node_id: String,
+        node_id: MemberId,
     },
     Deploy {
         through: Name,
         workload: Name,
-        generation: String,
+        generation: Generation,
         file: Arc<str>,
         /// By their names in the file.
         services: BTreeSet<String>,
@@ -177,7 +177,7 @@ pub enum Seen {
     /// A member, as the Swarm lists it.
     Member(Member),
     /// The one generation that the workload's services have, where it is one, and whether they are of several.
-    Generation { generation: Option<String>, several: bool },
+    Generation { generation: Option<Label>, several: bool },
 }
 
 /// The subject of the Swarm as a whole.
@@ -240,7 +240,7 @@ impl Planner for Swarm {
                 if let (Some((through, _)), false) = (holder, known) {
                     let members = observed.nodes.iter().filter_map(|(name, node)| match &node.engine {
                         Some(EngineState::Member { cluster: own, node_id, manager, .. }) if own == cluster => {
-                            Some(entry(node_id, name, *manager))
+                            Some(entry(node_id.clone(), name, *manager))
                         }
                         _ => None,
                     });
@@ -250,14 +250,16 @@ impl Planner for Swarm {
                 }
             }
             Step::Initialise { node, .. } => {
-                let engine = member("new", &format!("new-{node}"), true);
+                let cluster = "new".parse().expect("three letters are an id");
+                let engine = member(cluster, foreseen(node), true);
                 observed.nodes.entry(node.clone()).or_default().engine = Some(engine);
             }
             Step::Join { node, cluster, part, .. } => {
-                let (id, manager) = (format!("new-{node}"), *part == EnginePart::Manager);
-                observed.nodes.entry(node.clone()).or_default().engine = Some(member(cluster, &id, manager));
+                let (id, manager) = (foreseen(node), *part == EnginePart::Manager);
+                let engine = member(cluster.clone(), id.clone(), manager);
+                observed.nodes.entry(node.clone()).or_default().engine = Some(engine);
                 if let Some(View::Read { listing, .. }) = &mut observed.view {
-                    listing.members.push(entry(&id, node, manager));
+                    listing.members.push(entry(id, node, manager));
                 }
             }
             Step::SetPart { node, node_id, part, .. } => {
@@ -275,7 +277,7 @@ impl Planner for Swarm {
                 if let Some(View::Read { through, listing }) = view
                     && through == node
                     && let Some((other, _)) =
-                        nodes.iter().find(|(_, node)| holds(node) == Some((listing.cluster.as_str(), true)))
+                        nodes.iter().find(|(_, node)| holds(node) == Some((&listing.cluster, true)))
                 {
                     *through = other.clone();
                 }
@@ -290,7 +292,7 @@ impl Planner for Swarm {
                     listing.services.retain(|service| service.workload.as_deref() != Some(workload.as_str()));
                     let new = services.iter().map(|service| bramble_model::agent::swarm::Service {
                         workload: Some(workload.to_string()),
-                        generation: Some(generation.clone()),
+                        generation: Some(generation.clone().into()),
                         name: workloads::listed_as(workload, service),
                         wanted: 1,
                         running: 1,
@@ -309,12 +311,17 @@ impl Planner for Swarm {
     }
 }
 
-fn member(cluster: &str, node_id: &str, manager: bool) -> EngineState {
-    EngineState::Member { cluster: cluster.into(), node_id: node_id.into(), manager, reachable: true }
+fn member(cluster: ClusterId, node_id: MemberId, manager: bool) -> EngineState {
+    EngineState::Member { cluster, node_id, manager, reachable: true }
 }
 
-fn entry(id: &str, hostname: &Name, manager: bool) -> Member {
-    Member { id: id.to_owned(), hostname: hostname.to_string(), manager, up: true }
+/// What a node is called in a Swarm that it has not joined yet.
+fn foreseen(node: &Name) -> MemberId {
+    format!("new-{node:.60}").parse().expect("a name's letters are an id's, and it is cut to an id's length")
+}
+
+fn entry(id: MemberId, hostname: &Name, manager: bool) -> Member {
+    Member { id, hostname: hostname.to_string(), manager, up: true }
 }
 
 fn workload_subject(name: &Name) -> Subject {
@@ -322,7 +329,7 @@ fn workload_subject(name: &Name) -> Subject {
 }
 
 /// The Swarm whose state a node holds as a manager, and whether it has a majority.
-fn holds(node: &Node) -> Option<(&str, bool)> {
+fn holds(node: &Node) -> Option<(&ClusterId, bool)> {
     match &node.engine {
         Some(EngineState::Member { cluster, manager: true, reachable, .. }) => Some((cluster, *reachable)),
         _ => None,
@@ -364,12 +371,12 @@ impl Look<'_> {
         declared.map(|(name, _)| (name, self.node(name))).collect()
     }
 
-    fn is_former(&self, cluster: &str) -> bool {
+    fn is_former(&self, cluster: &ClusterId) -> bool {
         self.observed.record.former.contains(cluster)
     }
 
     /// Waits for each node whose agent or engine is not there.
-    fn absent(&self, cluster: &str, plan: &mut Plan) {
+    fn absent(&self, cluster: &ClusterId, plan: &mut Plan) {
         let ends = self.who_mends(cluster);
         for (name, part) in &self.declared.nodes {
             if *part != EnginePart::None {
@@ -379,7 +386,7 @@ impl Look<'_> {
     }
 
     /// Waits for a node whose agent or engine is not there; `true` where it did.
-    fn absence(&self, name: &Name, cluster: &str, whole: Whole<'_>, plan: &mut Plan) -> bool {
+    fn absence(&self, name: &Name, cluster: &ClusterId, whole: Whole<'_>, plan: &mut Plan) -> bool {
         let node = self.node(name);
         match &node.engine {
             None if node.boots => plan.wait(Subject::node(name), "it boots", Ends::ByItself),

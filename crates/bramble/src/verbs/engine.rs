@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use bramble_model::engine::{EngineKind, EngineState};
-use bramble_model::names::Name;
+use bramble_model::names::{ClusterId, Name};
 
 use super::desired::asked;
 use crate::client::Client;
@@ -37,7 +37,7 @@ pub async fn start(place: &Place, without: &[Name], yes: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-pub async fn give_up(place: &Place, cluster: &str, yes: bool) -> Result<Exit> {
+pub async fn give_up(place: &Place, cluster: &ClusterId, yes: bool) -> Result<Exit> {
     let client = Client::of(place)?;
     let status = client.status().await?;
     let holds = |node: &&bramble_model::api::NodeStatus| matches!(node.engine(EngineKind::Swarm), Some(EngineState::Member { cluster: own, .. }) if own == cluster);

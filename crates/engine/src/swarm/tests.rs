@@ -2,8 +2,10 @@
 //! that a node's membership takes, and remembers which were made.
 
 use std::fs;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 
+use bramble_model::names::NotAName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
@@ -107,18 +109,22 @@ async fn request(stream: &mut UnixStream) -> String {
     }
 }
 
+fn id<T: FromStr<Err = NotAName>>(text: &str) -> T {
+    text.parse().expect("an id")
+}
+
 fn initialise(leaves: Option<&str>) -> Work {
-    Work::Initialise { address: "192.168.7.21".into(), leaves: leaves.map(str::to_owned) }
+    Work::Initialise { address: "192.168.7.21".into(), leaves: leaves.map(id) }
 }
 
 fn join(cluster: &str, leaves: Option<&str>) -> Work {
     Work::Join {
-        cluster: cluster.into(),
+        cluster: id(cluster),
         manager: "192.168.7.22:2377".into(),
         token: "SWMTKN-1-aa-m".into(),
         part: EnginePart::Manager,
         address: "192.168.7.21".into(),
-        leaves: leaves.map(str::to_owned),
+        leaves: leaves.map(id),
     }
 }
 
@@ -273,9 +279,8 @@ async fn who_cannot_tell_what_it_has_begins_nothing() {
 /// What the plan saw is seconds old: by now, the member may be back.
 #[tokio::test]
 async fn a_member_that_came_back_is_not_removed() {
-    let forget = || Work::Forget { node_id: "old".into() };
-    let seen =
-        |manager, up| Expects::Member { member: Member { id: "old".into(), hostname: "m2".into(), manager, up } };
+    let forget = || Work::Forget { node_id: id("old") };
+    let seen = |manager, up| Expects::Member { member: Member { id: id("old"), hostname: "m2".into(), manager, up } };
     let daemon = Daemon::start("active/manager");
     let swarm = daemon.driver().await;
     for state in ["ready", "unknown", "disconnected"] {

@@ -325,7 +325,8 @@ async fn an_agent_that_takes_nothing_holds_up_itself() {
     for _ in 0..12 {
         let (agents, stuck) = (Arc::clone(&agents), stuck.clone());
         let file = "x".repeat(LONGEST_LINE - 1024);
-        let work = swarm::Work::Deploy { name: node(9), generation: "g".into(), file }.into();
+        let work =
+            swarm::Work::Deploy { name: node(9), generation: "1f0a".parse().expect("a generation"), file }.into();
         asked.spawn(async move { agents.ask(&stuck, work, None, Duration::from_secs(600)).await });
     }
     // An errand of both: the stuck one's process is given orders that its agent does not take.
@@ -375,7 +376,8 @@ async fn a_slow_agent_is_told_the_newest_document_as_soon_as_it_takes_it() {
     for number in 0..serve::QUEUE + 12 {
         let agents = Arc::clone(&agents);
         let file = "x".repeat(if number < 8 { LONGEST_LINE - 1024 } else { 1 });
-        let work = swarm::Work::Deploy { name: node(9), generation: "g".into(), file }.into();
+        let work =
+            swarm::Work::Deploy { name: node(9), generation: "1f0a".parse().expect("a generation"), file }.into();
         asked.spawn(async move { agents.ask(&node(1), work, None, Duration::from_secs(600)).await });
     }
     let full = || agents.sessions().get(&node(1)).is_some_and(|session| session.say.capacity() == 0);

@@ -168,7 +168,7 @@ pub(crate) async fn run<C: Controller>(controller: Arc<C>, shared: Shared, stop:
     let mut asked = sections.asked.receiver();
     // The ends of steps that were known when the present look began.
     let mut ends = 0_u64;
-    let mut look: Option<Look<C>> = None;
+    let mut look: Option<Looking<C>> = None;
     let mut due = true;
     let mut began = tokio::time::Instant::now() - BREATH;
     while !stop.is_cancelled() {
@@ -178,7 +178,7 @@ pub(crate) async fn run<C: Controller>(controller: Arc<C>, shared: Shared, stop:
                 due = false;
                 // When it begins to look, and not when it is told to.
                 began = tokio::time::Instant::now().max(began + BREATH);
-                look = Some(Look::begin(Arc::clone(&controller), snapshot, ends, began));
+                look = Some(Looking::begin(Arc::clone(&controller), snapshot, ends, began));
             }
         }
         let wait = pause(&driver, controller.looks());
@@ -199,7 +199,7 @@ pub(crate) async fn run<C: Controller>(controller: Arc<C>, shared: Shared, stop:
                 due = true;
                 sections.publish(C::NAME, driver.section());
             }
-            seen = Look::end(&mut look), if looking => {
+            seen = Looking::end(&mut look), if looking => {
                 controller.saw(seen.result.as_ref().map(|(_, observed)| observed));
                 if seen.ends != ends || current.has_changed().unwrap_or(true) {
                     // Something has ended or changed since it was looked: what was seen is of before.
@@ -251,7 +251,7 @@ async fn woken(wakes: &mut [watch::Receiver<u64>]) {
 }
 
 /// A look that is under way.
-struct Look<C: Controller> {
+struct Looking<C: Controller> {
     task: tokio::task::JoinHandle<Seen<C>>,
     ends: u64,
     revision: String,
@@ -264,7 +264,7 @@ struct Sight<C: Controller> {
     revision: String,
 }
 
-impl<C: Controller> Look<C> {
+impl<C: Controller> Looking<C> {
     fn begin(controller: Arc<C>, snapshot: Arc<Current>, ends: u64, not_before: tokio::time::Instant) -> Self {
         let revision = snapshot.digest.to_string();
         let task = tokio::spawn(async move {
@@ -273,7 +273,7 @@ impl<C: Controller> Look<C> {
             let observed = seen(&*controller, &declared).await?;
             Ok((declared, observed))
         });
-        Look { task, ends, revision }
+        Looking { task, ends, revision }
     }
 
     /// Waits for the look's end, and takes it away. May be dropped and called again.
@@ -286,7 +286,7 @@ impl<C: Controller> Look<C> {
     }
 }
 
-impl<C: Controller> Drop for Look<C> {
+impl<C: Controller> Drop for Looking<C> {
     fn drop(&mut self) {
         self.task.abort();
     }

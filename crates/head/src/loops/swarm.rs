@@ -7,7 +7,7 @@ use std::time::Duration;
 use bramble_model::agent::swarm::{Observed as Listing, Reply, Work};
 use bramble_model::agent::{self, Answer, Capability, Expects, Under};
 use bramble_model::engine::{EngineKind, EnginePart};
-use bramble_model::names::Name;
+use bramble_model::names::{ClusterId, Name};
 use bramble_model::timeline::Phase;
 use bramble_plan::contract::{Outcome, Planned, Retry, Unknown};
 use bramble_plan::swarm::{Declared, Node, Observed, Record, Seen, Step, Swarm, View, to_ask};
@@ -50,7 +50,7 @@ impl Controller {
     async fn ask_in_turn<'a>(
         &self,
         mut managers: impl ExactSizeIterator<Item = &'a Name>,
-        cluster: &str,
+        cluster: &ClusterId,
     ) -> (Option<View>, BTreeMap<Name, String>) {
         let end = Instant::now() + OBSERVE;
         let (mut without, mut last) = (BTreeMap::new(), None);
@@ -85,11 +85,11 @@ impl Controller {
     async fn look_through<'a>(
         &self,
         name: &'a Name,
-        cluster: &str,
+        cluster: &ClusterId,
         limit: Duration,
     ) -> (&'a Name, Result<Listing, String>) {
         let seen = match self.agents.ask(name, Work::Observe.into(), None, limit).await {
-            Answer::Swarm(Reply::Observed(listing)) if listing.cluster == cluster => Ok(listing),
+            Answer::Swarm(Reply::Observed(listing)) if listing.cluster == *cluster => Ok(listing),
             Answer::Failed { error } => Err(error),
             answer => Err(format!("it answers {answer:?}")),
         };

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bramble_model::engine::EngineKind;
-use bramble_model::names::{Digest, Name};
+use bramble_model::names::{Digest, Generation, Name};
 use bramble_model::repository::{Cluster, FILE};
 use bramble_model::snapshot::{Revision, Snapshot};
 use bramble_plan::{sets, swarm};
@@ -110,6 +110,6 @@ pub fn image_inputs(cluster: &Cluster, snapshot: &Snapshot) -> Digest {
 }
 
 /// What the content of a workload's file is called.
-pub(super) fn generation(file: &[u8]) -> String {
-    Digest(Sha256::digest(file).into()).short()
+pub(super) fn generation(file: &[u8]) -> Generation {
+    Generation::of(&Digest(Sha256::digest(file).into()))
 }

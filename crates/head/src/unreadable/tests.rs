@@ -47,7 +47,7 @@ fn a_store_of_5b09a28_opens_whole() {
         assert_eq!(kept::<Users>(store), fixture::users().into_iter().collect());
         assert_eq!(kept::<Sessions>(store), fixture::sessions().into_iter().collect());
         assert_eq!(kept::<Tokens>(store), fixture::tokens().into_iter().collect());
-        assert_eq!(membership::swarm(store).expect("read").cluster(), Some(fixture::CLUSTER));
+        assert_eq!(membership::swarm(store).expect("read").cluster(), Some(&fixture::cluster()));
         let events = fixture::events().into_iter().map(|event| (event.number, event));
         assert_eq!(kept::<Events>(store), events.collect());
         let audit = kept::<AuditLog>(store).into_values();
@@ -83,7 +83,7 @@ fn form_1_of_every_record() {
         golden::<Users>(fixture::users()),
         golden::<Sessions>(fixture::sessions()),
         golden::<Tokens>(fixture::tokens()),
-        golden::<SingleValues>([("cluster".to_owned(), fixture::CLUSTER.to_owned())]),
+        golden::<SingleValues>([("cluster".to_owned(), fixture::cluster())]),
         golden::<Events>(fixture::events().into_iter().map(|event| (event.number, event))),
         golden::<AuditLog>(fixture::audit().into_iter().map(|entry| (entry.number, entry))),
     ];
@@ -321,8 +321,9 @@ async fn what_needs_a_lost_record_fails_with_its_name() {
     let d2 = fixture::name("d2");
     let error = foreign::change_hand_off(&store, &d2, bramble_plan::hand_off::Record::again).expect_err("lost");
     assert!(sentence(&error).starts_with("the hand-off of d2 cannot be read"), "{error}");
+    let another = "another".parse().expect("an id");
     let error =
-        membership::change_swarm(&store, |record| record.remember("another", BTreeSet::new())).expect_err("lost");
+        membership::change_swarm(&store, |record| record.remember(&another, BTreeSet::new())).expect_err("lost");
     assert!(sentence(&error).starts_with("the engine's record cluster cannot be read"), "{error}");
     sentence(&membership::swarm(&store).expect_err("lost: unknown is not none"));
     assert!(People::new().check(&store, "here", "ann", "correct horse", 1).await.is_err());

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Capability;
 use crate::engine::EnginePart;
-use crate::names::Name;
+use crate::names::{ClusterId, Generation, MemberId, Name};
 
 /// A question to the Swarm. Each can be asked twice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,28 +15,28 @@ pub enum Work {
     Initialise {
         address: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        leaves: Option<String>,
+        leaves: Option<ClusterId>,
     },
     /// Say how others join: asked of a manager.
     JoinTokens,
     /// Join `cluster` as `part`. A node that belongs to another one than `leaves` refuses.
     Join {
-        cluster: String,
+        cluster: ClusterId,
         manager: String,
         token: String,
         part: EnginePart,
         address: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        leaves: Option<String>,
+        leaves: Option<ClusterId>,
     },
     /// What the engine knows of members and workloads: asked of a manager.
     Observe,
     /// Remove a member that is gone.
-    Forget { node_id: String },
+    Forget { node_id: MemberId },
     /// Make the engine's part of a member match its role.
-    SetPart { node_id: String, part: EnginePart },
+    SetPart { node_id: MemberId, part: EnginePart },
     /// Deploy one workload: `file` is in the engine's own format.
-    Deploy { name: Name, generation: String, file: String },
+    Deploy { name: Name, generation: Generation, file: String },
     /// Remove a workload that the repository no longer has.
     Remove { name: Name },
     /// A question that this program does not know.
@@ -87,9 +87,9 @@ pub enum Reply {
 }
 
 /// A manager's view of its cluster.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observed {
-    pub cluster: String,
+    pub cluster: ClusterId,
     pub members: Vec<Member>,
     pub services: Vec<Service>,
 }
@@ -97,7 +97,7 @@ pub struct Observed {
 /// A machine as the engine knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    pub id: String,
+    pub id: MemberId,
     /// Empty until it has introduced itself.
     pub hostname: String,
     pub manager: bool,
@@ -111,7 +111,7 @@ pub struct Service {
     /// The workload it belongs to; `None` where something else made it.
     pub workload: Option<String>,
     /// What the head called the workload's content when it was deployed.
-    pub generation: Option<String>,
+    pub generation: Option<Label>,
     pub name: String,
     pub wanted: u32,
     pub running: u32,
@@ -123,7 +123,69 @@ pub struct Service {
 /// One replica of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replica {
-    pub node_id: String,
+    /// The member that it is on; `None` until the engine has found one for it.
+    #[serde(with = "placed")]
+    pub node_id: Option<MemberId>,
     pub state: String,
     pub error: Option<String>,
+}
+
+/// What a service's label says of the content that it was deployed from.
+///
+/// A label is anyone's to write: one that no head wrote is another generation than any, and stops no listing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Label {
+    Generation(Generation),
+    Other(String),
+}
+
+impl From<String> for Label {
+    fn from(text: String) -> Self {
+        text.parse().map_or(Label::Other(text), Label::Generation)
+    }
+}
+
+impl From<Generation> for Label {
+    fn from(generation: Generation) -> Self {
+        Label::Generation(generation)
+    }
+}
+
+/// Where a replica is, on the wire: nowhere yet is an empty text.
+mod placed {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::names::MemberId;
+
+    pub(super) fn serialize<S: Serializer>(node: &Option<MemberId>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(node.as_ref().map_or("", MemberId::as_str))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<MemberId>, D::Error> {
+        let text = String::deserialize(from)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_swarm_lists_is_written_as_it_was_read() {
+        for (label, node) in [("1f0a", "a"), ("by hand: v2", ""), ("", "a")] {
+            let service = format!(
+                r#"{{"workload":"web","generation":"{label}","name":"web_x","wanted":1,"running":0,"ports":[],"replicas":[{{"node_id":"{node}","state":"pending","error":null}}]}}"#
+            );
+            let read: Service = serde_json::from_str(&service).expect("whatever the label");
+            assert_eq!(read.generation, Some(Label::from(label.to_owned())));
+            assert_eq!(matches!(read.generation, Some(Label::Generation(_))), label == "1f0a");
+            assert_eq!(read.replicas[0].node_id.as_ref().map(MemberId::as_str), Some(node).filter(|id| !id.is_empty()));
+            assert_eq!(serde_json::to_string(&read).expect("plain data"), service);
+        }
+    }
 }

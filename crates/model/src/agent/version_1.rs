@@ -84,12 +84,19 @@ fn an_agent_of_version_1_is_told_what_it_was_told_then() {
 /// What it does not know of a question is what it would not do: it is not asked then.
 #[test]
 fn a_question_needs_what_version_1_does_not_know_of_it() {
-    let (address, leaves) = (String::from("192.168.7.21"), Some(String::from("another")));
+    let (address, leaves) = (String::from("192.168.7.21"), Some("another".parse().expect("an id")));
     let asked = |work: swarm::Work| Work::from(work);
     let initialise = |leaves| asked(swarm::Work::Initialise { address: address.clone(), leaves });
     let join = |leaves| {
         let (manager, token, part) = ("192.168.7.22:2377".into(), "t".into(), EnginePart::Worker);
-        asked(swarm::Work::Join { cluster: "c".into(), manager, token, part, address: address.clone(), leaves })
+        asked(swarm::Work::Join {
+            cluster: "c".parse().expect("an id"),
+            manager,
+            token,
+            part,
+            address: address.clone(),
+            leaves,
+        })
     };
     for work in [initialise(None), join(None), initialise(leaves.clone()), join(leaves), swarm::Work::Observe.into()] {
         let line = serde_json::to_string(&ToAgent::Ask { number: 1, work: work.clone(), under: None }).expect("plain");

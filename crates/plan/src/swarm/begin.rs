@@ -5,7 +5,7 @@ use super::*;
 
 impl Look<'_> {
     /// The Swarm that it is; or the step that makes or finds one; or what that waits for.
-    pub(super) fn cluster(&self, plan: &mut Plan) -> Option<String> {
+    pub(super) fn cluster(&self, plan: &mut Plan) -> Option<ClusterId> {
         let record = &self.observed.record;
         let holders: Vec<(&Name, Node, Holder)> = self
             .may_hold()
@@ -24,14 +24,14 @@ impl Look<'_> {
                 Holder::Blank { .. } | Holder::Worker => false,
             });
             if may_live {
-                return Some(cluster.to_owned());
+                return Some(cluster.clone());
             }
         }
-        let held: BTreeMap<&str, bool> = holders
+        let held: BTreeMap<&ClusterId, bool> = holders
             .iter()
             .filter_map(|(name, _, holder)| match holder {
                 Holder::Holds { cluster, reachable } if !without.contains(*name) && self.counts(name, cluster) => {
-                    Some((cluster.as_str(), *reachable))
+                    Some((cluster, *reachable))
                 }
                 Holder::Holds { .. } | Holder::Blank { .. } | Holder::Worker | Holder::Away { .. } => None,
             })
@@ -40,7 +40,7 @@ impl Look<'_> {
                 held
             });
         if held.len() > 1 {
-            let list: Vec<&str> = held.keys().copied().collect();
+            let list: Vec<&str> = held.keys().map(|cluster| cluster.as_str()).collect();
             let reason = format!(
                 "managers hold different Swarms ({}), and nobody said which is this cluster's",
                 list.join(", ")
@@ -56,7 +56,7 @@ impl Look<'_> {
                     seen: Seen::Record(record.clone()),
                     reason: "a manager of this cluster holds it".into(),
                     risk: Risk::Safe,
-                    step: Step::Remember { cluster: (*cluster).to_owned(), managers: self.managers_with(cluster) },
+                    step: Step::Remember { cluster: (*cluster).clone(), managers: self.managers_with(cluster) },
                 });
             } else {
                 let reason = format!("a manager holds Swarm {cluster}, and waits for a majority of its managers");
@@ -111,7 +111,7 @@ impl Look<'_> {
             }
             return;
         }
-        let may = |(name, node, leaves): &&(&Name, &Node, Option<String>)| {
+        let may = |(name, node, leaves): &&(&Name, &Node, Option<ClusterId>)| {
             let able = node.unable.is_none() || leaves.is_none();
             told.is_none_or(|told| *name == told) && able && node.address.is_some()
         };

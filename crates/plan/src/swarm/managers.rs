@@ -5,11 +5,11 @@ use super::*;
 /// What a node that may hold a Swarm's state means for one that may be begun.
 pub(super) enum Holder {
     /// It holds nothing that anyone wants: it belongs to none, or to one that was given up.
-    Blank { leaves: Option<String> },
+    Blank { leaves: Option<ClusterId> },
     /// It is a worker, which holds nothing of its Swarm's state.
     Worker,
     /// It holds this Swarm's state.
-    Holds { cluster: String, reachable: bool },
+    Holds { cluster: ClusterId, reachable: bool },
     /// What it holds is not known.
     Away { why: Why, ends: Ends },
 }
@@ -50,7 +50,7 @@ pub fn to_ask(declared: &Declared, record: &Record, engine_of: impl Fn(&Name) ->
     let is_manager = |part: &EnginePart| *part == EnginePart::Manager;
     let may = declared.nodes.iter().filter(|(name, part)| is_manager(part) || record.made_manager(name));
     let holding = may.filter_map(|(name, part)| match engine_of(name)? {
-        EngineState::Member { cluster: own, manager: true, reachable, .. } if own == cluster => {
+        EngineState::Member { cluster: own, manager: true, reachable, .. } if own == *cluster => {
             Some((!reachable, !is_manager(part), name))
         }
         _ => None,
@@ -122,7 +122,7 @@ impl Look<'_> {
     }
 
     /// Whether it counts that this node holds this Swarm: nobody becomes a manager of the cluster by saying so.
-    pub(super) fn counts(&self, name: &Name, cluster: &str) -> bool {
+    pub(super) fn counts(&self, name: &Name, cluster: &ClusterId) -> bool {
         let record = &self.observed.record;
         self.is_manager(name)
             || record.made_manager(name) && record.cluster().is_none_or(|remembered| remembered == cluster)
@@ -136,13 +136,13 @@ impl Look<'_> {
     }
 
     /// The same, before it was listed.
-    pub(super) fn managers_with(&self, cluster: &str) -> BTreeSet<Name> {
+    pub(super) fn managers_with(&self, cluster: &ClusterId) -> BTreeSet<Name> {
         let holding = self.holding(cluster).into_iter().filter(|name| self.counts(name, cluster));
         self.managers().into_iter().map(|(name, _)| name).chain(holding).cloned().collect()
     }
 
     /// Why a Swarm that is remembered has no manager that could be asked.
-    pub(super) fn without_manager(&self, cluster: &str) -> String {
+    pub(super) fn without_manager(&self, cluster: &ClusterId) -> String {
         let holding = self.holding(cluster);
         if holding.is_empty() {
             format!("no manager of Swarm {cluster} is here")
@@ -151,13 +151,13 @@ impl Look<'_> {
         }
     }
 
-    fn holding(&self, cluster: &str) -> Vec<&Name> {
+    fn holding(&self, cluster: &ClusterId) -> Vec<&Name> {
         let all = self.may_hold().into_iter();
         all.filter(|(_, node)| holds(node).is_some_and(|(own, _)| own == cluster)).map(|(name, _)| name).collect()
     }
 
     /// What brings a Swarm back that has no leader: its managers, or a person who gives it up.
-    pub(super) fn who_mends(&self, cluster: &str) -> Ends {
+    pub(super) fn who_mends(&self, cluster: &ClusterId) -> Ends {
         let (mut off, mut acts, mut comes, mut managers) = (Vec::new(), BTreeSet::new(), false, 0);
         let all = self.may_hold();
         for (name, node) in &all {

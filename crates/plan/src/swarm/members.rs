@@ -148,9 +148,9 @@ impl Look<'_> {
         name: &Name,
         node: &Node,
         engine: EngineState,
-        leaves: Option<String>,
+        leaves: Option<ClusterId>,
         through: &Name,
-        cluster: &str,
+        cluster: &ClusterId,
         plan: &mut Plan,
     ) {
         let subject = Subject::node(name);
@@ -165,7 +165,7 @@ impl Look<'_> {
             None => Risk::Safe,
             Some(old) => Risk::Destroys { what: format!("what {name} keeps of Swarm {old}") },
         };
-        let (node, through, cluster) = (name.clone(), through.clone(), cluster.to_owned());
+        let (node, through, cluster) = (name.clone(), through.clone(), cluster.clone());
         plan.steps.push(Planned {
             subject,
             seen: Seen::Engine(engine),

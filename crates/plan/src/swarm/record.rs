@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bramble_model::names::Name;
+use bramble_model::names::{ClusterId, Name};
 use serde::{Deserialize, Serialize};
 
 /// What the head keeps of the Swarm.
@@ -15,7 +15,7 @@ pub struct Record {
     pub managers: BTreeSet<Name>,
     /// Swarms that were given up: a node that remembers one of these may be made to leave it.
     #[serde(default)]
-    pub former: BTreeSet<String>,
+    pub former: BTreeSet<ClusterId>,
     /// A person's word to begin anew, whatever these managers may hold.
     #[serde(default)]
     pub without: Option<BTreeSet<Name>>,
@@ -32,7 +32,7 @@ pub enum Memory {
     /// This manager, and no other, was told to begin one.
     Begun { node: Name },
     /// The Swarm of this id.
-    Swarm { cluster: String },
+    Swarm { cluster: ClusterId },
 }
 
 impl Record {
@@ -40,7 +40,7 @@ impl Record {
         Record { memory, managers: BTreeSet::new(), former: BTreeSet::new(), without: None }
     }
 
-    pub fn cluster(&self) -> Option<&str> {
+    pub fn cluster(&self) -> Option<&ClusterId> {
         match &self.memory {
             Memory::Swarm { cluster } => Some(cluster),
             Memory::Never | Memory::Lost | Memory::Begun { .. } => None,
@@ -57,14 +57,14 @@ impl Record {
     }
 
     /// It is this Swarm, and these may hold its state. Another one that was remembered is given up.
-    pub fn remember(&mut self, cluster: &str, managers: BTreeSet<Name>) {
+    pub fn remember(&mut self, cluster: &ClusterId, managers: BTreeSet<Name>) {
         if let Memory::Swarm { cluster: old } = &self.memory
             && old != cluster
         {
             self.former.insert(old.clone());
         }
         self.former.remove(cluster);
-        self.memory = Memory::Swarm { cluster: cluster.to_owned() };
+        self.memory = Memory::Swarm { cluster: cluster.clone() };
         self.managers = managers;
         self.without = None;
     }
@@ -80,8 +80,8 @@ impl Record {
     }
 
     /// A person gives a Swarm up: whoever remembers it may be made to leave it.
-    pub fn give_up(&mut self, cluster: &str) {
-        self.former.insert(cluster.to_owned());
+    pub fn give_up(&mut self, cluster: &ClusterId) {
+        self.former.insert(cluster.clone());
         if self.cluster() == Some(cluster) {
             self.memory = Memory::Lost;
         }

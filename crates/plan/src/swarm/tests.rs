@@ -1,13 +1,20 @@
 mod fleet;
 mod properties;
 
+use std::str::FromStr;
+
 use bramble_model::agent::swarm::{Member, Service};
+use bramble_model::names::NotAName;
 
 use super::*;
 use crate::contract::foresee;
 
 fn name(text: &str) -> Name {
     text.parse().expect("a name")
+}
+
+fn id<T: FromStr<Err = NotAName>>(text: &str) -> T {
+    text.parse().expect("an id")
 }
 
 /// A Swarm's world: declared and observed beside each other, as a test writes them.
@@ -40,7 +47,7 @@ impl World {
     }
 
     fn reads(mut self, through: &str, cluster: &str, members: Vec<Member>, services: Vec<Service>) -> Self {
-        let listing = Listing { cluster: cluster.into(), members, services };
+        let listing = Listing { cluster: id(cluster), members, services };
         let look = Look { declared: &self.declared, observed: &self.observed };
         self.observed.record.managers = look.managers_of(&listing);
         self.observed.view = Some(View::Read { through: name(through), listing });
@@ -54,7 +61,7 @@ impl World {
     /// A workload of these services.
     fn runs(mut self, text: &str, generation: &str, services: &[&str]) -> Self {
         let services = services.iter().map(|&service| service.to_owned()).collect();
-        let workload = Workload::Ready { generation: generation.into(), file: "services: {}".into(), services };
+        let workload = Workload::Ready { generation: id(generation), file: "services: {}".into(), services };
         self.declared.workloads.insert(name(text), workload);
         self
     }
@@ -92,12 +99,12 @@ fn told(plan: &Plan) -> String {
 
 const ALONE: Option<EngineState> = Some(EngineState::Alone);
 
-fn in_swarm(cluster: &str, id: &str, manager: bool, reachable: bool) -> Option<EngineState> {
-    Some(EngineState::Member { cluster: cluster.into(), node_id: id.into(), manager, reachable })
+fn in_swarm(cluster: &str, node_id: &str, manager: bool, reachable: bool) -> Option<EngineState> {
+    Some(EngineState::Member { cluster: id(cluster), node_id: id(node_id), manager, reachable })
 }
 
-fn entry(id: &str, hostname: &str, up: bool) -> Member {
-    Member { id: id.into(), hostname: hostname.into(), manager: false, up }
+fn entry(node_id: &str, hostname: &str, up: bool) -> Member {
+    Member { id: id(node_id), hostname: hostname.into(), manager: false, up }
 }
 
 /// A workload's service `x`.
@@ -108,7 +115,7 @@ fn service(workload: Option<&str>, generation: &str) -> Service {
 fn service_of(workload: Option<&str>, service: &str, generation: &str) -> Service {
     Service {
         workload: workload.map(str::to_owned),
-        generation: Some(generation.into()),
+        generation: Some(Label::from(generation.to_owned())),
         name: workload.map_or_else(|| service.to_owned(), |workload| format!("{workload}_{service}")),
         wanted: 1,
         running: 1,
@@ -118,7 +125,7 @@ fn service_of(workload: Option<&str>, service: &str, generation: &str) -> Servic
 }
 
 fn remembers(cluster: &str) -> Memory {
-    Memory::Swarm { cluster: cluster.into() }
+    Memory::Swarm { cluster: id(cluster) }
 }
 
 #[test]
@@ -157,7 +164,7 @@ fn a_head_that_forgot_starts_nothing_while_a_manager_may_remember() {
     let adopts =
         world(Memory::Lost).manager("m1", ALONE).manager("m2", in_swarm("runs", "b", true, true)).manager("m3", None);
     assert!(
-        matches!(&adopts.plan().steps[..], [Planned { step: Step::Remember { cluster, .. }, .. }] if cluster == "runs")
+        matches!(&adopts.plan().steps[..], [Planned { step: Step::Remember { cluster, .. }, .. }] if cluster.as_str() == "runs")
     );
     let minority =
         world(Memory::Lost).manager("m1", ALONE).manager("m2", in_swarm("runs", "b", true, false)).manager("m3", ALONE);
@@ -183,7 +190,7 @@ fn nobody_is_made_to_leave_a_swarm_that_nobody_gave_up() {
         .worker("w1", in_swarm("theirs", "x", false, true))
         .reads("m1", "s", Vec::new(), Vec::new());
     insta::assert_snapshot!("it_waits_for_a_person", world.text());
-    world.observed.record.give_up("theirs");
+    world.observed.record.give_up(&id("theirs"));
     insta::assert_snapshot!("it_was_given_up", world.text());
 }
 
@@ -233,6 +240,22 @@ fn a_changed_workload_is_deployed_and_a_removed_one_goes_but_nothing_of_others()
     let sick = Workload::Sick { problem: "sick.yaml has no services".into() };
     world.declared.workloads.insert(name("sick"), sick);
     insta::assert_snapshot!(world.text());
+}
+
+/// No head wrote it, so it is of another content than the file's, and the rest of the listing counts.
+#[test]
+fn a_workload_whose_label_a_person_wrote_is_deployed_again() {
+    let world = world(remembers("s"))
+        .manager("m1", in_swarm("s", "a", true, true))
+        .workload("web", "1")
+        .workload("whoami", "1")
+        .reads("m1", "s", Vec::new(), vec![service(Some("web"), "v2, by hand"), service(Some("whoami"), "1")]);
+    let [Planned { step: Step::Deploy { workload, .. }, seen, reason, .. }] = &world.plan().steps[..] else {
+        panic!("{}", world.text())
+    };
+    assert_eq!((workload.as_str(), reason.as_str()), ("web", "its file has changed"));
+    let label = Label::Other("v2, by hand".into());
+    assert_eq!(*seen, Seen::Generation { generation: Some(label), several: false });
 }
 
 /// Docker makes one service after the other: what ended after the first one has the label of the whole.

@@ -9,7 +9,7 @@ use super::*;
 pub enum Workload {
     /// `generation` is what this content is called, `file` the content: it travels with the step. `services` are the
     /// names that the file gives them.
-    Ready { generation: String, file: Arc<str>, services: BTreeSet<String> },
+    Ready { generation: Generation, file: Arc<str>, services: BTreeSet<String> },
     /// Its own files do not check: what is deployed stays.
     Sick { problem: String },
 }
@@ -36,7 +36,7 @@ pub(super) fn listed_as(workload: &Name, service: &str) -> String {
 /// What there is of a workload.
 struct Deployed<'a> {
     services: BTreeSet<&'a str>,
-    generations: BTreeSet<Option<&'a str>>,
+    generations: BTreeSet<Option<&'a Label>>,
 }
 
 impl<'a> Deployed<'a> {
@@ -45,13 +45,14 @@ impl<'a> Deployed<'a> {
             listed.iter().filter(|service| service.workload.as_deref() == Some(workload)).collect();
         Deployed {
             services: own.iter().map(|service| service.name.as_str()).collect(),
-            generations: own.iter().map(|service| service.generation.as_deref()).collect(),
+            generations: own.iter().map(|service| service.generation.as_ref()).collect(),
         }
     }
 
     /// All that there is, is of this content.
-    fn is_of(&self, generation: &str) -> bool {
-        self.generations == BTreeSet::from([Some(generation)])
+    fn is_of(&self, generation: &Generation) -> bool {
+        let own = |label: &Option<&Label>| matches!(label, Some(Label::Generation(own)) if own == generation);
+        !self.generations.is_empty() && self.generations.iter().all(own)
     }
 
     /// Services of the file that are not there.
@@ -62,7 +63,7 @@ impl<'a> Deployed<'a> {
     fn seen(&self) -> Seen {
         let several = self.generations.len() > 1;
         let only = self.generations.first().filter(|_| !several).copied().flatten();
-        Seen::Generation { generation: only.map(str::to_owned), several }
+        Seen::Generation { generation: only.cloned(), several }
     }
 }
 

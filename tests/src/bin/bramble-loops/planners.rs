@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::time::Instant;
 
-use bramble_model::agent::swarm::{Member, Observed as Listing, Service};
+use bramble_model::agent::swarm::{Label, Member, Observed as Listing, Service};
 use bramble_model::boot_set::Architecture;
 use bramble_model::engine::{EnginePart, EngineState};
 use bramble_model::inventory::Adoption;
-use bramble_model::names::{Digest, Mac, Name};
+use bramble_model::names::{ClusterId, Digest, Mac, MemberId, Name};
 use bramble_model::repository::{Backup, Source as Followed};
 use bramble_model::timeline::Millis;
 use bramble_plan::backups::Backups;
@@ -31,6 +31,9 @@ const HOUR: Millis = 3600 * 1000;
 const CLUSTER: &str = "the-swarm";
 /// A Swarm that was given up.
 const FORMER: &str = "the-old-swarm";
+/// Two generations of every workload.
+const NEW: &str = "4e3f5d2a9b10";
+const OLD: &str = "01d0c4b7e65a";
 const MANAGERS: usize = 3;
 
 /// Times the plans of one planner. Each world is declared and observed, `much` first.
@@ -78,8 +81,16 @@ fn workload(number: usize) -> Name {
     name(&format!("w{number}"))
 }
 
-fn id(number: usize) -> String {
-    format!("id-{number}")
+fn id(number: usize) -> MemberId {
+    member_id("id", number)
+}
+
+fn member_id(kind: &str, number: usize) -> MemberId {
+    format!("{kind}-{number}").parse().expect("an id")
+}
+
+fn cluster_id(text: &str) -> ClusterId {
+    text.parse().expect("an id")
 }
 
 fn part(number: usize) -> EnginePart {
@@ -88,17 +99,17 @@ fn part(number: usize) -> EnginePart {
 
 fn member(cluster: &str, number: usize) -> EngineState {
     let manager = part(number) == EnginePart::Manager;
-    EngineState::Member { cluster: cluster.into(), node_id: id(number), manager, reachable: true }
+    EngineState::Member { cluster: cluster_id(cluster), node_id: id(number), manager, reachable: true }
 }
 
-fn entry(id: String, hostname: &Name, manager: bool, up: bool) -> Member {
+fn entry(id: MemberId, hostname: &Name, manager: bool, up: bool) -> Member {
     Member { id, hostname: hostname.to_string(), manager, up }
 }
 
 fn service(workload: &Name, generation: &str) -> Service {
     Service {
         workload: Some(workload.to_string()),
-        generation: Some(generation.into()),
+        generation: Some(Label::from(generation.to_owned())),
         name: format!("{workload}_web"),
         wanted: 3,
         running: 3,
@@ -110,7 +121,10 @@ fn service(workload: &Name, generation: &str) -> Service {
 fn declared_swarm(nodes: usize, workloads: usize) -> swarm::Declared {
     let file = "services:\n  web:\n    image: web:1\n".repeat(20);
     let services = BTreeSet::from(["web".to_owned()]);
-    let ready = || Workload::Ready { generation: "new".into(), file: file.as_str().into(), services: services.clone() };
+    let ready = || {
+        let generation = NEW.parse().expect("a generation");
+        Workload::Ready { generation, file: file.as_str().into(), services: services.clone() }
+    };
     swarm::Declared {
         nodes: (0..nodes).map(|number| (node(number), part(number))).collect(),
         workloads: (0..workloads).map(|number| (workload(number), ready())).collect(),
@@ -118,10 +132,10 @@ fn declared_swarm(nodes: usize, workloads: usize) -> swarm::Declared {
 }
 
 fn observed_swarm(nodes: BTreeMap<Name, Node>, members: Vec<Member>, services: Vec<Service>) -> swarm::Observed {
-    let mut record = Record::new(Memory::Swarm { cluster: CLUSTER.into() });
-    record.former.insert(FORMER.into());
+    let mut record = Record::new(Memory::Swarm { cluster: cluster_id(CLUSTER) });
+    record.former.insert(cluster_id(FORMER));
     record.managers = (0..MANAGERS).map(node).collect();
-    let listing = Listing { cluster: CLUSTER.into(), members, services };
+    let listing = Listing { cluster: cluster_id(CLUSTER), members, services };
     swarm::Observed { nodes, record, view: Some(View::Read { through: node(0), listing }), without: BTreeMap::new() }
 }
 
@@ -132,7 +146,7 @@ fn here(engine: EngineState) -> Node {
 fn swarm_at_rest(nodes: usize, workloads: usize) -> (swarm::Declared, swarm::Observed) {
     let seen = (0..nodes).map(|number| (node(number), here(member(CLUSTER, number)))).collect();
     let members = (0..nodes).map(|number| entry(id(number), &node(number), number < MANAGERS, true)).collect();
-    let services = (0..workloads).map(|number| service(&workload(number), "new")).collect();
+    let services = (0..workloads).map(|number| service(&workload(number), NEW)).collect();
     (declared_swarm(nodes, workloads), observed_swarm(seen, members, services))
 }
 
@@ -149,10 +163,10 @@ fn swarm_with_much_to_do(nodes: usize, workloads: usize) -> (swarm::Declared, sw
         _ => here(EngineState::Starting { waiting_for: "containerd".into() }),
     };
     let mut members: Vec<Member> = (0..MANAGERS).map(|number| entry(id(number), &node(number), true, true)).collect();
-    members.extend((MANAGERS..nodes).map(|number| entry(format!("old-{number}"), &node(number), false, false)));
-    members.extend((0..nodes / 5).map(|number| entry(format!("gone-{number}"), &workload(number), false, false)));
-    let mut services: Vec<Service> = (0..workloads / 2).map(|number| service(&workload(number * 2), "old")).collect();
-    services.extend((0..workloads / 4).map(|number| service(&name(&format!("gone{number}")), "old")));
+    members.extend((MANAGERS..nodes).map(|number| entry(member_id("old", number), &node(number), false, false)));
+    members.extend((0..nodes / 5).map(|number| entry(member_id("gone", number), &workload(number), false, false)));
+    let mut services: Vec<Service> = (0..workloads / 2).map(|number| service(&workload(number * 2), OLD)).collect();
+    services.extend((0..workloads / 4).map(|number| service(&name(&format!("gone{number}")), OLD)));
     let seen = (0..nodes).map(|number| (node(number), state(number))).collect();
     (declared_swarm(nodes, workloads), observed_swarm(seen, members, services))
 }

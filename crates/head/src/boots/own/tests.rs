@@ -9,14 +9,14 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A head's state, with the boot sets on its shelf.
-struct State(TempDir);
+/// The folder of a head's state, with the boot sets on its shelf.
+struct Folder(TempDir);
 
-impl State {
+impl Folder {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         Shelf::open(folder.path()).expect("opens");
-        State(folder)
+        Folder(folder)
     }
 
     fn boots(&self) -> OwnBoots {
@@ -100,11 +100,11 @@ fn start4(boots: &OwnBoots) -> String {
 
 #[test]
 fn kernel_and_command_line_are_of_one_set_though_another_becomes_current() {
-    let state = State::new();
-    let boots = state.boots();
-    state.build(&boots, "old");
+    let folder = Folder::new();
+    let boots = folder.boots();
+    folder.build(&boots, "old");
     let own = begin(&boots, &pi()).expect("a boot");
-    state.build(&boots, "new");
+    folder.build(&boots, "new");
     assert!(own.words().cmdline.ends_with("old"));
     assert_eq!(kernel(&boots), "old kernel");
     // Its next boot is of the new one.
@@ -116,9 +116,9 @@ fn kernel_and_command_line_are_of_one_set_though_another_becomes_current() {
 /// A connection's panic is logged and ends that connection: what it held must not end the boots of all others.
 #[test]
 fn boots_go_on_after_a_panic_that_held_what_they_go_through() {
-    let state = State::new();
-    let boots = state.boots();
-    state.build(&boots, "old");
+    let folder = Folder::new();
+    let boots = folder.boots();
+    folder.build(&boots, "old");
     std::thread::scope(|scope| {
         let connection = scope.spawn(|| {
             let _held = (boots.sets(), boots.present());
@@ -133,12 +133,12 @@ fn boots_go_on_after_a_panic_that_held_what_they_go_through() {
 
 #[test]
 fn firmware_that_came_first_binds_the_boot_that_follows() {
-    let state = State::new();
-    let boots = state.boots();
-    state.build(&boots, "old");
+    let folder = Folder::new();
+    let boots = folder.boots();
+    folder.build(&boots, "old");
     boots.asks(&pi());
     assert_eq!(start4(&boots), "old start4.elf");
-    state.build(&boots, "new");
+    folder.build(&boots, "new");
     let own = begin(&boots, &pi()).expect("a boot");
     assert!(own.words().cmdline.ends_with("old"));
     assert_eq!(kernel(&boots), "old kernel");
@@ -148,12 +148,12 @@ fn firmware_that_came_first_binds_the_boot_that_follows() {
 
 #[test]
 fn the_signed_chain_is_of_one_set() {
-    let state = State::new();
-    let boots = state.boots();
-    state.build(&boots, "old");
+    let folder = Folder::new();
+    let boots = folder.boots();
+    folder.build(&boots, "old");
     let loader = |name| read(boots.loader(name, || Some(pi())));
     assert_eq!(loader("shimaa64.efi"), "old shimaa64.efi");
-    state.build(&boots, "new");
+    folder.build(&boots, "new");
     assert_eq!(loader("grubaa64.efi"), "old grubaa64.efi");
     assert!(begin(&boots, &pi()).expect("a boot").words().cmdline.ends_with("old"));
     // No DHCP is seen beside a router that says what to boot: shim is what a machine asks for that starts.
@@ -164,14 +164,14 @@ fn the_signed_chain_is_of_one_set() {
 
 #[test]
 fn a_head_that_was_killed_goes_on_with_the_boots_that_it_handed_out() {
-    let state = State::new();
+    let folder = Folder::new();
     let boot = {
-        let boots = state.boots();
-        state.build(&boots, "old");
+        let boots = folder.boots();
+        folder.build(&boots, "old");
         begin(&boots, &pi()).expect("a boot").boot
     };
-    let boots = state.boots();
-    state.build(&boots, "new");
+    let boots = folder.boots();
+    folder.build(&boots, "new");
     assert_eq!(kernel(&boots), "old kernel");
     assert_eq!(boots.node_of(&boot.0), Some(pi()));
 }
@@ -179,9 +179,9 @@ fn a_head_that_was_killed_goes_on_with_the_boots_that_it_handed_out() {
 /// The other records say what each node had: it boots that, until a person has looked.
 #[test]
 fn a_node_boots_what_it_had_last_where_nobody_can_read_what_is_given() {
-    let state = State::new();
-    let boots = state.boots();
-    let old = state.build(&boots, "old");
+    let folder = Folder::new();
+    let boots = folder.boots();
+    let old = folder.build(&boots, "old");
     begin(&boots, &pi()).expect("a boot");
     crate::boot_sets::tests::tear(&boots.store, Architecture::Arm64);
     for _ in 0..2 {
@@ -190,18 +190,18 @@ fn a_node_boots_what_it_had_last_where_nobody_can_read_what_is_given() {
     }
     let why = |node: &str| begin(&boots, &node.parse().expect("a name")).map(drop).expect_err("no boot");
     assert!(why("new").contains("boot set is given to nodes of arm64 cannot be read"), "{}", why("new"));
-    fs::remove_dir_all(kept_set(state.0.path(), &old.to_string())).expect("removed");
+    fs::remove_dir_all(kept_set(folder.0.path(), &old.to_string())).expect("removed");
     assert!(why("pi").contains("cannot be read"), "{}", why("pi"));
 }
 
 #[test]
 fn a_boot_whose_set_has_gone_gets_nothing_of_another_one() {
-    let state = State::new();
-    let boots = state.boots();
-    let old = state.build(&boots, "old");
+    let folder = Folder::new();
+    let boots = folder.boots();
+    let old = folder.build(&boots, "old");
     begin(&boots, &pi()).expect("a boot");
-    state.build(&boots, "new");
-    fs::remove_dir_all(kept_set(state.0.path(), &old.to_string())).expect("removed");
+    folder.build(&boots, "new");
+    fs::remove_dir_all(kept_set(folder.0.path(), &old.to_string())).expect("removed");
     assert_eq!(kernel(&boots), "nothing");
     begin(&boots, &pi()).expect("a boot");
     assert_eq!(kernel(&boots), "new kernel");
@@ -209,10 +209,10 @@ fn a_boot_whose_set_has_gone_gets_nothing_of_another_one() {
 
 #[test]
 fn a_boot_leads_to_its_node_until_the_next_one_or_until_it_is_forgotten() {
-    let state = State::new();
-    let boots = state.boots();
+    let folder = Folder::new();
+    let boots = folder.boots();
     assert!(begin(&boots, &pi()).is_err(), "there is no set");
-    state.build(&boots, "only");
+    folder.build(&boots, "only");
     let other: Name = "other".parse().expect("a name");
     let (first, second) = (begin(&boots, &pi()).expect("a boot"), begin(&boots, &pi()).expect("a boot"));
     let of_other = begin(&boots, &other).expect("a boot");

@@ -45,21 +45,24 @@ async fn a_head_that_began_on_a_disk_without_writes_leads_once_there_is_one() {
     assert!(lead.life > 0);
 }
 
-const CLUSTER: &str = "own";
+fn own() -> ClusterId {
+    "own".parse().expect("an id")
+}
 
 fn manager(node: &str) -> EngineState {
-    EngineState::Member { cluster: CLUSTER.into(), node_id: node.into(), manager: true, reachable: true }
+    let node_id = node.parse().expect("an id");
+    EngineState::Member { cluster: own(), node_id, manager: true, reachable: true }
 }
 
 /// A controller that remembers a Swarm of three managers; those that are named say nothing of it.
 fn swarm_with(folder: &Path, silent: &[&str]) -> Controller {
     let store = Store::open(&folder.join("head.redb"), 1).expect("opens");
     let controller = controller(folder, store);
-    controller.swarm.remember(|record| record.remember(CLUSTER, ["m1", "m2", "m3"].map(name).into())).expect("written");
+    controller.swarm.remember(|record| record.remember(&own(), ["m1", "m2", "m3"].map(name).into())).expect("written");
     for node in ["m1", "m2", "m3"] {
         let is_silent = silent.contains(&node);
         pretend(&controller.agents, &name(node), manager(node), move |_| {
-            let listing = Listing { cluster: CLUSTER.into(), ..Listing::default() };
+            let listing = Listing { cluster: own(), members: Vec::new(), services: Vec::new() };
             (!is_silent).then_some(Answer::Swarm(Reply::Observed(listing)))
         });
     }

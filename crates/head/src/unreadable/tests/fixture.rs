@@ -8,7 +8,7 @@ use bramble_model::api::{Audit, Role, Seen};
 use bramble_model::boot_set::GivenSet;
 use bramble_model::hands::Data;
 use bramble_model::inventory::{Adoption, Card, Disk, Inventory};
-use bramble_model::names::{BootId, BootTag, Digest, Mac, Name};
+use bramble_model::names::{BootId, BootTag, ClusterId, Digest, Mac, Name};
 use bramble_model::repository::Source;
 use bramble_model::snapshot::{Entry, Revision, Snapshot};
 use bramble_model::timeline::{Event, Stopped, What};
@@ -20,7 +20,11 @@ use bramble_plan::{admission, hand_off, swarm};
 use crate::access::people::{Session, Token, User};
 use crate::snapshots::record::{Applied, Held, Pointer, Stored};
 
-pub(crate) const CLUSTER: &str = "kq3vp0m1yq5w7r2ds8hbn4xej";
+const CLUSTER: &str = "kq3vp0m1yq5w7r2ds8hbn4xej";
+
+pub(crate) fn cluster() -> ClusterId {
+    CLUSTER.parse().expect("an id")
+}
 
 pub(crate) fn name(text: &str) -> Name {
     text.parse().expect("a name")
@@ -346,9 +350,9 @@ pub(crate) fn newest_commits() -> Vec<(String, Newest)> {
 pub(crate) fn engines() -> Vec<(String, swarm::Record)> {
     use swarm::{Memory, Record};
     let full = Record {
-        memory: Memory::Swarm { cluster: CLUSTER.into() },
+        memory: Memory::Swarm { cluster: cluster() },
         managers: BTreeSet::new(),
-        former: BTreeSet::from(["an-older-one".into()]),
+        former: BTreeSet::from(["an-older-one".parse().expect("an id")]),
         without: Some(BTreeSet::from([name("m2"), name("m3")])),
     };
     // The head has one, of the Swarm; this is one of each shape.

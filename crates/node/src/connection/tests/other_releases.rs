@@ -162,7 +162,7 @@ fn answer_to(call: &str) -> &'static str {
         "GET /nodes" => r#"[{"ID":"node-a","Description":{"Hostname":"m1"},"ManagerStatus":{"Leader":true}}]"#,
         "GET /services" | "GET /tasks" => "[]",
         call if call.starts_with("GET /nodes/") => {
-            r#"{"Version":{"Index":7},"Spec":{"Availability":"active"},"Status":{"State":"down"}}"#
+            r#"{"ID":"node-b","Version":{"Index":7},"Spec":{"Availability":"active"},"Status":{"State":"down"}}"#
         }
         _ => "",
     }

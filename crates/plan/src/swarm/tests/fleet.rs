@@ -17,8 +17,8 @@ struct Machine {
 
 #[derive(Debug, Clone)]
 struct Place {
-    cluster: String,
-    id: String,
+    cluster: ClusterId,
+    id: MemberId,
     manager: bool,
 }
 
@@ -26,7 +26,7 @@ struct Place {
 struct Fleet {
     declared: Declared,
     machines: BTreeMap<Name, Machine>,
-    members: BTreeMap<String, Vec<Member>>,
+    members: BTreeMap<ClusterId, Vec<Member>>,
     record: Record,
 }
 
@@ -58,19 +58,19 @@ impl Fleet {
         self.declared.nodes = nodes.collect();
     }
 
-    fn is_up(&self, cluster: &str, member: &Member) -> bool {
+    fn is_up(&self, cluster: &ClusterId, member: &Member) -> bool {
         let machine = &self.machines[&name(&member.hostname)];
-        machine.on && machine.place.as_ref().is_some_and(|place| place.cluster == cluster && place.id == member.id)
+        machine.on && machine.place.as_ref().is_some_and(|place| place.cluster == *cluster && place.id == member.id)
     }
 
     /// Managers that are up, and all of them; `without` as if it were none.
-    fn votes(&self, cluster: &str, without: Option<&str>) -> (usize, usize) {
+    fn votes(&self, cluster: &ClusterId, without: Option<&MemberId>) -> (usize, usize) {
         let managers = self.members.get(cluster).into_iter().flatten().filter(|member| member.manager);
-        let counted: Vec<&Member> = managers.filter(|member| Some(member.id.as_str()) != without).collect();
+        let counted: Vec<&Member> = managers.filter(|member| Some(&member.id) != without).collect();
         (counted.iter().filter(|member| self.is_up(cluster, member)).count(), counted.len())
     }
 
-    fn is_led(&self, cluster: &str) -> bool {
+    fn is_led(&self, cluster: &ClusterId) -> bool {
         let (up, all) = self.votes(cluster, None);
         up * 2 > all
     }
@@ -82,7 +82,7 @@ impl Fleet {
             (_, None) => ALONE,
             (_, Some(Place { cluster, id, manager })) => {
                 let listed = self.members[cluster].iter().any(|member| member.id == *id);
-                in_swarm(cluster, id, *manager, listed && self.is_led(cluster))
+                in_swarm(cluster.as_str(), id.as_str(), *manager, listed && self.is_led(cluster))
             }
         }
     }
@@ -95,7 +95,7 @@ impl Fleet {
         });
         let asked = to_ask(&self.declared, &self.record, |name| self.engine(name));
         let view = asked.into_iter().next().map(|through| {
-            let cluster = self.record.cluster().expect("whoever is asked is asked of one").to_owned();
+            let cluster = self.record.cluster().expect("whoever is asked is asked of one").clone();
             if !self.is_led(&cluster) {
                 return View::Unreadable { through, reason: "The swarm does not have a leader.".into() };
             }
@@ -111,13 +111,13 @@ impl Fleet {
     }
 
     /// A machine becomes a member, and leaves what it is told to leave.
-    fn enter(&mut self, node: &Name, cluster: &str, manager: bool) {
+    fn enter(&mut self, node: &Name, cluster: &ClusterId, manager: bool) {
         let machine = self.machines.get_mut(node).expect("a machine");
         machine.joins += 1;
-        let id = format!("{node}-{}", machine.joins);
-        machine.place = Some(Place { cluster: cluster.to_owned(), id: id.clone(), manager });
+        let id: MemberId = id(&format!("{node}-{}", machine.joins));
+        machine.place = Some(Place { cluster: cluster.clone(), id: id.clone(), manager });
         let member = Member { id, hostname: node.to_string(), manager, up: true };
-        self.members.entry(cluster.to_owned()).or_default().push(member);
+        self.members.entry(cluster.clone()).or_default().push(member);
     }
 
     /// Does what a plan wants, as far as Docker does.
@@ -126,7 +126,7 @@ impl Fleet {
             Step::Begin { node } => self.record.begin(&node),
             Step::Remember { cluster, managers } => self.record.remember(&cluster, managers),
             Step::Initialise { node, .. } => {
-                let cluster = format!("swarm{}", self.members.len());
+                let cluster = id(&format!("swarm{}", self.members.len()));
                 self.enter(&node, &cluster, true);
             }
             Step::Join { node, cluster, part, leaves, .. } => {

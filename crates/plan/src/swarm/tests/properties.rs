@@ -21,20 +21,21 @@ fn any_memory() -> impl Strategy<Value = Memory> {
         Just(Memory::Never),
         Just(Memory::Lost),
         "[a-e]".prop_map(|node| Memory::Begun { node: name(&node) }),
-        "[ab]".prop_map(|cluster| Memory::Swarm { cluster }),
+        "[ab]".prop_map(|cluster| remembers(&cluster)),
     ]
 }
 
 fn any_view() -> impl Strategy<Value = Option<View>> {
     let members = prop::collection::vec(("[xyz]", "[a-g]", any::<bool>()), 0..4);
-    let services = prop::collection::vec((prop::option::of("[p-s]"), "[xyz]", "[12]"), 0..4);
+    // Labels are of a generation, or written by hand.
+    let services = prop::collection::vec((prop::option::of("[p-s]"), "[xyz]", "[12x]"), 0..4);
     let read = ("[a-e]", "[ab]", members, services).prop_map(|(through, cluster, members, services)| View::Read {
         through: name(&through),
         listing: Listing {
-            cluster,
+            cluster: id(&cluster),
             members: members
                 .iter()
-                .map(|(id, hostname, up)| entry(&format!("{id}-{hostname}"), hostname, *up))
+                .map(|(node_id, hostname, up)| entry(&format!("{node_id}-{hostname}"), hostname, *up))
                 .collect(),
             services: services
                 .iter()
@@ -63,7 +64,8 @@ fn any_world() -> impl Strategy<Value = World> {
                 let engine = engine.map(|engine| match engine {
                     _ if part == EnginePart::None => EngineState::None,
                     EngineState::Member { cluster, node_id, manager, reachable } => {
-                        EngineState::Member { cluster, node_id: format!("{node_id}-{text}"), manager, reachable }
+                        let node_id = id(&format!("{node_id}-{text}"));
+                        EngineState::Member { cluster, node_id, manager, reachable }
                     }
                     other => other,
                 });
@@ -74,14 +76,16 @@ fn any_world() -> impl Strategy<Value = World> {
             }
             for (text, ready) in workloads {
                 let workload = match ready {
-                    Some((generation, services)) => Workload::Ready { generation, file: "f".into(), services },
+                    Some((generation, services)) => {
+                        Workload::Ready { generation: id(&generation), file: "f".into(), services }
+                    }
                     None => Workload::Sick { problem: "torn".into() },
                 };
                 world.declared.workloads.insert(name(&text), workload);
             }
             world.observed.record.managers = managers.iter().map(|text| name(text)).collect();
-            world.observed.record.former = former;
-            if let Some(cluster) = world.observed.record.cluster().map(str::to_owned) {
+            world.observed.record.former = former.iter().map(|cluster| id(cluster)).collect();
+            if let Some(cluster) = world.observed.record.cluster().cloned() {
                 world.observed.record.former.remove(&cluster);
             }
             world.observed.record.without = without.map(|names| names.iter().map(|text| name(text)).collect());
@@ -132,11 +136,11 @@ fn time_goes_by(world: &mut World) {
             node.address = Some("10.0.0.1".into());
         }
     }
-    let holding = |nodes: &BTreeMap<Name, Node>, cluster: &str| {
+    let holding = |nodes: &BTreeMap<Name, Node>, cluster: &ClusterId| {
         nodes.values().filter(|node| holds(node).is_some_and(|(own, _)| own == cluster)).count()
     };
     // All that anyone knows of, whatever became of it; a worker is no manager.
-    let all = |nodes: &BTreeMap<Name, Node>, cluster: &str| {
+    let all = |nodes: &BTreeMap<Name, Node>, cluster: &ClusterId| {
         let others =
             record.managers.iter().filter(|name| match nodes.get(*name).and_then(|node| node.engine.as_ref()) {
                 Some(EngineState::Member { cluster: own, .. }) => own != cluster,
@@ -144,12 +148,12 @@ fn time_goes_by(world: &mut World) {
             });
         holding(nodes, cluster) + others.count()
     };
-    let led: BTreeSet<String> = ["a", "b", "new"]
+    let led: BTreeSet<ClusterId> = ["a", "b", "new"]
         .into_iter()
+        .map(id)
         .filter(|cluster| holding(nodes, cluster) * 2 > all(nodes, cluster))
-        .map(str::to_owned)
         .collect();
-    let listed: Vec<String> = match &*view {
+    let listed: Vec<MemberId> = match &*view {
         Some(View::Read { listing, .. }) => listing.members.iter().map(|member| member.id.clone()).collect(),
         _ => Vec::new(),
     };
@@ -162,15 +166,15 @@ fn time_goes_by(world: &mut World) {
     }
     let engine_of = |name: &Name| nodes.get(name)?.engine.clone();
     let asked = to_ask(&world.declared, record, engine_of);
-    let cluster = record.cluster().unwrap_or_default().to_owned();
-    *view = asked.first().map(|through| {
+    let cluster = record.cluster().cloned();
+    *view = asked.first().zip(cluster).map(|(through, cluster)| {
         let through = through.clone();
         if !led.contains(&cluster) {
             return View::Unreadable { through, reason: "The swarm does not have a leader.".into() };
         }
         let members = nodes.iter().filter_map(|(name, node)| match &node.engine {
             Some(EngineState::Member { cluster: own, node_id, manager, .. }) if *own == cluster => {
-                Some(swarm::entry(node_id, name, *manager))
+                Some(swarm::entry(node_id.clone(), name, *manager))
             }
             _ => None,
         });
@@ -284,7 +288,7 @@ proptest! {
         }
         let anyone = world.declared.nodes.values().any(|part| *part != EnginePart::None);
         let wanted = |(name, part): (&Name, &EnginePart)| *part != EnginePart::None
-            && !matches!(&world.observed.nodes[name].engine, Some(EngineState::Member { cluster, .. }) if Some(cluster.as_str()) == world.observed.record.cluster());
+            && !matches!(&world.observed.nodes[name].engine, Some(EngineState::Member { cluster, .. }) if Some(cluster) == world.observed.record.cluster());
         if anyone && world.declared.nodes.iter().any(wanted) {
             prop_assert!(!plan.steps.is_empty() || !plan.waits.is_empty(), "silence");
         }
