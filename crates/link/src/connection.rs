@@ -194,7 +194,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Waits until all that was said has left; what is heard meanwhile is heard no more.
+    /// Waits until all that was said has left; what is heard meanwhile is heard no more. The stream is closed when the
+    /// connection is dropped.
     ///
     /// # Errors
     /// When the connection ended before.

@@ -127,6 +127,7 @@ async fn the_last_words_leave_in_their_order() {
         text
     });
     connection.finish().await.expect("all of it");
+    drop(connection);
     let expected: String = (0..200).map(|number| format!("{{\"number\":{number}}}\n")).collect();
     assert_eq!(reader.await.expect("no panic"), expected);
 }
