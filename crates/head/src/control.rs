@@ -59,7 +59,7 @@ pub fn socket(state: &Path) -> PathBuf {
 /// Whether a head with this folder runs.
 #[must_use]
 pub fn runs(state: &Path) -> bool {
-    UnixStream::connect(socket(state)).is_ok()
+    places(Path::new(RUN), state).iter().any(|place| UnixStream::connect(place).is_ok())
 }
 
 /// Who may use the control socket: root, who is the head, and the owner of the folder of its state.

@@ -30,23 +30,23 @@ use crate::{admissions, store};
 
 /// What loops say of nodes, of each the first thing: found once, and not for each node anew.
 #[derive(Default)]
-struct Said<'a> {
+struct OfNodes<'a> {
     waits: BTreeMap<&'a Name, &'a section::Waiting>,
     failed: BTreeMap<&'a Name, &'a section::Failure>,
 }
 
-impl<'a> Said<'a> {
+impl<'a> OfNodes<'a> {
     fn of(loops: &'a [Section]) -> Self {
-        let mut said = Said::default();
+        let mut told = OfNodes::default();
         for section in loops {
             for (node, wait) in section.waits.iter().filter_map(|wait| Some((wait.subject.as_node()?, wait))) {
-                said.waits.entry(node).or_insert(wait);
+                told.waits.entry(node).or_insert(wait);
             }
             for (node, failure) in section.failed.iter().filter_map(|one| Some((one.subject.as_node()?, one))) {
-                said.failed.entry(node).or_insert(failure);
+                told.failed.entry(node).or_insert(failure);
             }
         }
-        said
+        told
     }
 }
 
@@ -72,7 +72,7 @@ impl Overview {
         name: &Name,
         node: &Node,
         track: &mut Track,
-        said: &Said<'_>,
+        told: &OfNodes<'_>,
         engine: Option<&str>,
         has_set: bool,
     ) -> Explanation {
@@ -87,9 +87,9 @@ impl Overview {
             failure: track.failure.as_ref().map(|said| (said.reason.as_str(), said.kind.as_ref())),
             connected: track.connected,
             health: track.health.as_ref(),
-            waiting: said.waits.get(name).copied(),
+            waiting: told.waits.get(name).copied(),
             engine: engine.filter(|_| node.part(EngineKind::Swarm) != EnginePart::None),
-            failed: said.failed.get(name).copied(),
+            failed: told.failed.get(name).copied(),
             foreign: node.boot.is_some(),
             events: track.recent.make_contiguous(),
             last: track.last.as_ref(),
@@ -107,7 +107,7 @@ impl Overview {
         // What cannot be read is not none.
         let has_set = set.is_some() || !unknown.is_empty();
         let loops = self.sections.all();
-        let said = Said::of(&loops);
+        let told = OfNodes::of(&loops);
         let sight = self.swarm.sight();
         let engine = self.swarm.problem(&sight);
         let mute: BTreeMap<&Name, String> = sight.mute().collect();
@@ -116,7 +116,7 @@ impl Overview {
         let records = admissions::all(&self.store).unwrap_or_default();
         let status = |name: &Name, node: &Node, track: &mut Track| {
             let engine = mute.get(name).or(engine.as_ref());
-            let why = self.why(name, node, track, &said, engine.map(String::as_str), has_set);
+            let why = self.why(name, node, track, &told, engine.map(String::as_str), has_set);
             NodeStatus {
                 boot: node.boot.clone(),
                 why,

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bramble_model::names::Digest;
+use bramble_system::locked;
 
 use crate::site::digest_of;
 
@@ -70,8 +71,7 @@ impl Hashed {
         known.insert(inode, (stamp, digest));
     }
 
-    /// What is remembered is whole between any two lines of those who change it.
     fn known(&self) -> MutexGuard<'_, BTreeMap<Inode, (Stamp, Digest)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 }

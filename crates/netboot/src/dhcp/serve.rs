@@ -198,7 +198,7 @@ fn read(on: &Arc<Open>, port: Port, shared: &Shared, queue: &SyncSender<Unstored
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         // Both may wait for a disk: neither happens while the machine is held.
         let known = asks(&message, &on.link).and_then(|client| shared.directory.look(&client, &on.link.boot));
-        // Its leases are whole between any two lines, and a panic over one message is no reason to answer none.
+        // Its leases are whole between any two lines. A reader that panicked ends the part, not those who still have it.
         let mut server = shared.server.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = server.handle(&message, &on.link, port, now, known.as_ref());
         drop(server);
