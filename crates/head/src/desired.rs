@@ -6,18 +6,15 @@ use std::sync::Arc;
 
 use bramble_model::desired;
 use bramble_model::names::{Digest, Name};
-use bramble_model::timeline::Millis;
 use bramble_plan::brake::Change;
 use bramble_system::now;
 
 use crate::agents::Agents;
 use crate::dhcp::Dhcp;
+use crate::snapshots::record::DAY;
 use crate::snapshots::{Applied, Current, Follow, Refused, Snapshots};
 use crate::timeline::Timeline;
 use crate::wires::Wires;
-
-/// For so long what nodes were removed counts.
-const DAY: Millis = 24 * 3600 * 1000;
 
 /// The part of the head through which another snapshot becomes current. It knows who holds something of the snapshot.
 pub(crate) struct Desired {

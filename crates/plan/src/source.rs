@@ -65,15 +65,22 @@ impl Newest {
         }
     }
 
-    /// What it waits for, in a sentence, and who ends that.
-    fn waits(&self) -> (String, String) {
+    /// What is in its way.
+    #[must_use]
+    pub fn sentence(&self) -> String {
         match &self.obstacle {
             Obstacle::Braked(reasons) => {
-                let short = short(&self.commit);
-                let reason = format!("commit {short} waits for a person: {}", reasons.join("; "));
-                (reason, format!("`bramble apply --yes {short}` lets it through"))
+                format!("commit {} waits for a person: {}", short(&self.commit), reasons.join("; "))
             }
-            Obstacle::Unfit(reason) => (reason.clone(), CORRECT.into()),
+            Obstacle::Unfit(reason) => reason.clone(),
+        }
+    }
+
+    /// Who ends that, and how.
+    fn help(&self) -> String {
+        match &self.obstacle {
+            Obstacle::Braked(_) => format!("`bramble apply --yes {}` lets it through", short(&self.commit)),
+            Obstacle::Unfit(_) => CORRECT.into(),
         }
     }
 }
@@ -107,7 +114,7 @@ impl Planner for Source {
             return plan;
         }
         // Also while it is looked at: a server may be silent for long.
-        let newest = observed.newest.as_ref().map(Newest::waits);
+        let newest = observed.newest.as_ref().map(|newest| (newest.sentence(), newest.help()));
         for (reason, help) in newest.into_iter().chain(observed.problem.clone()) {
             plan.wait(Subject::Source, reason, Ends::Person(help));
         }

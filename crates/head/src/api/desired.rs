@@ -153,7 +153,7 @@ pub(crate) async fn content(
 fn once_more(snapshots: &Snapshots, following: &Following, current: &Current) -> Option<String> {
     let waits = || "the files are those of the current snapshot, of a commit that waits for a person".to_owned();
     let in_doubt = snapshots.in_doubt().map(|_| "it took the place of a snapshot that cannot be had, and stays".into());
-    in_doubt.or_else(|| following.waits_with(&current.revision).then(waits))
+    in_doubt.or_else(|| following.waits_with(snapshots, &current.revision).then(waits))
 }
 
 /// What would happen with this snapshot.
@@ -180,7 +180,7 @@ async fn preview(
 /// The snapshot that a word names, also of a commit that was fetched and passed over; of one that does not check, what is
 /// wrong with it.
 fn named(snapshots: &Snapshots, following: &Following, word: &str) -> Result<Current, Refused> {
-    match (snapshots.find(word), following.unfit(word)) {
+    match (snapshots.find(word), following.unfit(snapshots, word)) {
         (Err(Refused::Unknown(_)), Some(reason)) => Err(Refused::Unfit(reason)),
         (Err(Refused::Unknown(_)), None) => following.fetched(snapshots, word),
         (found, _) => found,
@@ -228,13 +228,10 @@ pub(crate) async fn apply(
             _ if !snapshots.follows(&next) => Follow::Free,
             true => Follow::Held("an earlier snapshot was made current".into()),
             // It is what following would have made current.
-            false if following.waits_with(&next.revision) => Follow::AsBefore,
+            false if following.waits_with(&snapshots, &next.revision) => Follow::AsBefore,
             false => Follow::Held("a snapshot was applied by hand".into()),
         };
-        let revision = next.revision.clone();
-        applying.apply(next, wish.expects.map(Some), &actor.name, follow)?;
-        following.let_through(&revision);
-        Ok(())
+        applying.apply(next, wish.expects.map(Some), &actor.name, follow).map(drop)
     })
     .await?;
     let gone = || refuse(StatusCode::INTERNAL_SERVER_ERROR, "no snapshot is current", None);

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bramble_model::names::Digest;
 use bramble_model::repository;
 use bramble_model::snapshot::Revision;
 use bramble_model::source::short;
@@ -24,6 +23,7 @@ use tokio::sync::watch;
 
 pub(crate) use fetching::check;
 use fetching::{AGAIN, Fetched, Stopped, refused, settings, take};
+use newest::{Against, Found};
 
 use super::{Changes, Foresight};
 use crate::desired::Desired;
@@ -47,11 +47,11 @@ pub(crate) struct Followed {
     asked: Option<u64>,
     /// What was in the way of the last look, and what to do.
     pub(crate) problem: Option<(String, String)>,
-    /// The newest commit, where that is not current.
-    pub(crate) newest: Option<Newest>,
-    /// The newest commit that was judged for good, against which snapshot: another look would find the same. A head that
-    /// has just started judges once more: it may be another release, with other rules.
-    judged: Option<(String, Option<Digest>)>,
+    /// The newest commit, where that did not become current.
+    newest: Option<Found>,
+    /// Whether this head has found that. One that has just started judges once more: it may be another release, with
+    /// other rules.
+    is_own: bool,
 }
 
 impl Followed {
@@ -62,14 +62,26 @@ impl Followed {
 
     /// The newest commit, where that itself is to blame, and what is wrong with it.
     pub(crate) fn unfit(&self) -> Option<(&str, &str)> {
-        let newest = self.newest.as_ref()?;
+        let newest = &self.newest.as_ref()?.newest;
         Some((&newest.commit, newest.unfit()?))
     }
 
     /// The newest commit, where it waits for a person, and why.
     pub(crate) fn braked(&self) -> Option<(&str, &[String])> {
-        let newest = self.newest.as_ref()?;
+        let newest = &self.newest.as_ref()?.newest;
         Some((&newest.commit, newest.braked()?))
+    }
+
+    /// Only what is true of what is followed and current now: a person may have made something else of either meanwhile.
+    fn of(mut self, now: &Against) -> Followed {
+        self.newest = self.newest.take_if(|found| found.holds(now));
+        self
+    }
+
+    /// The newest commit, where another look against the same would find the same of it.
+    fn judged(&self, against: &Against) -> Option<&str> {
+        let found = self.newest.as_ref().filter(|found| self.is_own && found.against == *against)?;
+        Some(&found.newest.commit)
     }
 
     /// Commits that nobody can want any more: what waited before and waits no more, and what does not check.
@@ -85,39 +97,32 @@ impl Followed {
         // What was seen in the future was seen before the clock was set back: it is looked at again.
         let looked = self.looked.filter(|looked| *looked <= now);
         let asked = self.is_asked().then(|| looked.map_or(now, |looked| now.max(looked + 1)));
-        Observed { looked, asked, held, problem: self.problem.clone(), newest: self.newest.clone() }
+        let newest = self.newest.as_ref().map(|found| found.newest.clone());
+        Observed { looked, asked, held, problem: self.problem.clone(), newest }
     }
 
-    /// A look has ended with this, against this snapshot. Gives what is wrong where that is new.
-    fn end(&mut self, look: (u64, Millis), against: Option<Digest>, came: Came) -> Option<String> {
+    /// A look has ended with this. Gives what a person is told where that is new.
+    fn end(&mut self, look: (u64, Millis), against: &Against, came: Came) -> Option<Told> {
         (self.ended, self.looked) = (look.0, Some(look.1));
         let away = self.problem.take();
         match came {
-            Came::Same(commit) => {
-                let judged = Some((commit, against));
-                if self.judged != judged {
-                    // It is what is current: nothing is in the way.
-                    (self.judged, self.newest) = (judged, None);
-                }
+            Came::Current => {
+                (self.newest, self.is_own) = (None, false);
                 None
             }
-            Came::Judged(commit, None) => {
-                (self.judged, self.newest) = (Some((commit, against)), None);
-                None
-            }
-            Came::Judged(commit, Some(obstacle)) => {
+            Came::Judged => None,
+            Came::Found(newest) => {
                 let before = self.newest.take();
-                self.judged = Some((commit.clone(), against));
-                let newest = self.newest.insert(Newest { commit, obstacle });
-                newest
-                    .unfit()
-                    .filter(|reason| before.is_none_or(|before| before.unfit() != Some(reason)))
-                    .map(Into::into)
+                let newest = &self.newest.insert(Found { newest, against: against.clone() }).newest;
+                self.is_own = true;
+                let told = Told::of(newest);
+                let before = before.map(|before| Told::of(&before.newest));
+                (before.as_ref() != Some(&told)).then_some(told)
             }
             // What was found of the newest commit stands, though its repository cannot be had now.
             Came::Wrong { reason, help } => {
                 self.problem = Some((reason.clone(), help));
-                Some(reason).filter(|reason| away.is_none_or(|(before, _)| before != *reason))
+                away.is_none_or(|(before, _)| before != reason).then_some(Told::NotFollowed(reason))
             }
         }
     }
@@ -125,12 +130,30 @@ impl Followed {
 
 /// What came of a look.
 enum Came {
-    /// What was judged before.
-    Same(String),
-    /// A commit that is current now, or why it is not.
-    Judged(String, Option<Obstacle>),
+    /// The newest commit is what is current, or has become that.
+    Current,
+    /// It was judged before, against the same.
+    Judged,
+    /// It does not become current.
+    Found(Newest),
     /// Nothing that can be followed. It may pass.
     Wrong { reason: String, help: String },
+}
+
+/// What a person is told of a look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Told {
+    Waits(String),
+    NotFollowed(String),
+}
+
+impl Told {
+    fn of(newest: &Newest) -> Told {
+        match &newest.obstacle {
+            Obstacle::Braked(_) => Told::Waits(newest.sentence()),
+            Obstacle::Unfit(reason) => Told::NotFollowed(reason.clone()),
+        }
+    }
 }
 
 /// The part of the head that follows git.
@@ -170,38 +193,33 @@ impl Following {
         }
     }
 
-    pub(crate) fn followed(&self) -> Followed {
+    /// What is known, and true of what is followed and current now.
+    pub(crate) fn followed(&self, snapshots: &Snapshots) -> Followed {
+        self.known().of(&Against::now(snapshots))
+    }
+
+    fn known(&self) -> Followed {
         self.state.borrow().clone()
     }
 
     /// Whether this is the newest commit, and waits for a person.
-    pub(crate) fn waits_with(&self, revision: &Revision) -> bool {
-        let followed = self.state.borrow();
+    pub(crate) fn waits_with(&self, snapshots: &Snapshots, revision: &Revision) -> bool {
+        let followed = self.followed(snapshots);
         let waits = followed.braked().map(|(commit, _)| commit);
         !revision.dirty && waits.is_some() && waits == revision.commit.as_deref()
     }
 
     /// What is wrong with the newest commit, where this word names it and it does not check.
-    pub(crate) fn unfit(&self, word: &str) -> Option<String> {
-        let followed = self.state.borrow();
+    pub(crate) fn unfit(&self, snapshots: &Snapshots, word: &str) -> Option<String> {
+        let followed = self.followed(snapshots);
         let (commit, reason) = followed.unfit()?;
         (word.len() >= SHORTEST && commit.starts_with(&word.to_ascii_lowercase())).then(|| reason.to_owned())
-    }
-
-    /// A person has made this revision current: where it waited, it waits no more.
-    pub(crate) fn let_through(&self, revision: &Revision) {
-        if self.waits_with(revision) {
-            // It is not known whether another look would find the same.
-            self.state.send_modify(|state| (state.newest, state.judged) = (None, None));
-            self.keep();
-            self.changed.tell();
-        }
     }
 
     /// Keeps what is known of the newest commit.
     fn keep(&self) {
         let _keeping = locked(&self.keeping);
-        let newest = self.followed().newest;
+        let newest = self.known().newest;
         // What is not kept is found again.
         if let Err(error) = newest::keep(&self.store, newest.as_ref()) {
             tracing::warn!(error = bramble_system::sentence(&error), "what was found of the newest commit is not kept");
@@ -238,11 +256,11 @@ impl Following {
     }
 
     /// A look has ended.
-    fn ended(&self, look: (u64, Millis), against: Option<Digest>, came: Came) -> Option<String> {
-        let mut wrong = None;
-        self.state.send_modify(|state| wrong = state.end(look, against, came));
+    fn ended(&self, look: (u64, Millis), against: &Against, came: Came) -> Option<Told> {
+        let mut told = None;
+        self.state.send_modify(|state| told = state.end(look, against, came));
         self.keep();
-        wrong
+        told
     }
 
     /// It guards nothing that a panic could leave half done: git's own folder is looked at anew each time.
@@ -282,7 +300,7 @@ impl Following {
         let fetched = self.named(&source, &word.to_ascii_lowercase()).map_err(|stopped| match stopped {
             Stopped::Unfit { reason, .. } => Refused::Unfit(reason),
             Stopped::Wrong(reason, help) => Error::Snapshot(format!("{reason}: {help}")).into(),
-            Stopped::Same(_) => unknown(),
+            Stopped::Current(_) | Stopped::Judged => unknown(),
         })?;
         take(snapshots, &fetched.ok_or_else(unknown)?)
     }
@@ -290,7 +308,7 @@ impl Following {
     /// A person wants the repository followed, and looked at now; gives what came of it.
     pub(crate) async fn sync(&self, snapshots: &Snapshots) -> Result<Followed, Error> {
         snapshots.hold(None)?;
-        Ok(self.after(self.ask()).await)
+        Ok(self.after(self.ask()).await.of(&Against::now(snapshots)))
     }
 }
 
@@ -300,31 +318,32 @@ impl Controller {
         // From its beginning: what was pushed later may not be in it.
         let look = (self.following.begin(), now());
         let current = self.snapshots.current();
-        let before = self.following.followed();
+        let against = Against::of(Some(source), current.as_deref());
+        let before = self.following.known();
         // Others may have crowded out a commit that waits, and a person may want it: it is judged anew.
         let stays = before.braked().is_none_or(|(commit, _)| self.snapshots.waits_on(commit));
-        let known = before.judged.as_ref().filter(|_| stays);
+        let judged = before.judged(&against).filter(|_| stays);
         let again = self.snapshots.lacks_files();
-        let fetched = self.following.fetch(source, current.as_deref(), known, again);
-        let judged = fetched.and_then(|fetched| {
-            let reasons = self.judge(&fetched, current.as_deref())?;
-            Ok((fetched.commit, reasons))
+        let fetched = self.following.fetch(source, current.as_deref(), judged, again);
+        let came = fetched.and_then(|fetched| self.judge(&fetched, current.as_deref()));
+        let came = came.unwrap_or_else(|stopped| match stopped {
+            Stopped::Current(_) => Came::Current,
+            Stopped::Judged => Came::Judged,
+            Stopped::Wrong(reason, help) => Came::Wrong { reason, help },
+            Stopped::Unfit { commit, reason } => Came::Found(Newest { commit, obstacle: Obstacle::Unfit(reason) }),
         });
-        let came = match judged {
-            Ok((commit, reasons)) => Came::Judged(commit, reasons.map(Obstacle::Braked)),
-            Err(Stopped::Same(commit)) => Came::Same(commit),
-            Err(Stopped::Wrong(reason, help)) => Came::Wrong { reason, help },
-            Err(Stopped::Unfit { commit, reason }) => Came::Judged(commit, Some(Obstacle::Unfit(reason))),
-        };
-        let against = self.snapshots.current().map(|current| current.digest);
-        let wrong = self.following.ended(look, against, came);
-        for commit in self.following.followed().unwanted(&before) {
+        let told = self.following.ended(look, &against, came);
+        for commit in self.following.known().unwanted(&before) {
             self.snapshots.forget(commit);
         }
-        // A look that the head's end has cut short says nothing of the repository.
-        if let Some(reason) = wrong.filter(|_| !self.following.ends.is_cancelled()) {
-            tracing::warn!(reason, "the git repository is not followed");
-            self.timeline.note(&format!("the git repository is not followed: {reason}"));
+        match told {
+            Some(Told::Waits(sentence)) => self.timeline.note(&sentence),
+            // A look that the head's end has cut short says nothing of the repository.
+            Some(Told::NotFollowed(reason)) if !self.following.ends.is_cancelled() => {
+                tracing::warn!(reason, "the git repository is not followed");
+                self.timeline.note(&format!("the git repository is not followed: {reason}"));
+            }
+            Some(Told::NotFollowed(_)) | None => {}
         }
     }
 
@@ -340,28 +359,23 @@ impl Controller {
     }
 
     /// Makes a commit current, or says why it has to wait for a person.
-    fn judge(&self, fetched: &Fetched, current: Option<&Current>) -> Result<Option<Vec<String>>, Stopped> {
+    fn judge(&self, fetched: &Fetched, current: Option<&Current>) -> Result<Came, Stopped> {
         let next = take(&self.snapshots, fetched).map_err(|error| refused(&fetched.commit, error))?;
         // What was the same before came of another commit: the next one has to descend from this one.
         let next = next.of_revision(fetched.revision.clone());
         // What is pushed onto a rewritten branch later descends from it, though its files are the same.
         if fetched.descends && current.is_some_and(|current| current.digest == next.digest) {
             let revised = self.snapshots.revise(next);
-            return revised.map(|()| None).map_err(|error| refused(&fetched.commit, error.into()));
+            return revised.map(|()| Came::Current).map_err(|error| refused(&fetched.commit, error.into()));
         }
         let (changed, mut reasons) = self.desired.weigh(&next, fetched.descends);
         reasons.extend(self.destroys(&fetched.commit, current, &next)?);
         if !reasons.is_empty() {
-            self.timeline.note(&format!(
-                "commit {} waits for a person: {}",
-                short(&fetched.commit),
-                reasons.join("; ")
-            ));
-            return Ok(Some(reasons));
+            return Ok(Came::Found(Newest { commit: fetched.commit.clone(), obstacle: Obstacle::Braked(reasons) }));
         }
         let expects = Some(current.map(|current| current.digest));
         let applied = self.desired.apply_weighed(next, changed, expects, BY, Follow::Came);
-        applied.map(|_| None).map_err(|error| refused(&fetched.commit, error))
+        applied.map(|_| Came::Current).map_err(|error| refused(&fetched.commit, error))
     }
 }
 
@@ -390,7 +404,8 @@ pub(crate) fn first_of(
     let told = |stopped: Stopped| match stopped {
         Stopped::Wrong(reason, help) => Error::Snapshot(format!("{reason}: {help}")),
         Stopped::Unfit { reason, .. } => Error::Snapshot(format!("{reason}: {CORRECT}")),
-        Stopped::Same(commit) => Error::Snapshot(format!("commit {commit} is current already")),
+        Stopped::Current(commit) => Error::Snapshot(format!("commit {commit} is current already")),
+        Stopped::Judged => Error::Snapshot("its newest commit was judged before".into()),
     };
     let fetched = following.fetch(source, None, None, false).map_err(told)?;
     let not = |error| told(refused(&fetched.commit, error));
@@ -447,7 +462,7 @@ impl super::Controller for Controller {
         let held = pointer.and_then(|pointer| pointer.held);
         let held = held.map(|held| bramble_model::desired::Held::from(held).to_string());
         let at = now();
-        Ok((self.following.followed().observed(held, at), at))
+        Ok((self.following.followed(&self.snapshots).observed(held, at), at))
     }
 
     async fn perform(&self, _: Planned<Look, ()>) -> Outcome {

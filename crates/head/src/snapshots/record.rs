@@ -155,8 +155,10 @@ impl Record for BegunWith {
 
 /// Snapshots that stay.
 pub(crate) const KEPT: usize = 50;
-/// Lines of the history that are kept.
+/// Lines of the history that are kept, and those younger than a day that took nodes away.
 const REMEMBERED: u64 = 1000;
+/// For so long it counts which nodes were taken away.
+pub(crate) const DAY: Millis = 24 * 3600 * 1000;
 
 fn current_key() -> String {
     "current".into()
@@ -243,8 +245,8 @@ pub(crate) fn make_current(
             put::<Snapshots>(digest, known),
             put::<Pointers>(&current_key(), &pointer),
             put::<History>(&number, applied),
-            Write::RemoveBefore { table: History::TABLE, number: number.saturating_sub(REMEMBERED) },
         ];
+        writes.extend(forgotten(store.read_all::<History>()?.readable, number, applied.at));
         writes.extend(gone.iter().map(remove::<Snapshots>));
         writes.extend(left.iter().map(remove::<Contents>));
         writes.extend(small.iter().map(|(digest, bytes)| put::<Contents>(digest, &Data(bytes.to_vec()))));
@@ -254,6 +256,19 @@ pub(crate) fn make_current(
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// The lines of the history that go when this one comes.
+fn forgotten(lines: BTreeMap<u64, Applied>, next: u64, now: Millis) -> impl Iterator<Item = Write> {
+    let end = next.saturating_sub(REMEMBERED);
+    let counts = move |line: &Applied| !line.removed.is_empty() && line.at > now.saturating_sub(DAY);
+    let old = || lines.range(..end);
+    // Up to the first one that stays they go with those that cannot be read.
+    let first = old().find(|(_, line)| counts(line)).map_or(end, |(number, _)| *number);
+    let beyond: Vec<u64> =
+        old().filter(|(number, line)| **number > first && !counts(line)).map(|(number, _)| *number).collect();
+    let before = Write::RemoveBefore { table: History::TABLE, number: first };
+    std::iter::once(before).chain(beyond.into_iter().map(|number| remove::<History>(&number)))
 }
 
 /// Makes this snapshot, which is kept, the current one where none is, as after a repair.

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use bramble_model::repository::FILE;
+use bramble_store::put;
 
 use super::waiting::WAITS;
 use super::*;
@@ -343,6 +344,37 @@ fn what_was_removed_is_known_after_a_new_start() {
     let torn = bramble_store::Write::Put { table: bramble_store::Table::new("history"), key: 1.into(), bytes: vec![0] };
     snapshots.store.blocking().commit(&[], &[torn]).expect("written");
     assert_eq!(snapshots.removed_since(0), None);
+}
+
+/// A thousand harmless commits made the brake forget what the one before them took away on the same day.
+#[test]
+fn what_was_removed_today_is_known_however_many_snapshots_came_since() {
+    let place = Place::new();
+    place.write(3, b"hello");
+    let snapshots = place.open();
+    let first = first(&snapshots, &place);
+    let line = |at, removed: &[&str]| Applied {
+        digest: first.digest,
+        revision: Revision::default(),
+        at,
+        by: "git".into(),
+        changed: Vec::new(),
+        holds: None,
+        removed: removed.iter().map(|name| name.parse().expect("a name")).collect(),
+    };
+    let (today, long_ago) = (now() - 60_000, now() - 2 * record::DAY);
+    let mut lines = vec![line(long_ago, &["w7"]), line(today, &[]), line(today, &["w8"]), line(today, &[])];
+    lines.push(line(today, &["w9"]));
+    lines.extend((0..1000).map(|_| line(today, &[])));
+    let writes: Vec<_> = (2..).zip(&lines).map(|(number, line)| put::<record::History>(&number, line)).collect();
+    snapshots.store.blocking().commit(&[], &writes).expect("written");
+    place.write(2, b"hello");
+    super::tests::first(&snapshots, &place);
+    let names: BTreeSet<Name> = ["w3", "w8", "w9"].map(|name| name.parse().expect("a name")).into();
+    assert_eq!(snapshots.removed_since(now() - record::DAY), Some(names));
+    let kept = snapshots.store.blocking().read_all::<record::History>().expect("read").readable;
+    let old: Vec<u64> = kept.keys().copied().filter(|number| *number < 1007 - 1000).collect();
+    assert_eq!(old, [4, 6], "what is old goes, and what took nothing away");
 }
 
 /// `sudo bramble serve` in a user's folder, and then `bramble up` as that user.

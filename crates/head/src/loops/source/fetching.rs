@@ -46,8 +46,10 @@ pub(super) struct Fetched {
 
 /// Why a look found nothing to follow.
 pub(super) enum Stopped {
-    /// It is what was judged before.
-    Same(String),
+    /// The newest commit is what is current.
+    Current(String),
+    /// The newest commit was judged before.
+    Judged,
     /// What is wrong, and what to do. It may pass.
     Wrong(String, String),
     /// As that, and the commit itself is to blame: only another one mends it.
@@ -145,13 +147,13 @@ fn unread(commit: &str, error: &snapshot::Error) -> Stopped {
 }
 
 impl Following {
-    /// Fetches the newest commit; `known` are its id and the current snapshot, where it was judged already. Its files are
-    /// read `again` though it is what is current, where some of those were damaged.
+    /// Fetches the newest commit, where it is another than the one that was `judged` already. Its files are read `again`
+    /// though it is what is current, where some of those were damaged.
     pub(super) fn fetch(
         &self,
         source: &repository::Source,
         current: Option<&Current>,
-        known: Option<&(String, Option<Digest>)>,
+        judged: Option<&str>,
         again: bool,
     ) -> Result<Fetched, Stopped> {
         let _turn = self.turn();
@@ -160,15 +162,15 @@ impl Following {
         let (limits, cancel) = (Limits::default(), &self.ends);
         let head = git.fetch(&settings, limits, cancel)?;
         let commit = head.commit.to_string();
-        let digest = current.map(|current| current.digest);
-        let is_judged = known.is_some_and(|(judged, against)| *judged == commit && *against == digest);
         let old = current.and_then(|current| {
             Some((current.revision.commit.as_ref()?.parse::<Commit>().ok()?, current.revision.dirty))
         });
         let is_current = old.as_ref().is_some_and(|(old, dirty)| *old == head.commit && !dirty);
-        let is_done = if is_current { !again } else { is_judged };
-        if is_done {
-            return Err(Stopped::Same(commit));
+        if is_current && !again {
+            return Err(Stopped::Current(commit));
+        }
+        if !is_current && judged == Some(&commit) {
+            return Err(Stopped::Judged);
         }
         let descends = match old {
             // A folder that is no git repository was applied before: there is nothing to descend from.

@@ -1,12 +1,14 @@
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
+use bramble_model::names::Digest;
 use bramble_model::repository::{FILE, Problems};
 use bramble_model::snapshot::{MOST, Snapshot};
 use bramble_plan::contract::Planner as _;
 use bramble_source::Credentials;
 use bramble_store::Store;
 
+use super::newest::Branch;
 use super::*;
 use crate::snapshots::record;
 
@@ -80,11 +82,21 @@ fn wrong(reason: &str) -> Came {
 }
 
 fn unfit(commit: &str, reason: &str) -> Came {
-    Came::Judged(commit.into(), Some(Obstacle::Unfit(reason.into())))
+    Came::Found(Newest { commit: commit.into(), obstacle: Obstacle::Unfit(reason.into()) })
 }
 
 fn braked(commit: &str) -> Came {
-    Came::Judged(commit.into(), Some(Obstacle::Braked(vec!["it lets all go".into()])))
+    Came::Found(Newest { commit: commit.into(), obstacle: Obstacle::Braked(vec!["it lets all go".into()]) })
+}
+
+/// What is followed, with this snapshot current.
+fn against(number: u8) -> Against {
+    let followed = Some(Branch { git: "/srv/home.git".into(), branch: "main".into(), path: String::new() });
+    Against { followed, current: Some(Digest([number; 32])), commit: Some(format!("c{number}")) }
+}
+
+fn not_followed(reason: &str) -> Option<Told> {
+    Some(Told::NotFollowed(reason.into()))
 }
 
 #[test]
@@ -166,26 +178,92 @@ fn what_may_pass_is_tried_again_and_what_a_commit_is_to_blame_for_is_not() {
     for lasting in [Refused::Unsound, Refused::Problems(Problems(Vec::new()))] {
         assert!(matches!(refused("c1", lasting), Stopped::Unfit { .. }));
     }
-    let against = Some(Digest([2; 32]));
+    let a = against(0);
     let mut followed = Followed::default();
-    assert_eq!(followed.end((1, 5), against, wrong("the disk is full")).as_deref(), Some("the disk is full"));
-    assert_eq!(followed.judged, None, "the next look tries it again");
+    assert_eq!(followed.end((1, 5), &a, wrong("the disk is full")), not_followed("the disk is full"));
+    assert_eq!(followed.judged(&a), None, "the next look tries it again");
     assert_eq!(followed.unfit(), None, "the disk is to blame");
-    assert_eq!(followed.end((2, 6), against, wrong("the disk is full")), None, "it is noted once");
+    assert_eq!(followed.end((2, 6), &a, wrong("the disk is full")), None, "it is noted once");
     assert!(followed.problem.is_some());
-    followed.end((3, 7), against, unfit("c1", "line 3"));
-    assert_eq!(followed.judged, Some(("c1".into(), against)));
+    followed.end((3, 7), &a, unfit("c1", "line 3"));
+    assert_eq!(followed.judged(&a), Some("c1"));
     assert_eq!(followed.unfit(), Some(("c1", "line 3")));
-    followed.end((4, 8), against, Came::Same("c1".into()));
+    followed.end((4, 8), &a, Came::Judged);
     assert_eq!(followed.unfit(), Some(("c1", "line 3")), "it is still said");
-    assert_eq!(followed.end((4, 8), against, wrong("it is away")).as_deref(), Some("it is away"));
+    assert_eq!(followed.end((4, 8), &a, wrong("it is away")), not_followed("it is away"));
     assert_eq!(followed.unfit(), Some(("c1", "line 3")), "its repository is away, and that mends nothing");
-    assert_eq!(followed.end((4, 8), against, unfit("c1", "line 3")), None, "it is noted once");
+    assert_eq!(followed.end((4, 8), &a, unfit("c1", "line 3")), None, "it is noted once");
     assert_eq!(followed.problem, None);
-    followed.end((5, 9), against, Came::Same("c0".into()));
+    followed.end((5, 9), &a, Came::Current);
     assert_eq!(followed.newest, None, "what is current has nothing in its way");
-    followed.end((6, 10), against, Came::Judged("c2".into(), None));
-    assert_eq!((followed.judged, followed.newest), (Some(("c2".into(), against)), None));
+    assert_eq!(followed.judged(&a), None);
+}
+
+/// A person may make another snapshot current while it is looked: what was found is of the one that was current when the
+/// look began. It was kept as found of the new one, was never judged against that, and was dropped where it waited on.
+#[test]
+fn what_a_look_finds_is_of_what_was_current_when_it_began() {
+    let (a, b) = (against(0), against(1));
+    let mut followed = Followed::default();
+    followed.end((1, 1), &a, braked("c9"));
+    assert_eq!(followed.judged(&a), Some("c9"));
+    assert_eq!(followed.judged(&b), None, "it may lead further, or less far, from that one");
+    assert_eq!(followed.clone().of(&b).braked(), None, "its reasons are of the other one");
+    assert!(followed.clone().of(&a).braked().is_some());
+    // One that began before found what was known already, and ends after.
+    followed.end((2, 2), &a, Came::Judged);
+    assert!(followed.clone().of(&a).braked().is_some(), "a rollback finds it waiting");
+    assert_eq!(followed.judged(&b), None);
+    // The same files, by another commit: what descends from the one need not descend from the other.
+    let other = Against { commit: Some("c8".into()), ..a.clone() };
+    assert_eq!(followed.judged(&other), None);
+    assert_eq!(followed.of(&other).braked(), None);
+}
+
+#[test]
+fn another_repository_has_another_newest_commit() {
+    let a = against(0);
+    let elsewhere = |change: fn(&mut Branch)| {
+        let mut followed = a.followed.clone();
+        followed.as_mut().map(change).expect("one is followed");
+        Against { followed, ..a.clone() }
+    };
+    for came in [unfit("c1", "line 3"), braked("c1")] {
+        let mut followed = Followed::default();
+        followed.end((1, 1), &a, came);
+        assert_eq!(followed.clone().of(&a), followed);
+        for now in [
+            elsewhere(|followed| followed.git = "/srv/work.git".into()),
+            elsewhere(|followed| followed.branch = "next".into()),
+            elsewhere(|followed| followed.path = "clusters/home".into()),
+            Against { followed: None, ..a.clone() },
+        ] {
+            assert_eq!(followed.clone().of(&now).newest, None, "{now:?}");
+            assert_eq!(followed.judged(&now), None, "{now:?}");
+        }
+    }
+    let mut followed = Followed::default();
+    followed.end((1, 1), &a, unfit("c1", "line 3"));
+    assert!(followed.of(&against(1)).unfit().is_some(), "it does not check, whatever is current");
+}
+
+/// A head that had just started noted in the timeline, each time, that a commit waits.
+#[test]
+fn what_waits_is_told_once() {
+    let house = House::new();
+    let a = against(0);
+    let look = |came, against: &Against| {
+        let following = house.following();
+        following.ended((following.begin(), 1), against, came)
+    };
+    let Some(Told::Waits(told)) = look(braked("c1"), &a) else { panic!("it is new") };
+    assert_eq!(told, "commit c1 waits for a person: it lets all go");
+    assert_eq!(look(braked("c1"), &a), None);
+    assert_eq!(look(wrong("it is away"), &a), not_followed("it is away"));
+    assert_eq!(look(braked("c1"), &against(1)), None);
+    assert!(look(braked("c2"), &a).is_some());
+    assert_eq!(look(unfit("c2", "line 3"), &a), not_followed("line 3"));
+    assert_eq!(look(unfit("c2", "line 3"), &a), None);
 }
 
 #[test]
@@ -211,11 +289,9 @@ fn a_commit_that_was_judged_is_not_read_again() {
     let house = House::new();
     let commit = house.commit();
     let following = house.following();
-    let known = (commit.clone(), None);
-    let again = following.fetch(&house.source(), None, Some(&known), false);
-    assert!(matches!(again, Err(Stopped::Same(same)) if same == commit));
-    let other = (commit, Some(Digest([1; 32])));
-    assert!(following.fetch(&house.source(), None, Some(&other), false).is_ok(), "against another snapshot it is");
+    let again = following.fetch(&house.source(), None, Some(&commit), false);
+    assert!(matches!(again, Err(Stopped::Judged)));
+    assert!(following.fetch(&house.source(), None, Some("another one"), false).is_ok());
 }
 
 #[test]
@@ -242,53 +318,83 @@ async fn a_clock_that_steps_back_leaves_nobody_waiting() {
     let early = following.begin();
     let asked = following.ask();
     // The look that was under way ends: it may not have seen what was pushed.
-    following.state.send_modify(|state| drop(state.end((early, 90_000), None, wrong("it is away"))));
-    assert!(following.followed().is_asked());
+    following.state.send_modify(|state| drop(state.end((early, 90_000), &against(0), wrong("it is away"))));
+    assert!(following.known().is_asked());
     // The clock is an hour behind now.
     let plan = |followed: Followed, now| {
         let observed = (followed.observed(Some("held".into()), now), now);
         Source.plan(&Some(house.source()), &observed, now).steps.len()
     };
-    assert_eq!(plan(following.followed(), 90_000), 1, "the question is of the same moment");
-    assert_eq!(plan(following.followed(), 1_000), 1);
+    assert_eq!(plan(following.known(), 90_000), 1, "the question is of the same moment");
+    assert_eq!(plan(following.known(), 1_000), 1);
     let number = following.begin();
-    following.state.send_modify(|state| drop(state.end((number, 1_000), None, Came::Judged("c1".into(), None))));
+    following.state.send_modify(|state| drop(state.end((number, 1_000), &against(0), Came::Current)));
     let seen = tokio::time::timeout(Duration::from_secs(20), following.after(asked)).await.expect("it is answered");
     assert_eq!(seen.looked, Some(1_000));
     assert_eq!(plan(seen, 1_000), 0);
 }
 
+/// The snapshots of a head that was begun with the repository.
+fn snapshots(house: &House) -> Snapshots {
+    let state = house.state.path();
+    let store = Store::open(&state.join("snapshots.redb"), 1).expect("opens");
+    let shelf = bramble_image::Shelf::open(state.join("image")).expect("opens");
+    let snapshots = Snapshots::open(state, house.root(), shelf, store.clone()).expect("opens");
+    record::begin_with(&store, &house.source()).expect("kept");
+    make_current(&snapshots, house, "c0");
+    snapshots
+}
+
+fn of_commit(commit: &str, dirty: bool) -> Revision {
+    Revision { commit: Some(commit.into()), dirty, ..Revision::default() }
+}
+
+/// Makes another snapshot current, of this commit.
+fn make_current(snapshots: &Snapshots, house: &House, commit: &str) {
+    house.write("overlay/etc/issue", commit);
+    let (next, line) = snapshots.first(house.root(), of_commit(commit, false)).expect("it checks");
+    snapshots.begin(next, line).expect("it is current");
+}
+
 #[test]
 fn whoever_lets_through_what_waits_holds_nothing() {
     let house = House::new();
+    let snapshots = snapshots(&house);
     let following = house.following();
-    let revision = |commit: &str, dirty| Revision { commit: Some(commit.into()), dirty, ..Revision::default() };
-    assert!(!following.waits_with(&revision("c1", false)));
-    assert!(!following.waits_with(&Revision::default()));
-    let number = following.begin();
-    following.ended((number, 1), None, braked("c1"));
-    assert!(following.waits_with(&revision("c1", false)));
-    assert!(!following.waits_with(&revision("c1", true)), "a folder is no commit");
-    assert!(!following.waits_with(&revision("c0", false)));
-    // Its repository is away for a while, and is there again.
+    let waits = |commit, dirty| following.waits_with(&snapshots, &of_commit(commit, dirty));
+    assert!(!waits("c1", false));
+    assert!(!following.waits_with(&snapshots, &Revision::default()));
     let look = |came| {
-        let number = following.begin();
-        following.ended((number, 2), None, came);
-        following.followed()
+        following.ended((following.begin(), 2), &Against::now(&snapshots), came);
+        following.followed(&snapshots)
     };
+    look(braked("c1"));
+    assert!(waits("c1", false));
+    assert!(!waits("c1", true), "a folder is no commit");
+    assert!(!waits("c0", false));
+    // Its repository is away for a while, and is there again.
     let away = look(wrong("it is away"));
     assert!(away.problem.is_some());
-    assert!(following.waits_with(&revision("c1", false)), "it waits on");
-    let back = look(Came::Same("c1".into()));
+    assert!(waits("c1", false), "it waits on");
+    let back = look(Came::Judged);
     assert_eq!(back.problem, None);
-    assert!(following.waits_with(&revision("c1", false)));
-    following.let_through(&revision("c0", false));
-    assert!(following.followed().braked().is_some(), "it is another one");
-    following.let_through(&revision("c1", false));
-    assert_eq!(following.followed().braked(), None, "nobody is asked for it again");
-    look(braked("c1"));
-    look(unfit("c2", "it does not check"));
-    assert!(!following.waits_with(&revision("c1", false)), "another one is the newest");
+    assert!(waits("c1", false));
+    // A person makes it current, and nothing of the record is written: a head that is killed here is as this one.
+    make_current(&snapshots, &house, "c1");
+    assert_eq!(following.followed(&snapshots).braked(), None, "nobody is asked for it again");
+    drop(following);
+    assert_eq!(house.following().followed(&snapshots).braked(), None);
+}
+
+#[test]
+fn the_newest_commit_alone_waits() {
+    let house = House::new();
+    let snapshots = snapshots(&house);
+    let following = house.following();
+    for came in [braked("c1"), unfit("c2", "it does not check")] {
+        following.ended((following.begin(), 1), &Against::now(&snapshots), came);
+    }
+    assert!(!following.waits_with(&snapshots, &of_commit("c1", false)));
 }
 
 #[test]
@@ -296,16 +402,16 @@ fn what_waits_no_more_and_what_does_not_check_is_wanted_by_nobody() {
     let mut followed = Followed::default();
     let mut after = |came| {
         let before = followed.clone();
-        followed.end((1, 1), None, came);
+        followed.end((1, 1), &against(0), came);
         followed.unwanted(&before).map(str::to_owned).collect::<Vec<_>>()
     };
     let none: [String; 0] = [];
     assert_eq!(after(braked("c1")), none);
-    assert_eq!(after(Came::Same("c1".into())), none);
+    assert_eq!(after(Came::Judged), none);
     assert_eq!(after(wrong("it is away")), none, "it waits on");
     assert_eq!(after(braked("c2")), ["c1"], "it was rewritten");
     assert_eq!(after(unfit("c3", "line 3")), ["c2", "c3"]);
-    assert_eq!(after(Came::Judged("c4".into(), None)), none, "it is current");
+    assert_eq!(after(Came::Current), none, "it is current");
 }
 
 /// A head that had just started said nothing of a commit that waited, until a look had found it again.
@@ -314,39 +420,36 @@ fn what_was_found_of_the_newest_commit_outlives_the_head() {
     let house = House::new();
     let after_a_start = |came| {
         let following = house.following();
-        following.ended((following.begin(), 1), None, came);
-        let before = following.followed().newest;
+        following.ended((following.begin(), 1), &against(0), came);
+        let before = following.known().newest;
         drop(following);
         let following = house.following();
-        assert_eq!(following.followed().newest, before);
-        assert_eq!(following.followed().judged, None, "it is judged once more: the rules may be others");
+        assert_eq!(following.known().newest, before);
+        assert_eq!(following.known().judged(&against(0)), None, "it is judged once more: the rules may be others");
         following
     };
     let following = after_a_start(braked("c1"));
-    let plan = Source.plan(&Some(house.source()), &(following.followed().observed(None, 5), 5), 5);
+    let plan = Source.plan(&Some(house.source()), &(following.known().observed(None, 5), 5), 5);
     assert!(plan.steps.len() == 1 && plan.waits[0].reason.contains("c1 waits for a person"), "{plan:?}");
     drop(following);
     // Its server is away when the head is there again.
     let following = after_a_start(wrong("it is away"));
-    assert!(following.followed().braked().is_some());
+    assert!(following.known().braked().is_some());
     drop(following);
     let following = after_a_start(unfit("c1a2", "line 3"));
-    assert_eq!(following.unfit("c1a2").as_deref(), Some("line 3"));
+    assert_eq!(following.known().unfit(), Some(("c1a2", "line 3")));
     drop(following);
-    let following = after_a_start(braked("c3"));
-    following.let_through(&Revision { commit: Some("c3".into()), ..Revision::default() });
-    drop(following);
-    assert_eq!(house.following().followed().newest, None, "a person has let it through");
-    assert_eq!(after_a_start(Came::Judged("c4".into(), None)).followed().newest, None);
+    assert_eq!(after_a_start(Came::Current).known().newest, None);
 }
 
 #[test]
 fn a_commit_that_does_not_check_is_named_by_its_first_digits() {
     let house = House::new();
+    let snapshots = snapshots(&house);
     let following = house.following();
-    following.state.send_modify(|state| drop(state.end((1, 1), None, unfit("c1a2b3d4", "line 3"))));
+    following.ended((1, 1), &Against::now(&snapshots), unfit("c1a2b3d4", "line 3"));
     for (word, found) in [("c1a2b3d4", true), ("C1A2", true), ("c1a", false), ("a2b3", false), ("c1a2b3d4e", false)] {
-        assert_eq!(following.unfit(word).is_some(), found, "{word}");
+        assert_eq!(following.unfit(&snapshots, word).is_some(), found, "{word}");
     }
 }
 
@@ -450,7 +553,7 @@ fn a_large_file_that_a_disk_damaged_comes_from_git_again() {
     let Ok((next, line)) = first_of(&following, &snapshots, &house.source()) else { panic!("it is fetched") };
     let current = snapshots.begin(next, line).expect("current");
     let fetch = || following.fetch(&house.source(), Some(&current), None, snapshots.lacks_files());
-    assert!(matches!(fetch(), Err(Stopped::Same(same)) if same == commit), "all is whole");
+    assert!(matches!(fetch(), Err(Stopped::Current(same)) if same == commit), "all is whole");
     let content = current.snapshot.contents().into_iter().max_by_key(|(_, size)| *size).expect("it has files").0;
     crate::snapshots::tests::flip(&shelf.file(&content));
     let laid_out = state.path().join("snapshots").join(current.digest.to_string()).join("overlay/large");
@@ -460,7 +563,7 @@ fn a_large_file_that_a_disk_damaged_comes_from_git_again() {
     take(&snapshots, &fetched).expect("taken");
     assert_eq!(fs::read(laid_out).expect("there"), vec![b'7'; 100 << 10]);
     assert_eq!(snapshots.trouble(), None);
-    assert!(matches!(fetch(), Err(Stopped::Same(_))));
+    assert!(matches!(fetch(), Err(Stopped::Current(_))));
 }
 
 #[test]

@@ -18,6 +18,7 @@ use bramble_plan::source::{Newest, Obstacle};
 use bramble_plan::{admission, hand_off, swarm};
 
 use crate::access::people::{Session, Token, User};
+use crate::loops::source::newest::{Against, Branch, Found};
 use crate::snapshots::record::{Applied, Held, Pointer, Stored};
 
 const CLUSTER: &str = "kq3vp0m1yq5w7r2ds8hbn4xej";
@@ -339,12 +340,21 @@ pub(crate) fn begun_with() -> Vec<(String, Source)> {
     vec![("source".into(), source)]
 }
 
-pub(crate) fn newest_commits() -> Vec<(String, Newest)> {
+pub(crate) fn newest_commits() -> Vec<(String, Found)> {
+    let commit = "3f2a91c04d5e".repeat(3) + "0000";
+    let against = Against {
+        followed: Some(Branch {
+            git: "git@git.home.arpa:home.git".into(),
+            branch: "main".into(),
+            path: "clusters/home".into(),
+        }),
+        current: Some(Digest([7; 32])),
+        commit: Some(commit.replace('3', "4")),
+    };
     let braked = Obstacle::Braked(vec!["it lets 9 of 9 nodes go".into(), "it renames the cluster".into()]);
     let unfit = Obstacle::Unfit("commit 3f2a91c04d5e: bramble.toml, line 3, it says nothing".into());
-    [("newest", braked), ("newest-2", unfit)]
-        .map(|(key, obstacle)| (key.into(), Newest { commit: "3f2a91c04d5e".repeat(3) + "0000", obstacle }))
-        .into()
+    let found = |obstacle, against| Found { newest: Newest { commit: commit.clone(), obstacle }, against };
+    vec![("newest".into(), found(braked, against)), ("newest-2".into(), found(unfit, Against::default()))]
 }
 
 pub(crate) fn engines() -> Vec<(String, swarm::Record)> {
