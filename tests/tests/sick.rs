@@ -47,14 +47,16 @@ fn a_full_disk_no_memory_and_an_engine_that_cannot_join() {
     let repository = Repository::first_light();
     plant(&repository, "m1", "fallocate -l $(($(df --output=avail -B1M /var | tail -n 1) - 64))M /var/full");
     plant(&repository, "w1", "iptables -A OUTPUT -p tcp --dport 2377 -j REJECT");
-    // What is left serves the system and its agent, and no engine; what others give back is eaten, too.
+    // What is left serves the system and its agent, and no engine; what others give back is eaten, too. At one gulp: a
+    // slow machine took minutes where each mouthful had processes of its own.
     plant(
         &repository,
         "w2",
         "(sleep 15\nmkdir -p /run/eater\nmount -t tmpfs -o size=100% tmpfs /run/eater\n\
-         while sleep 0.1; do \
-         while [ $(sed -n 's/MemAvailable: *//p' /proc/meminfo | cut -d' ' -f1) -gt 45000 ]; do \
-         head -c 4M /dev/zero >>/run/eater/full; done; done) &\n",
+         while :; do sleep 0.2\n\
+         free=$(sed -n 's/MemAvailable: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo)\n\
+         [ \"$free\" -le 45000 ] || head -c $((free - 43000))K /dev/zero >>/run/eater/full\n\
+         done) &\n",
     );
     let mut lab = Lab::start(repository);
     for node in ["m1", "w1", "w2"] {
