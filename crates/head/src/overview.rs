@@ -11,22 +11,22 @@ use bramble_model::names::Name;
 use bramble_model::repository::Node;
 use bramble_model::section::{self, Section};
 use bramble_model::timeline::What;
-use bramble_plan::admission::Record;
 use bramble_plan::explain::{Evidence, explain};
-use bramble_store::Store;
+use bramble_store::{Store, View};
 use bramble_system::now;
 
+use crate::admissions::Admissions;
 use crate::boot_sets::BootSets;
 use crate::ca::Authority;
 use crate::desired::Desired;
 use crate::loops::Sections;
 use crate::snapshots::Snapshots;
+use crate::store;
 use crate::strangers::Strangers;
 use crate::swarm::Swarm;
 use crate::timeline::{Timeline, Track};
 use crate::unreadable::Waiting;
 use crate::wires::Wires;
-use crate::{admissions, store};
 
 /// What loops say of nodes, of each the first thing: found once, and not for each node anew.
 #[derive(Default)]
@@ -53,6 +53,7 @@ impl<'a> OfNodes<'a> {
 /// The part of the head that only reads the others.
 pub(crate) struct Overview {
     pub(crate) store: Store,
+    pub(crate) admissions: View<Admissions>,
     pub(crate) boot_sets: Arc<BootSets>,
     pub(crate) timeline: Arc<Timeline>,
     pub(crate) authority: Arc<Authority>,
@@ -112,8 +113,7 @@ impl Overview {
         let engine = self.swarm.problem(&sight);
         let mute: BTreeMap<&Name, String> = sight.mute().collect();
         let cluster = self.snapshots.cluster();
-        // One look at the store for all of them.
-        let records = admissions::all(&self.store).unwrap_or_default();
+        let records = self.admissions.all().ok();
         let status = |name: &Name, node: &Node, track: &mut Track| {
             let engine = mute.get(name).or(engine.as_ref());
             let why = self.why(name, node, track, &told, engine.map(String::as_str), has_set);
@@ -130,7 +130,10 @@ impl Overview {
                 failure: track.failure.as_ref().map(|said| said.reason.clone()),
                 pending: track.pending.clone(),
                 connected: track.connected,
-                set: records.get(name).and_then(Record::boot).map(|boot| boot.set.to_string()),
+                set: records
+                    .as_ref()
+                    .and_then(|records| records.readable.get(name)?.boot())
+                    .map(|boot| boot.set.to_string()),
                 facts: track.facts.clone(),
                 health: track.health.clone(),
                 times: track.times.clone(),

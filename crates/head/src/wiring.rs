@@ -14,7 +14,7 @@ use bramble_image::Shelf;
 use bramble_model::repository::{Cluster, Source};
 use bramble_model::snapshot::Revision;
 use bramble_plan::swarm::Memory;
-use bramble_store::{Record, Store};
+use bramble_store::{Record, Store, View};
 use bramble_system::now;
 use tokio_util::sync::CancellationToken;
 
@@ -206,6 +206,7 @@ impl Parts {
         }));
         let overview = Arc::new(Overview {
             store: store.clone(),
+            admissions: View::new(store.clone()),
             boot_sets: Arc::clone(&boot_sets),
             timeline: Arc::clone(&timeline),
             authority: Arc::clone(&authority),

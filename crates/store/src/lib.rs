@@ -25,6 +25,7 @@ mod record;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ pub use aside::SetAside;
 pub use backing::waits;
 pub use blocking::Blocking;
 pub use record::{All, LOST, OnLoss, Record, Unreadable, Why, put, remove};
+pub use view::View;
 
 /// Milliseconds since the epoch.
 pub type Millis = u64;
