@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::desired;
 use crate::control;
-use crate::error::Error;
 use crate::http;
 use crate::loops::source::Following;
 use crate::refusal::{Refusal, refuse};
@@ -31,10 +30,7 @@ pub(crate) struct Beginning {
 
 impl Beginning {
     /// Serves it, of a head that was begun with this repository, beside the store in this folder.
-    ///
-    /// # Errors
-    /// When the socket cannot be made.
-    pub(crate) fn serve(state: &Path, following: &Arc<Following>, source: &Source) -> Result<Self, Error> {
+    pub(crate) fn serve(state: &Path, following: &Arc<Following>, source: &Source) -> Self {
         let (why, reads) = watch::channel("it is being fetched".to_owned());
         let (keys, hosts) = ((Arc::clone(following), source.clone()), (Arc::clone(following), source.clone()));
         let over = CancellationToken::new();
@@ -43,8 +39,8 @@ impl Beginning {
             .route("/v1/source/forget-host", post(move || desired::forget_of(hosts.0.clone(), hosts.1.clone())))
             .fallback(none_yet)
             .with_state(reads);
-        let serving = tokio::spawn(control::serve(routes, state, over.clone())?);
-        Ok(Beginning { why, over, serving })
+        let serving = tokio::spawn(control::serve(routes, state, over.clone()));
+        Beginning { why, over, serving }
     }
 
     /// Why the snapshot has not come, from now on.

@@ -2,45 +2,73 @@
 //!
 //! ```text
 //!  the folder of its state ── can be made there ──▶ STATE/head.sock
-//!        └── takes no writes, or its path is too long ──▶ /run/bramble/DEVICE-INODE.sock, which root makes
-//!                                                    └──▶ /run/user/UID/bramble/DEVICE-INODE.sock, a user's own
+//!        └── cannot: no writes, no such folder, too long a path ──▶ /run/bramble/DEVICE-INODE.sock, root's or a service's
+//!                                                             └──▶ /run/user/UID/bramble/DEVICE-INODE.sock, a user's own
 //! ```
 //! A card that is worn out turns read-only, and then its owner wants to ask the head what is wrong. The other places are
-//! named by the folder's device and inode: whoever has the folder finds them, by whatever path. Nobody but root and the
-//! user can make anything there (FHS 3.0 section 3.15, XDG Base Directory Specification).
+//! named by the folder's device and inode: whoever has the folder finds them, by whatever path. Nobody but the user that the
+//! head runs as can make anything there (FHS 3.0 section 3.15, XDG Base Directory Specification), and root makes nothing in
+//! what is a user's own. Where there is no place at all, boots go on, and people reach the head over TLS.
 
-use std::fs::{self, Permissions};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fs;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
+use bramble_system::files;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::geteuid;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Door;
-use crate::error::Error;
 use crate::gate::{self, Gate};
 use crate::http::{self, Part};
 
 /// What is of this boot only.
 const RUN: &str = "/run";
-/// How often a disk that takes no writes is tried again.
-const DISK: Duration = Duration::from_secs(3);
+/// How often places that had none are tried again, until there is one in the folder of the state.
+const AGAIN: Duration = Duration::from_secs(3);
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// Search by group and others.
+const PASSABLE: Mode = Mode::XGRP.union(Mode::XOTH);
 
 /// Where the socket of a head with this folder may be, the usual place first.
 fn places(run: &Path, state: &Path) -> Vec<PathBuf> {
-    let mut places = vec![state.join("head.sock")];
+    let mut places = vec![usual(state)];
     if let Ok(folder) = fs::metadata(state) {
         let name = format!("bramble/{:x}-{:x}.sock", folder.dev(), folder.ino());
         places.push(run.join(&name));
-        places.push(run.join("user").join(folder.uid().to_string()).join(name));
+        if folder.uid() != 0 {
+            places.push(run.join("user").join(folder.uid().to_string()).join(name));
+        }
     }
     places
+}
+
+fn usual(state: &Path) -> PathBuf {
+    state.join("head.sock")
+}
+
+/// Where a head of the user that this process runs as makes one, if not in the usual place.
+fn others(run: &Path, state: &Path) -> Vec<PathBuf> {
+    let user = geteuid();
+    let is_own = !user.is_root() && files::owner(state).is_ok_and(|(owner, _)| owner == user.as_raw());
+    places(run, state).into_iter().skip(1).take(if is_own { 2 } else { 1 }).collect()
 }
 
 /// Where the head with this folder answers; the usual place where none does.
@@ -75,52 +103,148 @@ impl Owners {
     }
 }
 
+/// Binds a socket that the user of this process alone may connect to.
+fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // Its name gets the mode that it has itself (Linux, `unix_bind_bsd`). By its name it could not be changed: the owner of
+    // the folder could have put a link there by then.
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
 /// Makes a control socket, for the owner of the folder of the state.
 fn open(path: &Path, state: &Path) -> io::Result<(UnixListener, Owners)> {
+    let (folder, _) = files::owner(state)?;
     // The store's lock has been taken by now, so a socket that lies there is a dead head's.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    bramble_system::files::give_socket(path, state)?;
-    let (folder, _) = bramble_system::files::owner(state)?;
-    Ok((listener, Owners { head: rustix::process::geteuid().as_raw(), folder }))
+    let listener = UnixListener::from_std(bind(path)?)?;
+    files::give_socket(path, state)?;
+    Ok((listener, Owners { head: geteuid().as_raw(), folder }))
 }
 
-/// Makes one in the first of these places that takes it.
-fn open_elsewhere(places: &[PathBuf], state: &Path) -> Option<(UnixListener, Owners, PathBuf)> {
-    places.iter().find_map(|place| {
-        let folder = place.parent()?;
-        // Its own parent belongs to root or to the user, or it is not there.
-        match fs::create_dir(folder) {
-            // Whatever this process takes from what it makes: the owner of the state is let through.
-            Ok(()) => fs::set_permissions(folder, Permissions::from_mode(0o755)).ok()?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(_) => return None,
+/// Opens a folder in which nobody else can make anything, and gives its mode.
+fn own(folder: &Path) -> io::Result<(OwnedFd, Mode)> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(folder, flags, Mode::empty()).map_err(|error| match error {
+        Errno::NOTDIR | Errno::LOOP => io::Error::other(format!("{} is no folder: remove it", folder.display())),
+        error => error.into(),
+    })?;
+    let data = rustix::fs::fstat(&opened)?;
+    let (mode, user) = (Mode::from_raw_mode(data.st_mode), geteuid().as_raw());
+    if data.st_uid != user {
+        let (folder, owner) = (folder.display(), data.st_uid);
+        return Err(io::Error::other(format!("{folder} is of user {owner}, and the head runs as user {user}")));
+    }
+    if mode.intersects(Mode::WGRP | Mode::WOTH) {
+        let folder = folder.display();
+        return Err(io::Error::other(format!("others can write to {folder}: `chmod go-w {folder}`")));
+    }
+    Ok((opened, mode))
+}
+
+/// The folder of one of the [`others`].
+fn folder_of(place: &Path) -> &Path {
+    place.parent().expect("it is named below a folder")
+}
+
+/// As [`open`], in one of the [`others`].
+fn open_elsewhere(place: &Path, state: &Path) -> io::Result<(UnixListener, Owners)> {
+    // Its own parent is root's or the user's, or is not there.
+    match rustix::fs::mkdirat(CWD, folder_of(place), Mode::RWXU | PASSABLE) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let (folder, mode) = own(folder_of(place))?;
+    let (owner, _) = files::owner(state)?;
+    // Whatever this process takes from what it makes, or whoever made it: the owner of the state is let through.
+    if owner != geteuid().as_raw() && !mode.contains(PASSABLE) {
+        rustix::fs::fchmod(&folder, mode | PASSABLE)?;
+    }
+    open(place, state)
+}
+
+/// Removes the socket of a head that was killed, in one of the [`others`]. It had the folder, and so the store, that this
+/// one has locked by now: no other head makes one of this name meanwhile.
+fn remove_dead(place: &Path) {
+    let is_dead = UnixStream::connect(place).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    if is_dead
+        && let Some(name) = place.file_name()
+        && let Ok((folder, _)) = own(folder_of(place))
+    {
+        // Where it stays, nobody answers on it.
+        let _ = rustix::fs::unlinkat(folder, name, AtFlags::empty());
+    }
+}
+
+/// The sockets of one head.
+struct Sockets {
+    run: PathBuf,
+    state: PathBuf,
+    /// Where they are.
+    made: Vec<PathBuf>,
+    /// What has been said of the places where they cannot be.
+    told: BTreeMap<PathBuf, String>,
+}
+
+impl Sockets {
+    fn are_in_their_place(&self) -> bool {
+        self.made.contains(&usual(&self.state))
+    }
+
+    /// Makes the one in the usual place; until there is one, one elsewhere.
+    fn make(&mut self) -> Vec<(UnixListener, Owners)> {
+        let before = self.told.clone();
+        let place = usual(&self.state);
+        let opened = open(&place, &self.state);
+        let mut opened = Vec::from_iter(self.noted(place, opened));
+        if !opened.is_empty() && !before.is_empty() {
+            tracing::info!("the control socket is in its place");
         }
-        let (listener, owners) = open(place, state).ok()?;
-        Some((listener, owners, place.clone()))
-    })
+        if self.made.is_empty() {
+            opened.extend(others(&self.run, &self.state).into_iter().find_map(|place| {
+                let opened = open_elsewhere(&place, &self.state);
+                self.noted(place, opened)
+            }));
+            match self.made.first() {
+                Some(place) => tracing::warn!(place = %place.display(), "the control socket is elsewhere"),
+                None if self.told != before => tracing::error!(
+                    "there is no control socket yet: `bramble login` reaches the head, and the first of these places that is mended gets it"
+                ),
+                None => {}
+            }
+        }
+        opened
+    }
+
+    /// Tells what keeps it from a place, once.
+    fn noted<T>(&mut self, place: PathBuf, opened: io::Result<T>) -> Option<T> {
+        match opened {
+            Ok(opened) => {
+                self.told.remove(&place);
+                self.made.push(place);
+                Some(opened)
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if self.told.get(&place) != Some(&error) {
+                    tracing::warn!(place = %place.display(), error, "the control socket cannot be here");
+                    self.told.insert(place, error);
+                }
+                None
+            }
+        }
+    }
 }
 
-/// Whether the folder of the state can have no socket, now or ever: the other places can.
-fn has_no_place(error: &io::Error) -> bool {
-    // InvalidInput is a path of more than 107 bytes (unix(7)).
-    use io::ErrorKind::{InvalidInput, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(error.kind(), InvalidInput | QuotaExceeded | ReadOnlyFilesystem | StorageFull)
-}
-
-/// Serves the command line on a Unix socket for the owner of the folder of the head's state, until `stop`.
-///
-/// # Errors
-/// When the socket cannot be made, for another reason than that the folder has no place for it.
-pub(crate) fn serve(
-    routes: Router,
-    state: &Path,
-    stop: CancellationToken,
-) -> Result<impl Future<Output = Part> + use<>, Error> {
+/// Serves the command line on a Unix socket for the owner of the folder of the head's state, until `stop`. That it cannot
+/// be made ends no head.
+pub(crate) fn serve(routes: Router, state: &Path, stop: CancellationToken) -> impl Future<Output = Part> + use<> {
     serve_below(Path::new(RUN), routes, state, stop)
 }
 
@@ -129,69 +253,32 @@ fn serve_below(
     routes: Router,
     state: &Path,
     stop: CancellationToken,
-) -> Result<impl Future<Output = Part> + use<>, Error> {
-    let mut places = places(run, state);
-    let usual = places.remove(0);
-    let name = format!("control socket {}", usual.display());
-    let (mut opened, mut elsewhere) = (None, None);
-    match open(&usual, state) {
-        Ok(made) => opened = Some(made),
-        Err(error) if has_no_place(&error) => {
-            elsewhere = open_elsewhere(&places, state);
-            match &elsewhere {
-                Some((.., place)) => {
-                    tracing::warn!(%error, place = %place.display(), "the control socket is elsewhere")
-                }
-                // Boots go on, and people reach the head over TLS.
-                None => tracing::error!(%error, "there is no control socket yet: `bramble login` reaches the head"),
+) -> impl Future<Output = Part> + use<> {
+    others(run, state).iter().for_each(|place| remove_dead(place));
+    let (run, state) = (run.to_owned(), state.to_owned());
+    let mut sockets = Sockets { run, state, made: Vec::new(), told: BTreeMap::new() };
+    let mut opened = sockets.make();
+    async move {
+        let mut ended = pin!(http::ended(&stop));
+        let mut serving = FuturesUnordered::new();
+        loop {
+            serving.extend(opened.drain(..).map(|opened| accept(opened, &routes)));
+            tokio::select! {
+                () = &mut ended => break,
+                Some(never) = serving.next() => match never {},
+                () = tokio::time::sleep(AGAIN), if !sockets.are_in_their_place() => opened = sockets.make(),
             }
-        }
-        Err(error) => return Err(Error::service(&name)(error)),
-    }
-    let state = state.to_owned();
-    Ok(async move {
-        let there = async {
-            let made = loop {
-                if let Some(made) = opened {
-                    break made;
-                }
-                tokio::time::sleep(DISK).await;
-                opened = match open(&usual, &state) {
-                    Ok(made) => {
-                        tracing::info!("the control socket is in its place");
-                        Some(made)
-                    }
-                    Err(error) if has_no_place(&error) => None,
-                    Err(error) => return Err(Error::service(&name)(error)),
-                };
-            };
-            accept(made, &routes).await
-        };
-        let mut left = vec![usual.clone()];
-        let beside = async {
-            match elsewhere {
-                Some((listener, owners, place)) => {
-                    left.push(place);
-                    accept((listener, owners), &routes).await
-                }
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            failed = there => return failed,
-            never = beside => return never,
-            () = http::ended(&stop) => {}
         }
         // The next head makes its own.
-        for place in left {
+        for place in &sockets.made {
             let _ = fs::remove_file(place);
         }
         Ok(())
-    })
+    }
 }
 
 /// Answers whoever connects and may.
-async fn accept((listener, owners): (UnixListener, Owners), routes: &Router) -> Part {
+async fn accept((listener, owners): (UnixListener, Owners), routes: &Router) -> Infallible {
     let gate = Gate::new(http::MOST, http::MOST);
     let handle = |(stream, _): (tokio::net::UnixStream, _)| {
         let user = stream.peer_cred().ok()?.uid();
@@ -206,95 +293,8 @@ async fn accept((listener, owners): (UnixListener, Owners), routes: &Router) -> 
             http::converse(stream, Door::Socket { user }, routes).await;
         })
     };
-    match gate::accept(|| listener.accept(), handle).await {}
+    gate::accept(|| listener.accept(), handle).await
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::os::unix::process::CommandExt;
-    use std::process::Command;
-
-    use super::*;
-
-    /// Any number that is nobody's.
-    const USER: u32 = 12_345;
-    const SOCKET: &str = "BRAMBLE_TEST_SOCKET";
-
-    /// Run by [`roots_socket_is_for_the_owner_of_the_folder`] as other users.
-    #[test]
-    fn connects_to_the_socket() {
-        if let Some(path) = std::env::var_os(SOCKET) {
-            UnixStream::connect(path).expect("connected");
-        }
-    }
-
-    fn given(path: &Path) {
-        std::os::unix::fs::chown(path, Some(USER), Some(USER)).expect("the tests run as root");
-    }
-
-    /// Also where that is in `/run/bramble`, whose owner is root.
-    #[tokio::test]
-    async fn roots_socket_is_for_the_owner_of_the_folder() {
-        let top = tempfile::tempdir().expect("a temporary folder");
-        fs::set_permissions(top.path(), Permissions::from_mode(0o755)).expect("opened");
-        let (state, run) = (top.path().join("state"), top.path().join("run"));
-        fs::create_dir(&state).and_then(|()| fs::create_dir(&run)).expect("made");
-        given(&state);
-        // The test's program may lie where others cannot read.
-        let program = top.path().join("test");
-        fs::copy(std::env::current_exe().expect("a program"), &program).expect("copied");
-        given(&program);
-        let (listener, owners) = open(&state.join("head.sock"), &state).expect("made");
-        let elsewhere = places(&run, &state).split_off(1);
-        let (spare, spare_owners, place) = open_elsewhere(&elsewhere, &state).expect("made");
-        assert!(place.starts_with(run.join("bramble")), "{}", place.display());
-        for (listener, owners, path) in [(listener, owners, state.join("head.sock")), (spare, spare_owners, place)] {
-            let connects = |user: u32| {
-                let mut command = Command::new(&program);
-                let test = "control::tests::connects_to_the_socket";
-                command.args(["--exact", test]).env(SOCKET, &path).uid(user).gid(user);
-                command.output().expect("it starts").status.success()
-            };
-            assert!(connects(USER));
-            let (stream, _) = listener.accept().await.expect("a connection");
-            assert!(owners.have(stream.peer_cred().expect("known").uid()));
-            assert!(connects(0), "root may always");
-            assert!(!connects(USER + 1), "another one could open the folder, and not the socket");
-            assert!(!owners.have(USER + 1));
-        }
-    }
-
-    fn answers(path: &Path) -> bool {
-        let Ok(mut stream) = UnixStream::connect(path) else { return false };
-        let mut answer = String::new();
-        let asked = stream.write_all(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-        asked.and_then(|()| stream.read_to_string(&mut answer)).expect("an answer");
-        answer.contains("here I am")
-    }
-
-    /// As one that lies deep in a home; a disk that is read-only is in the tests of the lab.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_folder_with_too_long_a_path_has_its_socket_elsewhere() {
-        let top = tempfile::tempdir().expect("a temporary folder");
-        let (state, run) = (top.path().join("deep".repeat(40)), top.path().join("run"));
-        fs::create_dir(&state).and_then(|()| fs::create_dir(&run)).expect("made");
-        let routes = Router::new().fallback(|| async { "here I am" });
-        let stop = CancellationToken::new();
-        let serving = serve_below(&run, routes.clone(), &state, stop.clone()).expect("it has a place");
-        let serving = tokio::spawn(serving);
-        // By another path to the same folder.
-        let link = top.path().join("link");
-        std::os::unix::fs::symlink(&state, &link).expect("linked");
-        let place = places(&run, &link).swap_remove(1);
-        let asked = place.clone();
-        assert!(tokio::task::spawn_blocking(move || answers(&asked)).await.expect("no panic"));
-        stop.cancel();
-        serving.await.expect("no panic").expect("it ended");
-        assert!(!place.exists(), "nothing is left");
-        // Where there is no place at all, the head serves on without.
-        fs::remove_dir_all(&run).expect("removed");
-        let serving = tokio::spawn(serve_below(&run, routes, &state, stop).expect("it goes on"));
-        serving.await.expect("no panic").expect("it ended");
-    }
-}
+mod tests;

@@ -225,7 +225,7 @@ async fn start(parts: &Parts, state: &Path, stop: &CancellationToken, tasks: &mu
         end.cancelled().await;
         following.end();
     }));
-    tasks.spawn(control::serve(routes::on_the_socket(parts), state, stop.clone())?);
+    tasks.spawn(control::serve(routes::on_the_socket(parts), state, stop.clone()));
     if let Some(server) = parts.dhcp.server().filter(|_| !wires.interfaces().is_empty()) {
         let served =
             wires.interfaces().iter().map(|wire| (wire.clone(), BootServer { http: wires.http_at(wire.address) }));

@@ -339,7 +339,7 @@ async fn first_snapshot(
         serves(&next).await?;
         return snapshots.begin(next, applied);
     };
-    let beginning = Beginning::serve(state, following, source)?;
+    let beginning = Beginning::serve(state, following, source);
     let fetched = fetched(source, snapshots, following, stop, &beginning).await;
     beginning.end().await;
     fetched

@@ -8,17 +8,22 @@
 //! A boot server whose card has died goes on serving boots. What is only in memory is lost when the process ends, so a
 //! write is on the disk or is refused; [`Backing::write_even_in_memory`] is for what only tells what was seen.
 //!
+//! The file is this process's alone, wherever the store is held: what another one wrote there would be lost on the way back.
+//! So its lock is not the database's, which is given up with it.
+//!
 //! The file has a form of its own. Form 1 (until commit 5b09a28) had neither versions nor a life, and is brought
 //! to the present one when it is opened, in one transaction.
 
 use std::cell::Cell;
+use std::fs::{File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::sync::{self, Arc, Mutex, Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use bramble_system::now;
-use redb::backends::InMemoryBackend;
+use bramble_system::{locked, now};
+use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
     Database, Error as RedbError, Key, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
     TableDefinition, TableError, TableHandle, Value, WriteTransaction,
@@ -128,10 +133,74 @@ impl StorageBackend for Shared {
     }
 }
 
+/// A database's file, which it does not lock.
+#[derive(Debug)]
+struct Unlocked(FileBackend);
+
+impl StorageBackend for Unlocked {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+}
+
+/// A file that no other process uses, nor another store of this one.
+struct Lock(File);
+
+impl Lock {
+    /// Locks what lies there; `None` where nothing does, or it is the file of this lock.
+    fn take(path: &Path, held: Option<&Lock>) -> Result<Option<Lock>, Fault> {
+        // For writing, where that can be: NFS gives no lock for one that is only read (flock(2)).
+        let file = match File::options().read(true).write(true).open(path).or_else(|_| File::open(path)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(Lock(held)) = held {
+            let (held, found) = (held.metadata()?, file.metadata()?);
+            if (held.dev(), held.ino()) == (found.dev(), found.ino()) {
+                return Ok(None);
+            }
+        }
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock(file))),
+            Err(TryLockError::WouldBlock) => Err(Fault::Database(RedbError::DatabaseAlreadyOpen)),
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!(path = %path.display(), %error, "this file system keeps no other process from the store");
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closed alone, it would last in a program that is being started: until that begins (fork(2), execve(2)).
+        let _ = self.0.unlock();
+    }
+}
+
 /// The database, wherever it is now.
 pub(crate) struct Backing {
     path: PathBuf,
     held: RwLock<Held>,
+    /// After what it is for: the database is closed by then.
+    lock: Mutex<Option<Lock>>,
 }
 
 enum Held {
@@ -192,8 +261,19 @@ pub fn waits<T>(work: impl FnOnce() -> T) -> T {
     if several { tokio::task::block_in_place(work) } else { work() }
 }
 
-fn on_disk(path: &Path, now: Millis) -> Result<Database, Fault> {
-    prepared(Database::builder().set_cache_size(CACHE).create(path)?, now)
+/// Locks the file that lies there, where that has not been done.
+fn lock(path: &Path, held: &mut Option<Lock>) -> Result<(), Fault> {
+    if let Some(taken) = Lock::take(path, held.as_ref())? {
+        *held = Some(taken);
+    }
+    Ok(())
+}
+
+fn on_disk(path: &Path, now: Millis, held: &mut Option<Lock>) -> Result<Database, Fault> {
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+    lock(path, held)?;
+    let backend = Unlocked(FileBackend::new(file)?);
+    prepared(Database::builder().set_cache_size(CACHE).create_with_backend(backend)?, now)
 }
 
 /// A database in memory with the content of the file, as far as that was committed.
@@ -302,17 +382,19 @@ fn copy_all(from: &Database, to: &Database) -> Result<(), Fault> {
 impl Backing {
     /// Opens the file, or makes it. Where the disk takes no writes, what it has is held in memory.
     pub(crate) fn open(path: &Path, now: Millis) -> Result<Self, Error> {
-        let held = match guarded(|| on_disk(path, now)) {
+        let mut taken = None;
+        let held = match guarded(|| on_disk(path, now, &mut taken)) {
             Ok(database) => Held::Disk(database),
             Err(fault) if fault.is_of_the_disk() => {
                 let reason = fault.sentence();
+                let database = lock(path, &mut taken).and_then(|()| guarded(|| in_memory(path, now)));
+                let database = database.map_err(|fault| said(path, fault))?;
                 tracing::error!(path = %path.display(), reason, "the store is held in memory");
-                let database = guarded(|| in_memory(path, now)).map_err(|fault| said(path, fault))?;
                 Held::Memory { database, reason, since: now }
             }
             Err(fault) => return Err(said(path, fault)),
         };
-        Ok(Backing { path: path.to_owned(), held: RwLock::new(held) })
+        Ok(Backing { path: path.to_owned(), held: RwLock::new(held), lock: Mutex::new(taken) })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -323,8 +405,8 @@ impl Backing {
     fn held(&self) -> RwLockReadGuard<'_, Held> {
         match self.held.try_read() {
             Ok(held) => held,
-            Err(TryLockError::Poisoned(held)) => held.into_inner(),
-            Err(TryLockError::WouldBlock) => waits(|| self.held.read().unwrap_or_else(PoisonError::into_inner)),
+            Err(sync::TryLockError::Poisoned(held)) => held.into_inner(),
+            Err(sync::TryLockError::WouldBlock) => waits(|| self.held.read().unwrap_or_else(PoisonError::into_inner)),
         }
     }
 
@@ -428,7 +510,12 @@ impl Backing {
     fn go_back(&self) -> bool {
         // Nothing is written meanwhile, or it would be lost.
         let mut held = self.replaced();
-        let carried = || on_disk(&self.path, now()).and_then(|disk| copy_all(held.database(), &disk).map(|()| disk));
+        let mut lock = locked(&self.lock);
+        let carried = || {
+            let disk = on_disk(&self.path, now(), &mut lock)?;
+            copy_all(held.database(), &disk)?;
+            Ok(disk)
+        };
         match guarded(carried) {
             Ok(disk) => {
                 *held = Held::Disk(disk);
@@ -483,7 +570,8 @@ impl Backing {
     pub(crate) fn on(path: &Path, disk: impl StorageBackend) -> Self {
         let database = Database::builder().create_with_backend(disk).expect("opens");
         let database = prepared(database, 1).unwrap_or_else(|fault| panic!("{}", fault.sentence()));
-        Backing { path: path.to_owned(), held: RwLock::new(Held::Disk(database)) }
+        let taken = Lock::take(path, None).unwrap_or_else(|fault| panic!("{}", fault.sentence()));
+        Backing { path: path.to_owned(), held: RwLock::new(Held::Disk(database)), lock: Mutex::new(taken) }
     }
 }
 
@@ -496,7 +584,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("head.redb");
         {
-            let database = on_disk(&path, 5).unwrap_or_else(|fault| panic!("{}", fault.sentence()));
+            let database = on_disk(&path, 5, &mut None).unwrap_or_else(|fault| panic!("{}", fault.sentence()));
             let transaction = database.begin_write().expect("begins");
             put_counter(&transaction, FORM, 3).unwrap_or_else(|fault| panic!("{}", fault.sentence()));
             transaction.commit().expect("committed");

@@ -170,7 +170,7 @@ impl Error {
     /// What the person can do about it.
     pub fn help(&self) -> Option<&'static str> {
         Some(match self {
-            Error::InUse(_) => "only one head can use a store: is another one running?",
+            Error::InUse(_) => "only one process can use a store: where a head runs, end it first",
             Error::Newer { .. } => {
                 "a newer bramble wrote it: start that one again, or `bramble restore` a backup of before"
             }

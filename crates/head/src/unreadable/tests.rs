@@ -389,3 +389,26 @@ fn a_newer_store_is_refused_by_the_name_of_its_form() {
     assert!(error.to_string().contains("of form 7"), "{error}");
     assert!(error.help().is_some_and(|help| help.contains("newer bramble")));
 }
+
+/// Also one without a control socket, by which `store repair` would find it.
+#[test]
+fn nobody_repairs_beside_a_head_that_runs() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join(STORE);
+    let torn = Write::Put { table: Users::TABLE, key: "ann".into(), bytes: b"1 {".to_vec() };
+    let refused = || {
+        let done = [list_of(folder.path()).map(drop), repair_of(folder.path()).map(drop)];
+        done.into_iter().all(|done| matches!(done, Err(Error::Store(StoreError::InUse(_)))))
+    };
+    let head = store::open(folder.path()).expect("made");
+    head.blocking().commit(&[], std::slice::from_ref(&torn)).expect("written");
+    assert!(refused());
+    drop(head);
+    let disk = bramble_store::testing::Disk::default();
+    let head = disk.open(&path);
+    disk.is_full(true);
+    head.blocking().commit(&[], &[torn]).expect_err("the disk is full");
+    assert!(head.blocking().trouble().is_some() && refused(), "it goes on in memory");
+    drop(head);
+    assert_eq!(repair_of(folder.path()).expect("nobody uses it").records, 1);
+}

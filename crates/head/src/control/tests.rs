@@ -1,0 +1,418 @@
+use std::ffi::OsStr;
+use std::fs::Permissions;
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener as Listener;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::task::JoinHandle;
+
+use super::*;
+
+/// Any number that is nobody's.
+const USER: u32 = 12_345;
+const SOCKET: &str = "BRAMBLE_TEST_SOCKET";
+const RUN_AND_STATE: [&str; 2] = ["BRAMBLE_TEST_RUN", "BRAMBLE_TEST_STATE"];
+const INSIDE: &str = "BRAMBLE_TEST_HAS_ITS_OWN_MOUNTS";
+
+/// A machine with root's `/run`, and a state folder of a user's in a place that all can reach.
+struct World {
+    top: tempfile::TempDir,
+    run: PathBuf,
+    state: PathBuf,
+    /// The test's program, which may lie where others cannot read.
+    program: PathBuf,
+}
+
+impl World {
+    fn new() -> Self {
+        let top = tempfile::tempdir().expect("a temporary folder");
+        fs::set_permissions(top.path(), Permissions::from_mode(0o755)).expect("opened");
+        let at = |name: &str| top.path().join(name);
+        let (run, state, program) = (at("run"), at("state"), at("test"));
+        for folder in [&run, &state] {
+            fs::create_dir(folder).expect("made");
+        }
+        fs::copy(std::env::current_exe().expect("a program"), &program).expect("copied");
+        given(&state);
+        given(&program);
+        World { top, run, state, program }
+    }
+
+    /// The folder that logins of the user have of their own.
+    fn users_own(&self) -> PathBuf {
+        let folder = self.run.join("user").join(USER.to_string());
+        fs::create_dir_all(&folder).expect("made");
+        given(&folder);
+        fs::set_permissions(&folder, Permissions::from_mode(0o700)).expect("closed");
+        folder
+    }
+
+    /// Where the folder of the state can have no socket.
+    fn has_no_place(&self) {
+        fs::create_dir_all(self.state.join("head.sock/full")).expect("made");
+    }
+
+    /// Another test of this file, by a user: what it says, where it passes.
+    fn by(&self, user: u32, test: &str, variables: &[(&str, &OsStr)]) -> Result<String, String> {
+        let mut command = Command::new(&self.program);
+        command.args(["--exact", "--nocapture", &format!("control::tests::{test}")]).uid(user).gid(user);
+        let output = command.envs(variables.iter().copied()).output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() { Ok(said) } else { Err(said) }
+    }
+
+    fn connects(&self, user: u32, socket: &Path) -> bool {
+        self.by(user, "connects_to_the_socket", &[(SOCKET, socket.as_os_str())]).is_ok()
+    }
+
+    /// What becomes of a head of the user's own.
+    fn opens_elsewhere(&self) -> String {
+        let places = [self.run.as_os_str(), self.state.as_os_str()];
+        let variables: Vec<_> = RUN_AND_STATE.into_iter().zip(places).collect();
+        self.by(USER, "opens_its_socket_elsewhere", &variables).expect("no panic")
+    }
+}
+
+/// Run by other tests as other users.
+#[test]
+fn connects_to_the_socket() {
+    if let Some(path) = std::env::var_os(SOCKET) {
+        UnixStream::connect(path).expect("connected");
+    }
+}
+
+/// Run by other tests as other users.
+#[tokio::test]
+async fn opens_its_socket_elsewhere() {
+    if let [Some(run), Some(state)] = RUN_AND_STATE.map(std::env::var_os) {
+        let (run, state) = (Path::new(&run), Path::new(&state));
+        for place in others(run, state) {
+            match open_elsewhere(&place, state) {
+                Ok(_) => println!("made {}", place.display()),
+                Err(error) => println!("not {}: {error}", place.display()),
+            }
+        }
+    }
+}
+
+fn given(path: &Path) {
+    std::os::unix::fs::chown(path, Some(USER), Some(USER)).expect("the tests run as root");
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("there").mode() & 0o777
+}
+
+fn routes() -> Router {
+    Router::new().fallback(|| async { "here I am" })
+}
+
+fn serving(run: &Path, state: &Path, stop: &CancellationToken) -> JoinHandle<Part> {
+    tokio::spawn(serve_below(run, routes(), state, stop.clone()))
+}
+
+async fn ended(serving: JoinHandle<Part>, stop: &CancellationToken) {
+    stop.cancel();
+    serving.await.expect("no panic").expect("it ended");
+}
+
+async fn answers(path: &Path) -> bool {
+    let path = path.to_owned();
+    let asked = move || {
+        let Ok(mut stream) = UnixStream::connect(path) else { return false };
+        let mut answer = String::new();
+        let asked = stream.write_all(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        asked.and_then(|()| stream.read_to_string(&mut answer)).expect("an answer");
+        answer.contains("here I am")
+    };
+    tokio::task::spawn_blocking(asked).await.expect("no panic")
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn begin(&self) -> tracing::subscriber::DefaultGuard {
+        let log = self.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    fn taken(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *bramble_system::locked(&self.0))).expect("text")
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        bramble_system::locked(&self.0).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Also where that is in `/run/bramble`, whose owner is root; and whatever mode that had.
+#[tokio::test]
+async fn roots_socket_is_for_the_owner_of_the_folder() {
+    let world = World::new();
+    fs::create_dir(world.run.join("bramble")).expect("made");
+    fs::set_permissions(world.run.join("bramble"), Permissions::from_mode(0o700)).expect("closed");
+    let usual = usual(&world.state);
+    let (listener, owners) = open(&usual, &world.state).expect("made");
+    let [place] = &others(&world.run, &world.state)[..] else { panic!("root goes to one other place") };
+    assert!(place.starts_with(world.run.join("bramble")), "{}", place.display());
+    let (spare, spare_owners) = open_elsewhere(place, &world.state).expect("made");
+    for (listener, owners, path) in [(listener, owners, &usual), (spare, spare_owners, place)] {
+        assert_eq!(mode(path), 0o600);
+        assert!(world.connects(USER, path), "{}", path.display());
+        let (stream, _) = listener.accept().await.expect("a connection");
+        assert!(owners.have(stream.peer_cred().expect("known").uid()));
+        assert!(world.connects(0, path), "root may always");
+        assert!(!world.connects(USER + 1, path), "another one could open the folder, and not the socket");
+        assert!(!owners.have(USER + 1));
+    }
+}
+
+/// As one that lies deep in a home; a disk that is read-only is in the tests of the lab.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_with_too_long_a_path_has_its_socket_elsewhere() {
+    let top = tempfile::tempdir().expect("a temporary folder");
+    let (state, run) = (top.path().join("deep".repeat(40)), top.path().join("run"));
+    fs::create_dir(&state).and_then(|()| fs::create_dir(&run)).expect("made");
+    let stop = CancellationToken::new();
+    let head = serving(&run, &state, &stop);
+    // By another path to the same folder.
+    let link = top.path().join("link");
+    symlink(&state, &link).expect("linked");
+    let place = places(&run, &link).swap_remove(1);
+    assert!(answers(&place).await);
+    ended(head, &stop).await;
+    assert!(!place.exists(), "nothing is left");
+    // Where there is no place at all, the head serves on without.
+    fs::remove_dir_all(&run).expect("removed");
+    let stop = CancellationToken::new();
+    ended(serving(&run, &state, &stop), &stop).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_starts_without_a_place_and_takes_the_first_that_comes() {
+    let world = World::new();
+    let (stop, socket) = (CancellationToken::new(), usual(&world.state));
+    let log = Log::default();
+    let _logging = log.begin();
+    fs::remove_dir(&world.state).expect("removed");
+    let head = serving(&world.run, &world.state, &stop);
+    tokio::time::sleep(10 * AGAIN).await;
+    let told = log.taken();
+    assert!(told.contains(&socket.display().to_string()) && told.contains("No such file"), "{told}");
+    assert_eq!(told.lines().count(), 2, "what is wrong and what to do, once: {told}");
+    // It comes, and another program has its place.
+    fs::create_dir(&world.state).expect("made");
+    world.has_no_place();
+    fs::write(world.run.join("bramble"), "").expect("written");
+    tokio::time::sleep(10 * AGAIN).await;
+    let told = log.taken();
+    assert!(told.contains("directory") && told.contains("bramble is no folder: remove it"), "{told}");
+    assert_eq!(told.lines().count(), 3, "{told}");
+    fs::remove_file(world.run.join("bramble")).expect("removed");
+    tokio::time::sleep(2 * AGAIN).await;
+    let elsewhere = others(&world.run, &world.state).remove(0);
+    assert!(answers(&elsewhere).await, "{}", log.taken());
+    fs::remove_dir_all(&socket).expect("removed");
+    tokio::time::sleep(2 * AGAIN).await;
+    assert!(answers(&socket).await && answers(&elsewhere).await, "{}", log.taken());
+    ended(head, &stop).await;
+    assert!(!socket.exists() && !elsewhere.exists(), "nothing is left");
+}
+
+/// Its disk is torn off.
+#[test]
+fn a_head_serves_on_whose_folder_goes_while_it_waits_for_a_place_there() {
+    if std::env::var_os(INSIDE).is_none() {
+        let this = std::env::current_exe().expect("a test program");
+        let name = "control::tests::a_head_serves_on_whose_folder_goes_while_it_waits_for_a_place_there";
+        let inside = Command::new("unshare").arg("--mount").arg(this).args(["--exact", name]).env(INSIDE, "").output();
+        let inside = inside.expect("unshare runs");
+        assert!(inside.status.success(), "{}", String::from_utf8_lossy(&inside.stdout));
+        return;
+    }
+    let world = World::new();
+    let disk = world.top.path().join("disk");
+    let state = disk.join("state");
+    fs::create_dir(&disk).expect("made");
+    let run = |program: &str, words: &[&str]| {
+        let done = Command::new(program).args(words).arg(&disk).status().expect("it runs");
+        assert!(done.success(), "{program} {words:?}");
+    };
+    run("mount", &["-t", "tmpfs", "tmpfs"]);
+    fs::create_dir(&state).expect("made");
+    run("mount", &["-o", "remount,ro"]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
+        let stop = CancellationToken::new();
+        let head = serving(&world.run, &state, &stop);
+        let elsewhere = places(&world.run, &state).swap_remove(1);
+        assert!(answers(&elsewhere).await);
+        run("umount", &[]);
+        tokio::time::sleep(3 * AGAIN).await;
+        assert!(!head.is_finished() && answers(&elsewhere).await);
+        // A file lies where it was.
+        fs::write(&state, "").expect("written");
+        tokio::time::sleep(3 * AGAIN).await;
+        assert!(!head.is_finished() && answers(&elsewhere).await);
+        fs::remove_file(&state).and_then(|()| fs::create_dir(&state)).expect("it comes back");
+        tokio::time::sleep(3 * AGAIN).await;
+        assert!(answers(&usual(&state)).await && answers(&elsewhere).await);
+        ended(head, &stop).await;
+    });
+}
+
+/// The owner of the folder puts a link in the socket's place as soon as that is made.
+#[tokio::test]
+async fn no_link_to_another_file_changes_its_mode() {
+    let world = World::new();
+    let (socket, precious) = (usual(&world.state), world.top.path().join("precious"));
+    fs::write(&precious, "root's").expect("written");
+    fs::set_permissions(&precious, Permissions::from_mode(0o644)).expect("set");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let link = world.state.join("link");
+            while !over.load(Ordering::Relaxed) {
+                if fs::symlink_metadata(&socket).is_ok_and(|found| found.file_type().is_socket()) {
+                    let _ = symlink(&precious, &link).and_then(|()| fs::rename(&link, &socket));
+                }
+            }
+        });
+        for _ in 0..5000 {
+            // It may find the link.
+            let _ = open(&socket, &world.state);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    let data = fs::metadata(&precious).expect("there");
+    assert_eq!((data.mode() & 0o777, data.uid()), (0o644, 0));
+    // One that lies there from the start goes, and what it leads to stays.
+    let _ = fs::remove_file(&socket);
+    symlink(&precious, &socket).expect("linked");
+    open(&socket, &world.state).expect("made");
+    assert!(fs::symlink_metadata(&socket).expect("there").file_type().is_socket());
+    assert_eq!(fs::read(&precious).expect("there"), b"root's");
+}
+
+#[tokio::test]
+async fn root_makes_its_socket_below_no_link_and_in_no_users_folder() {
+    let world = World::new();
+    let (precious, state) = (world.top.path().join("precious"), world.top.path().join("deep".repeat(40)));
+    fs::create_dir(&precious).and_then(|()| fs::create_dir(&state)).expect("made");
+    given(&state);
+    fs::set_permissions(&precious, Permissions::from_mode(0o700)).expect("closed");
+    let untouched = || {
+        assert_eq!(fs::read_dir(&precious).expect("there").count(), 0, "a socket was made there");
+        assert_eq!(mode(&precious), 0o700);
+    };
+    // No `/run/bramble` can be made.
+    fs::write(world.run.join("bramble"), "").expect("written");
+    let own = world.users_own();
+    for planted in [true, false] {
+        if planted {
+            symlink(&precious, own.join("bramble")).expect("linked");
+        }
+        let stop = CancellationToken::new();
+        let head = serving(&world.run, &state, &stop);
+        untouched();
+        ended(head, &stop).await;
+        if planted {
+            fs::remove_file(own.join("bramble")).expect("removed");
+        }
+        assert_eq!(fs::read_dir(&own).expect("there").count(), 0, "root was there");
+    }
+    fs::remove_file(world.run.join("bramble")).expect("removed");
+    symlink(&precious, world.run.join("bramble")).expect("linked");
+    let place = others(&world.run, &state).remove(0);
+    let error = open_elsewhere(&place, &state).expect_err("a link is no folder");
+    assert!(error.to_string().contains("bramble is no folder: remove it"), "{error}");
+    untouched();
+    // A link in the socket's own place.
+    fs::remove_file(world.run.join("bramble")).expect("removed");
+    fs::create_dir(world.run.join("bramble")).expect("made");
+    symlink(precious.join("file"), &place).expect("linked");
+    open_elsewhere(&place, &state).expect("made");
+    assert!(fs::symlink_metadata(&place).expect("there").file_type().is_socket());
+    untouched();
+}
+
+#[tokio::test]
+async fn no_socket_is_made_where_others_can_make_one() {
+    let world = World::new();
+    let folder = world.run.join("bramble");
+    let place = others(&world.run, &world.state).remove(0);
+    let refused = || open_elsewhere(&place, &world.state).expect_err("refused").to_string();
+    fs::create_dir(&folder).expect("made");
+    for mode in [0o777, 0o1777, 0o775] {
+        fs::set_permissions(&folder, Permissions::from_mode(mode)).expect("set");
+        assert!(refused().contains("others can write to") && refused().contains("chmod go-w"), "{}", refused());
+    }
+    fs::set_permissions(&folder, Permissions::from_mode(0o755)).expect("set");
+    given(&folder);
+    assert!(refused().contains("is of user 12345, and the head runs as user 0"), "{}", refused());
+    assert_eq!(fs::read_dir(&folder).expect("there").count(), 0);
+}
+
+#[test]
+fn a_head_of_a_users_own_has_its_socket_in_what_is_the_users_own() {
+    let world = World::new();
+    let told = world.opens_elsewhere();
+    assert!(told.contains("Permission denied") && told.contains("No such file") && !told.contains("made "), "{told}");
+    let own = world.users_own();
+    let made = format!("made {}/bramble/", own.display());
+    let told = world.opens_elsewhere();
+    assert!(told.contains(&made) && !told.contains("/run/bramble: "), "{told}");
+    fs::remove_dir_all(own.join("bramble")).expect("removed");
+    let other = world.top.path().join("other");
+    fs::create_dir(&other).expect("made");
+    given(&other);
+    symlink(&other, own.join("bramble")).expect("linked");
+    let told = world.opens_elsewhere();
+    assert!(told.contains("bramble is no folder: remove it") && !told.contains("made "), "{told}");
+    assert_eq!(fs::read_dir(&other).expect("there").count(), 0);
+    // Of somebody else's repository.
+    fs::remove_file(own.join("bramble")).expect("removed");
+    std::os::unix::fs::chown(&world.state, Some(USER + 1), None).expect("given");
+    let theirs = world.run.join("user").join((USER + 1).to_string());
+    fs::create_dir(&theirs).and_then(|()| fs::set_permissions(&theirs, Permissions::from_mode(0o777))).expect("made");
+    let told = world.opens_elsewhere();
+    assert!(!told.contains("made ") && !told.contains("/user/"), "{told}");
+}
+
+#[tokio::test]
+async fn a_dead_heads_socket_goes_and_a_living_ones_stays() {
+    let world = World::new();
+    let place = others(&world.run, &world.state).remove(0);
+    fs::create_dir(world.run.join("bramble")).expect("made");
+    drop(Listener::bind(&place).expect("bound"));
+    given(&place);
+    let stop = CancellationToken::new();
+    let head = serving(&world.run, &world.state, &stop);
+    assert!(answers(&usual(&world.state)).await);
+    assert!(!place.exists(), "it is dead");
+    ended(head, &stop).await;
+    let _living = Listener::bind(&place).expect("bound");
+    let stop = CancellationToken::new();
+    ended(serving(&world.run, &world.state, &stop), &stop).await;
+    UnixStream::connect(&place).expect("it lives");
+    // In a folder that is not the head's, nothing goes.
+    fs::remove_file(&place).expect("removed");
+    drop(Listener::bind(&place).expect("bound"));
+    given(&world.run.join("bramble"));
+    let stop = CancellationToken::new();
+    ended(serving(&world.run, &world.state, &stop), &stop).await;
+    assert!(place.exists());
+}
