@@ -223,7 +223,9 @@ impl Change<'_> {
             all.push("it changes where the repository comes from (`[source]`)".into());
         }
         if !self.descends {
-            all.push("it does not descend from the current revision: the branch was rewritten".into());
+            let reason =
+                "it does not descend from the current revision: it is an earlier one, or the branch was rewritten";
+            all.push(reason.into());
         }
         all
     }
