@@ -237,7 +237,8 @@ fn the_head_follows_git_and_brakes() {
     assert!(code == 1 && out.contains("waits for a person") && out.contains("nodes go"), "{code}: {out}{error}");
     assert_eq!((revision(&house), names(&house).len()), (good.clone(), 17), "nothing has changed");
     wait("what lets it through is said", || waits(&house, "source").contains("bramble apply --yes"));
-    house.must(&["apply", "--yes", &bold[..12]], "");
+    let said = house.must(&["apply", "--yes", &bold[..12]], "");
+    assert!(said.contains("nodes go") && !said.contains("does not descend"), "{said}");
     assert_eq!((revision(&house), names(&house).len()), (bold.clone(), 1));
     assert!(!waits(&house, "source").contains("held"), "what was let through is what git has");
 
@@ -249,12 +250,17 @@ fn the_head_follows_git_and_brakes() {
     let (code, out, error) = house.bramble(&["sync"], "");
     assert!(code == 1 && out.contains("does not descend"), "{code}: {out}{error}");
     assert_eq!(revision(&house), bold);
+    let careful = "CAREFUL: it does not descend";
+    let plan = house.must(&["plan", &same[..12]], "");
+    assert!(plan.contains(careful), "{plan}");
     let let_through = house.must(&["apply", "--yes", &same[..12]], "");
     assert!(let_through.contains("is current") && !let_through.contains("held"), "{let_through}");
+    assert!(let_through.contains(careful), "{let_through}");
     assert_eq!(revision(&house), same);
     house.must(&["sync"], "");
     let (code, out, error) = house.bramble(&["plan", &bold[..12]], "");
     assert!(code == 0, "a commit that the history has is found, whoever says the same now: {code}: {out}{error}");
+    assert!(out.contains(careful), "{out}");
 
     // A branch that was rewritten waits, too.
     git.run(&git.work(), &["checkout", "-q", "--orphan", "other"]);
@@ -274,6 +280,8 @@ fn the_head_follows_git_and_brakes() {
     rewrite(2);
     wait("what waits no more has gone from the shelf", || !is_on_the_shelf(&house, 1));
     assert!(is_on_the_shelf(&house, 2), "it waits");
+    let plan = house.must(&["plan", &git.run(&git.work(), &["rev-parse", "HEAD"])], "");
+    assert!(plan.contains("node z1 is new") && plan.contains(careful), "{plan}");
 
     // A branch that vanishes, and a repository that is away, are told and end nothing.
     let away = git.path().join("away.git");

@@ -12,6 +12,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use bramble_model::engine::EngineKind;
 use bramble_model::names::Digest;
 use bramble_model::repository::Backup;
 use bramble_model::timeline::Millis;
@@ -295,17 +296,21 @@ fn place(entries: &[(String, Vec<u8>)], state: &Path, beside: &Path, now: Millis
         files::replace_secret(beside, bytes).map_err(file(beside))?;
         let store = bramble_store::Blocking::open(beside, now)?;
         store.begin_new_life(now)?;
-        // What came after the backup is not in it: a Swarm may have been begun since.
-        let marked = store.update::<Engines, ()>(&membership::SWARM.to_owned(), |kept| {
-            if let Some(record) = kept.as_mut() {
-                record.is_from_before();
+        for kind in EngineKind::ALL {
+            let marked = match kind {
+                // What came after the backup is not in it: a Swarm may have been begun since.
+                EngineKind::Swarm => store.update::<Engines, ()>(&membership::SWARM.to_owned(), |kept| {
+                    if let Some(record) = kept.as_mut() {
+                        record.is_from_before();
+                    }
+                }),
+            };
+            match marked {
+                // It waits for a person as it did before: until then nothing is planned for the engine, and after a
+                // repair there is no word of one, which may be lost (see `membership`).
+                Err(bramble_store::Error::Unreadable(record)) => tracing::warn!(%record, "it is restored as it is"),
+                marked => marked?,
             }
-        });
-        match marked {
-            // It waits for a person as it did before: until then nothing is planned for the Swarm, and after a repair
-            // there is no word of one, which may be lost (see `membership`).
-            Err(bramble_store::Error::Unreadable(record)) => tracing::warn!(%record, "it is restored as it is"),
-            marked => marked?,
         }
     }
     fs::create_dir_all(state.join(KEYS)).map_err(file(&state.join(KEYS)))?;

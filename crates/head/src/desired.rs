@@ -2,10 +2,12 @@
 //! follows at once from another one. What has to be kept true is kept so by loops.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bramble_model::desired;
 use bramble_model::names::{Digest, Name};
+use bramble_model::snapshot::Revision;
 use bramble_plan::brake::Change;
 use bramble_system::now;
 
@@ -23,6 +25,8 @@ pub(crate) struct Desired {
     agents: Arc<Agents>,
     dhcp: Arc<Dhcp>,
     wires: Arc<Wires>,
+    /// Where commits are that were fetched.
+    fetched: PathBuf,
 }
 
 impl Desired {
@@ -32,8 +36,9 @@ impl Desired {
         agents: Arc<Agents>,
         dhcp: Arc<Dhcp>,
         wires: Arc<Wires>,
+        fetched: PathBuf,
     ) -> Self {
-        Desired { snapshots, timeline, agents, dhcp, wires }
+        Desired { snapshots, timeline, agents, dhcp, wires, fetched }
     }
 
     /// How a snapshot differs from the current one, and what a person has to allow where it came by itself.
@@ -58,6 +63,26 @@ impl Desired {
             sentences.push(said_of_nothing(current.digest == next.digest).into());
         }
         (sentences, change.brake())
+    }
+
+    /// As [`Desired::weigh`], of a snapshot that a person names. Asks git, beside whoever fetches.
+    pub(crate) fn weigh_named(&self, next: &Current) -> (Vec<String>, Vec<String>) {
+        self.weigh(next, self.descends(next))
+    }
+
+    /// Whether a commit descends from the current revision, or nobody can tell that it does not: a folder is no commit,
+    /// and one that was never fetched may be of any line.
+    fn descends(&self, next: &Current) -> bool {
+        let commit = |revision: &Revision| revision.commit.as_ref()?.parse().ok();
+        let old = self.snapshots.current().and_then(|current| commit(&current.revision));
+        let (Some(old), Some(new), false) = (old, commit(&next.revision), next.revision.dirty) else { return true };
+        match bramble_source::descends(&self.fetched, &old, &new) {
+            Ok(answer) => answer.unwrap_or(true),
+            Err(problem) => {
+                tracing::warn!(error = bramble_system::sentence(&problem), "two commits cannot be compared");
+                false
+            }
+        }
     }
 
     /// Makes a snapshot current in somebody's name.
@@ -134,9 +159,79 @@ fn said_of_nothing(is_same: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use bramble_model::snapshot::{Entry, Revision, Snapshot};
+    use std::path::Path;
+    use std::process::Command;
+
+    use bramble_model::snapshot::{Entry, Snapshot};
+    use bramble_source::{Credentials, Limits, Settings, Source};
+    use bramble_system::Cancel;
 
     use super::*;
+    use crate::agents::tests::parts_of;
+
+    const TOML: &str = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\ndhcp = \"router\"\n";
+
+    fn git(folder: &Path, words: &[&str]) -> String {
+        let named = ["-c", "user.name=Ann", "-c", "user.email=ann@home.arpa"];
+        let output = Command::new("git").args(named).args(words).current_dir(folder).output();
+        let output = output.expect("git runs");
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Only the brake of the branch said it, and a person who gave the command went on without a word.
+    #[test]
+    fn of_a_commit_that_a_person_names_it_is_said_that_it_does_not_descend() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (pushed, fetched) = (folder.path().join("pushed"), folder.path().join(".bramble/source"));
+        std::fs::create_dir(&pushed).expect("made");
+        git(&pushed, &["init", "-q", "-b", "main"]);
+        std::fs::write(pushed.join("bramble.toml"), TOML).expect("written");
+        git(&pushed, &["add", "-A"]);
+        let settings = Settings {
+            git: pushed.display().to_string().parse().expect("an address"),
+            branch: "main".parse().expect("a branch"),
+            path: "".parse().expect("a folder"),
+            signers: Vec::new(),
+            credentials: Credentials::None,
+        };
+        let commit = |words: &[&str]| {
+            git(&pushed, &[&["commit", "-q", "--allow-empty", "-m", "a change"], words].concat());
+            git(&pushed, &["rev-parse", "HEAD"])
+        };
+        let (agents, timeline, snapshots) = parts_of(folder.path(), TOML, bramble_link::session::Limits::USUAL);
+        let source = Source::open(&fetched).expect("opens");
+        let fetch = || source.fetch(&settings, Limits::default(), &Cancel::default()).map(drop).expect("fetched");
+        let first = commit(&[]);
+        fetch();
+        let second = commit(&[]);
+        fetch();
+        let other = commit(&["--amend", "-m", "another change"]);
+        fetch();
+        let current = snapshots.current().expect("there");
+        let network = &current.cluster.network;
+        let wires = Arc::new(Wires::open(network));
+        let none = bramble_store::Store::open(&folder.path().join("none"), 1).expect("opens");
+        let dhcp = Arc::new(Dhcp::open("home.arpa", &wires, &none).expect("opens"));
+        let desired = Desired::new(Arc::clone(&snapshots), timeline, agents, dhcp, wires, fetched);
+        let of = |commit: &str, dirty| {
+            let revision = Revision { commit: Some(commit.to_owned()), dirty, ..Revision::default() };
+            Current::of(current.digest, current.snapshot.clone(), revision, (*current.cluster).clone())
+        };
+        let brake = |next: &Current| desired.weigh_named(next).1;
+        let none: [String; 0] = [];
+        assert_eq!(brake(&of(&other, false)), none, "what is current is of no commit");
+        snapshots.revise(of(&second, false)).expect("written");
+        assert_eq!(brake(&of(&second, false)), none);
+        for next in [&other, &first] {
+            let told = brake(&of(next, false));
+            assert!(told.len() == 1 && told[0].contains("does not descend"), "{told:?}");
+        }
+        assert_eq!(brake(&of(&other, true)), none, "a folder is no commit");
+        assert_eq!(brake(&of(&"1".repeat(40), false)), none, "one that git does not have may be of anywhere");
+        snapshots.revise(of(&first, false)).expect("written");
+        assert_eq!(brake(&of(&second, false)), none);
+    }
 
     #[test]
     fn a_file_that_only_one_snapshot_has_is_added_or_removed() {

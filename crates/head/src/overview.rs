@@ -50,6 +50,21 @@ impl<'a> OfNodes<'a> {
     }
 }
 
+/// What is wrong with an engine.
+struct Trouble {
+    /// As a whole.
+    whole: Option<String>,
+    /// With single managers of it.
+    managers: BTreeMap<Name, String>,
+}
+
+impl Trouble {
+    /// What concerns this node, if it has a part in the engine.
+    fn of(&self, node: &Name) -> Option<&str> {
+        self.managers.get(node).or(self.whole.as_ref()).map(String::as_str)
+    }
+}
+
 /// The part of the head that only reads the others.
 pub(crate) struct Overview {
     pub(crate) store: Store,
@@ -89,7 +104,7 @@ impl Overview {
             connected: track.connected,
             health: track.health.as_ref(),
             waiting: told.waits.get(name).copied(),
-            engine: engine.filter(|_| node.part(EngineKind::Swarm) != EnginePart::None),
+            engine,
             failed: told.failed.get(name).copied(),
             foreign: node.boot.is_some(),
             events: track.recent.make_contiguous(),
@@ -110,13 +125,19 @@ impl Overview {
         let loops = self.sections.all();
         let told = OfNodes::of(&loops);
         let sight = self.swarm.sight();
-        let engine = self.swarm.problem(&sight);
-        let mute: BTreeMap<&Name, String> = sight.mute().collect();
+        let trouble = |kind| match kind {
+            EngineKind::Swarm => Trouble {
+                whole: self.swarm.problem(&sight),
+                managers: sight.mute().map(|(name, reason)| (name.clone(), reason)).collect(),
+            },
+        };
+        let engines = EngineKind::ALL.map(|kind| (kind, trouble(kind)));
         let cluster = self.snapshots.cluster();
         let records = self.admissions.all().ok();
         let status = |name: &Name, node: &Node, track: &mut Track| {
-            let engine = mute.get(name).or(engine.as_ref());
-            let why = self.why(name, node, track, &told, engine.map(String::as_str), has_set);
+            let own = engines.iter().filter(|(kind, _)| node.part(*kind) != EnginePart::None);
+            let engine = own.into_iter().find_map(|(_, trouble)| trouble.of(name));
+            let why = self.why(name, node, track, &told, engine, has_set);
             NodeStatus {
                 boot: node.boot.clone(),
                 why,
@@ -175,8 +196,9 @@ impl Overview {
                 problems.push(problem);
             }
         }
-        problems.extend(engine.clone());
-        problems.extend(mute.values().cloned());
+        for (_, trouble) in &engines {
+            problems.extend(trouble.whole.iter().chain(trouble.managers.values()).cloned());
+        }
         for section in &loops {
             if let Some(unknown) = &section.unknown {
                 problems.push(format!("{}: nothing is planned: {}", section.name, unknown.reason));

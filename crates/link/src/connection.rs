@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bramble_model::agent::LONGEST_LINE;
@@ -11,7 +12,7 @@ use bramble_model::timeline::Millis;
 use futures_util::{SinkExt, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::codec::{Framed, LinesCodec, LinesCodecError};
 
@@ -23,6 +24,9 @@ const MOST_WAITING: usize = 64;
 
 /// Bytes that a buffer begins with: it grows with what passes. Heartbeats are short, and a head has a thousand of these.
 const BUFFER: usize = 1 << 10;
+
+/// How long the other side has for closing its end, once all that was said has left.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// Why a connection has ended.
 #[derive(Debug, thiserror::Error)]
@@ -194,8 +198,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Waits until all that was said has left; what is heard meanwhile is heard no more. The stream is closed when the
-    /// connection is dropped.
+    /// Waits until all that was said has left, and until the other side has closed its end, which has a limit; what is
+    /// heard meanwhile is heard no more. A stream that is dropped with something unread is reset (RFC 2525, section 2.17),
+    /// and what had not arrived by then would be lost. It is closed when the connection is dropped.
     ///
     /// # Errors
     /// When the connection ended before.
@@ -203,7 +208,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         while !self.is_free() {
             self.next().await?;
         }
+        let limit = Instant::now() + CLOSING;
+        // Whoever is gone, or stays, has had its time.
+        let _ = timeout_at(limit, poll_fn(|cx| self.poll_close(cx))).await;
         Ok(())
+    }
+
+    /// Says that nothing more comes, and reads to the other side's end.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut stream = Pin::new(self.lines.get_mut());
+        ready!(stream.as_mut().poll_shutdown(cx))?;
+        let mut bytes = [0; BUFFER];
+        loop {
+            let mut unread = ReadBuf::new(&mut bytes);
+            ready!(stream.as_mut().poll_read(cx, &mut unread))?;
+            if unread.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }
 

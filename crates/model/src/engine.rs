@@ -7,33 +7,43 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::names::{ClusterId, MemberId};
 
-/// What runs workloads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum EngineKind {
-    Swarm,
+/// Makes `EngineKind` of its engines, each as it is written and as people say it, so that `ALL` has every one.
+macro_rules! engines {
+    ($($kind:ident: $written:literal, $title:literal;)+) => {
+        /// What runs workloads.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum EngineKind {
+            $(#[serde(rename = $written)] $kind,)+
+        }
+
+        impl EngineKind {
+            pub const ALL: [EngineKind; [$(EngineKind::$kind),+].len()] = [$(EngineKind::$kind),+];
+
+            /// As a repository and the agents' protocol write it.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(EngineKind::$kind => $written,)+
+                }
+            }
+
+            /// As people say it.
+            pub fn title(self) -> &'static str {
+                match self {
+                    $(EngineKind::$kind => $title,)+
+                }
+            }
+        }
+    };
+}
+
+engines! {
+    Swarm: "swarm", "Swarm";
 }
 
 impl EngineKind {
-    pub const ALL: [EngineKind; 1] = [EngineKind::Swarm];
-
-    /// As a repository and the agents' protocol write it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            EngineKind::Swarm => "swarm",
-        }
-    }
-
     /// The one that is written so.
     pub fn named(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
-    }
-
-    /// As people say it.
-    pub fn title(self) -> &'static str {
-        match self {
-            EngineKind::Swarm => "Swarm",
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
 use crate::dhcp::Interface;
-use crate::{Sight, Witness, packet};
+use crate::{Sight, Witness, isolated, packet};
 
 const ETHERTYPE_ARP: u16 = 0x0806;
 
@@ -52,10 +52,17 @@ pub async fn run(interface: &Interface, witness: Arc<dyn Witness>, stop: Cancell
                 }
             },
         };
-        if let Some((mac, address)) = hear(&buffer[..length], interface.address) {
+        tell(&buffer[..length], interface.address, &*witness);
+    }
+}
+
+/// Says whom one frame is from, where that looks for the head.
+fn tell(frame: &[u8], head: Ipv4Addr, witness: &dyn Witness) {
+    isolated(|| {
+        if let Some((mac, address)) = hear(frame, head) {
             witness.saw(mac, Sight::LookedForHead { address });
         }
-    }
+    });
 }
 
 #[cfg(test)]
@@ -79,6 +86,17 @@ mod tests {
         assert_eq!(hear(&request([10, 77, 0, 20], [10, 77, 0, 1]), HEAD), heard);
         assert_eq!(hear(&request([10, 77, 0, 20], [10, 77, 0, 2]), HEAD), None);
         assert_eq!(hear(&request([0, 0, 0, 0], [10, 77, 0, 1]), HEAD), None, "a probe");
+    }
+
+    #[test]
+    fn a_frame_over_which_its_witness_panics_is_dropped() {
+        struct Ill;
+        impl Witness for Ill {
+            fn saw(&self, _: Mac, _: Sight) {
+                panic!("as an error of bramble's own does");
+            }
+        }
+        tell(&request([10, 77, 0, 20], HEAD.octets()), HEAD, &Ill);
     }
 
     proptest::proptest! {

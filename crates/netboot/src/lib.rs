@@ -19,10 +19,18 @@ pub mod tftp;
 pub mod uboot;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bramble_boot::{Firmware, Loader};
 use bramble_model::names::{Mac, Name};
 pub use client::{Client, architecture};
+
+/// Does what one message leads to. Where that panics the message is dropped, whose sender asks again, and the next ones
+/// are served. What it leaves behind has to be whole between any two lines.
+fn isolated<T>(doing: impl FnOnce() -> T) -> Option<T> {
+    let done = catch_unwind(AssertUnwindSafe(doing));
+    done.inspect_err(|_| tracing::error!("a message is dropped: an error of bramble's own, see above")).ok()
+}
 
 /// Who is who: the one decision point behind every protocol.
 pub trait Directory: Send + Sync {

@@ -11,6 +11,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
+use crate::isolated;
+
 const SOLICITATION: u8 = 133;
 const ADVERTISEMENT: u8 = 134;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -59,7 +61,7 @@ pub async fn run(interface: &str, index: u32, stop: CancellationToken) -> io::Re
             () = stop.cancelled() => return Ok(false),
             received = socket.recv(&mut buffer) => received?,
         };
-        match hear(&buffer[..length]) {
+        match isolated(|| hear(&buffer[..length])).unwrap_or(Heard::Nothing) {
             Heard::Question => {
                 let everyone = SocketAddr::V6(SocketAddrV6::new(ALL_NODES, 0, 0, index));
                 // A lost answer costs the asker its wait, no more.

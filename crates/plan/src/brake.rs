@@ -182,6 +182,14 @@ impl Change<'_> {
         if !data.is_empty() {
             all.push(format!("it removes {}, which hold data", data.join(", ")));
         }
+        for (name, old) in &from.workloads {
+            // One whose file does not check stays as it is.
+            let Some(new) = to.workloads.get(name).filter(|new| new.problem.is_none()) else { continue };
+            let gone: Vec<&str> = old.volumes.difference(&new.volumes).map(String::as_str).collect();
+            if !gone.is_empty() {
+                all.push(format!("it takes volumes out of workload {name}: {}", gone.join(", ")));
+            }
+        }
         let mode = |dhcp: &Dhcp| match dhcp {
             Dhcp::Proxy => "proxy",
             Dhcp::Router => "router",
@@ -223,7 +231,9 @@ impl Change<'_> {
             all.push("it changes where the repository comes from (`[source]`)".into());
         }
         if !self.descends {
-            all.push("it does not descend from the current revision: the branch was rewritten".into());
+            let reason =
+                "it does not descend from the current revision: it is an earlier one, or the branch was rewritten";
+            all.push(reason.into());
         }
         all
     }
@@ -344,7 +354,13 @@ mod tests {
                 let path = Path::new("/nowhere").join(format!("{name}.yaml"));
                 (
                     name.parse().expect("a name"),
-                    Workload { path, problem: None, services: BTreeSet::new(), holds_data: false },
+                    Workload {
+                        path,
+                        problem: None,
+                        services: BTreeSet::new(),
+                        holds_data: false,
+                        volumes: BTreeSet::new(),
+                    },
                 )
             };
             cluster.workloads = workloads.iter().map(workload).collect();
@@ -356,6 +372,36 @@ mod tests {
         assert_eq!(brake(&both, &db), Vec::<String>::new(), "one that holds none");
         assert_eq!(brake(&both, &none), ["it removes db, which hold data"]);
         assert_eq!(change(&both, &db).sentences(), ["workload web leaves"]);
+    }
+
+    #[test]
+    fn volumes_are_taken_out_of_a_workloads_file_by_a_person() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let of = |services: &str| {
+            let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n[workloads.shop]\npath = \"shop.yaml\"\n\
+                [roles.m]\nengine = \"manager\"\n[nodes.m1]\nmac = \"52:54:00:00:00:01\"\nrole = \"m\"\n";
+            std::fs::write(folder.path().join("bramble.toml"), text).expect("written");
+            std::fs::write(folder.path().join("shop.yaml"), format!("services: {services}\n")).expect("written");
+            Cluster::of_folder(folder.path()).unwrap_or_else(|problems| panic!("{problems}"))
+        };
+        let web = "web: { image: a, volumes: [{ type: tmpfs, target: /tmp }] }";
+        let db = "db: { image: b, volumes: ['data:/data', { type: bind, source: /srv/log, target: /log }, /own] }";
+        let before = of(&format!("{{ {web}, {db} }}"));
+        let taken = |services: &str| brake(&before, &of(services));
+        assert_eq!(
+            taken(&format!("{{ {web} }}")),
+            ["it takes volumes out of workload shop: /own of db, /srv/log of db, data of db"],
+            "with their service"
+        );
+        assert_eq!(
+            taken("{ db: { image: b, volumes: ['/srv/log:/log', '/own', 'other:/data'] } }"),
+            ["it takes volumes out of workload shop: data of db"]
+        );
+        let elsewhere =
+            "{ db: { image: c, volumes: ['data:/var/data:ro', '/srv/log:/var/log', '/own', 'more:/more'] } }";
+        for holds in [elsewhere, "[]"] {
+            assert_eq!(taken(holds), Vec::<String>::new(), "{holds}");
+        }
     }
 
     #[test]

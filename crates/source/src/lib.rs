@@ -217,7 +217,7 @@ impl Source {
     ) -> Result<Files, Problem> {
         let git = Git::new(&self.layout, limits, cancel);
         let large = std::path::absolute(large).map_err(Problem::file("find", large))?;
-        self.of(&git, [commit], files::read(&git, commit, path, most, &large))
+        Source::of(&git, [commit], files::read(&git, commit, path, most, &large))
     }
 
     /// Whether `new` descends from `old`, or is it. Where it does not, someone rewrote the branch.
@@ -226,9 +226,7 @@ impl Source {
     /// When one of them was never fetched.
     pub fn ancestor(&self, old: &Commit, new: &Commit) -> Result<bool, Problem> {
         let cancel = Cancel::default();
-        let git = Git::new(&self.layout, Limits::default(), &cancel);
-        let words = ["merge-base", "--is-ancestor", old.as_str(), new.as_str()];
-        self.of(&git, [old, new], git.asks("compare two commits", 1, words))
+        is_ancestor(&Git::new(&self.layout, Limits::default(), &cancel), old, new)
     }
 
     /// The commits that `new` has and `old` has not, newest first, at most so many.
@@ -238,7 +236,7 @@ impl Source {
     pub fn between(&self, old: &Commit, new: &Commit, most: usize) -> Result<Vec<Head>, Problem> {
         let cancel = Cancel::default();
         let git = Git::new(&self.layout, Limits::default(), &cancel);
-        self.of(&git, [old, new], self.log(&git, &["-n", &most.to_string(), &format!("{old}..{new}")]))
+        Source::of(&git, [old, new], self.log(&git, &["-n", &most.to_string(), &format!("{old}..{new}")]))
     }
 
     /// The files that differ between two commits, in the order of their paths. A file that moved is one removed and one
@@ -251,7 +249,7 @@ impl Source {
         let git = Git::new(&self.layout, Limits::default(), &cancel);
         let plain = ["diff-tree", "-r", "-z", "--name-status", "--no-renames", "--no-ext-diff", "--no-textconv"];
         let said = git.run("compare two commits", plain.into_iter().chain([old.as_str(), new.as_str()]));
-        let said = self.of(&git, [old, new], said)?;
+        let said = Source::of(&git, [old, new], said)?;
         let words: Vec<&[u8]> = said.stdout.split(|byte| *byte == 0).collect();
         let files = words.chunks_exact(2).map(|pair| Changed {
             path: String::from_utf8_lossy(pair[1]).into_owned(),
@@ -373,7 +371,7 @@ impl Source {
     /// Fetches the branch; begins anew, once, where our own repository is damaged or full of what nobody needs.
     fn bring(&self, git: &Git<'_>, settings: &Settings) -> Result<(), Problem> {
         match self.bring_once(git, settings) {
-            Err(Problem::TooLarge { .. }) if self.known(git, INCOMING)?.is_some() => {}
+            Err(Problem::TooLarge { .. }) if Source::known(git, INCOMING)?.is_some() => {}
             Err(Problem::Damaged { .. }) if !self.is_sound(git)? => {}
             other => return other,
         }
@@ -453,7 +451,7 @@ impl Source {
     }
 
     /// The commit that this names, if it is here.
-    fn known(&self, git: &Git<'_>, name: &str) -> Result<Option<Commit>, Problem> {
+    fn known(git: &Git<'_>, name: &str) -> Result<Option<Commit>, Problem> {
         let check = git.command(["cat-file", "--batch-check"]).text(format!("{name}^{{commit}}\n"));
         let said = match check.run() {
             Ok(said) => said.text(),
@@ -467,15 +465,10 @@ impl Source {
     }
 
     /// What came of a question about commits. Only where it failed they are looked at: one of them may not be here.
-    fn of<T, const N: usize>(
-        &self,
-        git: &Git<'_>,
-        commits: [&Commit; N],
-        answer: Result<T, Problem>,
-    ) -> Result<T, Problem> {
+    fn of<T, const N: usize>(git: &Git<'_>, commits: [&Commit; N], answer: Result<T, Problem>) -> Result<T, Problem> {
         if let Err(Problem::Git { .. }) = &answer {
             for commit in commits {
-                if self.known(git, commit.as_str())?.as_ref() != Some(commit) {
+                if Source::known(git, commit.as_str())?.as_ref() != Some(commit) {
                     return Err(Problem::NotACommit { commit: commit.to_string() });
                 }
             }
@@ -504,6 +497,32 @@ impl Source {
         if names.filter(|name| name.to_string_lossy().ends_with(".pack")).count() > PACKS {
             let _ = git.command(["repack", "-a", "-d", "-k", "-q"]).run();
         }
+    }
+}
+
+fn is_ancestor(git: &Git<'_>, old: &Commit, new: &Commit) -> Result<bool, Problem> {
+    let words = ["merge-base", "--is-ancestor", old.as_str(), new.as_str()];
+    Source::of(git, [old, new], git.asks("compare two commits", 1, words))
+}
+
+/// As [`Source::ancestor`], of a folder that another may be fetching into, which is only read: `None` where `new` is not
+/// here. What is here has all of its ancestors.
+///
+/// # Errors
+/// When git cannot be asked.
+pub fn descends(folder: &Path, old: &Commit, new: &Commit) -> Result<Option<bool>, Problem> {
+    let layout = Layout::new(&absolute(folder)?);
+    if !layout.repository().exists() {
+        return Ok(None);
+    }
+    let cancel = Cancel::default();
+    let git = Git::new(&layout, Limits::default(), &cancel);
+    if Source::known(&git, new.as_str())?.as_ref() != Some(new) {
+        return Ok(None);
+    }
+    match is_ancestor(&git, old, new) {
+        Err(Problem::NotACommit { .. }) => Ok(Some(false)),
+        answer => answer.map(Some),
     }
 }
 

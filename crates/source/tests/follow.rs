@@ -8,12 +8,12 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bramble_source::{Content, Credentials, Entry, How, Problem, Source};
+use bramble_source::{Content, Credentials, Entry, How, Problem, Source, descends};
 use bramble_system::Cancel;
 
 use bramble_tests::git_http::Http;
 use bramble_tests::wait;
-use world::{Repository, Sshd, World, noise};
+use world::{FOLDER, Repository, Sshd, World, noise};
 
 #[test]
 fn a_local_path_is_followed_and_its_files_are_exported() {
@@ -162,6 +162,13 @@ fn a_force_push_is_told_from_a_push() {
     assert_eq!(changed, [("a", How::Removed), ("b", How::Added)]);
     let stranger = "1234567890123456789012345678901234567890".parse().expect("a name");
     assert!(matches!(world.source.ancestor(&stranger, &third.commit), Err(Problem::NotACommit { .. })));
+    // The same of a folder that another has.
+    let asked = |old, new| descends(&world.folder.path().join(FOLDER), old, new).expect("git is asked");
+    assert_eq!(asked(&first.commit, &second.commit), Some(true));
+    assert_eq!(asked(&second.commit, &third.commit), Some(false));
+    assert_eq!(asked(&stranger, &third.commit), Some(false), "it is no ancestor of what is here");
+    assert_eq!(asked(&third.commit, &stranger), None);
+    assert_eq!(descends(repository.path(), &first.commit, &second.commit).expect("none is asked"), None);
 }
 
 #[test]

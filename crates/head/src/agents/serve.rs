@@ -138,12 +138,13 @@ async fn serve(agents: Arc<Agents>, node: Name, key: String, mut agent: Agent, p
         agent.say(&ToAgent::Hello { version, protocol: Versions::OWN, capabilities })?;
     }
     if !Versions::OWN.meets(protocol) {
-        agent.finish().await?;
         let own = Versions::OWN;
         let reason = format!(
             "its agent is of another release: bramble {version} speaks {protocol} of the protocol, and this head {own}"
         );
-        return Err(agents.of_another_release(&node, reason));
+        let why = agents.of_another_release(&node, reason);
+        agent.finish().await?;
+        return Err(why);
     }
     let who = Who { node: &node, boot: &boot, key: &key };
     if let Err(reason) = who.holds(&agents).await? {
@@ -175,10 +176,17 @@ async fn serve(agents: Arc<Agents>, node: Name, key: String, mut agent: Agent, p
     tracing::info!(%node, version, "agent connected");
     agent.say(&ToAgent::Document(document))?;
     let conversation = Conversation { agents: &agents, who, number, hears_beats };
-    let ended = conversation.hold(agent, queue, documents).await;
-    leaving.reason = ended.as_ref().err().map_or_else(|| "it said goodbye".to_owned(), Why::to_string);
+    let ended = conversation.hold(&mut agent, queue, documents).await;
+    leaving.reason = match &ended {
+        Ok(None) => "it said goodbye".to_owned(),
+        Ok(Some(reason)) => reason.clone(),
+        Err(why) => why.to_string(),
+    };
     drop(leaving);
-    ended
+    match ended? {
+        None => Ok(()),
+        Some(reason) => refuse(agent, reason).await,
+    }
 }
 
 /// The entry of a connection among those that are there, for as long as it is: whichever way it ends, also by an error
@@ -247,28 +255,28 @@ struct Waiting {
 
 impl Conversation<'_> {
     /// Goes on until one side ends it. Nothing is awaited but what happens next: what the agent does not take holds up
-    /// nothing that it says.
+    /// nothing that it says. Gives why it is served no more, where this side ends it.
     async fn hold(
         self,
-        mut agent: Agent,
+        agent: &mut Agent,
         mut queue: mpsc::Receiver<Say>,
         mut documents: watch::Receiver<u64>,
-    ) -> Result<(), Why> {
+    ) -> Result<Option<String>, Why> {
         let mut waiting = Waiting::default();
         loop {
             tokio::select! {
                 event = agent.next() => match event? {
-                    Event::Line(line) => match self.heard(&line, &mut waiting, &mut agent).await? {
+                    Event::Line(line) => match self.heard(&line, &mut waiting, agent).await? {
                         ControlFlow::Continue(()) => {}
-                        ControlFlow::Break(reason) => return refuse(agent, reason).await,
+                        ControlFlow::Break(reason) => return Ok(Some(reason)),
                     },
                     Event::Beat if self.hears_beats => agent.say(&ToAgent::Beat)?,
                     Event::Beat | Event::Free => {}
                 },
                 asked = queue.recv(), if agent.is_free() => match asked {
                     // The queue closes when a newer connection of the same node has taken over.
-                    None => return Ok(()),
-                    Some(Say::Goodbye(reason)) => return refuse(agent, reason).await,
+                    None => return Ok(None),
+                    Some(Say::Goodbye(reason)) => return Ok(Some(reason)),
                     Some(Say::Ask(work, under, answer)) => {
                         // Who stopped waiting is not told, and an agent that never answers fills nothing.
                         waiting.answers.retain(|_, asker| !asker.is_closed());

@@ -159,22 +159,24 @@ fn once_more(snapshots: &Snapshots, following: &Following, current: &Current) ->
 /// What would happen with this snapshot.
 async fn preview(
     snapshots: &Snapshots,
-    desired: &Desired,
+    desired: Arc<Desired>,
     following: &Following,
     loops: &Loops,
-    next: &Current,
-) -> Preview {
+    next: Arc<Current>,
+) -> Result<Preview, Refusal> {
     let current = snapshots.current().map(|current| current.digest);
     let is_current = current == Some(next.digest);
-    let once_more = if is_current { once_more(snapshots, following, next) } else { None };
+    let once_more = if is_current { once_more(snapshots, following, &next) } else { None };
     let current = current.filter(|_| once_more.is_none());
-    let (changed, brake) = match once_more {
-        Some(why) => (vec![why], Vec::new()),
-        None if is_current => Default::default(),
-        None => desired.weigh(next, true),
+    let weighed = Arc::clone(&next);
+    let (changed, brake) = beside(move || Ok(desired.weigh_named(&weighed))).await?;
+    let changed = match once_more {
+        Some(why) => vec![why],
+        None if is_current => Vec::new(),
+        None => changed,
     };
-    let loops: Vec<Foreseen> = loops.foresee(next).await;
-    Preview { snapshot: next.digest, revision: next.revision.clone(), current, changed, brake, loops }
+    let loops: Vec<Foreseen> = loops.foresee(&next).await;
+    Ok(Preview { snapshot: next.digest, revision: next.revision.clone(), current, changed, brake, loops })
 }
 
 /// The snapshot that a word names, also of a commit that was fetched and passed over; of one that does not check, what is
@@ -204,7 +206,7 @@ pub(crate) async fn plan(
             refuse(StatusCode::CONFLICT, "no snapshot is current yet", Some("`bramble apply` makes one current"))
         })?,
     };
-    Ok(Json(preview(&snapshots, &desired, &following, &loops, &next).await))
+    Ok(Json(preview(&snapshots, desired, &following, &loops, next).await?))
 }
 
 /// `POST /v1/snapshots/REVISION/apply`: makes it current.

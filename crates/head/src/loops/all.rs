@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bramble_model::desired::Foreseen;
+use bramble_model::engine::EngineKind;
 use bramble_model::section::Told;
 use bramble_plan::contract::Unknown;
 use bramble_store::Store;
@@ -60,7 +61,11 @@ impl Foresight for OfDeclared {
     fn destroyed<'a>(&'a self, current: &'a Current, next: &'a Current) -> BoxFuture<'a, Result<Vec<Told>, Unknown>> {
         Box::pin(async move {
             let mut all = destroyed(&*self.leaving, current, next).await?;
-            all.extend(destroyed(&*self.swarm, current, next).await?);
+            for kind in EngineKind::ALL {
+                all.extend(match kind {
+                    EngineKind::Swarm => destroyed(&*self.swarm, current, next).await?,
+                });
+            }
             all.extend(destroyed(&*self.sets, current, next).await?);
             all.extend(destroyed(&*self.backups, current, next).await?);
             all.extend(destroyed(&*self.strangers, current, next).await?);
@@ -110,7 +115,11 @@ impl Loops {
 
     /// Starts all of them.
     pub(crate) fn start(&self, stop: &CancellationToken, spawn: &mut impl FnMut(LoopTask)) {
-        spawn(self.one(&self.declared.swarm, stop));
+        for kind in EngineKind::ALL {
+            spawn(match kind {
+                EngineKind::Swarm => self.one(&self.declared.swarm, stop),
+            });
+        }
         spawn(self.one(&self.declared.leaving, stop));
         spawn(self.one(&self.declared.strangers, stop));
         spawn(self.one(&self.declared.backups, stop));
@@ -129,13 +138,18 @@ impl Loops {
 
     /// What every loop would do with a snapshot, by its own planner, from what is to see now.
     pub(crate) async fn foresee(&self, next: &Current) -> Vec<Foreseen> {
-        vec![
-            foresee(&*self.declared.leaving, next).await,
-            foresee(&*self.declared.swarm, next).await,
+        let mut all = vec![foresee(&*self.declared.leaving, next).await];
+        for kind in EngineKind::ALL {
+            all.push(match kind {
+                EngineKind::Swarm => foresee(&*self.declared.swarm, next).await,
+            });
+        }
+        all.extend([
             foresee(&*self.declared.sets, next).await,
             foresee(&*self.source, next).await,
             foresee(&*self.declared.backups, next).await,
             foresee(&*self.declared.strangers, next).await,
-        ]
+        ]);
+        all
     }
 }

@@ -44,10 +44,11 @@ impl Snapshots {
     /// Lays the current one out, where something of it is not as it should be: a disk took no writes before, or has damaged
     /// a file.
     pub(crate) fn mend(&self) {
-        let _turn = locked(&self.changing);
-        if let Some(current) = self.current() {
-            self.restore(&current);
-        }
+        self.in_turn(|| {
+            if let Some(current) = self.current() {
+                self.restore(&current);
+            }
+        });
     }
 
     /// Lays out what can be had of a snapshot, and remembers what is wrong with it then.

@@ -15,6 +15,7 @@ mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -357,9 +358,40 @@ impl Snapshots {
         {
             return Err(Error::Snapshot(lost));
         }
+        let hold = || record::hold(&self.store, held);
         // What came by following and becomes current just now comes before, or not at all.
-        let _turn = held.map(|_| locked(&self.changing));
-        record::hold(&self.store, held)
+        if held.is_some() { self.in_turn(hold) } else { hold() }
+    }
+
+    /// Changes what is current, or what lies of it as files: one change at a time. After a panic of it memory has what the
+    /// store has, before anybody else's turn comes.
+    fn in_turn<T>(&self, change: impl FnOnce() -> T) -> T {
+        let _turn = locked(&self.changing);
+        catch_unwind(AssertUnwindSafe(change)).unwrap_or_else(|panic| {
+            self.reload();
+            resume_unwind(panic)
+        })
+    }
+
+    fn reload(&self) {
+        let stored = match self.stored() {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return,
+            Err(error) => {
+                let error = bramble_system::sentence(&error);
+                tracing::error!(error, "what is current by the store is not known after an error of bramble's own");
+                return;
+            }
+        };
+        self.current.send_if_modified(|current| {
+            let said = |current: &Current| (current.digest, current.revision.clone());
+            let lags = current.as_ref().is_none_or(|current| said(current) != said(&stored));
+            if lags {
+                *current = Some(Arc::new(stored));
+            }
+            lags
+        });
+        *locked(&self.lost) = None;
     }
 
     /// The latest lines of the history, the newest first.
@@ -587,7 +619,10 @@ impl Snapshots {
     /// # Errors
     /// When the store cannot be read or written.
     pub(crate) fn revise(&self, next: Current) -> Result<(), Error> {
-        let _turn = locked(&self.changing);
+        self.in_turn(|| self.revise_now(next))
+    }
+
+    fn revise_now(&self, next: Current) -> Result<(), Error> {
         if self.current().is_none_or(|current| current.digest != next.digest || current.revision == next.revision) {
             return Ok(());
         }
@@ -605,7 +640,16 @@ impl Snapshots {
         applied: Applied,
         follow: Follow,
     ) -> Result<Arc<Current>, Refused> {
-        let _turn = locked(&self.changing);
+        self.in_turn(|| self.make_current_now(next, expects, applied, follow))
+    }
+
+    fn make_current_now(
+        &self,
+        next: Current,
+        expects: Option<Option<Digest>>,
+        applied: Applied,
+        follow: Follow,
+    ) -> Result<Arc<Current>, Refused> {
         let before = self.current();
         if expects.is_some_and(|expected| expected != before.as_ref().map(|current| current.digest)) {
             let now = match (before, self.pointer()?) {

@@ -431,6 +431,45 @@ fn a_head_begins_with_a_folder_though_a_workload_of_it_is_sick() {
     assert!(stopped.contains("unclosed bracket"), "{stopped}");
 }
 
+/// Whoever came next changed what the head no longer kept true, and what nobody had said.
+#[test]
+fn a_panic_after_the_store_has_taken_a_snapshot_leaves_nobody_with_the_one_before() {
+    let place = Place::new();
+    place.write(1, b"first");
+    let snapshots = place.open();
+    let seen = first(&snapshots, &place);
+    let panics = |change: &dyn Fn()| {
+        let change = || {
+            snapshots.in_turn(|| {
+                change();
+                panic!("as an error of bramble's own does");
+            });
+        };
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(change)).expect_err("it panics");
+    };
+    let mut current = snapshots.subscribe();
+    current.mark_unchanged();
+    panics(&|| {});
+    assert!(!current.has_changed().expect("it lives"), "the store has taken nothing");
+    place.write(2, b"second");
+    let (next, line) = snapshots.first(&place.home(), Revision::default()).expect("it checks");
+    let known = Stored { snapshot: next.snapshot.clone(), revision: next.revision.clone(), at: 1 };
+    let small = next.snapshot.contents().into_keys().map(|digest| (digest, snapshots.content(&digest).expect("there")));
+    let small: Vec<_> = small.collect();
+    panics(&|| {
+        let made = record::make_current(&snapshots.store, &next.digest, &known, &small, &line, &Follow::Free);
+        made.expect("stored");
+    });
+    assert_eq!(snapshots.current().expect("there").digest, next.digest);
+    assert!(current.has_changed().expect("it lives"));
+    let revision = Revision { subject: Some("as it was".into()), ..Revision::default() };
+    panics(&|| record::revise(&snapshots.store, &next.digest, &revision).expect("stored"));
+    assert_eq!(snapshots.current().expect("there").revision, revision);
+    let line = applied(&seen);
+    let again = snapshots.find(&seen.digest.to_string()).expect("kept");
+    snapshots.make_current(again, Some(Some(next.digest)), line, Follow::Free).expect("it goes on");
+}
+
 #[test]
 fn whoever_looked_at_another_current_snapshot_hears_which_it_is_by_now_and_who_made_it_so() {
     let place = Place::new();

@@ -1,7 +1,11 @@
-//! Over a pipe in memory, whose clock runs by itself while everyone waits.
+//! Over a pipe in memory, whose clock runs by itself while everyone waits; and over TCP, where a kernel is in between.
+
+use std::future::pending;
+use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::TcpSocket;
 
 use super::*;
 
@@ -130,6 +134,62 @@ async fn the_last_words_leave_in_their_order() {
     drop(connection);
     let expected: String = (0..200).map(|number| format!("{{\"number\":{number}}}\n")).collect();
     assert_eq!(reader.await.expect("no panic"), expected);
+}
+
+/// A stream that is dropped with something unread is reset, and what had not left the kernel was lost.
+#[tokio::test]
+async fn the_last_words_arrive_though_the_other_side_says_something_all_the_while() {
+    for accepts in [true, false] {
+        let [listens, socket] = [(), ()].map(|()| {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            // Its kernel takes less than is said, and ours the whole of it.
+            socket.set_recv_buffer_size(4 << 10).expect("set");
+            socket.set_send_buffer_size(256 << 10).expect("set");
+            socket
+        });
+        listens.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
+        let listener = listens.listen(1).expect("it listens");
+        let address = listener.local_addr().expect("bound");
+        let (one, other) = tokio::join!(socket.connect(address), listener.accept());
+        let (one, (other, _)) = (one.expect("it listens"), other.expect("it comes"));
+        let (here, there) = if accepts { (other, one) } else { (one, other) };
+        let mut connection = Connection::open(Limits::USUAL, async { Ok(here) }).await.expect("open");
+        let (mut reads, mut writes) = there.into_split();
+        writes.write_all(b"\"more\"\n").await.expect("sent");
+        let last = "x".repeat(64 << 10);
+        connection.say(&last).expect("begun");
+        let ends = async {
+            connection.finish().await.expect("all of it");
+            drop(connection);
+        };
+        let says = async move {
+            while writes.write_all(b"\"more\"\n").await.is_ok() {}
+            pending().await
+        };
+        let mut heard = String::new();
+        let hears = async {
+            tokio::select! {
+                heard = reads.read_to_string(&mut heard) => heard.map(drop),
+                never = says => never,
+            }
+        };
+        let ((), read) = tokio::join!(ends, hears);
+        read.expect("to its end");
+        assert!(heard == format!("\"{last}\"\n"), "{} bytes arrived", heard.len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_never_closes_its_end_is_waited_for_no_longer_than_a_limit() {
+    let (mut connection, mut there) = greeted().await;
+    connection.say(&"bye").expect("begun");
+    let began = Instant::now();
+    connection.finish().await.expect("all of it");
+    assert_eq!(began.elapsed(), CLOSING);
+    drop(connection);
+    let mut heard = String::new();
+    there.read_to_string(&mut heard).await.expect("read");
+    assert_eq!(heard, "\"bye\"\n");
 }
 
 /// Who asks and takes no answers is not heard further: what waits for it has an end.

@@ -311,6 +311,8 @@ pub struct Workload {
     /// It names volumes or folders of the machine: what they hold is not made again by deploying it. So does one
     /// whose files nobody can read.
     pub holds_data: bool,
+    /// What its services keep their data in, as `data of db`; none where its file does not check.
+    pub volumes: BTreeSet<String>,
 }
 
 /// The lab's own settings.

@@ -486,8 +486,9 @@ impl Rules<'_> {
                     Ok(runs) => (None, runs),
                     Err(problem) => (Some(*problem), compose::Runs { holds_data: true, ..compose::Runs::default() }),
                 };
-                let compose::Runs { services, holds_data } = runs;
-                found.insert(name, Workload { path: self.places.root.join(path), problem, services, holds_data });
+                let compose::Runs { services, holds_data, volumes } = runs;
+                let path = self.places.root.join(path);
+                found.insert(name, Workload { path, problem, services, holds_data, volumes });
             }
         }
         found

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::serve::{Interface, bind_async};
 use crate::client::option;
+use crate::isolated;
 
 /// A server may ping an address before it offers it: dnsmasq, the router of many homes, waits three
 /// seconds for an echo.
@@ -32,7 +33,7 @@ pub async fn other_servers(interface: &Interface) -> io::Result<BTreeSet<Ipv4Add
         let until = Instant::now() + round;
         while let Ok(received) = tokio::time::timeout_at(until, socket.recv_from(&mut buffer)).await {
             let Ok((length, from)) = received else { continue };
-            found.extend(answer(&buffer[..length], question.xid(), from));
+            found.extend(isolated(|| answer(&buffer[..length], question.xid(), from)).flatten());
         }
         if !found.is_empty() {
             break;

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::raw::PacketSocket;
 use super::{Lease, Link, Port, Reply, Server, Target, asks, decode, encode};
 use crate::packet::set_option;
-use crate::{BootServer, Directory, Witness};
+use crate::{BootServer, Directory, Witness, isolated};
 
 /// Leases that wait to be stored; more get no answer, as a full socket would give none.
 const QUEUE: usize = 4096;
@@ -160,7 +160,10 @@ pub async fn run(
         for port in [Port::Dhcp, Port::Proxy] {
             open.socket(port).set_read_timeout(Some(LOOK))?;
             let (open, shared, queue) = (Arc::clone(&open), Arc::clone(&shared), queue.clone());
-            threads.spawn_blocking(move || read(&open, port, &shared, &queue));
+            threads.spawn_blocking(move || {
+                let heard = |bytes: &[u8], from| answer(&open, port, &shared, &queue, bytes, from);
+                read(open.socket(port), &shared.stop, heard);
+            });
         }
     }
     // The last reader that ends closes the queue.
@@ -176,42 +179,44 @@ pub async fn run(
     Ok(())
 }
 
-/// Answers what one socket hears, until cancelled. What is no DHCP message costs no more than its
-/// decoding.
-fn read(on: &Arc<Open>, port: Port, shared: &Shared, queue: &SyncSender<Unstored>) {
+/// Hands on what one socket hears, until cancelled.
+fn read(socket: &std::net::UdpSocket, stop: &CancellationToken, mut heard: impl FnMut(&[u8], SocketAddr)) {
     let mut buffer = vec![0; 4096];
-    while !shared.stop.is_cancelled() {
-        let (length, from) = match on.socket(port).recv_from(&mut buffer) {
-            Ok(received) => received,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => continue,
+    while !stop.is_cancelled() {
+        match socket.recv_from(&mut buffer) {
+            Ok((length, from)) => {
+                isolated(|| heard(&buffer[..length], from));
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             // An ICMP error of an earlier answer shows up here; the socket lives on. A socket that
             // is broken (its interface is gone) would fail at once again.
-            Err(_) => {
-                std::thread::sleep(Duration::from_millis(10));
-                continue;
-            }
-        };
-        let Some(message) = decode(&buffer[..length]) else {
-            tracing::debug!(%from, "not a DHCP message");
-            continue;
-        };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        // Both may wait for a disk: neither happens while the machine is held.
-        let known = asks(&message, &on.link).and_then(|client| shared.directory.look(&client, &on.link.boot));
-        // Its leases are whole between any two lines. A reader that panicked ends the part, not those who still have it.
-        let mut server = shared.server.lock().unwrap_or_else(PoisonError::into_inner);
-        let outcome = server.handle(&message, &on.link, port, now, known.as_ref());
-        drop(server);
-        for (mac, sight) in outcome.saw {
-            shared.witness.saw(mac, sight);
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
-        let answer = outcome.reply.map(|reply| Outgoing { on: Arc::clone(on), port, from, reply });
-        if !outcome.store.is_empty() {
-            // A client that is not answered asks again.
-            let _ = queue.try_send(Unstored { leases: outcome.store, answer });
-        } else if let Some(answer) = answer {
-            answer.send();
-        }
+    }
+}
+
+/// Answers one message. What is no DHCP message costs no more than its decoding.
+fn answer(on: &Arc<Open>, port: Port, shared: &Shared, queue: &SyncSender<Unstored>, bytes: &[u8], from: SocketAddr) {
+    let Some(message) = decode(bytes) else {
+        tracing::debug!(%from, "not a DHCP message");
+        return;
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    // Both may wait for a disk: neither happens while the machine is held.
+    let known = asks(&message, &on.link).and_then(|client| shared.directory.look(&client, &on.link.boot));
+    // Its leases are whole between any two lines, also those of a message over which a reader panicked.
+    let mut server = shared.server.lock().unwrap_or_else(PoisonError::into_inner);
+    let outcome = server.handle(&message, &on.link, port, now, known.as_ref());
+    drop(server);
+    for (mac, sight) in outcome.saw {
+        shared.witness.saw(mac, sight);
+    }
+    let answer = outcome.reply.map(|reply| Outgoing { on: Arc::clone(on), port, from, reply });
+    if !outcome.store.is_empty() {
+        // A client that is not answered asks again.
+        let _ = queue.try_send(Unstored { leases: outcome.store, answer });
+    } else if let Some(answer) = answer {
+        answer.send();
     }
 }
 
@@ -222,7 +227,11 @@ fn keep(queue: &Receiver<Unstored>, store: &dyn LeaseStore) {
         let leases: Vec<Lease> = batch.iter().flat_map(|unstored| unstored.leases.iter().copied()).collect();
         let rush = batch.len() > RUSH;
         match store.store(&leases) {
-            Ok(()) => batch.into_iter().filter_map(|unstored| unstored.answer).for_each(Outgoing::send),
+            Ok(()) => {
+                for answer in batch.into_iter().filter_map(|unstored| unstored.answer) {
+                    isolated(|| answer.send());
+                }
+            }
             Err(error) => tracing::error!(%error, "leases could not be stored and are not given"),
         }
         if rush {
@@ -270,5 +279,42 @@ impl Outgoing {
         if let Err(error) = sent {
             tracing::warn!(to = ?reply.to, %error, "an answer could not be sent");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It ended the part, and the head with it.
+    #[test]
+    fn a_message_over_which_a_reader_panics_is_dropped_and_the_next_one_answered() {
+        let bind = || std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let (served, client, stop) = (bind(), bind(), CancellationToken::new());
+        client.connect(served.local_addr().expect("bound")).expect("connected");
+        for socket in [&served, &client] {
+            socket.set_read_timeout(Some(LOOK)).expect("set");
+        }
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                read(&served, &stop, |bytes, from| {
+                    assert_ne!(bytes, b"bad", "as an error of bramble's own does");
+                    served.send_to(bytes, from).expect("sent");
+                });
+            });
+            client.send(b"bad").expect("sent");
+            client.send(b"good").expect("sent");
+            let mut buffer = [0; 16];
+            let answered = loop {
+                match client.recv(&mut buffer) {
+                    Ok(length) => break Some(&buffer[..length]),
+                    Err(_) if reader.is_finished() => break None,
+                    Err(_) => {}
+                }
+            };
+            stop.cancel();
+            assert_eq!(answered, Some(&b"good"[..]));
+            assert!(reader.join().is_ok());
+        });
     }
 }

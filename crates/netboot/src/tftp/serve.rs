@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Content, End, Files, ReadRequest, Refusal, Step, Transfer, parse_request};
+use crate::isolated;
 use crate::packet::set_option;
 
 /// Bytes of a transfer's stack; its packets are on the heap. A file that is made for one boot goes through
@@ -51,10 +52,10 @@ pub async fn run(address: Ipv4Addr, files: Arc<dyn Files>, stop: CancellationTok
             },
         };
         let SocketAddr::V4(client) = from else { continue };
-        let request = match parse_request(&buffer[..length]) {
-            Ok(request) => request,
-            Err(None) => continue,
-            Err(Some(refusal)) => {
+        let request = match isolated(|| parse_request(&buffer[..length])) {
+            Some(Ok(request)) => request,
+            None | Some(Err(None)) => continue,
+            Some(Err(Some(refusal))) => {
                 let _ = socket.send_to(&refusal.packet(), from).await;
                 continue;
             }

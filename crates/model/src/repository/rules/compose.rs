@@ -97,6 +97,21 @@ pub(super) struct Runs {
     pub(super) services: BTreeSet<String>,
     /// It names volumes.
     pub(super) holds_data: bool,
+    /// What its services keep their data in, as `data of db`.
+    pub(super) volumes: BTreeSet<String>,
+}
+
+/// What data is in that a service has below `volumes`, by its source, or by its place where it has none of its own.
+fn data_in(volume: &Value) -> Option<String> {
+    match volume {
+        Value::String(short) => short.split(':').next().map(str::to_owned),
+        Value::Object(long) if long.get("type").and_then(Value::as_str) == Some("tmpfs") => None,
+        Value::Object(long) => {
+            let keys = ["source", "src", "target", "dst", "destination"];
+            keys.iter().find_map(|key| Some(long.get(*key)?.as_str()?.to_owned()))
+        }
+        _ => None,
+    }
 }
 
 /// What a file runs.
@@ -143,7 +158,11 @@ pub(super) fn runs(text: &str) -> Result<Runs, Wrong> {
     names_other_files(&compose, services)?;
     let holds_data =
         is_said(compose.volumes.as_ref()) || services.values().any(|service| is_said(service.get("volumes")));
-    Ok(Runs { services: services.keys().cloned().collect(), holds_data })
+    let volumes = services.iter().flat_map(|(name, service)| {
+        let volumes = service.get("volumes").and_then(Value::as_array).into_iter().flatten();
+        volumes.filter_map(data_in).map(move |volume| format!("{volume} of {name}"))
+    });
+    Ok(Runs { services: services.keys().cloned().collect(), holds_data, volumes: volumes.collect() })
 }
 
 /// What is wrong with a text that cannot be read as YAML, with its line.
@@ -300,27 +319,41 @@ mod tests {
 
     #[test]
     fn what_people_write_is_taken() {
-        for (file, services, holds_data) in [
-            ("services:\n  web:\n    image: a\n    command:\n    ports: [80]\n", ["web"].as_slice(), false),
+        for (file, services, holds_data, volumes) in [
+            (
+                "services:\n  web:\n    image: a\n    command:\n    ports: [80]\n",
+                ["web"].as_slice(),
+                false,
+                [].as_slice(),
+            ),
             (
                 "x-more: &more\n  image: a\nservices:\n  web:\n    <<: *more\n    networks: { front: {} }\n  db: *more\n",
                 &["db", "web"],
                 false,
+                &[],
             ),
             (
                 "services:\n  db:\n    image: a\n    environment: [A=b]\n    volumes: ['d:/d']\nvolumes:\n  d:\n",
                 &["db"],
                 true,
+                &["d of db"],
             ),
-            ("services:\n  web:\n    image: a\n    labels: { a: 1 }\nvolumes: {}\n", &["web"], true),
+            (
+                "services:\n  db:\n    volumes: [{ type: bind, source: /s, target: /t }, { target: /t }, { type: tmpfs, target: /x }, 3]\n",
+                &["db"],
+                true,
+                &["/s of db", "/t of db"],
+            ),
+            ("services:\n  web:\n    image: a\n    labels: { a: 1 }\nvolumes: {}\n", &["web"], true, &[]),
             (
                 "services:\n  web:\n    image: a\n    env_file:\n    build: .\nsecrets:\n  s: { external: true }\nconfigs:\n",
                 &["web"],
                 false,
+                &[],
             ),
         ] {
-            let services = services.iter().map(|&name| name.to_owned()).collect();
-            assert_eq!(runs(file), Ok(Runs { services, holds_data }), "{file}");
+            let [services, volumes] = [services, volumes].map(|all| all.iter().map(|&name| name.to_owned()).collect());
+            assert_eq!(runs(file), Ok(Runs { services, holds_data, volumes }), "{file}");
         }
     }
 
