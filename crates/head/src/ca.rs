@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use bramble_model::agent::{SignedLife, SignedTime};
 use bramble_model::names::{Digest, Name};
+use bramble_model::timeline::Millis;
 use bramble_system::{files, locked};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -91,6 +92,47 @@ pub(crate) fn has_store(folder: &Path) -> Result<(), Error> {
         path,
         source,
     })
+}
+
+/// The newest life of a store that agents may have been told of, signed with the CA beside it. It is not in the store: it
+/// is for when that is gone.
+const LIFE: &str = "life";
+
+/// The least life of a store that is made beside the CA in this folder: agents obey none that is older than what they were
+/// told before, and the clock may be behind. Where there is no CA, or it cannot be read, there is no such.
+pub(crate) fn least_life(folder: &Path) -> Millis {
+    let path = folder.join(LIFE);
+    let kept = fs::read_to_string(&path).and_then(|text| text.trim().parse::<Millis>().map_err(io::Error::other));
+    let kept = match kept {
+        Ok(life) => life.saturating_add(1),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => {
+            tracing::error!(path = %path.display(), %error, "which life agents were told last cannot be read");
+            0
+        }
+    };
+    let made = fs::read(certificate(folder)).ok().and_then(|pem| made(&pem)).unwrap_or(0);
+    kept.max(made)
+}
+
+/// When a CA was made. Its first store was made just before that.
+fn made(pem: &[u8]) -> Option<Millis> {
+    let der = CertificateDer::from_pem_slice(pem).ok()?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).ok()?;
+    // Certificates know no parts of a second.
+    let made = parsed.validity().not_before.timestamp() + SKEW.whole_seconds() + 1;
+    Some(Millis::try_from(made).ok()?.saturating_mul(1000))
+}
+
+/// Agents are told of this life from now on. Where that cannot be kept, they are told all the same.
+pub(crate) fn keep_life(folder: &Path, life: Millis) {
+    if least_life(folder) > life {
+        return;
+    }
+    let path = folder.join(LIFE);
+    if let Err(error) = files::replace(&path, format!("{life}\n").as_bytes()) {
+        tracing::warn!(path = %path.display(), %error, "which life agents are told could not be kept");
+    }
 }
 
 impl Authority {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use bramble_store::Store;
+use bramble_store::{Millis, Store};
 use bramble_system::{files, now};
 
 use crate::ca;
@@ -17,6 +17,10 @@ pub const STORE: &str = "head.redb";
 /// # Errors
 /// When another process uses it, a newer bramble wrote it, or it is damaged.
 pub(crate) fn open(state: &Path) -> Result<Store, Error> {
+    open_at(state, now())
+}
+
+fn open_at(state: &Path, now: Millis) -> Result<Store, Error> {
     let path = state.join(STORE);
     // A head that has served has written to its store. One that has not may have been ended just after it made the file.
     let is_empty = std::fs::metadata(&path).is_ok_and(|data| data.len() == 0);
@@ -28,7 +32,7 @@ pub(crate) fn open(state: &Path) -> Result<Store, Error> {
     if let Err(error) = files::make_secret(&path) {
         tracing::warn!(path = %path.display(), %error, "whether others can read the store is not known");
     }
-    Ok(Store::open(&path, now())?)
+    Ok(Store::open(&path, now.max(ca::least_life(&state.join("keys"))))?)
 }
 
 /// What waits for the disk, beside what else is served.
@@ -81,5 +85,32 @@ mod tests {
         assert_eq!(fs::metadata(&path).expect("there").len(), 0, "nothing was written");
         fs::remove_file(&path).expect("moved aside");
         drop(open(folder.path()).expect("a person begins anew"));
+    }
+
+    /// Nodes with a data partition refused it, and waited for ever.
+    #[test]
+    fn a_new_store_beside_old_keys_begins_a_newer_life_whatever_the_clock_says() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, keys) = (folder.path().join(STORE), folder.path().join("keys"));
+        let life =
+            |clock| open_at(folder.path(), clock).and_then(|store| Ok(store.blocking().life()?)).expect("opened");
+        let first = life(now());
+        Authority::open(&keys).expect("made");
+        let stopped = 5;
+        fs::remove_file(&path).expect("moved aside");
+        let second = life(stopped);
+        assert!(second > first, "before the first life of its CA: {second}, {first}");
+        ca::keep_life(&keys, first + 1_000_000);
+        assert_eq!(life(stopped), second, "one that is there is what it was");
+        fs::remove_file(&path).expect("moved aside");
+        assert_eq!(life(stopped), first + 1_000_001);
+        ca::keep_life(&keys, second);
+        fs::remove_file(&path).expect("moved aside");
+        assert_eq!(life(stopped), first + 1_000_001, "an older one takes nothing back");
+        fs::remove_file(&path).expect("moved aside");
+        fs::write(keys.join("life"), "half").expect("written");
+        assert_eq!(life(stopped), second, "what it was is lost, and not the time of the CA");
+        fs::remove_file(&path).expect("moved aside");
+        assert_eq!(life(first + 9_000_000), first + 9_000_000, "the clock is right");
     }
 }

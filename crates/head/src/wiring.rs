@@ -150,6 +150,7 @@ impl Parts {
         if ca::first_store(&keys)? {
             first_of_its_ca(&store, &keys)?;
         }
+        ca::keep_life(&keys, store.blocking().life()?);
         let last_event = timeline::last_number(&store)?;
         let (waiting, set_aside) = Waiting::find(&store)?;
         let waiting = Arc::new(waiting);

@@ -269,15 +269,15 @@ fn lock(path: &Path, held: &mut Option<Lock>) -> Result<(), Fault> {
     Ok(())
 }
 
-fn on_disk(path: &Path, now: Millis, held: &mut Option<Lock>) -> Result<Database, Fault> {
+fn on_disk(path: &Path, life: Millis, held: &mut Option<Lock>) -> Result<Database, Fault> {
     let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
     lock(path, held)?;
     let backend = Unlocked(FileBackend::new(file)?);
-    prepared(Database::builder().set_cache_size(CACHE).create_with_backend(backend)?, now)
+    prepared(Database::builder().set_cache_size(CACHE).create_with_backend(backend)?, life)
 }
 
 /// A database in memory with the content of the file, as far as that was committed.
-fn in_memory(path: &Path, now: Millis) -> Result<Database, Fault> {
+fn in_memory(path: &Path, life: Millis) -> Result<Database, Fault> {
     let backend = InMemoryBackend::new();
     match std::fs::read(path) {
         Ok(bytes) => {
@@ -287,7 +287,7 @@ fn in_memory(path: &Path, now: Millis) -> Result<Database, Fault> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
     }
-    prepared(Database::builder().set_cache_size(CACHE).create_with_backend(backend)?, now)
+    prepared(Database::builder().set_cache_size(CACHE).create_with_backend(backend)?, life)
 }
 
 /// The form of what is in the file: 1 where it does not say, or is new.
@@ -301,7 +301,7 @@ fn form(database: &Database) -> Result<u32, Fault> {
 
 /// Brings the file to the present form, where it is of an older one or new; refuses a newer one. It always
 /// writes: so a disk that takes no writes is known from the start.
-fn prepared(database: Database, now: Millis) -> Result<Database, Fault> {
+fn prepared(database: Database, life: Millis) -> Result<Database, Fault> {
     let found = form(&database)?;
     if found > PRESENT {
         return Err(Fault::Newer(found));
@@ -314,7 +314,7 @@ fn prepared(database: Database, now: Millis) -> Result<Database, Fault> {
                 number_versions::<u64>(&transaction, name)?;
             }
         }
-        put_counter(&transaction, LIFE, now)?;
+        put_counter(&transaction, LIFE, life)?;
     }
     put_counter(&transaction, FORM, PRESENT.into())?;
     transaction.commit()?;
@@ -381,16 +381,16 @@ fn copy_all(from: &Database, to: &Database) -> Result<(), Fault> {
 
 impl Backing {
     /// Opens the file, or makes it. Where the disk takes no writes, what it has is held in memory.
-    pub(crate) fn open(path: &Path, now: Millis) -> Result<Self, Error> {
+    pub(crate) fn open(path: &Path, life: Millis) -> Result<Self, Error> {
         let mut taken = None;
-        let held = match guarded(|| on_disk(path, now, &mut taken)) {
+        let held = match guarded(|| on_disk(path, life, &mut taken)) {
             Ok(database) => Held::Disk(database),
             Err(fault) if fault.is_of_the_disk() => {
                 let reason = fault.sentence();
-                let database = lock(path, &mut taken).and_then(|()| guarded(|| in_memory(path, now)));
+                let database = lock(path, &mut taken).and_then(|()| guarded(|| in_memory(path, life)));
                 let database = database.map_err(|fault| said(path, fault))?;
                 tracing::error!(path = %path.display(), reason, "the store is held in memory");
-                Held::Memory { database, reason, since: now }
+                Held::Memory { database, reason, since: now() }
             }
             Err(fault) => return Err(said(path, fault)),
         };

@@ -109,8 +109,8 @@ impl Blocking {
     ///
     /// # Errors
     /// As there.
-    pub fn open(path: &Path, now: Millis) -> Result<Self, Error> {
-        Ok(Blocking { backing: Backing::open(path, now)?, watched: Mutex::default() })
+    pub fn open(path: &Path, life: Millis) -> Result<Self, Error> {
+        Ok(Blocking { backing: Backing::open(path, life)?, watched: Mutex::default() })
     }
 
     #[cfg(any(test, feature = "testing"))]

@@ -189,13 +189,13 @@ impl Error {
 pub struct Store(Arc<Blocking>);
 
 impl Store {
-    /// Opens the store in this file, or makes it; `now` becomes the life of one that is made. Where the disk
-    /// takes no writes, what it has is held in memory.
+    /// Opens the store in this file, or makes it: that one's life is `life`, the time, or later. Where the disk takes no
+    /// writes, what it has is held in memory.
     ///
     /// # Errors
     /// When another process uses it, a newer bramble wrote it, or it is damaged.
-    pub fn open(path: &Path, now: Millis) -> Result<Self, Error> {
-        Ok(Store(Arc::new(Blocking::open(path, now)?)))
+    pub fn open(path: &Path, life: Millis) -> Result<Self, Error> {
+        Ok(Store(Arc::new(Blocking::open(path, life)?)))
     }
 
     /// The same calls, for whoever may wait for the disk.
