@@ -50,6 +50,9 @@ const PROCESS_QUEUE: usize = 4096;
 const STRANGERS: usize = 4096;
 const STRANGERS_OF_ONE: usize = 16;
 
+/// Why a node is served no more that has a connection.
+const REVOKED: &str = "its certificate was revoked";
+
 /// The part of the head that agents are connected to.
 pub(crate) struct Agents {
     nodes: Nodes,
@@ -207,7 +210,7 @@ impl Agents {
     fn hang_up(&self, node: &Name) {
         if let Some(session) = self.sessions().remove(node) {
             // Where the queue is full, the connection ends with its sender.
-            let _ = session.say.try_send(Say::Goodbye("its certificate was revoked".into()));
+            let _ = session.say.try_send(Say::Goodbye(REVOKED.into()));
         }
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::{Agents, Connected, Say};
+use super::{Agents, Connected, REVOKED, Say};
 use crate::error::Error;
 use crate::gate::Pass;
 use crate::store::beside;
@@ -303,8 +303,12 @@ impl Conversation<'_> {
     /// Does what a line asks for; breaks with the reason why its agent is served no more.
     async fn heard(&self, line: &str, waiting: &mut Waiting, agent: &mut Agent) -> Result<ControlFlow<String>, Why> {
         let (agents, node) = (self.agents, self.who.node);
-        if let Some(known) = agents.sessions().get_mut(node).filter(|known| known.number == self.number) {
-            known.last_heard = now();
+        match agents.sessions().get_mut(node) {
+            // Its goodbye waits for what it does not take, and it is heard no more.
+            None => return Ok(ControlFlow::Break(REVOKED.into())),
+            Some(known) if known.number == self.number => known.last_heard = now(),
+            // A newer connection has taken over, and this one ends.
+            Some(_) => {}
         }
         let message = match Heard::read(line).map_err(Ended::from)? {
             Heard::Message(message) => message,

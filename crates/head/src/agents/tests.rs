@@ -363,6 +363,41 @@ async fn an_agent_that_takes_nothing_holds_up_itself() {
     assert_eq!(look, Answer::Done);
 }
 
+/// For as long as it took nothing it was heard, and whoever had asked it waited.
+#[tokio::test]
+async fn an_agent_that_takes_nothing_is_heard_no_more_once_it_is_revoked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), Limits { sending: 600_000, ..LIMITS });
+    let address = listening(&agents).await;
+    let (_reads, mut writes) = tokio::io::split(settle(&agents, address, &node(1)).await.into_inner());
+    // More than the buffers of both machines hold.
+    let mut asked = JoinSet::new();
+    for _ in 0..12 {
+        let agents = Arc::clone(&agents);
+        let file = "x".repeat(LONGEST_LINE - 1024);
+        let work =
+            swarm::Work::Deploy { name: node(9), generation: "1f0a".parse().expect("a generation"), file }.into();
+        asked.spawn(async move { agents.ask(&node(1), work, None, Duration::from_secs(600)).await });
+    }
+    let waiting = || agents.sessions().get(&node(1)).is_some_and(|session| session.say.capacity() < serve::QUEUE);
+    while !waiting() {
+        tokio::task::yield_now().await;
+    }
+    agents.revoke(&node(1)).expect("written");
+    tokio::spawn(async move {
+        let line = serde_json::to_string(&health()).expect("plain data") + "\n";
+        while tokio::io::AsyncWriteExt::write_all(&mut writes, line.as_bytes()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let end = timeout(Duration::from_secs(60), end_of(&agents, &node(1))).await.expect("it is not waited for");
+    assert_eq!(end, "its certificate was revoked");
+    for answer in asked.join_all().await {
+        assert_eq!(answer, Answer::Failed { error: "its agent went away before it answered".into() });
+    }
+    assert!(agents.timeline.look(&node(1), |track| track.health.is_none()).expect("a node"));
+}
+
 /// It takes a little in each while, and is never stuck: what was declared while its queue was full was never told, and
 /// the SSH keys of the document before stayed good.
 #[tokio::test]
