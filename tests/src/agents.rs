@@ -310,6 +310,7 @@ pub fn health_with(busy: u8, engine: EngineState) -> FromAgent {
         killed_for_memory: 0,
         agent_resident: 10 << 20,
         engines: [(EngineKind::Swarm, engine)].into_iter().filter(|(_, state)| *state != EngineState::None).collect(),
+        refuses: None,
     })
 }
 

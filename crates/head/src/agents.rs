@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bramble_link::session::Limits;
 use bramble_model::agent::{
-    Answer, Capability, EnrolRequest, Enrolled, Health, NodeDocument, SignedLife, Under, Versions, Work,
+    Answer, Capability, EnrolRequest, Enrolled, Health, NodeDocument, Refuses, SignedLife, Under, Versions, Work,
 };
 use bramble_model::hands::{FromProcess, Start, ToProcess};
 use bramble_model::names::{Digest, Name};
@@ -193,6 +193,11 @@ impl Agents {
 
     pub(crate) fn is_connected(&self, node: &Name) -> bool {
         self.sessions().contains_key(node)
+    }
+
+    /// How a node refuses this head's lead, where it does.
+    pub(crate) fn refuses(&self, node: &Name) -> Option<Refuses> {
+        self.timeline.look(node, |track| track.health.as_ref()?.refuses).flatten()
     }
 
     /// Tells every agent what the current snapshot says of its node.
@@ -384,8 +389,12 @@ impl Agents {
             engines.filter(|_| track.phase >= Phase::Engine).map(|engines| (engines, track.phase == Phase::Ready))
         };
         let before = self.timeline.look(node, told).flatten();
-        let engines = health.engines.clone();
+        let (refused, refuses, engines) = (self.refuses(node), health.refuses, health.engines.clone());
         self.timeline.learn(node, |track| track.health = Some(health));
+        if refuses != refused {
+            refuses.iter().for_each(|refuses| self.timeline.note_of(node, &refuses.to_string()));
+            self.changed.tell();
+        }
         let (same, was_ready) = before.map_or((false, false), |(before, ready)| (before == engines, ready));
         if same {
             return;

@@ -12,6 +12,7 @@ use bramble_model::repository::Node;
 use bramble_model::section::{self, Section};
 use bramble_model::timeline::What;
 use bramble_plan::explain::{Evidence, explain};
+use bramble_plan::lead;
 use bramble_store::{Store, View};
 use bramble_system::now;
 
@@ -161,7 +162,7 @@ impl Overview {
             }
         };
         let known = |(name, node): (&Name, _)| self.timeline.study(name, |track| status(name, node, track));
-        let nodes = cluster.nodes.iter().map(known);
+        let nodes: Vec<NodeStatus> = cluster.nodes.iter().map(known).collect();
         let snapshot = self.snapshots.current();
         let (listed, seen_at) = match &sight.listing {
             Some((listing, at)) => (&listing.services[..], Some(*at)),
@@ -189,6 +190,8 @@ impl Overview {
         problems.extend(self.wires.problems());
         problems.extend(self.snapshots.trouble());
         problems.extend(self.snapshots.lost());
+        let refusing = nodes.iter().filter_map(|node| Some((&node.name, node.health.as_ref()?.refuses?)));
+        problems.extend(lead::problems(refusing));
         problems.extend(self.waiting.list().iter().map(ToString::to_string));
         for problem in unknown {
             // One whose record waits for a person is told already.
@@ -210,7 +213,7 @@ impl Overview {
             at: now(),
             set: set.map(|set| set.digest.to_string()),
             head_resident: resident(),
-            nodes: nodes.collect(),
+            nodes,
             workloads: workloads.collect(),
             seen: self.strangers.all(),
             problems,

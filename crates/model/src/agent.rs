@@ -169,6 +169,22 @@ impl SignedLife {
     }
 }
 
+/// An agent refuses the lead of the head that it is connected to: its node obeys another life of that head's store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Refuses {
+    /// The life that the head says.
+    pub life: u64,
+    /// The one that the node obeys; 0 where it knows none.
+    pub obeys: u64,
+}
+
+impl fmt::Display for Refuses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refuses { life, obeys } = self;
+        write!(f, "it refuses this head's lead: the head's store is in life {life}, and the node obeys life {obeys}")
+    }
+}
+
 /// A new agent asks for its certificate.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EnrolRequest {
@@ -326,6 +342,8 @@ pub struct Health {
     pub agent_resident: u64,
     /// Each engine that the node has a part in.
     pub engines: ByEngine<EngineState>,
+    /// It refuses what this head says of the node, and what it asks for.
+    pub refuses: Option<Refuses>,
 }
 
 impl Health {
@@ -468,6 +486,12 @@ mod tests {
         assert_eq!((health.disk_available, told(None)), (None, None));
         assert_eq!(told(Some(0)), Some(0.into()), "a full disk is no unknown one");
         assert!(serde_json::from_str::<Health>(none).expect("readable").engines.is_empty());
+        for refuses in [None, Some(Refuses { life: 100, obeys: 200 })] {
+            let health = Health { refuses, ..health.clone() };
+            let told = serde_json::to_value(&health).expect("plain data");
+            assert_eq!(told.get("refuses").is_some(), refuses.is_some(), "{told}");
+            assert_eq!(serde_json::from_value::<Health>(told).expect("readable"), health);
+        }
 
         let document = NodeDocument {
             hostname: "m1".parse().expect("a name"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bramble_link::session::Limits;
 use bramble_link::{Connection, Ended, Event};
 use bramble_model::agent::{
-    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, NodeDocument, ToAgent, Versions, Waits,
+    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, NodeDocument, Refuses, ToAgent, Versions, Waits,
 };
 use bramble_model::hands::{End, FromProcess};
 use rustls::pki_types::ServerName;
@@ -99,11 +99,17 @@ async fn enrol(boot: &ThisBoot, identity: &Identity) -> Result<Enrolled, Error> 
     }
 }
 
-/// What the head says of the node holds where nobody has replaced that head.
-fn take(document: NodeDocument, engines: &Engines, documents: &Documents) {
+/// What the head says of the node holds where nobody has replaced that head; gives how it is refused else.
+fn take(document: NodeDocument, engines: &Engines, documents: &Documents) -> Option<Refuses> {
     match engines.guard().learn(document.life.as_ref()) {
-        Ok(()) => documents.take(document),
-        Err(why) => tracing::error!(why, "what the head says of this node is refused"),
+        Ok(()) => {
+            documents.take(document);
+            None
+        }
+        Err(refuses) => {
+            tracing::error!(%refuses, "what the head says of this node is refused");
+            Some(refuses)
+        }
     }
 }
 
@@ -128,6 +134,8 @@ struct Conversation<'a> {
     processes: Processes,
     answers: mpsc::Sender<(u64, Answer)>,
     tell: Tell,
+    /// The head's lead is refused.
+    refuses: Option<Refuses>,
 }
 
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
@@ -140,19 +148,26 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     let mut states = states.clone();
     let (answers, mut done) = mpsc::channel::<(u64, Answer)>(16);
     let (tell, mut told) = mpsc::channel(16);
-    let mut here = Conversation { identity, engines, documents, processes: Processes::default(), answers, tell };
+    let mut here =
+        Conversation { identity, engines, documents, processes: Processes::default(), answers, tell, refuses: None };
     let mut meter = health::Meter::default();
     let mut asked_at: Option<Instant> = None;
-    let mut health = |states: States| FromAgent::Health(meter.health(states));
-    head.say(&health(states.borrow_and_update().clone())).map_err(ended)?;
+    let mut health = |states: States, refuses| FromAgent::Health(meter.health(states, refuses));
+    head.say(&health(states.borrow_and_update().clone(), None)).map_err(ended)?;
     loop {
         // What the head does not take holds up nothing that it says, and nothing here.
         tokio::select! {
             event = head.next() => match event.map_err(ended)? {
-                Event::Line(line) => here.heard(&line, &mut head)?,
+                Event::Line(line) => {
+                    let before = here.refuses;
+                    here.heard(&line, &mut head)?;
+                    if here.refuses != before {
+                        head.say(&health(states.borrow().clone(), here.refuses)).map_err(ended)?;
+                    }
+                }
                 Event::Free => {}
                 Event::Beat => {
-                    head.say(&health(states.borrow().clone())).map_err(ended)?;
+                    head.say(&health(states.borrow().clone(), here.refuses)).map_err(ended)?;
                     if is_due(identity) && asked_at.is_none_or(|asked| asked.elapsed() >= AGAIN) {
                         asked_at = Some(Instant::now());
                         head.say(&FromAgent::Renew { csr: identity.request()? }).map_err(ended)?;
@@ -161,7 +176,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
             },
             Some((number, answer)) = done.recv(), if head.is_free() => {
                 // First what the work has changed, then that it is done.
-                head.say(&health(states.borrow_and_update().clone())).map_err(ended)?;
+                head.say(&health(states.borrow_and_update().clone(), here.refuses)).map_err(ended)?;
                 head.say(&FromAgent::Answer { number, answer }).map_err(ended)?;
             }
             Some((number, tell)) = told.recv(), if head.is_free() => {
@@ -169,7 +184,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
             }
             changed = states.changed(), if head.is_free() => {
                 changed.map_err(|_| Error::Ended("the engines' drivers ended".into()))?;
-                head.say(&health(states.borrow_and_update().clone())).map_err(ended)?;
+                head.say(&health(states.borrow_and_update().clone(), here.refuses)).map_err(ended)?;
             }
         }
     }
@@ -203,7 +218,7 @@ impl Conversation<'_> {
                 }
                 tracing::info!(version, %protocol, ?capabilities, "the head says hello");
             }
-            ToAgent::Document(document) => take(document, self.engines, self.documents),
+            ToAgent::Document(document) => self.refuses = take(document, self.engines, self.documents),
             ToAgent::Ask { number, work, under } => {
                 // Work runs beside the conversation: a deployment must not silence the health.
                 let (engines, answers) = (self.engines.clone(), self.answers.clone());
@@ -216,7 +231,13 @@ impl Conversation<'_> {
                     let _ = answers.send((number, answer)).await;
                 });
             }
-            ToAgent::Start { number, start } => self.processes.start(number, start, self.tell.clone()),
+            ToAgent::Start { number, start } => match self.refuses {
+                None => self.processes.start(number, start, self.tell.clone()),
+                Some(refuses) => {
+                    let end = End::Failed { reason: refuses.to_string() };
+                    head.say(&FromAgent::Process { number, tell: FromProcess::Ended { end } }).map_err(ended)?;
+                }
+            },
             ToAgent::Process { number, tell } => self.processes.tell(number, tell),
             ToAgent::Beat => head.watch(),
             ToAgent::Unknown => tracing::warn!("the head said something that this agent does not know"),

@@ -6,7 +6,7 @@
 //!                        any "no" ─▶ refused: nothing has been done
 //! ```
 //! A head that was restored, or stood still and woke up, says what was true once; its document of the node is refused as
-//! well. A question without a lead comes from a head of version 1: it is obeyed. That a node leaves a Swarm only by its name
+//! well, and so is every process that it starts. It hears that with the node's health ([`Refuses`]). A question without a lead comes from a head of version 1: it is obeyed. That a node leaves a Swarm only by its name
 //! is the driver's own care.
 //!
 //! What was obeyed is of one CA: a board that comes from another cluster owes that one's head nothing. Where it cannot be
@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use bramble_model::agent::{Expects, Fence, SignedLife, Under};
+use bramble_model::agent::{Expects, Fence, Refuses, SignedLife, Under};
 use bramble_system::{files, locked};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
@@ -38,9 +38,9 @@ struct Lead {
 
 impl Lead {
     /// The CA has signed this life. Whether it is the newest.
-    fn learn(&mut self, life: u64) -> Result<(), String> {
+    fn learn(&mut self, life: u64) -> Result<(), Refuses> {
         if life < self.life {
-            return Err(format!("the head's store is in life {life}, and this node obeys life {}", self.life));
+            return Err(Refuses { life, obeys: self.life });
         }
         self.life = life;
         Ok(())
@@ -126,11 +126,12 @@ impl Guard {
     /// The head says in which life its store is; only what the CA signed counts. One of version 1 says nothing.
     ///
     /// # Errors
-    /// Why what it says of this node is not obeyed.
-    pub(crate) fn learn(&self, life: Option<&SignedLife>) -> Result<(), String> {
+    /// Where it is not obeyed.
+    pub(crate) fn learn(&self, life: Option<&SignedLife>) -> Result<(), Refuses> {
         let Some(life) = life else { return Ok(()) };
         if !clock::is_signed_by(&SignedLife::message(life.life), &life.signature, &self.ca.0) {
-            return Err(format!("the head names life {} of its store, which the CA has not signed", life.life));
+            tracing::error!(life = life.life, "the head names a life of its store that the CA has not signed");
+            return Err(Refuses { life: life.life, obeys: locked(&self.lead).life });
         }
         self.change(|lead| lead.learn(life.life))
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 
-use bramble_model::agent::{Facts, Health};
+use bramble_model::agent::{Facts, Health, Refuses};
 
 use crate::ThisBoot;
 use crate::engine::{States, folders};
@@ -41,9 +41,9 @@ impl Meter {
         u8::try_from((working * 100).checked_div(all).unwrap_or(0)).unwrap_or(100)
     }
 
-    pub(crate) fn health(&mut self, engines: States) -> Health {
+    pub(crate) fn health(&mut self, engines: States, refuses: Option<Refuses>) -> Health {
         let busy = self.busy();
-        health(engines, busy)
+        Health { refuses, ..health(engines, busy) }
     }
 }
 
@@ -77,6 +77,7 @@ fn health(engines: States, busy: u8) -> Health {
         killed_for_memory: killed_for_memory(),
         agent_resident: kibibytes("/proc/self/status", "VmRSS:") * 1024,
         engines,
+        refuses: None,
     }
 }
 

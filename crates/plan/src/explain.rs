@@ -17,6 +17,7 @@ use bramble_model::section::{self, Waiting};
 use bramble_model::timeline::{Event, Millis, Phase, Stopped, What};
 
 use crate::engine::{Advice, advice};
+use crate::lead;
 use crate::ready::first_waiting;
 
 /// All that is known of one node.
@@ -554,6 +555,9 @@ impl Evidence<'_> {
     fn engine(&self) -> Cause {
         if let Some(cause) = self.refused() {
             return cause;
+        }
+        if let Some(refuses) = self.health.and_then(|health| health.refuses) {
+            return cause("lead-refused", refuses.to_string(), lead::ADVICE);
         }
         if let Some(health) = self.health {
             if let Some(free) = health.disk_available.filter(|free| *free < LITTLE_DISK) {

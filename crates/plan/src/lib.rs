@@ -13,6 +13,7 @@ pub mod driver;
 pub mod engine;
 pub mod explain;
 pub mod hand_off;
+pub mod lead;
 pub mod leaving;
 pub mod ready;
 pub mod sets;

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use bramble_model::agent::Refuses;
 use bramble_model::agent::swarm::{Label, Member, Observed as Listing};
 use bramble_model::engine::{EngineKind, EnginePart, EngineState};
 use bramble_model::names::{ClusterId, Generation, MemberId, Name};
@@ -33,6 +34,7 @@ pub use self::record::{Memory, Record};
 pub use self::workloads::Workload;
 use crate::contract::{self, Planned, Planner};
 use crate::engine::Advice;
+use crate::lead;
 
 /// A person on the node asks Docker.
 pub(crate) const ADVICE: Advice = Advice {
@@ -70,6 +72,8 @@ pub struct Node {
     pub address: Option<String>,
     /// What its agent runs, where that cannot leave a Swarm by its name: then it is not asked to leave any.
     pub unable: Option<String>,
+    /// It refuses this head's lead: nothing is asked of it.
+    pub refuses: Option<Refuses>,
 }
 
 /// A manager's word on its Swarm.
@@ -209,6 +213,12 @@ impl Planner for Swarm {
         }
         let Some(cluster) = look.cluster(&mut plan) else { return plan };
         match &observed.view {
+            // It says what it sees to anyone, and does nothing for this head.
+            Some(View::Read { through, .. }) if look.node(through).refuses.is_some() => {
+                look.absent(&cluster, &mut plan);
+                let reason = format!("manager {through}, through which the Swarm is asked, refuses this head's lead");
+                plan.wait(WHOLE, reason, Ends::Person(lead::ADVICE.into()));
+            }
             Some(View::Read { through, listing }) if listing.cluster == cluster && look.asks(through) => {
                 look.members(through, listing, &mut plan);
                 look.forget(through, listing, &mut plan);
@@ -385,9 +395,13 @@ impl Look<'_> {
         }
     }
 
-    /// Waits for a node whose agent or engine is not there; `true` where it did.
+    /// Waits for a node whose agent or engine is not there, or which refuses this head; `true` where it did.
     fn absence(&self, name: &Name, cluster: &ClusterId, whole: Whole<'_>, plan: &mut Plan) -> bool {
         let node = self.node(name);
+        if let Some(refuses) = node.refuses {
+            plan.wait(Subject::node(name), refuses.to_string(), Ends::Person(lead::ADVICE.into()));
+            return true;
+        }
         match &node.engine {
             None if node.boots => plan.wait(Subject::node(name), "it boots", Ends::ByItself),
             None => {

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use bramble_model::agent::{Capability, Facts, FromAgent, LONGEST_LINE, ToAgent, swarm};
+use bramble_model::agent::{Capability, Facts, FromAgent, LONGEST_LINE, Refuses, ToAgent, swarm};
 use bramble_model::engine::{EngineKind, EngineState};
 use bramble_model::hands::{Channel, Data, End};
 use bramble_model::names::BootId;
@@ -155,6 +155,7 @@ fn health() -> FromAgent {
         killed_for_memory: 0,
         agent_resident: 1 << 20,
         engines: Default::default(),
+        refuses: None,
     })
 }
 
@@ -204,6 +205,14 @@ pub(crate) fn pretend(
             }
         }
     });
+}
+
+/// Its agent says that it refuses this head's lead; gives how.
+pub(crate) fn refuses(agents: &Agents, name: &Name) -> String {
+    let FromAgent::Health(health) = health() else { unreachable!("it is health") };
+    let refuses = Refuses { life: 100, obeys: 200 };
+    agents.heard(name, Health { refuses: Some(refuses), ..health });
+    refuses.to_string()
 }
 
 fn words(words: &[&str]) -> Start {
@@ -595,4 +604,23 @@ fn a_node_is_ready_once_whatever_an_engine_does_of_which_it_is_no_part() {
     }
     let told = agents.timeline.of(&node(1), 10);
     assert_eq!(told.iter().filter(|event| event.what == What::Ready).count(), 1, "{told:?}");
+}
+
+/// Whoever looks at nodes did not look again.
+#[test]
+fn that_a_node_refuses_this_heads_lead_is_told_once_and_wakes_the_loops() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), LIMITS);
+    let mut changed = agents.changed.receiver();
+    let why = refuses(&agents, &node(1));
+    assert!(changed.has_changed().expect("it is there"));
+    changed.mark_unchanged();
+    refuses(&agents, &node(1));
+    assert!(!changed.has_changed().expect("it is there"));
+    let told = agents.timeline.of(&node(1), 10);
+    let told: Vec<_> = told.iter().filter(|event| matches!(&event.what, What::Note { text } if *text == why)).collect();
+    assert_eq!(told.len(), 1);
+    let FromAgent::Health(health) = health() else { unreachable!("it is health") };
+    agents.heard(&node(1), health);
+    assert!(changed.has_changed().expect("it is there"), "it obeys again");
 }

@@ -236,6 +236,7 @@ impl super::Controller for Controller {
                 boots: !track.connected && !matches!(track.phase, Phase::Off | Phase::Ready),
                 address: track.facts.as_ref().map(|facts| facts.address.to_string()),
                 unable: self.agents.unable(name, &Capability::LeavesByName),
+                refuses: track.health.as_ref().filter(|_| track.connected).and_then(|health| health.refuses),
             });
             (name.clone(), node)
         });

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::SignedLife;
+use super::{Refuses, SignedLife};
 use crate::engine::{ByEngine, EngineKind, EnginePart, EngineState};
 use crate::names::Name;
 
@@ -66,6 +66,9 @@ pub(super) struct Health {
     /// Absent from an agent of version 1.
     #[serde(default)]
     engines: Option<ByEngine<EngineState>>,
+    /// A head of before passes over it, and is refused all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refuses: Option<Refuses>,
 }
 
 impl From<super::Health> for Health {
@@ -81,6 +84,7 @@ impl From<super::Health> for Health {
             agent_resident: health.agent_resident,
             engine: health.engine(EngineKind::Swarm).clone(),
             engines: Some(health.engines),
+            refuses: health.refuses,
         }
     }
 }
@@ -98,6 +102,7 @@ impl From<Health> for super::Health {
             killed_for_memory: written.killed_for_memory,
             agent_resident: written.agent_resident,
             engines: written.engines.unwrap_or_else(|| swarm.into_iter().collect()),
+            refuses: written.refuses,
         }
     }
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::mpsc as threads;
 
-use bramble_model::agent::{NodeDocument, Work, swarm};
+use bramble_model::agent::{NodeDocument, Refuses, Work, swarm};
+use bramble_model::hands::Start;
 use bramble_model::names::{BootId, Name};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -183,43 +184,105 @@ async fn an_agent_whose_certificate_has_ended_enrols_anew_with_its_boots_nonce()
     assert_eq!(*said.lock().expect("no panic"), expected);
 }
 
-/// It was told to obey a newer life, and applied whatever the replaced head said of the node.
-#[tokio::test]
-async fn a_document_of_a_head_that_was_replaced_is_refused() {
+/// The head's side of a conversation whose agent knows a CA.
+struct Far {
+    ca: KeyPair,
+    said: Connection<tokio::io::DuplexStream>,
+    /// The domains of the documents that were applied.
+    applied: mpsc::UnboundedReceiver<String>,
+    /// What the agent said last of whom it obeys.
+    refuses: Option<Refuses>,
+}
+
+impl Far {
+    /// Says it; gives what the agent says next that is no health.
+    async fn asks(&mut self, message: &ToAgent) -> FromAgent {
+        self.said.say(message).expect("said");
+        loop {
+            let Event::Line(line) = self.said.next().await.expect("it is there") else { continue };
+            match serde_json::from_str(&line).expect("a message") {
+                FromAgent::Health(health) => self.refuses = health.refuses,
+                message => return message,
+            }
+        }
+    }
+
+    /// Says what the node is, in this life or in none; gives the domain that was applied.
+    async fn tells(&mut self, domain: &str, life: Option<u64>) -> Option<String> {
+        let life = life.map(|life| signed(&self.ca, life));
+        self.said.say(&ToAgent::Document(NodeDocument { life, ..document(domain) })).expect("said");
+        // Whoever asks is answered once the node is what it was said to be, and after its health has been said.
+        let observe = ToAgent::Ask { number: 1, work: swarm::Work::Observe.into(), under: None };
+        assert!(matches!(self.asks(&observe).await, FromAgent::Answer { .. }));
+        self.applied.try_recv().ok()
+    }
+
+    /// How a process ends that it starts.
+    async fn runs(&mut self, number: u64) -> End {
+        let start = Start { argv: vec!["true".into()], terminal: None, input: false };
+        match self.asks(&ToAgent::Start { number, start }).await {
+            FromAgent::Process { tell: FromProcess::Ended { end }, .. } => end,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Holds an agent's conversation while the head's side of it is tried.
+async fn with_far<T>(test: impl AsyncFnOnce(&mut Far) -> T) -> T {
     let folder = tempfile::tempdir().expect("a folder");
     let ca = KeyPair::generate().expect("a key");
     let (told, states) = watch::channel(States::default());
     let (declared, known) = watch::channel(None);
-    let (applied, mut applies) = mpsc::unbounded_channel();
-    let apply = move |document: &NodeDocument| applied.send(document.domain.clone()).expect("the test listens");
+    let (applies, applied) = mpsc::unbounded_channel();
+    let apply = move |document: &NodeDocument| applies.send(document.domain.clone()).expect("the test listens");
     let engines = Engines::start(&told, &known, Guard::at(&folder.path().join("lead.json"), ca.der_bytes()));
-    let here = Agent { engines, states, documents: Documents::start_with(apply, declared), known };
+    let documents = Documents::start_with(apply, declared);
     let identity = TestHead::new().identity();
     let (ours, theirs) = duplex(1 << 20);
     let head = Connection::open(Limits::USUAL, async { Ok(ours) }).await.expect("opened");
-    let mut far = Connection::open(Limits::USUAL, async { Ok(theirs) }).await.expect("opened");
-    let of_life =
-        |domain: &str, life| ToAgent::Document(NodeDocument { life: Some(signed(&ca, life)), ..document(domain) });
-    let conversation = converse(head, &identity, &here.engines, &here.states, &here.documents);
-    let test = async {
-        for (domain, life, counts) in [("first", 100, true), ("restored", 200, true), ("replaced", 100, false)] {
-            far.say(&of_life(domain, life)).expect("said");
-            // Whoever asks is answered once the node is what it was said to be.
-            far.say(&ToAgent::Ask { number: life, work: swarm::Work::Observe.into(), under: None }).expect("said");
-            loop {
-                let Event::Line(line) = far.next().await.expect("it is there") else { continue };
-                if let FromAgent::Answer { .. } = serde_json::from_str(&line).expect("a message") {
-                    break;
-                }
-            }
-            let applied = applies.try_recv().ok();
-            assert_eq!(applied.as_deref(), counts.then_some(domain));
-        }
-    };
+    let said = Connection::open(Limits::USUAL, async { Ok(theirs) }).await.expect("opened");
+    let mut far = Far { ca, said, applied, refuses: None };
     tokio::select! {
-        ended = conversation => panic!("it ended: {ended:?}"),
-        () = test => {}
+        ended = converse(head, &identity, &engines, &states, &documents) => panic!("it ended: {ended:?}"),
+        result = test(&mut far) => result,
     }
+}
+
+/// It was told to obey a newer life, and applied whatever the replaced head said of the node. Later it refused that, and
+/// told nobody: its head waited for ever.
+#[tokio::test]
+async fn a_document_of_a_head_that_was_replaced_is_refused_and_the_head_hears_why() {
+    with_far(async |far| {
+        for (domain, life, refuses) in [
+            ("first", Some(100), None),
+            ("restored", Some(200), None),
+            ("replaced", Some(100), Some(Refuses { life: 100, obeys: 200 })),
+            ("of version 1", None, None),
+            ("replaced", Some(199), Some(Refuses { life: 199, obeys: 200 })),
+            ("newer", Some(201), None),
+        ] {
+            let applied = far.tells(domain, life).await;
+            assert_eq!(applied.as_deref(), refuses.is_none().then_some(domain));
+            assert_eq!(far.refuses, refuses, "{domain}");
+        }
+    })
+    .await;
+}
+
+/// Such a head was refused documents and steps, and rebooted nodes.
+#[tokio::test]
+async fn a_head_that_was_replaced_starts_nothing_on_a_node() {
+    with_far(async |far| {
+        let done = End::Exited { code: 0 };
+        far.tells("restored", Some(200)).await;
+        assert_eq!(far.runs(1).await, done);
+        far.tells("replaced", Some(100)).await;
+        let End::Failed { reason } = far.runs(2).await else { panic!("it was started") };
+        assert_eq!(reason, Refuses { life: 100, obeys: 200 }.to_string());
+        far.tells("of version 1", None).await;
+        assert_eq!(far.runs(3).await, done, "one of version 1 goes on as before");
+    })
+    .await;
 }
 
 /// Found by reading: the commands of a document held up the whole conversation, which may take longer than a head waits.

@@ -120,6 +120,7 @@ fn health() -> Health {
         killed_for_memory: 0,
         agent_resident: 0,
         engines: [(EngineKind::Swarm, EngineState::Alone)].into_iter().collect(),
+        refuses: None,
     }
 }
 
@@ -398,4 +399,15 @@ fn a_firmware_that_starts_signed_programs_only() {
     let shim = What::HttpSent { file: "shimx64.efi".into(), bytes: 900_000 };
     events.extend([(50, shim), (30, asked("UEFI x64 PXE"))]);
     Case::new(Phase::Loader, events).is("signed-loader-refused");
+}
+
+/// It was shown as one whose engine waits for the head.
+#[test]
+fn a_node_that_refuses_this_heads_lead_says_so_whatever_its_engine_does() {
+    let refuses = bramble_model::agent::Refuses { life: 100, obeys: 200 };
+    for phase in [Phase::Agent, Phase::Engine, Phase::Ready] {
+        let mut case = Case::new(phase, vec![(5, What::Connected)]);
+        case.health = Some(Health { refuses: Some(refuses), disk_available: Some(0), ..health() });
+        assert_eq!(case.is("lead-refused").cause, refuses.to_string());
+    }
 }

@@ -27,6 +27,8 @@ pub(super) enum Why {
     /// It has no part any more, and so does not say what it has.
     WithoutPart,
     NotDeclared,
+    /// It obeys another life of the head's store, and would begin nothing for this head.
+    Refuses,
 }
 
 impl fmt::Display for Why {
@@ -39,6 +41,7 @@ impl fmt::Display for Why {
             Why::Unheard => "has not heard of its part in the Swarm",
             Why::WithoutPart => "has no part in the Swarm any more, and does not say what it holds",
             Why::NotDeclared => "is not in the repository any more",
+            Why::Refuses => "refuses this head's lead",
         })
     }
 }
@@ -86,11 +89,13 @@ impl Look<'_> {
         let Some(part) = self.declared.nodes.get(name) else {
             return away(Why::NotDeclared, format!("bring {name} back into the repository"));
         };
+        let blank = |leaves| match node.refuses {
+            None => Holder::Blank { leaves },
+            Some(_) => away(Why::Refuses, lead::ADVICE.into()),
+        };
         match &node.engine {
-            Some(EngineState::Alone) => Holder::Blank { leaves: None },
-            Some(EngineState::Member { cluster, .. }) if self.is_former(cluster) => {
-                Holder::Blank { leaves: Some(cluster.clone()) }
-            }
+            Some(EngineState::Alone) => blank(None),
+            Some(EngineState::Member { cluster, .. }) if self.is_former(cluster) => blank(Some(cluster.clone())),
             Some(EngineState::Member { cluster, manager: true, reachable, .. }) => {
                 Holder::Holds { cluster: cluster.clone(), reachable: *reachable }
             }

@@ -34,7 +34,7 @@ impl World {
     fn node(mut self, text: &str, part: EnginePart, engine: Option<EngineState>) -> Self {
         let address = engine.is_some().then(|| "10.0.0.1".to_owned());
         self.declared.nodes.insert(name(text), part);
-        self.observed.nodes.insert(name(text), Node { engine, boots: false, address, unable: None });
+        self.observed.nodes.insert(name(text), Node { engine, boots: false, address, unable: None, refuses: None });
         self
     }
 
@@ -398,4 +398,25 @@ fn an_agent_that_cannot_is_waited_for_by_name() {
     );
     world.observed.nodes.get_mut(&name("w1")).expect("there").unable = Some("an agent of bramble 0.0.9".into());
     insta::assert_snapshot!(world.text());
+}
+
+/// It waited by itself for ever, and what was asked of it was refused again and again.
+#[test]
+fn a_node_that_refuses_this_heads_lead_waits_for_a_person_and_is_asked_nothing() {
+    let refuses = |mut world: World, text: &str| {
+        let refuses = Some(bramble_model::agent::Refuses { life: 100, obeys: 200 });
+        world.observed.nodes.get_mut(&name(text)).expect("there").refuses = refuses;
+        world
+    };
+    let starting = || Some(EngineState::Starting { waiting_for: "the head to say what this node does".into() });
+    let running = world(remembers("s"))
+        .manager("m1", in_swarm("s", "a", true, true))
+        .worker("w1", starting())
+        .worker("w2", ALONE)
+        .workload("web", "1")
+        .reads("m1", "s", vec![Member { manager: true, ..entry("a", "m1", true) }], Vec::new());
+    insta::assert_snapshot!("workers_refuse_the_lead", refuses(refuses(running.clone(), "w1"), "w2").text());
+    insta::assert_snapshot!("the_manager_refuses_the_lead", refuses(running, "m1").text());
+    let blank = world(Memory::Never).manager("m1", ALONE).worker("w1", ALONE);
+    insta::assert_snapshot!("the_first_manager_refuses_the_lead", refuses(blank, "m1").text());
 }

@@ -140,7 +140,7 @@ fn observed_swarm(nodes: BTreeMap<Name, Node>, members: Vec<Member>, services: V
 }
 
 fn here(engine: EngineState) -> Node {
-    Node { engine: Some(engine), boots: false, address: Some("10.0.0.1".into()), unable: None }
+    Node { engine: Some(engine), boots: false, address: Some("10.0.0.1".into()), unable: None, refuses: None }
 }
 
 fn swarm_at_rest(nodes: usize, workloads: usize) -> (swarm::Declared, swarm::Observed) {

@@ -91,7 +91,7 @@ impl Fleet {
         let nodes = self.declared.nodes.keys().map(|name| {
             let engine = self.engine(name);
             let address = engine.is_some().then(|| "10.0.0.1".to_owned());
-            (name.clone(), Node { engine, boots: false, address, unable: None })
+            (name.clone(), Node { engine, boots: false, address, unable: None, refuses: None })
         });
         let asked = to_ask(&self.declared, &self.record, |name| self.engine(name));
         let view = asked.into_iter().next().map(|through| {
