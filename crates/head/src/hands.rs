@@ -1,5 +1,7 @@
 //! Remote hands: `GET /v1/hands`, a WebSocket over which an operator's errand is done on many nodes at once.
 
+mod intake;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,15 +11,17 @@ use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::{IntoResponse, Response};
 use bramble_model::api::Role;
-use bramble_model::hands::{End, Errand, FromProcess, Request, Start, ToProcess, Told, WINDOW};
+use bramble_model::hands::{End, Errand, FromProcess, Request, Start, ToProcess, Told};
 use bramble_model::names::Name;
 use bramble_model::node_set;
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::access::{Access, Actor, Who, same_origin};
 use crate::agents::Agents;
+use crate::hands::intake::{Intake, PATIENCE};
 use crate::refusal::refuse;
 use crate::snapshots::Snapshots;
 
@@ -92,49 +96,50 @@ pub(crate) async fn upgrade(
         return refuse(StatusCode::FORBIDDEN, "this does not come from the head's own page", None).into_response();
     }
     socket.max_message_size(LONGEST).on_upgrade(move |socket| async move {
-        let mut socket = socket;
-        if let Err(error) = serve(&access, &agents, &snapshots, &actor, &mut socket).await {
+        if let Err(error) = serve(&access, &agents, &snapshots, &actor, socket).await {
             tracing::debug!(%error, who = actor.name, "remote hands ended");
         }
     })
 }
 
-async fn tell(socket: &mut WebSocket, told: &Told) -> Result<(), axum::Error> {
+/// Tells the person.
+async fn tell(to: &mut (impl Sink<Message, Error = axum::Error> + Unpin), told: &Told) -> Result<(), axum::Error> {
     let text = serde_json::to_string(told).expect("messages are plain data");
-    socket.send(Message::text(text)).await
-}
-
-/// A process of the errand that runs.
-struct Running {
-    /// What it is told. Dropped, it is stopped.
-    orders: mpsc::Sender<ToProcess>,
-    /// Bytes of input that it has taken.
-    taken: u64,
+    to.send(Message::text(text)).await
 }
 
 fn lost(reason: &str) -> End {
     End::Failed { reason: reason.to_owned() }
 }
 
+/// What becomes of a node's process.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Carried {
+    NeverBegan,
+    Said(FromProcess),
+    /// Its connection was lost. It is the last.
+    Lost,
+}
+
 /// Starts a node's process, and carries what it says and what it is told, until it ends: a node that is stuck holds up
-/// this and no other node. Says `None` of one that never began.
+/// this and no other node.
 pub(crate) async fn carry(
     agents: Arc<Agents>,
     node: Name,
     start: Start,
     mut orders: mpsc::Receiver<ToProcess>,
-    say: mpsc::Sender<(Name, Option<FromProcess>)>,
+    say: mpsc::Sender<(Name, Carried)>,
 ) {
     let Some((number, mut told)) = agents.start(&node, start).await else {
-        let _ = say.send((node, None)).await;
+        let _ = say.send((node, Carried::NeverBegan)).await;
         return;
     };
     loop {
         tokio::select! {
             message = told.recv() => {
-                let message = message.unwrap_or_else(|| FromProcess::Ended { end: lost("its connection was lost") });
-                let last = matches!(message, FromProcess::Ended { .. });
-                let heard = say.send((node.clone(), Some(message))).await.is_ok();
+                let message = message.map_or(Carried::Lost, Carried::Said);
+                let last = matches!(message, Carried::Lost | Carried::Said(FromProcess::Ended { .. }));
+                let heard = say.send((node.clone(), message)).await.is_ok();
                 if last {
                     return;
                 }
@@ -157,19 +162,20 @@ async fn serve(
     agents: &Arc<Agents>,
     snapshots: &Snapshots,
     actor: &Actor,
-    socket: &mut WebSocket,
+    mut socket: WebSocket,
 ) -> Result<(), axum::Error> {
     let first = timeout(SILENCE, socket.recv()).await.ok().flatten().transpose()?;
     let Some(Message::Text(text)) = first else { return Ok(()) };
+    let (mut to, mut from) = socket.split();
     let request: Request = match serde_json::from_str(&text) {
         Ok(request) => request,
         Err(error) => {
-            return tell(socket, &Told::Refused { error: format!("the request is malformed: {error}") }).await;
+            return tell(&mut to, &Told::Refused { error: format!("the request is malformed: {error}") }).await;
         }
     };
     let nodes = match node_set::select(&request.nodes, &snapshots.cluster().nodes) {
         Ok(nodes) => nodes,
-        Err(wrong) => return tell(socket, &Told::Refused { error: wrong.to_string() }).await,
+        Err(wrong) => return tell(&mut to, &Told::Refused { error: wrong.to_string() }).await,
     };
     let names: Vec<&str> = nodes.iter().map(Name::as_str).collect();
     let what = format!("{} on {}", request.errand.sentence(), names.join(","));
@@ -177,11 +183,11 @@ async fn serve(
         Ok(number) => number,
         Err(error) => {
             let error = format!("the audit log cannot be written: {}", bramble_system::sentence(&error));
-            return tell(socket, &Told::Refused { error }).await;
+            return tell(&mut to, &Told::Refused { error }).await;
         }
     };
-    tell(socket, &Told::Nodes { nodes: nodes.iter().cloned().collect() }).await?;
-    let done = run(agents, &request.errand, nodes.into_iter().collect(), socket).await;
+    tell(&mut to, &Told::Nodes { nodes: nodes.iter().cloned().collect() }).await?;
+    let done = run(agents, &request.errand, nodes.into_iter().collect(), &mut from, to).await;
     let result = match &done {
         Ok(failed) if failed.is_empty() => "done".to_owned(),
         Ok(failed) => format!("failed on {}", failed.join(",")),
@@ -196,137 +202,169 @@ async fn run(
     agents: &Arc<Agents>,
     errand: &Errand,
     nodes: Vec<Name>,
-    socket: &mut WebSocket,
+    from: &mut (impl Stream<Item = Result<Message, axum::Error>> + Unpin),
+    to: impl Sink<Message, Error = axum::Error> + Unpin,
 ) -> Result<Vec<String>, axum::Error> {
     let (say, mut said) = mpsc::channel(QUEUE);
-    let mut running: BTreeMap<Name, Running> = BTreeMap::new();
-    let mut failed = Vec::new();
+    let mut running = Running::new(to);
     for node in nodes {
         if !agents.is_connected(&node) {
-            failed.push(node.to_string());
-            tell(socket, &Told::Ended { node, end: lost("it is not connected") }).await?;
+            running.end(node, lost("it is not connected")).await?;
+            continue;
+        }
+        if let Some(refuses) = agents.refuses(&node) {
+            running.end(node, lost(&refuses.to_string())).await?;
             continue;
         }
         if matches!(errand, Errand::Reboot | Errand::Halt) {
             agents.goes_down(&node, *errand == Errand::Reboot);
         }
-        let (orders, ordered) = mpsc::channel(ORDERS);
-        running.insert(node.clone(), Running { orders, taken: 0 });
+        let ordered = running.begin(node.clone());
         tokio::spawn(carry(Arc::clone(agents), node, start(errand), ordered, say.clone()));
     }
     drop(say);
-    converse(errand, &mut running, &mut said, &mut failed, socket).await?;
-    Ok(failed)
+    converse(errand, &mut running, &mut said, from).await?;
+    Ok(running.failed)
 }
 
-async fn converse(
-    errand: &Errand,
-    running: &mut BTreeMap<Name, Running>,
-    said: &mut mpsc::Receiver<(Name, Option<FromProcess>)>,
-    failed: &mut Vec<String>,
-    socket: &mut WebSocket,
-) -> Result<(), axum::Error> {
-    let (mut allowed, mut given) = (0, 0);
-    while !running.is_empty() {
-        tokio::select! {
-            message = said.recv() => match message {
-                None => return Ok(()),
-                // It takes nothing, and was given up.
-                Some((node, _)) if !running.contains_key(&node) => {}
-                Some((node, None)) => {
-                    running.remove(&node);
-                    failed.push(node.to_string());
-                    tell(socket, &Told::Ended { node, end: lost("its agent has gone away, or takes nothing") }).await?;
-                    allowed = allow(running, allowed, socket).await?;
-                }
-                Some((node, Some(FromProcess::Output { channel, data }))) => {
-                    let bytes = data.0.len() as u64;
-                    tell(socket, &Told::Output { node: node.clone(), channel, data }).await?;
-                    order(running, failed, &ToProcess::Room { bytes }, Some(&node), socket).await?;
-                }
-                Some((node, Some(FromProcess::Room { bytes }))) => {
-                    if let Some(process) = running.get_mut(&node) {
-                        process.taken += bytes;
-                    }
-                    allowed = allow(running, allowed, socket).await?;
-                }
-                Some((node, Some(FromProcess::Ended { end }))) => {
-                    running.remove(&node);
-                    // A machine that goes down takes its agent along before it can say that it was told so.
-                    let goes = matches!(errand, Errand::Reboot | Errand::Halt) && matches!(end, End::Failed { .. } | End::Killed { .. });
-                    let end = if goes { End::Exited { code: 0 } } else { end };
-                    if end.code() != 0 {
-                        failed.push(node.to_string());
-                    }
-                    tell(socket, &Told::Ended { node, end }).await?;
-                    allowed = allow(running, allowed, socket).await?;
-                }
-            },
-            message = socket.recv() => {
-                let Some(message) = message.transpose()? else { return Err(axum::Error::new("the person has gone")) };
-                let wish = match message {
-                    Message::Text(text) => serde_json::from_str::<ToProcess>(&text).map_err(axum::Error::new)?,
-                    Message::Close(_) => return Err(axum::Error::new("the person has gone")),
-                    _ => continue,
-                };
-                match &wish {
-                    // What makes room is the head's own business.
-                    ToProcess::Room { .. } => continue,
-                    ToProcess::Input { data } => given += data.0.len() as u64,
-                    ToProcess::EndOfInput | ToProcess::Resize { .. } | ToProcess::Stop => {}
-                }
-                // The key that ends the input may go over the window.
-                if given > allowed + 2 * WINDOW {
-                    return Err(axum::Error::new("more input came than there is room for"));
-                }
-                order(running, failed, &wish, None, socket).await?;
-                allowed = allow(running, allowed, socket).await?;
+/// An errand's processes that run, and the person's end of the connection.
+struct Running<S> {
+    to: S,
+    /// What each is told. Dropped, it is stopped.
+    orders: BTreeMap<Name, mpsc::Sender<ToProcess>>,
+    intake: Intake,
+    /// Where the errand has failed.
+    failed: Vec<String>,
+}
+
+impl<S: Sink<Message, Error = axum::Error> + Unpin> Running<S> {
+    fn new(to: S) -> Self {
+        Running { to, orders: BTreeMap::new(), intake: Intake::default(), failed: Vec::new() }
+    }
+
+    /// Another one runs; gives what it is told.
+    fn begin(&mut self, node: Name) -> mpsc::Receiver<ToProcess> {
+        let (orders, ordered) = mpsc::channel(ORDERS);
+        self.intake.enters(node.clone());
+        self.orders.insert(node, orders);
+        ordered
+    }
+
+    /// It has ended, or is given up: others may have waited for it.
+    async fn end(&mut self, node: Name, end: End) -> Result<(), axum::Error> {
+        self.orders.remove(&node);
+        self.intake.leaves(&node, Instant::now());
+        if end.code() != 0 {
+            self.failed.push(node.to_string());
+        }
+        tell(&mut self.to, &Told::Ended { node, end }).await?;
+        self.allow().await
+    }
+
+    /// Tells the process of one node, or of all. A node that has not taken what it was told before is given up: it holds
+    /// up no other.
+    async fn order(&mut self, order: &ToProcess, only: Option<&Name>) -> Result<(), axum::Error> {
+        let told = self.orders.iter().filter(|(node, _)| only.is_none_or(|only| only == *node));
+        let full = |orders: &mpsc::Sender<_>| matches!(orders.try_send(order.clone()), Err(TrySendError::Full(_)));
+        let stuck: Vec<Name> = told.filter(|(_, orders)| full(orders)).map(|(node, _)| node.clone()).collect();
+        for node in stuck {
+            self.end(node, lost("its agent takes nothing: it is stuck")).await?;
+        }
+        Ok(())
+    }
+
+    /// Something has become of a process that runs.
+    async fn hear(&mut self, errand: &Errand, node: Name, message: Carried) -> Result<(), axum::Error> {
+        let goes_down = matches!(errand, Errand::Reboot | Errand::Halt);
+        match message {
+            Carried::NeverBegan => self.end(node, lost("its agent has gone away, or takes nothing")).await,
+            Carried::Said(FromProcess::Output { channel, data }) => {
+                let bytes = data.0.len() as u64;
+                tell(&mut self.to, &Told::Output { node: node.clone(), channel, data }).await?;
+                self.order(&ToProcess::Room { bytes }, Some(&node)).await
             }
+            Carried::Said(FromProcess::Room { bytes }) => {
+                self.intake.takes(&node, bytes, Instant::now());
+                self.allow().await
+            }
+            // A machine that goes down takes its agent along before it can say that it was told so.
+            Carried::Lost | Carried::Said(FromProcess::Ended { end: End::Killed { .. } }) if goes_down => {
+                self.end(node, End::Exited { code: 0 }).await
+            }
+            Carried::Said(FromProcess::Ended { end }) => self.end(node, end).await,
+            Carried::Lost => self.end(node, lost("its connection was lost")).await,
         }
     }
-    Ok(())
+
+    /// The person tells the processes something.
+    async fn obey(&mut self, wish: &ToProcess) -> Result<(), axum::Error> {
+        match wish {
+            // What makes room is the head's own business.
+            ToProcess::Room { .. } => return Ok(()),
+            ToProcess::Input { data } => self.intake.gives(data.0.len() as u64, Instant::now()),
+            ToProcess::EndOfInput => self.intake.ends(Instant::now()),
+            ToProcess::Resize { .. } | ToProcess::Stop => {}
+        }
+        if self.intake.is_overrun() {
+            return Err(axum::Error::new("more input came than there is room for"));
+        }
+        self.order(wish, None).await
+    }
+
+    /// Says how much more input every node has room for, where that is more than was said before.
+    async fn allow(&mut self) -> Result<(), axum::Error> {
+        match self.intake.room() {
+            0 => Ok(()),
+            bytes => tell(&mut self.to, &Told::Room { bytes }).await,
+        }
+    }
 }
 
-/// Tells the process of one node, or of all. A node that has not taken what it was told before is given up: it holds up
-/// no other.
-async fn order(
-    running: &mut BTreeMap<Name, Running>,
-    failed: &mut Vec<String>,
-    order: &ToProcess,
-    only: Option<&Name>,
-    socket: &mut WebSocket,
+async fn converse<S: Sink<Message, Error = axum::Error> + Unpin>(
+    errand: &Errand,
+    running: &mut Running<S>,
+    said: &mut mpsc::Receiver<(Name, Carried)>,
+    from: &mut (impl Stream<Item = Result<Message, axum::Error>> + Unpin),
 ) -> Result<(), axum::Error> {
-    let told = running.iter().filter(|(node, _)| only.is_none_or(|only| only == *node));
-    let full = |process: &Running| matches!(process.orders.try_send(order.clone()), Err(TrySendError::Full(_)));
-    let stuck: Vec<Name> = told.filter(|(_, process)| full(process)).map(|(node, _)| node.clone()).collect();
-    for node in stuck {
-        running.remove(&node);
-        failed.push(node.to_string());
-        tell(socket, &Told::Ended { node, end: lost("its agent takes nothing: it is stuck") }).await?;
+    let gone = || axum::Error::new("the person has gone");
+    while !running.orders.is_empty() {
+        let deadline = running.intake.deadline();
+        let began = tokio::select! {
+            message = said.recv() => {
+                let Some((node, message)) = message else { return Ok(()) };
+                let began = Instant::now();
+                // Else it was given up.
+                if running.orders.contains_key(&node) {
+                    running.hear(errand, node, message).await?;
+                }
+                began
+            }
+            message = from.next() => {
+                let began = Instant::now();
+                match message.ok_or_else(gone)?? {
+                    Message::Text(text) => {
+                        running.obey(&serde_json::from_str(&text).map_err(axum::Error::new)?).await?;
+                    }
+                    Message::Close(_) => return Err(gone()),
+                    _ => {}
+                }
+                began
+            }
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                let began = Instant::now();
+                for node in running.intake.left_behind(began) {
+                    let time = PATIENCE.as_secs();
+                    let reason = format!("it has taken no input for {time} s, and others wait for it: it is left behind");
+                    running.end(node, lost(&reason)).await?;
+                }
+                began
+            }
+        };
+        // Whoever shows slowly what it is told.
+        running.intake.was_deaf(began.elapsed());
     }
     Ok(())
-}
-
-/// Says how much more input every node has room for, where that is more than was said before.
-async fn allow(running: &BTreeMap<Name, Running>, allowed: u64, socket: &mut WebSocket) -> Result<u64, axum::Error> {
-    let taken = running.values().map(|process| process.taken).min().unwrap_or(allowed);
-    if taken > allowed {
-        tell(socket, &Told::Room { bytes: taken - allowed }).await?;
-    }
-    Ok(taken.max(allowed))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_fetched_from_its_folder() {
-        let argv = |path: &str| start(&Errand::Fetch { path: path.into() }).argv.join(" ");
-        assert_eq!(argv("/etc/hosts"), "tar -c -f - -C /etc -- hosts");
-        assert_eq!(argv("/etc/"), "tar -c -f - -C / -- etc");
-        assert_eq!(argv("notes"), "tar -c -f - -C . -- notes");
-        assert_eq!(argv("-x"), "tar -c -f - -C . -- -x");
-        assert_eq!(argv("/"), "tar -c -f - -C / -- .");
-    }
-}
+mod tests;

@@ -24,6 +24,7 @@ use tokio_util::codec::{Framed, LinesCodec};
 
 use super::*;
 use crate::adoptions::Adoptions;
+use crate::hands::Carried;
 use crate::snapshots::Snapshots;
 use crate::snapshots::tests::begun;
 
@@ -351,10 +352,10 @@ async fn an_agent_that_takes_nothing_holds_up_itself() {
         tokio::spawn(crate::hands::carry(Arc::clone(&agents), name.clone(), start, ordered, says.clone()));
     }
     let (from, output) = said.recv().await.expect("one speaks");
-    assert!(from == lively && matches!(output, Some(FromProcess::Output { .. })), "{from}: {output:?}");
+    assert!(from == lively && matches!(output, Carried::Said(FromProcess::Output { .. })), "{from}: {output:?}");
     let (from, end) = said.recv().await.expect("it ends");
     let exited = FromProcess::Ended { end: End::Exited { code: 0 } };
-    assert_eq!((from, end), (lively.clone(), Some(exited)));
+    assert_eq!((from, end), (lively.clone(), Carried::Said(exited)));
     // A loop that looks at both.
     let look = agents.ask(&lively, swarm::Work::Observe.into(), None, Duration::from_secs(600)).await;
     assert_eq!((look, agents.is_connected(&stuck)), (Answer::Done, true));
@@ -365,8 +366,7 @@ async fn an_agent_that_takes_nothing_holds_up_itself() {
         assert_eq!(answer, Answer::Failed { error: "its agent went away before it answered".into() });
     }
     let (from, end) = said.recv().await.expect("it is told");
-    let failed = matches!(end, Some(FromProcess::Ended { end: End::Failed { .. } }));
-    assert!(from == stuck && failed, "{from}: {end:?}");
+    assert_eq!((from, end), (stuck.clone(), Carried::Lost));
     // What it does not take is not what others do not say.
     let look = agents.ask(&lively, swarm::Work::Observe.into(), None, Duration::from_secs(600)).await;
     assert_eq!(look, Answer::Done);
