@@ -43,6 +43,7 @@ mod overview;
 mod page;
 mod power;
 mod random;
+mod readable;
 mod refusal;
 mod routes;
 mod snapshots;
