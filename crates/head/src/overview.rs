@@ -152,11 +152,7 @@ impl Overview {
                 failure: track.failure.as_ref().map(|said| said.reason.clone()),
                 pending: track.pending.clone(),
                 connected: track.connected,
-                set: records
-                    .as_ref()
-                    .ok()
-                    .and_then(|records| records.readable.get(name)?.boot())
-                    .map(|boot| boot.set.to_string()),
+                set: records.as_ref().ok().and_then(|records| records.readable.get(name)?.boot()).map(|boot| boot.set),
                 facts: track.facts.clone(),
                 health: track.health.clone(),
                 times: track.times.clone(),
@@ -195,7 +191,7 @@ impl Overview {
             cluster: cluster.name.clone(),
             ca: self.authority.fingerprint().to_owned(),
             at: now(),
-            set: set.map(|set| set.digest.to_string()),
+            set: set.map(|set| set.digest),
             head_resident: resident(),
             nodes: nodes.collect(),
             workloads: workloads.collect(),

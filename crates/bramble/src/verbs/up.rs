@@ -176,7 +176,7 @@ mod tests {
             lacking(&status)
         );
         status.loops.clear();
-        status.set = Some("ab".into());
+        status.set = Some(bramble_model::names::Digest([7; 32]));
         assert!(lacking(&status).is_empty());
         status.set = None;
         status.nodes[0].boot = Some("other".parse().expect("a name"));
