@@ -52,18 +52,22 @@ fn is_of_the_reader(payload: &(dyn Any + Send)) -> bool {
 }
 
 fn run() -> ExitCode {
-    let arguments = match cli::Arguments::try_parse() {
-        Ok(arguments) => match usage::conflict(&arguments) {
-            None => arguments,
-            Some(conflict) => {
-                eprintln!("error: {conflict}");
-                return ExitCode::from(usage::WRONG);
-            }
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let parsed = match cli::Arguments::try_parse() {
+        Ok(arguments) => match usage::folder(&words).or_else(|| usage::conflict(&arguments)) {
+            None => Ok(arguments),
+            Some(wrong) => Err(wrong),
         },
+        // Help and the version are no errors.
+        Err(error) if !error.use_stderr() => error.exit(),
         Err(error) => {
-            let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-            let Some(advice) = usage::advice(&error, &words) else { error.exit() };
-            eprintln!("error: {advice}");
+            Err(usage::folder(&words).or_else(|| usage::advice(&error, &words)).unwrap_or_else(|| error.exit()))
+        }
+    };
+    let arguments = match parsed {
+        Ok(arguments) => arguments,
+        Err(wrong) => {
+            eprintln!("error: {wrong}");
             return ExitCode::from(usage::WRONG);
         }
     };
