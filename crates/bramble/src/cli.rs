@@ -17,7 +17,8 @@ use crate::place::Place;
     version,
     propagate_version = true,
     after_help = "Exit codes: 0 done · 1 failed · 2 wrong usage · 3 the repository has errors, or is not there · 4 no head answers · 5 something would change (`plan --exit-code`) · 130 interrupted\n\n\
-                  A verb is about the repository that -C names, else BRAMBLE_REPOSITORY, else the nearest one at or above this folder.\n\n\
+                  A verb is about the repository that -C names, else BRAMBLE_REPOSITORY, else the nearest one at or above this folder.\n\
+                  The head that it asks: of a folder that is named, the one begun there, and no other; of the nearest, the one that BRAMBLE_HEAD names, else the one begun there, running or not. Where none was begun: the one that BRAMBLE_HEAD names, else, with no folder named, the only one of `bramble login`.\n\n\
                   Start with:\n  bramble init home && cd home\n  bramble check\n  bramble lab up"
 )]
 pub struct Arguments {

@@ -1,15 +1,15 @@
 //! `bramble`: takes a box of powered-off boards to a running cluster from one git repository.
 //!
 //! One file per verb in `verbs`; what they share is the repository and its places ([`place`], [`workspace`]),
-//! the head ([`client`], [`hands`], [`heads`]), the screen ([`screen`]) and how it all runs and ends
+//! the head ([`target`], [`client`], [`hands`], [`heads`]), the screen ([`screen`]) and how it all runs and ends
 //! ([`process`], [`exit`]). Imports point one way:
 //!
 //! ```text
-//! main ─▶ verbs ─▶ hands ─▶ client ─▶ heads
-//!   │       │                 └─▶ place ◀─ cli
+//! main ─▶ verbs ─▶ hands ─▶ client ─▶ target ─▶ heads
+//!   │       │                           └─▶ place ◀─ cli
 //!   │       └─▶ cli, workspace ─▶ place, screen
 //!   ├─▶ usage ─▶ cli
-//!   └─▶ exit ─▶ client, place, process
+//!   └─▶ exit ─▶ client, place, process, target
 //! ```
 
 mod cli;
@@ -20,6 +20,7 @@ mod heads;
 mod place;
 mod process;
 mod screen;
+mod target;
 mod usage;
 mod verbs;
 mod workspace;
