@@ -60,7 +60,8 @@ pub enum Verb {
     Plan {
         /// First digits of a snapshot or commit that the head has. Default: the folder, where there is one.
         revision: Option<String>,
-        /// End with 5 where something would change.
+        /// End with 5 where something would change. What only has its time is no change: a backup, the next look at git, a
+        /// machine that is forgotten.
         #[arg(long)]
         exit_code: bool,
     },
