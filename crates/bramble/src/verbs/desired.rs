@@ -153,7 +153,6 @@ pub async fn plan(place: &Place, word: Option<String>, exit_code: bool, json: bo
         Some(word) => Some(word),
         None => match place.repository() {
             Ok(folder) => Some(send(&client, &folder).await?.to_string()),
-            Err(error) if place.is_named() && place.state().is_err() => return Err(error.into()),
             // A head that follows git is asked from anywhere, and by its own folder.
             Err(_) => None,
         },
@@ -214,13 +213,14 @@ pub async fn change(client: &Client, word: &str, rollback: bool, yes: bool, json
     if !json {
         print!("{}", render(&preview));
     }
-    if !yes && !asked(&format!("make snapshot {} current?", preview.snapshot.short()))? {
+    let at = client.elsewhere().map_or_else(String::new, |url| format!(" at {url}"));
+    if !yes && !asked(&format!("make snapshot {} current{at}?", preview.snapshot.short()))? {
         println!("nothing has changed");
         return Ok(Changed::Unwanted);
     }
     let desired = client.apply(&preview.snapshot, &wish).await?;
     if !json {
-        println!("snapshot {} is current", desired.snapshot.short());
+        println!("snapshot {} is current{at}", desired.snapshot.short());
         if let Some(held) = &desired.held {
             println!("{held}; `bramble sync` follows it again");
         }
