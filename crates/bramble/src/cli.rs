@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use bramble_model::api::Role;
 use bramble_model::names::{ClusterId, Mac, Name};
 use bramble_netboot::recipe::Router;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::place::Place;
 
@@ -17,7 +17,8 @@ use crate::place::Place;
     version,
     propagate_version = true,
     after_help = "Exit codes: 0 done · 1 failed · 2 wrong usage · 3 the repository has errors, or is not there · 4 no head answers · 5 something would change (`plan --exit-code`) · 130 interrupted\n\n\
-                  A verb is about the repository that -C names, else BRAMBLE_REPOSITORY, else the nearest one at or above this folder.\n\n\
+                  A verb is about the repository that -C names, else BRAMBLE_REPOSITORY, else the nearest one at or above this folder.\n\
+                  The head that it asks: of a folder that is named, the one begun there, and no other; of the nearest, the one that BRAMBLE_HEAD names, else the one begun there, running or not. Where none was begun: the one that BRAMBLE_HEAD names, else, with no folder named, the only one of `bramble login`.\n\n\
                   Start with:\n  bramble init home && cd home\n  bramble check\n  bramble lab up"
 )]
 pub struct Arguments {
@@ -59,7 +60,8 @@ pub enum Verb {
     Plan {
         /// First digits of a snapshot or commit that the head has. Default: the folder, where there is one.
         revision: Option<String>,
-        /// End with 5 where something would change.
+        /// End with 5 where something would change. What only has its time is no change: a backup, the next look at git, a
+        /// machine that is forgotten.
         #[arg(long)]
         exit_code: bool,
     },
@@ -208,7 +210,11 @@ pub enum Verb {
     #[command(
         after_help = "Examples:\n  bramble cp site.conf w1:/etc/site.conf\n  bramble cp certs/ 'role:worker:/etc/ssl/'\n  bramble cp w1:/var/log/boot.log .\n  bramble cp all:/etc/hostname names/   # a folder for each node"
     )]
-    Cp { from: String, to: String },
+    Cp {
+        #[arg(value_hint = ValueHint::AnyPath)]
+        from: String,
+        to: String,
+    },
     /// Show how busy the nodes are.
     #[command(after_help = "Examples:\n  bramble top\n  bramble top -r worker --once")]
     Top {
@@ -239,10 +245,11 @@ pub enum Verb {
     Power { action: Switch, node: Name },
     /// Log in at a head elsewhere; verbs then work as on its own machine.
     #[command(
-        after_help = "Examples:\n  bramble login head.home.arpa\n  bramble login 192.168.1.10 --user ann --ca 9f86d0…\n  bramble login 192.168.1.10 --token < token\n\nWith several heads, BRAMBLE_HEAD names the one that is meant."
+        after_help = "Examples:\n  bramble login head.home.arpa\n  bramble login 192.168.1.10 --user ann --ca 9f86d0…\n  bramble login 192.168.1.10 --token < token\n\nBRAMBLE_HEAD names the one that is meant: where there are several, where the folder has a head of its own, and with -C."
     )]
     Login {
         /// HOST, HOST:PORT or https://HOST:PORT
+        #[arg(value_hint = ValueHint::Url)]
         head: String,
         #[arg(long)]
         user: Option<String>,
@@ -257,6 +264,7 @@ pub enum Verb {
     #[command(after_help = "Example:\n  bramble logout")]
     Logout {
         /// Which head, where there are several.
+        #[arg(value_hint = ValueHint::Url)]
         head: Option<String>,
     },
     /// People who may log in with a password.
@@ -324,6 +332,7 @@ pub enum SourceVerb {
         after_help = "Examples:\n  bramble source set ssh://git@git.home.arpa/ann/home.git && sudo bramble serve\n  bramble source set https://git.home.arpa/ann/home.git --token-file /etc/bramble/git-token\n  bramble source set /srv/home.git --signer \"$(cat ~/.ssh/id_ed25519.pub)\"\n\nA `[source]` that the repository says itself counts in place of all this."
     )]
     Set {
+        #[arg(value_hint = ValueHint::Url)]
         url: String,
         #[arg(long, default_value = "main")]
         branch: String,

@@ -33,8 +33,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
 use crate::heads::{self, KnownHead, Stream};
-use crate::place::{NoRepository, Place};
+use crate::place::Place;
 use crate::screen;
+use crate::target::{NoHead, Target};
 
 /// Switching a node may take its driver a while.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -42,22 +43,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The head looks at its git repository: a look that is under way comes first, and each has 120 s for the fetch, and as
 /// much again for the files.
 const LOOK: Duration = Duration::from_secs(600);
-
-/// Nobody answers.
-#[derive(Debug)]
-pub struct NoHead(String);
-
-impl std::fmt::Display for NoHead {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "no head answers at {}: start one with `bramble serve`, or a lab with `bramble lab up`; or reach one elsewhere with `bramble login`",
-            self.0
-        )
-    }
-}
-
-impl std::error::Error for NoHead {}
 
 /// Where a head is, and what it is shown.
 #[derive(Clone)]
@@ -72,36 +57,34 @@ enum Way {
 pub struct Client(Way);
 
 impl Client {
-    /// The head that `BRAMBLE_HEAD` names; else that of this repository, by its control socket where that is
-    /// here; else the only one that `bramble login` knows, for which no repository is needed.
+    /// The head that a verb about this place is for.
     pub fn of(place: &Place) -> Result<Self> {
-        if let Some(wish) = std::env::var("BRAMBLE_HEAD").ok().filter(|wish| !wish.is_empty()) {
-            return Ok(Client(Way::Tls(Box::new(heads::find(&wish)?))));
-        }
-        let socket = match place.state() {
-            Ok(state) => Ok(control::socket(&state)),
-            // Whoever named a folder means that one.
-            Err(error @ NoRepository::Named { .. }) => return Err(error.into()),
-            Err(none @ NoRepository::NoneAbove { .. }) => Err(none),
-        };
-        if !socket.as_ref().is_ok_and(|socket| socket.exists())
-            && let Some(known) = heads::only()?
-        {
-            return Ok(Client(Way::Tls(Box::new(known))));
-        }
-        // Nobody is there to be asked: neither a head of this folder nor one elsewhere.
-        let socket = socket.map_err(|none| NoHead(format!("any place that is known here ({none})")))?;
-        Ok(Client(Way::Socket(socket)))
+        Self::at(Target::of(place)?)
+    }
+
+    pub fn at(target: Target) -> Result<Self> {
+        Ok(match target {
+            Target::Here(state) => Client::local(&state),
+            Target::Elsewhere(url) => Client::remote(heads::find(&url)?),
+        })
     }
 
     /// The head whose state lies in this folder.
-    pub fn local(state: &std::path::Path) -> Self {
+    pub fn local(state: &Path) -> Self {
         Client(Way::Socket(control::socket(state)))
     }
 
     /// A head elsewhere.
     pub fn remote(known: KnownHead) -> Self {
         Client(Way::Tls(Box::new(known)))
+    }
+
+    /// Its address, where it is elsewhere.
+    pub fn elsewhere(&self) -> Option<&str> {
+        match &self.0 {
+            Way::Socket(_) => None,
+            Way::Tls(known) => Some(&known.url),
+        }
     }
 
     pub async fn status(&self) -> Result<Status> {
@@ -298,10 +281,10 @@ impl Client {
     }
 
     fn no_head(&self) -> NoHead {
-        NoHead(match &self.0 {
-            Way::Socket(path) => path.display().to_string(),
-            Way::Tls(known) => known.url.clone(),
-        })
+        match &self.0 {
+            Way::Socket(path) => NoHead { at: path.display().to_string(), others: heads::urls().unwrap_or_default() },
+            Way::Tls(known) => NoHead { at: known.url.clone(), others: Vec::new() },
+        }
     }
 
     /// What every request to this head carries.

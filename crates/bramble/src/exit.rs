@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use bramble_model::repository::Problems;
 
-use crate::client::{NoHead, Unfit};
+use crate::client::Unfit;
 use crate::place::NoRepository;
 use crate::process::Interrupted;
+use crate::target::NoHead;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

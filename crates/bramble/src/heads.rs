@@ -100,17 +100,9 @@ pub fn find(wish: &str) -> Result<KnownHead> {
     all()?.remove(&url).with_context(|| format!("nobody is logged in at {url}: `bramble login {url}`"))
 }
 
-/// The head that a login is for, where there is one only.
-pub fn only() -> Result<Option<KnownHead>> {
-    let mut all = all()?;
-    match all.len() {
-        1 => Ok(all.pop_first().map(|(_, known)| known)),
-        0 => Ok(None),
-        _ => bail!(
-            "several heads are known ({}): name one in BRAMBLE_HEAD",
-            all.keys().cloned().collect::<Vec<_>>().join(", ")
-        ),
-    }
+/// The addresses of all.
+pub fn urls() -> Result<Vec<String>> {
+    Ok(all()?.into_keys().collect())
 }
 
 /// SHA-256 of a CA's certificate, in hex.

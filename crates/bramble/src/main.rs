@@ -1,15 +1,15 @@
 //! `bramble`: takes a box of powered-off boards to a running cluster from one git repository.
 //!
 //! One file per verb in `verbs`; what they share is the repository and its places ([`place`], [`workspace`]),
-//! the head ([`client`], [`hands`], [`heads`]), the screen ([`screen`]) and how it all runs and ends
+//! the head ([`target`], [`client`], [`hands`], [`heads`]), the screen ([`screen`]) and how it all runs and ends
 //! ([`process`], [`exit`]). Imports point one way:
 //!
 //! ```text
-//! main ─▶ verbs ─▶ hands ─▶ client ─▶ heads
-//!   │       │                 └─▶ place ◀─ cli
+//! main ─▶ verbs ─▶ hands ─▶ client ─▶ target ─▶ heads
+//!   │       │                           └─▶ place ◀─ cli
 //!   │       └─▶ cli, workspace ─▶ place, screen
 //!   ├─▶ usage ─▶ cli
-//!   └─▶ exit ─▶ client, place, process
+//!   └─▶ exit ─▶ client, place, process, target
 //! ```
 
 mod cli;
@@ -20,6 +20,7 @@ mod heads;
 mod place;
 mod process;
 mod screen;
+mod target;
 mod usage;
 mod verbs;
 mod workspace;
@@ -52,18 +53,22 @@ fn is_of_the_reader(payload: &(dyn Any + Send)) -> bool {
 }
 
 fn run() -> ExitCode {
-    let arguments = match cli::Arguments::try_parse() {
-        Ok(arguments) => match usage::conflict(&arguments) {
-            None => arguments,
-            Some(conflict) => {
-                eprintln!("error: {conflict}");
-                return ExitCode::from(usage::WRONG);
-            }
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let parsed = match cli::Arguments::try_parse() {
+        Ok(arguments) => match usage::folder(&words).or_else(|| usage::conflict(&arguments)) {
+            None => Ok(arguments),
+            Some(wrong) => Err(wrong),
         },
+        // Help and the version are no errors.
+        Err(error) if !error.use_stderr() => error.exit(),
         Err(error) => {
-            let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-            let Some(advice) = usage::advice(&error, &words) else { error.exit() };
-            eprintln!("error: {advice}");
+            Err(usage::folder(&words).or_else(|| usage::advice(&error, &words)).unwrap_or_else(|| error.exit()))
+        }
+    };
+    let arguments = match parsed {
+        Ok(arguments) => arguments,
+        Err(wrong) => {
+            eprintln!("error: {wrong}");
             return ExitCode::from(usage::WRONG);
         }
     };

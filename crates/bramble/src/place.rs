@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use bramble_head::control;
 use bramble_model::repository::{Cluster, FILE};
 use clap::Args;
 
@@ -92,10 +93,45 @@ impl Place {
         Ok((home, state))
     }
 
+    /// What a verb is about, as far as it tells which head is asked.
+    pub fn folder(&self) -> Folder {
+        let variable = std::env::var_os(VARIABLE).filter(|text| !text.is_empty());
+        let by = match (&self.state, &self.directory, variable) {
+            (Some(_), _, _) => Some("--state"),
+            (None, Some(_), _) => Some("-C"),
+            (None, None, variable) => variable.map(|_| VARIABLE),
+        };
+        let state = self.state();
+        let has_head = state.as_ref().is_ok_and(|state| has_head(state));
+        // A head whose repository is elsewhere has a folder all the same.
+        let state = match self.repository() {
+            Err(wrong @ NoRepository::Named { .. }) if !has_head || self.head().is_err() => Err(wrong),
+            _ => state,
+        };
+        Folder { by, state, has_head }
+    }
+
     /// Whether a repository was named on the command line.
     pub fn is_named(&self) -> bool {
         self.directory.is_some()
     }
+}
+
+/// A folder and its head.
+#[derive(Debug)]
+pub struct Folder {
+    /// What named it; `None` of the nearest one.
+    pub by: Option<&'static str>,
+    /// Where its state lies.
+    pub state: Result<PathBuf, NoRepository>,
+    /// A head was begun here, which may have ended.
+    pub has_head: bool,
+}
+
+/// What cannot be looked at may be another user's.
+fn has_head(state: &Path) -> bool {
+    let has_store = state.join(bramble_head::STORE).try_exists();
+    has_store.unwrap_or(true) || control::socket(state).exists()
 }
 
 /// Where a head is at home that has a repository here, or elsewhere.

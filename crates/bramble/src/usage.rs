@@ -2,23 +2,21 @@
 
 use std::path::Path;
 
+use bramble_model::repository::Cluster;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Command, CommandFactory, ValueHint};
 
 use crate::cli::{Arguments, Verb};
 
 /// The exit code of wrong usage, as clap has it.
 pub const WRONG: u8 = 2;
 
-/// What does not go together, though each is good by itself; and a word that cannot be what its verb takes.
+/// What does not go together, though each is good by itself; and a word that is no revision.
 pub fn conflict(arguments: &Arguments) -> Option<String> {
     match &arguments.verb {
-        Verb::Plan { revision: Some(word), .. } => no_revision("plan", word),
-        Verb::Apply { revision: Some(word), .. } => no_revision("apply", word),
-        Verb::Rollback { revision: Some(word), .. } => no_revision("rollback", word),
-        Verb::Retry { what: word } => no_name("retry", word),
-        Verb::Why { machine: word } => no_name("why", word),
-        Verb::Reboot { nodes: word, .. } => no_name("reboot", word),
-        Verb::Halt { nodes: word, .. } => no_name("halt", word),
+        Verb::Plan { revision: Some(word), .. }
+        | Verb::Apply { revision: Some(word), .. }
+        | Verb::Rollback { revision: Some(word), .. } => no_revision(word),
         Verb::Init { folder } if arguments.place.is_named() => {
             let folder = quoted(&folder.to_string_lossy());
             Some(format!("`init` makes the folder that is its word: type `bramble init {folder}`, without -C"))
@@ -27,28 +25,86 @@ pub fn conflict(arguments: &Arguments) -> Option<String> {
     }
 }
 
-/// Why a word names nothing of a cluster: it is a path.
-fn no_name(verb: &str, word: &str) -> Option<String> {
-    let word = word.strip_prefix("./").unwrap_or(word);
-    let is_path = word.starts_with(['.', '/']) || word.ends_with('/');
-    let told = |folder| format!("{folder} is a path. A folder is named with -C: `bramble -C {folder} {verb} …`");
-    is_path.then(|| told(quoted(word)))
-}
-
-/// Why a word names no revision, whatever the head has: `home`, `main`, `b`.
-fn no_revision(verb: &str, word: &str) -> Option<String> {
+/// Why a word names no revision, whatever the head has: `main`, `b`.
+fn no_revision(word: &str) -> Option<String> {
     if word.len() >= 4 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
-    let mut told = format!(
+    Some(format!(
         "{} is no revision: that is the digest of a snapshot or a commit, by 4 or more of its first hexadecimal digits; \
          `bramble history` lists them",
         quoted(word)
-    );
-    if Path::new(word).is_dir() {
-        told += &format!(". A folder is named with -C: `bramble -C {} {verb}`", quoted(word));
+    ))
+}
+
+/// A command line by its words, as far as clap would take it apart.
+struct Line<'a> {
+    words: &'a [String],
+    /// The verb that they come to.
+    verb: Command,
+    /// Where words are that are neither the verb's own nor an option's.
+    others: Vec<usize>,
+    has_directory: bool,
+}
+
+impl<'a> Line<'a> {
+    fn of(words: &'a [String]) -> Self {
+        let mut verb = Arguments::command();
+        verb.build();
+        let (mut others, mut has_directory, mut at) = (Vec::new(), false, 1);
+        while let Some(word) = words.get(at).filter(|word| *word != "--") {
+            if word.len() > 1 && word.starts_with('-') {
+                has_directory |= word.starts_with("-C") || word.starts_with("--directory");
+                at += usize::from(takes_the_next(&verb, word));
+            } else if let Some(inner) = verb.find_subcommand(word).cloned() {
+                verb = inner;
+            } else {
+                others.push(at);
+            }
+            at += 1;
+        }
+        Line { words, verb, others, has_directory }
     }
-    Some(told)
+
+    /// What to type where this word is the folder. One that lacks a word is left open.
+    fn with_folder(&self, folder: usize) -> Option<String> {
+        let (program, word) = (Path::new(self.words.first()?).file_name()?.to_str()?, &self.words[folder]);
+        let kept = self.words.iter().enumerate().skip(1).filter(|(at, _)| *at != folder).map(|(_, word)| word.as_str());
+        let line = [program, "-C", word].into_iter().chain(kept).map(quoted).collect::<Vec<_>>().join(" ");
+        let wanted = self.verb.get_positionals().filter(|one| one.is_required_set() && !one.is_last_set()).count();
+        Some(if self.others.len() > wanted { line } else { format!("{line} …") })
+    }
+}
+
+/// Whether the word behind this option is its value.
+fn takes_the_next(verb: &Command, option: &str) -> bool {
+    let takes = |found: Option<&Arg>| found.is_some_and(|found| found.get_action().takes_values());
+    match option.strip_prefix("--") {
+        Some(long) => takes(verb.get_arguments().find(|one| one.get_long() == Some(long))),
+        // Only the last of several may have it: `-fn all`, and not `-nall`.
+        None => {
+            let of = |short| verb.get_arguments().find(|one| one.get_short() == Some(short));
+            let taker = option.char_indices().skip(1).find(|(_, short)| takes(of(*short)));
+            taker.is_some_and(|(at, short)| at + short.len_utf8() == option.len())
+        }
+    }
+}
+
+/// For a folder as the first word of any verb that takes neither a path nor an address there: how it is named.
+pub fn folder(words: &[String]) -> Option<String> {
+    let line = Line::of(words);
+    let at = *line.others.first()?;
+    let takes = line.verb.get_positionals().find(|one| !one.is_last_set());
+    let takes_any = takes.is_some_and(|one| one.get_value_hint() != ValueHint::Unknown);
+    let word = words[at].as_str();
+    let is_path = word.contains('/') || word.starts_with('.');
+    if line.has_directory || takes_any || !(is_path || Cluster::is_in(Path::new(word))) {
+        return None;
+    }
+    let told =
+        format!("the folder of a repository is named with -C, and not by a word: type `{}`", line.with_folder(at)?);
+    let is_a_name = takes.is_some() && !is_path;
+    Some(if is_a_name { format!("{told}; where {} is meant as a name, say -C, too", quoted(word)) } else { told })
 }
 
 /// For a word that no verb takes: how the folder of a repository is named. `None` where clap's own words say
@@ -58,28 +114,20 @@ pub fn advice(error: &clap::Error, words: &[String]) -> Option<String> {
         return None;
     }
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
+    let line = Line::of(words);
+    if line.has_directory {
+        return None;
+    }
     // The word too many may be the one behind the folder.
-    let word =
-        words.iter().skip(1).find(|said| said.starts_with(['.', '/']) && Path::new(said).is_dir()).unwrap_or(word);
-    let command = with_folder(words, word)?;
+    let is_folder = |at: &usize| words[*at].starts_with(['.', '/']) && Path::new(&words[*at]).is_dir();
+    let mut others = line.others.iter().copied();
+    let at = others.clone().find(is_folder).or_else(|| others.rfind(|at| words[*at] == *word))?;
+    let (word, command) = (&words[at], line.with_folder(at)?);
     Some(if Path::new(word).is_dir() {
-        format!("the folder of a repository is named with -C, and not by a word of the verb: type `{command}`")
+        format!("the folder of a repository is named with -C, and not by a word: type `{command}`")
     } else {
         format!("`{word}` is one word too many; if it is the folder of a repository, type `{command}`")
     })
-}
-
-/// The same command line with this word as the folder.
-fn with_folder(words: &[String], word: &str) -> Option<String> {
-    let (program, rest) = words.split_first()?;
-    let names_one = |said: &String| said.starts_with("-C") || said.starts_with("--directory");
-    if word.starts_with('-') || rest.iter().any(names_one) {
-        return None;
-    }
-    let at = rest.iter().rposition(|said| said == word)?;
-    let program = Path::new(program).file_name()?.to_str()?;
-    let kept = rest.iter().enumerate().filter(|(index, _)| *index != at).map(|(_, said)| said.as_str());
-    Some([program, "-C", word].into_iter().chain(kept).map(quoted).collect::<Vec<_>>().join(" "))
 }
 
 /// As a shell reads it as one word (POSIX.1-2017, XCU section 2.2.2).
@@ -123,11 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_is_no_revision_is_refused_and_a_folder_is_named_with_its_option() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let home = folder.path().join("home");
-        std::fs::create_dir(&home).expect("a folder");
-        let home = home.to_str().expect("UTF-8");
+    fn a_word_that_is_no_revision_is_refused() {
         let told = |line: &[&str]| {
             let line = [&["bramble"], line].concat();
             conflict(&Arguments::try_parse_from(line).expect("good words"))
@@ -139,10 +183,7 @@ mod tests {
                     told.starts_with(&format!("{word} is no revision: that is the digest of a snapshot")),
                     "{told}"
                 );
-                assert!(!told.contains("-C"), "there is no such folder: {told}");
             }
-            let of_folder = told(&[verb, home]).expect("refused");
-            assert!(of_folder.ends_with(&format!("`bramble -C {home} {verb}`")), "{of_folder}");
             assert_eq!(told(&[verb, "3f2a91c0"]), None);
             assert_eq!(told(&[verb]), None);
         }
@@ -156,13 +197,25 @@ mod tests {
         }
         let line = ["bramble", "lab", "power", "on", "w1", "-C", "home"];
         assert!(Arguments::try_parse_from(line).expect("good").place.is_named());
-        for line in [["bramble", "why", "."], ["bramble", "halt", "/srv/home"], ["bramble", "retry", "home/"]] {
-            let told = conflict(&Arguments::try_parse_from(line).expect("good words")).expect("a path is no name");
-            assert!(told.contains("is a path") && told.contains(&format!(" {} …`", line[1])), "{told}");
-        }
         let init = Arguments::try_parse_from(["bramble", "-C", "home", "init", "new"]).expect("good words");
         assert!(conflict(&init).expect("they do not go together").contains("`bramble init new`"));
         let line = ["bramble", "exec", "-n", "all", "--", "tar", "-C", "/"];
         assert!(!Arguments::try_parse_from(line).expect("good").place.is_named(), "that is tar's");
+    }
+
+    #[test]
+    fn no_verb_takes_a_folder_as_its_first_word_but_those_that_take_paths_or_addresses() {
+        fn leaves(command: &Command, before: &[String], all: &mut Vec<Vec<String>>) {
+            let words = [before, &[command.get_name().to_owned()]].concat();
+            match command.has_subcommands() {
+                true => command.get_subcommands().for_each(|inner| leaves(inner, &words, all)),
+                false => all.push(words),
+            }
+        }
+        let mut all = Vec::new();
+        leaves(&Arguments::command(), &[], &mut all);
+        let takes = |words: &&Vec<String>| folder(&[words.as_slice(), &["/srv/home".to_owned()]].concat()).is_none();
+        let taking: Vec<String> = all.iter().filter(takes).map(|words| words[1..].join(" ")).collect();
+        assert_eq!(taking, ["init", "source set", "image pack", "cp", "login", "logout", "restore"]);
     }
 }

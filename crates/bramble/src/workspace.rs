@@ -22,10 +22,11 @@ use bramble_model::snapshot::{Revision, Snapshot};
 use bramble_model::source::short;
 use bramble_system::{Cancel, Command, Failure, files};
 
-use crate::client::{Client, NoHead};
+use crate::client::Client;
 use crate::place::Place;
 use crate::process::runtime;
 use crate::screen;
+use crate::target::NoHead;
 
 /// The static program that becomes `/init` of a booting node; `build.rs` makes it.
 pub const STAGE1: &[u8] = include_bytes!(env!("BRAMBLE_STAGE1"));

@@ -43,6 +43,7 @@ mod overview;
 mod page;
 mod power;
 mod random;
+mod readable;
 mod refusal;
 mod routes;
 mod snapshots;
@@ -112,7 +113,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<Ended, E
     if let Err(error) = start(&parts, &state, &stop, &mut tasks).await {
         // What was started would be waited for without end: it ends before the reason is told.
         stop.cancel();
-        while tasks.join_next().await.is_some() {}
+        let _told = all_of(&mut tasks, &stop).await;
         return Err(error);
     }
     let wire_came = CancellationToken::new();
@@ -123,15 +124,39 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<Ended, E
     let address = parts.wires.http_at(parts.wires.address());
     tracing::info!(%address, cluster = %first.cluster.name, "the head is up");
     let result = all_of(&mut tasks, &stop).await;
-    parts.timeline.flush();
-    parts.strangers.flush();
+    let flushed = tokio::task::spawn_blocking(move || {
+        // And then the store is closed.
+        let parts = parts;
+        parts.timeline.flush();
+        parts.strangers.flush();
+    });
+    if tokio::time::timeout(ENDING, flushed).await.is_err() {
+        tracing::error!("the last events are not on the disk, which does not answer");
+    }
     result.map(|()| if wire_came.is_cancelled() { Ended::ForAWire } else { Ended::Asked })
 }
 
-/// Waits until every part has ended: one that is gone means that the head is not whole, and the others end, too.
+/// For so long a part may take to end, and the disk to take the last events.
+const ENDING: Duration = Duration::from_secs(20);
+
+/// Waits until every part has ended: one that is gone means that the head is not whole, and the others end, too. One that
+/// hangs, as with a disk or a server that does not answer, is left behind.
 async fn all_of(tasks: &mut Tasks, stop: &CancellationToken) -> Result<(), Error> {
     let mut result = Ok(());
-    while let Some(ended) = tasks.join_next().await {
+    let late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(ENDING).await;
+    };
+    tokio::pin!(late);
+    loop {
+        let ended = tokio::select! {
+            ended = tasks.join_next() => ended,
+            () = &mut late => {
+                tracing::error!(parts = tasks.len(), "what does not end is left behind");
+                None
+            }
+        };
+        let Some(ended) = ended else { break };
         match ended {
             Ok(Ok(())) => {}
             Ok(Err(error)) => result = result.and(Err(error)),
@@ -321,6 +346,24 @@ mod tests {
         tasks.spawn(keep(async move { lasts.cancelled().await }));
         tasks.spawn(keep(async { panic!("as an error of bramble's own does") }));
         let ended = all_of(&mut tasks, &stop).await;
+        assert!(matches!(ended, Err(Error::Part(_))), "{ended:?}");
+    }
+
+    /// As one does that waits for a disk or a server which does not answer: the process served nobody, and did not end.
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_hangs_holds_up_nobodys_end() {
+        let (mut tasks, stop) = (Tasks::new(), CancellationToken::new());
+        tasks.spawn(keep(std::future::pending()));
+        let asked = stop.clone();
+        tasks.spawn(keep(async move {
+            tokio::time::sleep(10 * ENDING).await;
+            asked.cancel();
+        }));
+        let begun = tokio::time::Instant::now();
+        all_of(&mut tasks, &stop).await.expect("it was asked to end");
+        assert_eq!(begun.elapsed().as_secs(), 11 * ENDING.as_secs(), "it hangs only once it is to end");
+        tasks.spawn(keep(async { panic!("as an error of bramble's own does") }));
+        let ended = all_of(&mut tasks, &CancellationToken::new()).await;
         assert!(matches!(ended, Err(Error::Part(_))), "{ended:?}");
     }
 }

@@ -13,6 +13,7 @@ use bramble_model::section::{self, Section};
 use bramble_model::timeline::What;
 use bramble_plan::explain::{Evidence, explain};
 use bramble_plan::lead;
+use bramble_plan::swarm::Workload;
 use bramble_store::{Store, View};
 use bramble_system::now;
 
@@ -24,7 +25,7 @@ use crate::loops::Sections;
 use crate::snapshots::Snapshots;
 use crate::store;
 use crate::strangers::Strangers;
-use crate::swarm::Swarm;
+use crate::swarm::{Sight, Swarm};
 use crate::timeline::{Timeline, Track};
 use crate::unreadable::Waiting;
 use crate::wires::Wires;
@@ -134,7 +135,7 @@ impl Overview {
         };
         let engines = EngineKind::ALL.map(|kind| (kind, trouble(kind)));
         let cluster = self.snapshots.cluster();
-        let records = self.admissions.all().ok();
+        let records = self.admissions.all();
         let status = |name: &Name, node: &Node, track: &mut Track| {
             let own = engines.iter().filter(|(kind, _)| node.part(*kind) != EnginePart::None);
             let engine = own.into_iter().find_map(|(_, trouble)| trouble.of(name));
@@ -152,10 +153,7 @@ impl Overview {
                 failure: track.failure.as_ref().map(|said| said.reason.clone()),
                 pending: track.pending.clone(),
                 connected: track.connected,
-                set: records
-                    .as_ref()
-                    .and_then(|records| records.readable.get(name)?.boot())
-                    .map(|boot| boot.set.to_string()),
+                set: records.as_ref().ok().and_then(|records| records.readable.get(name)?.boot()).map(|boot| boot.set),
                 facts: track.facts.clone(),
                 health: track.health.clone(),
                 times: track.times.clone(),
@@ -164,29 +162,14 @@ impl Overview {
         let known = |(name, node): (&Name, _)| self.timeline.study(name, |track| status(name, node, track));
         let nodes: Vec<NodeStatus> = cluster.nodes.iter().map(known).collect();
         let snapshot = self.snapshots.current();
-        let (listed, seen_at) = match &sight.listing {
-            Some((listing, at)) => (&listing.services[..], Some(*at)),
-            None => (&[][..], None),
-        };
-        let stale = sight.stale.as_ref().map(|(reason, since)| Stale { reason: reason.clone(), since: *since });
-        let workloads = cluster.workloads.keys().map(|name| {
-            let own = listed.iter().filter(|service| service.workload.as_deref() == Some(name.as_str()));
-            let services: Vec<_> = own.cloned().collect();
+        let of_workload = |name| {
             let wanted = snapshot.as_ref().and_then(|snapshot| snapshot.workload(name));
-            let problem = snapshot.as_ref().and_then(|snapshot| {
-                snapshot.sick().find(|(sick, _)| *sick == name).map(|(_, problem)| problem.to_owned())
-            });
-            WorkloadStatus {
-                name: name.clone(),
-                current: stale.is_none() && wanted.is_some_and(|wanted| wanted.is_deployed(name, &services)),
-                problem,
-                services,
-                seen_at,
-                stale: stale.clone(),
-            }
-        });
+            workload(name, wanted, &sight)
+        };
+        let workloads = cluster.workloads.keys().map(of_workload);
         let mut problems: Vec<String> =
             [self.store.blocking().trouble(), self.timeline.clock_problem()].into_iter().flatten().collect();
+        problems.extend(records.as_ref().err().map(|error| bramble_system::sentence(error)));
         problems.extend(self.wires.problems());
         problems.extend(self.snapshots.trouble());
         problems.extend(self.snapshots.lost());
@@ -211,7 +194,7 @@ impl Overview {
             cluster: cluster.name.clone(),
             ca: self.authority.fingerprint().to_owned(),
             at: now(),
-            set: set.map(|set| set.digest.to_string()),
+            set: set.map(|set| set.digest),
             head_resident: resident(),
             nodes,
             workloads: workloads.collect(),
@@ -221,6 +204,27 @@ impl Overview {
             follows_git: snapshot.as_ref().is_some_and(|snapshot| self.snapshots.may_follow(snapshot)),
             loops,
         }
+    }
+}
+
+/// A workload, as the snapshot wants it and as the engine was seen last. What is stale says so, and nothing else.
+fn workload(name: &Name, wanted: Option<&Workload>, sight: &Sight) -> WorkloadStatus {
+    let (listed, seen_at) = match &sight.listing {
+        Some((listing, at)) => (&listing.services[..], Some(*at)),
+        None => (&[][..], None),
+    };
+    let own = listed.iter().filter(|service| service.workload.as_deref() == Some(name.as_str()));
+    let services: Vec<_> = own.cloned().collect();
+    WorkloadStatus {
+        name: name.clone(),
+        current: sight.stale.is_none() && wanted.is_some_and(|wanted| wanted.is_deployed(name, &services)),
+        problem: match wanted {
+            Some(Workload::Sick { problem }) => Some(problem.clone()),
+            Some(Workload::Ready { .. }) | None => None,
+        },
+        services,
+        seen_at,
+        stale: sight.stale.as_ref().map(|(reason, since)| Stale { reason: reason.clone(), since: *since }),
     }
 }
 
@@ -246,11 +250,44 @@ fn resident() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use bramble_image::Shelf;
+    use bramble_model::agent::swarm::{Observed, Service};
+    use bramble_model::names::{Digest, Generation};
 
     use super::*;
     use crate::boot_sets::tests::tear;
     use crate::boots::own::tests::shelve;
+
+    /// Fault 15 of the ground: with no manager to ask, a workload was "3 of 3, as in the repository", minutes old.
+    #[test]
+    fn a_workload_that_was_seen_before_is_as_in_the_repository_no_more() {
+        let name: Name = "web".parse().expect("a name");
+        let generation = Generation::of(&Digest([1; 32]));
+        let services = BTreeSet::from(["server".to_owned()]);
+        let wanted = Workload::Ready { generation: generation.clone(), file: "f".into(), services };
+        let service = Service {
+            workload: Some("web".into()),
+            generation: Some(generation.into()),
+            name: "web_server".into(),
+            wanted: 3,
+            running: 3,
+            ports: Vec::new(),
+            replicas: Vec::new(),
+        };
+        let cluster = "c1".parse().expect("an id");
+        let listing = Observed { cluster, members: Vec::new(), services: vec![service] };
+        let mut sight = Sight { listing: Some((listing, 1_000)), ..Sight::default() };
+        let seen = workload(&name, Some(&wanted), &sight);
+        assert_eq!((seen.current, seen.state(61_000).as_str()), (true, "as in the repository"));
+        sight.stale = Some(("no manager answers".into(), 1_000));
+        let stale = workload(&name, Some(&wanted), &sight);
+        assert_eq!((stale.current, stale.seen_at), (false, Some(1_000)));
+        assert_eq!(stale.state(61_000), "unknown for 60 s: no manager answers");
+        let sick = workload(&name, Some(&Workload::Sick { problem: "line 3".into() }), &Sight::default());
+        assert_eq!(sick.state(0), "not deployed yet; its file has an error: line 3");
+    }
 
     #[test]
     fn what_is_given_and_cannot_be_read_is_told_and_is_not_none() {

@@ -67,7 +67,7 @@ fn render_overview(status: &Status, reader: &Reader<'_>) -> Markup {
             header {
                 h1 { (status.cluster) }
                 p { (ready) " of " (status.nodes.len()) " nodes ready · boot set "
-                    @match &status.set { Some(set) => { code { (set[..12]) } }, None => { "not built yet" } } }
+                    @match &status.set { Some(set) => { code { (set.short()) } }, None => { "not built yet" } } }
                 @match reader {
                     Reader::Known { name, role, csrf } => form.who method="post" action="/logout" {
                         (name) ", " (role.as_str()) " "
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
     use crate::frame::STYLE;
     use bramble_model::api::{Explanation, Seen};
-    use bramble_model::names::{Mac, Name};
+    use bramble_model::names::{Digest, Mac, Name};
     use bramble_model::section::{Failure, Section, Waiting};
     use bramble_model::subject::Subject;
     use bramble_model::timeline::What;
@@ -287,7 +287,7 @@ mod tests {
             cluster: name("lab"),
             ca: "ab".repeat(32),
             at: 100_000,
-            set: Some("0123456789abcdef".into()),
+            set: Some(Digest([7; 32])),
             head_resident: 0,
             nodes: vec![node("w1", Phase::Root, None), node("w2", Phase::Root, Some("no link <script>"))],
             workloads: Vec::new(),

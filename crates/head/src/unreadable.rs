@@ -8,11 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use bramble_model::api::{LACKS, Repaired, UnreadableRecord};
-use bramble_store::{All, OnLoss, Record, Store, Unreadable};
+use bramble_model::api::{Repaired, UnreadableRecord};
+use bramble_store::{OnLoss, Record, Store, Unreadable};
 use bramble_system::{locked, now};
-use serde::Serialize;
 
 use crate::access::audit::AuditLog;
 use crate::access::people::{Sessions, Tokens, Users};
@@ -34,36 +32,6 @@ pub(crate) struct Waiting {
     found: Mutex<Vec<Unreadable>>,
     /// Two who repair do so one after the other, and whoever only looks waits for neither.
     turn: Mutex<()>,
-}
-
-/// What can be read of a kind of records, and how many more there are: no answer says that there are none.
-#[derive(Debug)]
-pub(crate) struct Readable<T> {
-    pub(crate) all: Vec<T>,
-    pub(crate) lacks: usize,
-}
-
-impl<R: Record> From<All<R>> for Readable<(R::Key, R::Value)> {
-    fn from(all: All<R>) -> Self {
-        Readable { lacks: all.unreadable.len(), all: all.readable.into_iter().collect() }
-    }
-}
-
-impl<T> Readable<T> {
-    /// The same, each of them in other words.
-    pub(crate) fn map<U>(self, told: impl FnMut(T) -> U) -> Readable<U> {
-        Readable { all: self.all.into_iter().map(told).collect(), lacks: self.lacks }
-    }
-}
-
-impl<T: Serialize> IntoResponse for Readable<T> {
-    fn into_response(self) -> Response {
-        let mut response = Json(self.all).into_response();
-        if self.lacks > 0 {
-            response.headers_mut().insert(LACKS, self.lacks.into());
-        }
-        response
-    }
 }
 
 fn add<R: Record>(store: &Store, found: &mut Vec<(OnLoss, Unreadable)>) -> Result<(), Error> {

@@ -186,7 +186,7 @@ impl Parts {
             Arc::clone(&agents),
             Arc::clone(&dhcp),
             Arc::clone(&wires),
-            state.join("source"),
+            source::folder(&state),
         ));
         let access = Arc::new(Access::new(store.clone(), Arc::clone(&snapshots), cluster.network.https_port));
         let power = Arc::new(Power::new(lab, Arc::clone(&wires), nodes, store.clone(), Arc::clone(&timeline)));

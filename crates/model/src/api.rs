@@ -6,7 +6,7 @@ use crate::agent::swarm::Service;
 use crate::agent::{Facts, Health};
 use crate::desired::Desired;
 use crate::engine::{EngineKind, EngineState};
-use crate::names::{Mac, Name};
+use crate::names::{Digest, Mac, Name};
 use crate::section::{Failure, Section, Waiting};
 use crate::timeline::{Event, Millis, Phase};
 
@@ -18,7 +18,7 @@ pub struct Status {
     pub ca: String,
     pub at: Millis,
     /// The boot set that nodes are given, by digest; `None` before one is built.
-    pub set: Option<String>,
+    pub set: Option<Digest>,
     /// Resident bytes of the head itself.
     pub head_resident: u64,
     pub nodes: Vec<NodeStatus>,
@@ -66,7 +66,7 @@ pub struct NodeStatus {
     /// The key that waits for an operator, by fingerprint.
     pub pending: Option<String>,
     pub connected: bool,
-    pub set: Option<String>,
+    pub set: Option<Digest>,
     pub facts: Option<Facts>,
     pub health: Option<Health>,
     /// When the phases of its present boot began.

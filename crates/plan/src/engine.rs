@@ -1,9 +1,5 @@
 //! What a person does about an engine, in the words of its own tools.
 
-use bramble_model::engine::EngineKind;
-
-use crate::swarm;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Advice {
     /// The disk of its data is full.
@@ -18,11 +14,4 @@ impl Advice {
         full_disk: "remove what is not used, or give it a larger disk or more memory",
         refuses: "the sentence is the engine's own; its journal on the node says more",
     };
-}
-
-/// Of this engine.
-pub fn advice(kind: EngineKind) -> Advice {
-    match kind {
-        EngineKind::Swarm => swarm::ADVICE,
-    }
 }

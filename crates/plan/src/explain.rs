@@ -10,15 +10,16 @@
 use bramble_boot::{Asker, Cpu, Failure, File, Firmware, Loader};
 use bramble_model::agent::Health;
 use bramble_model::api::Explanation;
-use bramble_model::engine::EngineState;
+use bramble_model::engine::{EngineKind, EngineState};
 use bramble_model::names::Mac;
 use bramble_model::repository::Dhcp;
 use bramble_model::section::{self, Waiting};
 use bramble_model::timeline::{Event, Millis, Phase, Stopped, What};
 
-use crate::engine::{Advice, advice};
+use crate::engine::Advice;
 use crate::lead;
 use crate::ready::first_waiting;
+use crate::swarm;
 
 /// All that is known of one node.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +50,13 @@ pub struct Evidence<'a> {
     pub events: &'a [Event],
     /// The last thing that ever happened to it.
     pub last: Option<&'a What>,
+}
+
+/// What a person does about this engine.
+fn advice(kind: EngineKind) -> Advice {
+    match kind {
+        EngineKind::Swarm => swarm::ADVICE,
+    }
 }
 
 /// Bytes free in `/var` below which an engine begins to fail.

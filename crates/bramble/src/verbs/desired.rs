@@ -129,8 +129,15 @@ fn verdict(preview: &Preview, away: &[&str]) -> String {
 
 /// Whether anything would be different with this snapshot.
 fn changes(preview: &Preview) -> bool {
-    // A look at git that is due or under way is none.
-    let is_one = |step: &Told| step.subject != Subject::Source;
+    // What only has its time is none: a look at git, a backup, a machine that is forgotten.
+    let is_one = |step: &Told| match step.subject {
+        Subject::Source | Subject::Backups | Subject::Machine { .. } => false,
+        Subject::Node { .. }
+        | Subject::Engine { .. }
+        | Subject::Member { .. }
+        | Subject::Workload { .. }
+        | Subject::Image { .. } => true,
+    };
     preview.current != Some(preview.snapshot) || preview.steps().any(is_one)
 }
 
@@ -146,7 +153,6 @@ pub async fn plan(place: &Place, word: Option<String>, exit_code: bool, json: bo
         Some(word) => Some(word),
         None => match place.repository() {
             Ok(folder) => Some(send(&client, &folder).await?.to_string()),
-            Err(error) if place.is_named() && place.state().is_err() => return Err(error.into()),
             // A head that follows git is asked from anywhere, and by its own folder.
             Err(_) => None,
         },
@@ -207,13 +213,14 @@ pub async fn change(client: &Client, word: &str, rollback: bool, yes: bool, json
     if !json {
         print!("{}", render(&preview));
     }
-    if !yes && !asked(&format!("make snapshot {} current?", preview.snapshot.short()))? {
+    let at = client.elsewhere().map_or_else(String::new, |url| format!(" at {url}"));
+    if !yes && !asked(&format!("make snapshot {} current{at}?", preview.snapshot.short()))? {
         println!("nothing has changed");
         return Ok(Changed::Unwanted);
     }
     let desired = client.apply(&preview.snapshot, &wish).await?;
     if !json {
-        println!("snapshot {} is current", desired.snapshot.short());
+        println!("snapshot {} is current{at}", desired.snapshot.short());
         if let Some(held) = &desired.held {
             println!("{held}; `bramble sync` follows it again");
         }
@@ -346,17 +353,41 @@ mod tests {
         }
     }
 
-    #[test]
-    fn nodes_that_are_off_are_not_as_the_repository_says() {
+    /// A preview of the current snapshot.
+    fn preview() -> Preview {
         let digest = Digest([1; 32]);
-        let mut preview = Preview {
+        Preview {
             snapshot: digest,
             revision: Revision::default(),
             current: Some(digest),
             changed: Vec::new(),
             brake: Vec::new(),
             loops: Vec::new(),
+        }
+    }
+
+    /// Who asks whether anything would change, as a script does each night, heard of each backup that was due.
+    #[test]
+    fn what_only_has_its_time_is_no_change() {
+        let is_one = |subject| {
+            let step = Told { subject, step: "is done".into(), reason: "it is due".into(), risk: Risk::Safe };
+            let one = Foreseen { name: "one".into(), unknown: None, steps: vec![step], waits: Vec::new() };
+            changes(&Preview { loops: vec![one], ..preview() })
         };
+        let mac = "52:54:00:00:00:99".parse().expect("an address");
+        for due in [Subject::Source, Subject::Backups, Subject::Machine { mac }] {
+            assert!(!is_one(due.clone()), "{due}");
+        }
+        let name = "w1".parse().expect("a name");
+        for other in [Subject::node(&name), Subject::workload(EngineKind::Swarm, &name)] {
+            assert!(is_one(other.clone()), "{other}");
+        }
+        assert!(changes(&Preview { current: None, ..preview() }), "another snapshot, whatever is due");
+    }
+
+    #[test]
+    fn nodes_that_are_off_are_not_as_the_repository_says() {
+        let mut preview = preview();
         assert_eq!(verdict(&preview, &[]), "nothing would change: the cluster is as the repository says\n");
         assert_eq!(
             verdict(&preview, &["m1", "w1"]),

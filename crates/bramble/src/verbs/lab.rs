@@ -14,11 +14,12 @@ use bramble_model::names::Name;
 use bramble_power::lab::{Reply, Request, ask};
 
 use crate::cli::Switch;
-use crate::client::{Client, NoHead};
+use crate::client::Client;
 use crate::exit::Exit;
 use crate::place::Place;
 use crate::process::{Interrupted, interrupted, log, runtime};
 use crate::screen;
+use crate::target::NoHead;
 use crate::verbs::{image, up};
 use crate::workspace::{BootSets, Material, Workspace};
 

@@ -134,7 +134,14 @@ pub async fn login(address: &str, user: Option<String>, token: bool, fingerprint
 pub async fn logout(address: Option<String>) -> Result<Exit> {
     let url = match address {
         Some(address) => heads::url(&address)?,
-        None => heads::only()?.context("nobody is logged in")?.url,
+        None => {
+            let mut urls = heads::urls()?;
+            match urls.len() {
+                1 => urls.remove(0),
+                0 => bail!("nobody is logged in"),
+                _ => bail!("several heads are known ({}): `bramble logout HEAD` says which", urls.join(", ")),
+            }
+        }
     };
     let Some(known) = heads::forget(&url)? else { bail!("nobody is logged in at {url}") };
     // A token of a program stays good until it is removed; a session ends here.

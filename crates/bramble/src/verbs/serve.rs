@@ -3,6 +3,7 @@
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bramble_head::{Ended, Settings};
@@ -13,6 +14,9 @@ use crate::exit::Exit;
 use crate::place::Place;
 use crate::process::{interrupted, log};
 use crate::workspace;
+
+/// For so long a thread may go on that is in the middle of something.
+const ENDING: Duration = Duration::from_secs(10);
 
 pub fn run(place: &Place, lab: Option<PathBuf>) -> Result<Exit> {
     log();
@@ -41,8 +45,10 @@ pub fn run(place: &Place, lab: Option<PathBuf>) -> Result<Exit> {
             }
         });
         bramble_head::run(settings, stop).await
-    })?;
-    match ended {
+    });
+    // A thread that hangs with its disk would keep a process that serves nobody.
+    runtime.shutdown_timeout(ENDING);
+    match ended? {
         Ended::Asked => Ok(Exit::Done),
         // Nothing of the old head is left in a new program, and whoever watches this process keeps it.
         Ended::ForAWire => {

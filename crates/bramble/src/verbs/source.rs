@@ -4,10 +4,11 @@ use anyhow::{Result, bail};
 use bramble_model::repository::{Cluster, Source};
 use bramble_model::source::short;
 
-use crate::client::{Client, NoHead, Unfit};
+use crate::client::{Client, Unfit};
 use crate::exit::Exit;
 use crate::place::Place;
 use crate::screen;
+use crate::target::NoHead;
 use crate::workspace;
 
 pub async fn sync(place: &Place, json: bool) -> Result<Exit> {
@@ -55,10 +56,11 @@ pub async fn forget_host(place: &Place) -> Result<Exit> {
 }
 
 pub async fn key(place: &Place, json: bool) -> Result<Exit> {
-    let key = match Client::of(place)?.source_key().await {
+    let client = Client::of(place)?;
+    let key = match client.source_key().await {
         Ok(key) => key,
         // Before the head has run once, the key can be given to the repository's server.
-        Err(error) if error.is::<NoHead>() => {
+        Err(error) if error.is::<NoHead>() && client.elsewhere().is_none() => {
             let (_, state) = place.head()?;
             workspace::make_state(&state)?;
             bramble_model::desired::SourceKey { public: bramble_head::source_key(&state)?, host: None }

@@ -49,7 +49,7 @@ fn node_table(status: &Status) -> String {
 }
 
 fn render(status: &Status) -> String {
-    let set = status.set.as_deref().map_or("not built yet", |set| &set[..12]);
+    let set = status.set.map_or_else(|| "not built yet".into(), |set| set.short());
     let snapshot = status.desired.as_ref().map_or_else(String::new, |desired| {
         let revision = desired.revision.short().map(|revision| format!(" ({revision})")).unwrap_or_default();
         let (applied, by) = (since(status, desired.at), &desired.by);

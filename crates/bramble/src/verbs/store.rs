@@ -8,6 +8,7 @@ use crate::client::Client;
 use crate::exit::Exit;
 use crate::place::Place;
 use crate::screen;
+use crate::target::Target;
 
 /// Whose store it is: that of a head that runs, here or elsewhere, or a file that nobody uses.
 enum Held {
@@ -17,9 +18,13 @@ enum Held {
 
 impl Held {
     fn of(place: &Place) -> Result<Self> {
-        let (_, state) = place.head()?;
-        let has_store = bramble_head::unreadable::has_store(&state);
-        Ok(if has_store && !control::runs(&state) { Held::Resting(state) } else { Held::Running(Client::of(place)?) })
+        Ok(match Target::of(place)? {
+            Target::Here(state) if bramble_head::unreadable::has_store(&state) && !control::runs(&state) => {
+                eprintln!("no head runs here: this is the store in {}", state.display());
+                Held::Resting(state)
+            }
+            target => Held::Running(Client::at(target)?),
+        })
     }
 
     async fn unreadable(&self) -> Result<Vec<UnreadableRecord>> {

@@ -37,11 +37,8 @@ pub async fn run(place: &Place, limit: u64, yes: bool, json: bool) -> Result<Exi
 
 /// Has the head keep this folder true, where it is another one and the head follows no git repository.
 async fn settle(place: &Place, client: &Client, yes: bool, json: bool) -> Result<()> {
-    let folder = match place.repository() {
-        Ok(folder) => folder,
-        Err(error) if place.is_named() => return Err(error.into()),
-        Err(_) => return Ok(()),
-    };
+    // A head that follows git has none, and is asked from anywhere.
+    let Ok(folder) = place.repository() else { return Ok(()) };
     let status = client.status().await?;
     if status.follows_git {
         if let Some(difference) = difference(&folder, &status) {
@@ -176,7 +173,7 @@ mod tests {
             lacking(&status)
         );
         status.loops.clear();
-        status.set = Some("ab".into());
+        status.set = Some(bramble_model::names::Digest([7; 32]));
         assert!(lacking(&status).is_empty());
         status.set = None;
         status.nodes[0].boot = Some("other".parse().expect("a name"));

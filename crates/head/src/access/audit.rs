@@ -9,7 +9,7 @@ use bramble_store::{Blocking, Expect, Key, OnLoss, Record, Store, Table, Version
 
 use super::door::Actor;
 use crate::error::Error;
-use crate::unreadable::Readable;
+use crate::readable::Readable;
 
 /// Number → what someone did.
 pub(crate) struct AuditLog;

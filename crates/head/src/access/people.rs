@@ -18,8 +18,8 @@ use tokio::sync::Semaphore;
 use super::limits::Limits;
 use crate::error::Error;
 use crate::random::random;
+use crate::readable::Readable;
 use crate::store::beside;
-use crate::unreadable::Readable;
 
 /// A browser's session, and one of the command line.
 pub(crate) const BROWSER: Millis = 12 * 3600 * 1000;

@@ -22,9 +22,9 @@ use crate::access::Actor;
 use crate::desired::Desired;
 use crate::loops::all::Loops;
 use crate::loops::source::Following;
+use crate::readable::Readable;
 use crate::refusal::{Asked, Path, Refusal, failed, refuse, unfit};
 use crate::snapshots::{Current, Follow, Held, Refused, Snapshots};
-use crate::unreadable::Readable;
 
 /// Lines of the history in one answer.
 const LINES: usize = 200;

@@ -20,6 +20,7 @@ pub(crate) mod swarm;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use bramble_model::desired::{Awaited, Foreseen};
 use bramble_model::section::{Risk, Section, Told};
 use bramble_model::subject::Subject;
 use bramble_model::timeline::Millis;
-use bramble_plan::contract::{self, Outcome, Planned, Planner, Retry, Unknown};
+use bramble_plan::contract::{self, Outcome, Plan, Planned, Planner, Retry, Unknown};
 use bramble_plan::driver::Driver;
 use bramble_system::{locked, now};
 use futures_util::future::BoxFuture;
@@ -47,6 +48,7 @@ const BREATH: Duration = Duration::from_millis(20);
 type Declared<C> = <<C as Controller>::Planner as Planner>::Declared;
 type Observed<C> = <<C as Controller>::Planner as Planner>::Observed;
 type Seen<C> = Result<(Declared<C>, Observed<C>), Unknown>;
+type PlanOf<C> = Plan<<<C as Controller>::Planner as Planner>::Step, <<C as Controller>::Planner as Planner>::Seen>;
 type StepOf<C> = Planned<<<C as Controller>::Planner as Planner>::Step, <<C as Controller>::Planner as Planner>::Seen>;
 
 /// One thing that is kept true.
@@ -206,11 +208,11 @@ pub(crate) async fn run<C: Controller>(controller: Arc<C>, shared: Shared, stop:
                     due = true;
                     continue;
                 }
-                match seen.result.and_then(|seen| controller.doubt().map_or(Ok(seen), |why| Err(Unknown(why)))) {
-                    Err(Unknown(reason)) => driver.cannot_see(reason, now()),
-                    Ok((declared, observed)) => {
-                        let at = now();
-                        let plan = C::Planner::default().plan(&declared, &observed, at);
+                let at = now();
+                let certain = seen.result.and_then(|seen| controller.doubt().map_or(Ok(seen), |why| Err(Unknown(why))));
+                match certain.and_then(|(declared, observed)| plan_of::<C>(&declared, &observed, at)) {
+                    Err(Unknown(reason)) => driver.cannot_see(reason, at),
+                    Ok(plan) => {
                         for planned in driver.take(&seen.revision, plan, at) {
                             tell_begin(&timeline, &planned);
                             let (subject, controller) = (planned.subject.clone(), Arc::clone(&controller));
@@ -224,6 +226,13 @@ pub(crate) async fn run<C: Controller>(controller: Arc<C>, shared: Shared, stop:
     }
     // What still runs is asked of agents; they finish it, and the next head observes the result.
     running.tasks.abort_all();
+}
+
+/// The plan of what was seen. A planner that panics makes none, and the loop goes on: what it panics at may pass, or a
+/// person changes it, and boots are served all the while.
+fn plan_of<C: Controller>(declared: &Declared<C>, observed: &Observed<C>, at: Millis) -> Result<PlanOf<C>, Unknown> {
+    let plan = catch_unwind(AssertUnwindSafe(|| C::Planner::default().plan(declared, observed, at)));
+    plan.map_err(|_| Unknown("no plan can be made of it: an error of bramble's own, which the journal has".into()))
 }
 
 /// How long to wait for the next look, where nobody wakes the loop.

@@ -380,7 +380,7 @@ impl Controller {
 }
 
 /// Where the repository and the head's own key are, in the folder of its state.
-fn folder(state: &Path) -> PathBuf {
+pub(crate) fn folder(state: &Path) -> PathBuf {
     state.join("source")
 }
 

@@ -34,6 +34,10 @@ impl Planner for Adding {
     type Seen = ();
 
     fn plan(&self, declared: &BTreeSet<Name>, observed: &BTreeSet<Name>, _now: Millis) -> Plan<Add, ()> {
+        assert!(
+            observed.iter().all(|name| name.as_str() != "cursed"),
+            "as a planner that has an error of its own does"
+        );
         let steps = declared.difference(observed).map(|name| Planned {
             subject: Subject::node(name),
             seen: (),
@@ -269,6 +273,20 @@ async fn what_is_seen_for_a_preview_is_shown_to_nobody() {
     let running = Running::start(controller, &["a", "b"]);
     running.until("both", |section| section.waits.is_empty() && section.observed_at.is_some()).await;
     assert!(world.told.load(Ordering::Relaxed) > 0, "the loop's own looks are");
+}
+
+/// It ended the head, with all boots, and again after each start.
+#[tokio::test(start_paused = true)]
+async fn a_planner_that_panics_makes_no_plan_and_the_loop_goes_on() {
+    let world = Arc::new(World::default());
+    world.there.lock().expect("no panic").extend(names(&["cursed"]));
+    let step = Duration::from_millis(1);
+    let running = Running::start(Slow { world: Arc::clone(&world), look: step, step, panics: false }, &["a"]);
+    let section = running.until("an unknown", |section| section.unknown.is_some()).await;
+    assert!(section.unknown.is_some_and(|unknown| unknown.reason.contains("bramble's own")));
+    world.there.lock().expect("no panic").clear();
+    world.changed.tell();
+    running.until("what was to be done", |_| *world.there.lock().expect("no panic") == names(&["a"])).await;
 }
 
 #[tokio::test(start_paused = true)]

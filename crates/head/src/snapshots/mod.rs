@@ -36,7 +36,7 @@ pub use current::image_inputs;
 pub(crate) use record::{Applied, Follow, Held, Pointer, Stored};
 
 use crate::error::Error;
-use crate::unreadable::Readable;
+use crate::readable::Readable;
 use current::generation;
 use waiting::{Candidate, Waiting};
 

@@ -12,7 +12,7 @@ use bramble_store::{Expect, Key, OnLoss, Record, Store, Table, Unreadable, Why, 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::unreadable::Readable;
+use crate::readable::Readable;
 
 /// A snapshot that the head has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use axum::response::{IntoResponse, Response};
+use bramble_model::api::LACKS;
 use bramble_model::repository::Cluster;
 use bramble_netboot::dhcp::LeaseStore as _;
 use bramble_store::{Blocking, Error as StoreError, Key, Table, Write, put};

@@ -6,10 +6,19 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::tree::Kind;
-
 /// What the kernel says of more links than it follows (errno(3)); the standard library has no stable name for it.
 const ELOOP: i32 = 40;
+
+/// What is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    File,
+    Folder,
+    /// A link that leads to no file and no folder of the repository.
+    Astray,
+    /// A pipe, a socket or a device.
+    Other,
+}
 
 /// Where a path leads when its links are followed.
 #[derive(Debug, PartialEq, Eq)]

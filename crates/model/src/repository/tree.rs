@@ -5,20 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::root;
+pub(crate) use super::root::Kind;
 
 /// The longest file that is read and judged, in bytes: a `bramble.toml` of some thousand nodes.
 pub(crate) const LONGEST: u64 = 1 << 20;
-
-/// What is at a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    File,
-    Folder,
-    /// A link that leads to no file and no folder of the repository.
-    Astray,
-    /// A pipe, a socket or a device.
-    Other,
-}
 
 /// Files by their paths inside the repository.
 pub trait Tree {
