@@ -174,7 +174,7 @@ impl Backups {
     /// Makes a backup in this folder.
     pub(crate) fn make(&self, plan: &Backup) -> Result<(), Error> {
         let failed = |source| Error::File { doing: "cannot write a backup to", path: plan.folder.clone(), source };
-        fs::create_dir_all(&plan.folder).map_err(failed)?;
+        files::make_folder(&plan.folder).map_err(failed)?;
         let mut bytes = Vec::new();
         self.write(&mut bytes)?;
         let name = format!("{}-{}{ENDING}", self.snapshots.cluster().name, now() / 1000);
@@ -275,7 +275,7 @@ pub fn restore(backup: &Path, state: &Path, now: Millis) -> Result<Contents, Unu
             return Err(malformed(format!("`{name}` is damaged")));
         }
     }
-    fs::create_dir_all(state).map_err(file(state))?;
+    files::make_folder(state).map_err(file(state))?;
     let beside = state.join("restoring.redb");
     let placed = place(rest, state, &beside, now);
     if placed.is_err() {
@@ -313,7 +313,7 @@ fn place(entries: &[(String, Vec<u8>)], state: &Path, beside: &Path, now: Millis
             }
         }
     }
-    fs::create_dir_all(state.join(KEYS)).map_err(file(&state.join(KEYS)))?;
+    files::make_secret_folder(&state.join(KEYS)).map_err(file(&state.join(KEYS)))?;
     for (name, bytes) in keys {
         let Some((folder, name)) = belongs(name).filter(|(folder, name)| is_kept(folder, name)) else { continue };
         let folder = state.join(folder);
@@ -332,6 +332,7 @@ fn place(entries: &[(String, Vec<u8>)], state: &Path, beside: &Path, now: Millis
 mod tests {
     use bramble_plan::swarm::Memory;
     use bramble_store::{Blocking, Fence, Record as _};
+    use bramble_testing::{as_root, given, not_given};
 
     use super::*;
 
@@ -433,6 +434,36 @@ mod tests {
             let refused = restore(&path, &folder.path().join("nothing"), 1);
             assert!(matches!(refused, Err(Unusable::Malformed { .. })), "{wrong}");
         }
+    }
+
+    /// `sudo bramble serve` and `sudo bramble restore`, and then both without.
+    #[test]
+    fn what_root_backs_up_and_restores_belongs_to_the_owner_of_the_folder() {
+        if !as_root("backup::tests::what_root_backs_up_and_restores_belongs_to_the_owner_of_the_folder") {
+            return;
+        }
+        let home = tempfile::tempdir().expect("a temporary folder");
+        given(home.path());
+        let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n";
+        let (store, snapshots, current) = crate::snapshots::tests::begun(home.path(), text);
+        let state = home.path().join(".bramble");
+        for name in ["keys/ca.key", "source/key/id_ed25519"] {
+            let path = state.join(name);
+            files::make_secret_folder(path.parent().expect("a folder")).expect("made");
+            files::replace_secret(&path, b"secret").expect("written");
+        }
+        let timeline = Arc::new(Timeline::open(store.clone(), &current.cluster, 0).expect("opens"));
+        let backups = Backups::new(state, store, snapshots, timeline);
+        let folder = home.path().join("backups/head");
+        let plan = Backup { folder, every_hours: 24, keep: 14, days: 90 };
+        backups.make(&plan).expect("made");
+        let [(_, backup)] = &backups.list(&plan).expect("listed")[..] else { panic!("there is one") };
+        let restored = home.path().join("restored");
+        restore(backup, &restored.join(".bramble"), 9).expect("restored");
+        assert!(restored.join(".bramble/source/key/id_ed25519").exists());
+        let roots: Vec<PathBuf> =
+            [home.path().join("backups"), restored].iter().flat_map(|made| not_given(made)).collect();
+        assert!(roots.is_empty(), "{roots:?}");
     }
 
     #[test]

@@ -114,3 +114,79 @@ fn lock(cache: &Path, progress: &dyn Fn(&str)) -> Result<File, Error> {
     }
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use bramble_system::files;
+    use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+
+    use super::*;
+
+    const TEXT: &str = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n";
+
+    /// A root in the cache as a build leaves it, whose layer is read for as long as the test writes it.
+    fn cached(cache: &Path, recipe: &Recipe) -> std::path::PathBuf {
+        let folder = cache.join("roots").join(recipe.key());
+        files::make_folder(&folder.join("firmware")).expect("made");
+        let facts = br#"{"kernel_release":"6.12","packages":[]}"#;
+        let whole = [("facts.json", &facts[..]), ("vmlinuz", b"a kernel"), ("drivers.cpio", b"drivers")];
+        for (name, bytes) in whole {
+            fs::write(folder.join(name), bytes).expect("written");
+        }
+        let layer = folder.join("root.squashfs");
+        mknodat(CWD, &layer, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("made");
+        layer
+    }
+
+    /// No boot set names its files yet.
+    #[test]
+    fn nothing_is_swept_beside_a_build() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let at = |name: &str| folder.path().join(name);
+        let (shelf, key) = (Shelf::open(at("shelf")).expect("made"), SigningKey::open(&at("keys")).expect("a key"));
+        fs::write(at("agent"), "an agent").expect("written");
+        let cluster = Cluster::parse(folder.path(), &at("bramble.toml"), TEXT).expect("valid");
+        let layer = cached(&at("cache"), &Recipe::of(&cluster, Architecture::Amd64));
+        let ingredients = Ingredients {
+            architecture: Architecture::Amd64,
+            agent: &at("agent"),
+            stage1: b"the first program",
+            ca: "a certificate",
+            version: "1",
+            revision: None,
+            inputs: None,
+        };
+        let builds = || {
+            let cancel = Cancel::default();
+            build(&cluster, &ingredients, &shelf, &key, &at("cache"), false, &cancel, &|_| {}).expect("built")
+        };
+        let built = std::thread::scope(|scope| {
+            let build = scope.spawn(builds);
+            // It can be opened to be written once the build reads it (fifo(7)).
+            let mut layer = loop {
+                let opened = File::options().write(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(&layer);
+                match opened {
+                    Ok(layer) => break layer,
+                    Err(_) if !build.is_finished() => std::thread::yield_now(),
+                    Err(error) => panic!("the build has ended without the layer: {error}"),
+                }
+            };
+            let alone = shelf.alone();
+            if let Ok(alone) = &alone {
+                shelf.sweep(alone, &BTreeSet::new(), 0).expect("swept");
+            }
+            layer.write_all(b"a layer").expect("it is read");
+            drop(layer);
+            let built = build.join().expect("no panic");
+            assert!(matches!(alone, Err(Error::ShelfHeld { .. })));
+            built
+        });
+        let is_whole = |artifact: &bramble_model::boot_set::Artifact| shelf.is_whole(&artifact.sha256, artifact.size);
+        assert!(built.manifest.artifacts().all(is_whole) && built.manifest.artifacts().count() == 4);
+        shelf.alone().expect("it has ended");
+    }
+}

@@ -43,6 +43,19 @@ pub enum File {
     Firmware(String),
 }
 
+impl File {
+    /// Whether only a board asks for it that starts: the ROM of a Pi 3 for `bootcode.bin`, an EEPROM for `config.txt`.
+    pub fn is_first(&self) -> bool {
+        match self {
+            File::Config => true,
+            File::Firmware(name) => name == BOOTCODE,
+            File::Cmdline | File::Kernel | File::Initrd => false,
+        }
+    }
+}
+
+const BOOTCODE: &str = "bootcode.bin";
+
 /// Names that `config.txt` gives kernel and initrd.
 pub const KERNEL: &str = "kernel.img";
 const INITRD: &str = "initrd.img";

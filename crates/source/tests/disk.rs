@@ -4,13 +4,11 @@ mod world;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use bramble_source::Problem;
+use bramble_testing::as_root;
 
 use world::{Repository, World, noise, run};
-
-const INSIDE: &str = "BRAMBLE_TEST_HAS_ITS_OWN_MOUNTS";
 
 fn is_of_the_disk(problem: &Problem, folder: &Path) -> bool {
     let full = |source: &std::io::Error| source.kind() == std::io::ErrorKind::StorageFull;
@@ -19,12 +17,7 @@ fn is_of_the_disk(problem: &Problem, folder: &Path) -> bool {
 
 #[test]
 fn a_full_disk_is_blamed_on_no_repository_and_passes() {
-    if std::env::var_os(INSIDE).is_none() {
-        let this = std::env::current_exe().expect("a test program");
-        let name = "a_full_disk_is_blamed_on_no_repository_and_passes";
-        let inside = Command::new("unshare").arg("--mount").arg(this).args(["--exact", name]).env(INSIDE, "").output();
-        let inside = inside.expect("unshare runs");
-        assert!(inside.status.success(), "{}", String::from_utf8_lossy(&inside.stdout));
+    if !as_root("a_full_disk_is_blamed_on_no_repository_and_passes") {
         return;
     }
     let place = tempfile::tempdir().expect("a temporary folder");

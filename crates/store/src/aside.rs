@@ -55,7 +55,7 @@ impl Blocking {
                 .zip(&encoded)
                 .map(|(record, bytes)| Kept { table, key: record.key.to_string(), why: record.why.to_string(), bytes })
                 .collect();
-            std::fs::create_dir_all(&folder).map_err(failed(&folder))?;
+            files::make_folder(&folder).map_err(failed(&folder))?;
             // Two within a millisecond are two files.
             let path = (now..)
                 .map(|time| folder.join(format!("{table}-{time}.json")))
@@ -82,7 +82,9 @@ impl Blocking {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Entry, Table, Version, Why};
+    use bramble_testing::{as_root, given, not_given};
+
+    use crate::{Entry, Key, Table, Version, Why};
 
     use super::*;
 
@@ -109,5 +111,25 @@ mod tests {
         let kept: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(kept[0]["bytes"], "dG9ybg==");
         assert_eq!(store.all(table).expect("read"), []);
+    }
+
+    /// Whoever owns the store sets aside the next record.
+    #[test]
+    fn what_root_sets_aside_belongs_to_the_owner_of_the_folder() {
+        if !as_root("aside::tests::what_root_sets_aside_belongs_to_the_owner_of_the_folder") {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        given(folder.path());
+        let store = Blocking::open(&folder.path().join("store"), 1).expect("opens");
+        let (table, key) = (Table::new("leases"), Key::from("10.0.0.1"));
+        let put = Write::Put { table, key: key.clone(), bytes: b"torn".to_vec() };
+        let entry = Entry { version: store.commit(&[], &[put]).expect("written"), bytes: b"torn".to_vec() };
+        let record = Unreadable { what: "lease", table, key, why: Why::Damaged("no form".into()), entry };
+        let done = store.set_aside(&[record], 5).expect("set aside");
+        let aside = folder.path().join(FOLDER);
+        assert!(done.files.len() == 1 && done.files[0].starts_with(&aside), "{done:?}");
+        let roots = not_given(&aside);
+        assert!(roots.is_empty(), "{roots:?}");
     }
 }

@@ -1,8 +1,10 @@
 //! The store against a model of it; and what it keeps through restarts.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use proptest::prelude::*;
+use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::*;
 
@@ -269,4 +271,86 @@ fn a_write_waits_on_any_thread_and_in_any_runtime() {
         let beside = several.handle().clone();
         scope.spawn(move || beside.block_on(async { writes() }));
     });
+}
+
+const TEXTS: Table = Table::new("texts");
+const NUMBERS: Table = Table::new("numbers");
+const LIFE: Millis = 1_795_000_000_000;
+
+/// A table as it lies in the file, whatever this program calls it.
+fn raw<K: redb::Key + 'static, V: redb::Value + 'static, T>(
+    path: &Path,
+    table: &str,
+    plain: impl for<'a> Fn(K::SelfType<'a>, V::SelfType<'a>) -> T,
+) -> Vec<T> {
+    let database = redb::Database::open(path).expect("opens");
+    let table = database.begin_read().expect("begins").open_table(TableDefinition::<K, V>::new(table)).expect("there");
+    let entries = table.iter().expect("read").map(|entry| entry.expect("read"));
+    entries.map(|(key, value)| plain(key.value(), value.value())).collect()
+}
+
+/// What `tests-data/form-2.redb` has, which commit 8437996 wrote.
+fn written(path: &Path) {
+    let store = Blocking::open(path, LIFE).expect("made");
+    let put = |table, key: Key, bytes: &[u8]| Write::Put { table, key, bytes: bytes.to_vec() };
+    store.commit(&[], &[put(TEXTS, "first".into(), br#"1 {"says":"hello"}"#)]).expect("written");
+    let second = put(TEXTS, "second".into(), br#"1 {"says":"there"}"#);
+    store.commit(&[], &[second, put(NUMBERS, 7.into(), br#"1 {"says":"seven"}"#)]).expect("written");
+    for _ in 0..3 {
+        store.lead("swarm").expect("a lead");
+    }
+}
+
+struct Said;
+
+impl Record for Said {
+    type Key = String;
+    type Value = BTreeMap<String, String>;
+    const TABLE: Table = TEXTS;
+    const FORM: u32 = 1;
+    const WHAT: &'static str = "what was said";
+    const ON_LOSS: OnLoss = OnLoss::Wait;
+}
+
+#[test]
+fn a_store_of_form_2_opens_whole() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("store");
+    std::fs::write(&path, include_bytes!("../tests-data/form-2.redb")).expect("written");
+    let store = Blocking::open(&path, 9).expect("opens");
+    assert_eq!(store.life().expect("read"), LIFE);
+    let entry = |version, says: &str| Entry { version: Version(version), bytes: says.as_bytes().to_vec() };
+    let first = store.get(TEXTS, &"first".into()).expect("read");
+    assert_eq!(first, Some(entry(1, r#"1 {"says":"hello"}"#)));
+    let numbers = store.numbers(NUMBERS, ..).expect("read");
+    assert_eq!(numbers, [(7, entry(2, r#"1 {"says":"seven"}"#))]);
+    let All { readable, unreadable } = store.read_all::<Said>().expect("read");
+    assert_eq!((readable["second"]["says"].as_str(), readable.len(), unreadable), ("there", 2, Vec::new()));
+    assert_eq!(store.lead("swarm").expect("a lead"), Fence { life: LIFE, number: 4 });
+    let expect = |version| Expect { table: TEXTS, key: "second".into(), version: Version(version) };
+    let changed = |version| store.change(expect(version), Some(b"1 {}".to_vec()));
+    assert!(matches!(changed(1), Err(Error::Conflict { .. })));
+    assert_eq!(changed(2).expect("it is of the second commit"), Version(3));
+}
+
+/// A former bramble of this form reads it.
+#[test]
+fn what_is_written_lies_in_the_file_as_form_2_says() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("store");
+    let own = [("form", 2), ("lead of swarm", 3), ("life", LIFE), ("revision", 2)];
+    let value = |version: u8, says: &str| [&[0, 0, 0, 0, 0, 0, 0, version], says.as_bytes()].concat();
+    let texts = [("first", value(1, r#"1 {"says":"hello"}"#)), ("second", value(2, r#"1 {"says":"there"}"#))];
+    let numbers = [(7, value(2, r#"1 {"says":"seven"}"#))];
+    let check = || {
+        let found = raw::<&str, u64, _>(&path, "bramble-store", |name, number| (name.to_owned(), number));
+        assert_eq!(found, own.map(|(name, number)| (name.to_owned(), number)));
+        let found = raw::<&str, &[u8], _>(&path, "texts", |key, value| (key.to_owned(), value.to_vec()));
+        assert_eq!(found, texts.clone().map(|(key, value)| (key.to_owned(), value)));
+        assert_eq!(raw::<u64, &[u8], _>(&path, "numbers", |key, value| (key, value.to_vec())), numbers);
+    };
+    written(&path);
+    check();
+    std::fs::write(&path, include_bytes!("../tests-data/form-2.redb")).expect("written");
+    check();
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use bramble_store::{Blocking, Error, Table, Write};
+use bramble_testing::as_root;
 
-const INSIDE: &str = "BRAMBLE_TEST_HAS_ITS_OWN_MOUNTS";
 const TABLE: Table = Table::new("texts");
 
 fn put(store: &Blocking, value: u8) -> Result<(), Error> {
@@ -20,12 +20,7 @@ fn is_in_use(path: &Path) -> bool {
 
 #[test]
 fn a_store_that_is_held_in_memory_is_not_for_a_second_process() {
-    if std::env::var_os(INSIDE).is_none() {
-        let this = std::env::current_exe().expect("a test program");
-        let name = "a_store_that_is_held_in_memory_is_not_for_a_second_process";
-        let inside = Command::new("unshare").arg("--mount").arg(this).args(["--exact", name]).env(INSIDE, "").output();
-        let inside = inside.expect("unshare runs");
-        assert!(inside.status.success(), "{}", String::from_utf8_lossy(&inside.stdout));
+    if !as_root("a_store_that_is_held_in_memory_is_not_for_a_second_process") {
         return;
     }
     let place = tempfile::tempdir().expect("a temporary folder");

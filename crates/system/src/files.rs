@@ -291,6 +291,8 @@ fn beside(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use bramble_testing::{as_root, given, not_given};
+
     use super::*;
 
     #[test]
@@ -308,13 +310,13 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing is left beside it");
     }
 
-    /// Root's, as the tests are: what root makes at another user's belongs to that user.
     #[test]
     fn what_root_makes_belongs_to_the_owner_of_the_folder() {
-        const USER: u32 = 12_345;
-        assert!(rustix::process::geteuid().is_root(), "the tests run as root");
+        if !as_root("files::tests::what_root_makes_belongs_to_the_owner_of_the_folder") {
+            return;
+        }
         let folder = tempfile::tempdir().expect("a temporary folder");
-        std::os::unix::fs::chown(folder.path(), Some(USER), Some(USER)).expect("given away");
+        given(folder.path());
         let at = |path: &str| folder.path().join(path);
         make_folder(&at("state/keys")).expect("made");
         make_folder(&at("state/keys")).expect("made twice");
@@ -329,17 +331,8 @@ mod tests {
         fs::create_dir_all(at("state/other/below")).expect("made by another program");
         fs::write(at("state/other/below/file"), b"").expect("made by another program");
         give_all_below(&at("state"));
-        let paths = ["state", "state/keys", "state/keys/ca.key", "state/head.redb", "state/head.sock", "state/link"];
-        for path in paths.into_iter().chain([
-            "state/secrets",
-            "state/program",
-            "state/other",
-            "state/other/below",
-            "state/other/below/file",
-        ]) {
-            let data = fs::symlink_metadata(at(path)).expect("there");
-            assert_eq!((data.uid(), data.gid()), (USER, USER), "{path}");
-        }
+        let roots = not_given(folder.path());
+        assert!(roots.is_empty(), "{roots:?}");
         let mode = |path: &str| fs::metadata(at(path)).expect("there").mode() & 0o777;
         assert_eq!(mode("state/head.redb"), 0o600);
         assert_eq!((mode("state/secrets"), mode("state/program")), (0o700, 0o700));

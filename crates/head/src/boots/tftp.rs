@@ -45,10 +45,14 @@ impl Boots {
         if self.nodes.declared(&node)?.boot.is_some() {
             return None;
         }
-        match pi::file(path)? {
+        let file = pi::file(path)?;
+        if file.is_first() {
+            self.own.starts(&node);
+            self.made.forget(mac);
+        }
+        match file {
             // Without a system to boot nothing is answered, and the board goes on in its boot order.
             pi::File::Config => {
-                self.own.starts(&node);
                 self.own.set_of(&node, Cpu::Arm64).ok()?;
                 Some(Content::Memory(pi::CONFIG.as_bytes().into()))
             }
@@ -130,6 +134,80 @@ impl Files for Boots {
             // Strangers ask for much.
             None if matches!(what, What::TftpMissing { .. }) => tracing::debug!(%from, path, "no such file"),
             None => self.timeline.add(None, what),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use bramble_image::Shelf;
+    use bramble_model::boot_set::Architecture;
+
+    use super::super::Around;
+    use super::super::own::Loaders;
+    use super::super::own::tests::{read, shelve};
+    use super::*;
+    use crate::adoptions::Adoptions;
+    use crate::boot_sets::BootSets;
+    use crate::neighbours::Neighbours;
+    use crate::nodes::Nodes;
+    use crate::snapshots::tests::begun;
+    use crate::strangers::Strangers;
+    use crate::timeline::Timeline;
+    use crate::wires::Wires;
+
+    const PI: Mac = Mac([0xb8, 0x27, 0xeb, 0, 0, 1]);
+    const AT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
+
+    /// The boots of a head of one Raspberry Pi, heard at its address, and what gives it a set of files with this word.
+    fn boots(home: &Path) -> (Boots, impl Fn(&str)) {
+        let text = format!(
+            "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n[roles.r]\nengine = \"none\"\n\
+            [nodes.pi]\nmac = \"{PI}\"\nrole = \"r\"\n"
+        );
+        let (store, snapshots, current) = begun(home, &text);
+        let folder = home.join(".bramble/image");
+        let shelf = Shelf::open(&folder).expect("opens");
+        let timeline = Arc::new(Timeline::open(store.clone(), &current.cluster, 0).expect("opens"));
+        let adoptions = Arc::new(Adoptions::open(store.clone()).expect("opens"));
+        let boot_sets = Arc::new(BootSets::open(store.clone(), shelf.clone()));
+        let around = Around {
+            wires: Arc::new(Wires::open(&current.cluster.network)),
+            nodes: Nodes::new(snapshots, Arc::clone(&adoptions)),
+            neighbours: Arc::new(Neighbours::default()),
+            strangers: Arc::new(Strangers::open(store.clone(), Arc::clone(&timeline)).expect("opens")),
+            adoptions,
+            timeline,
+            boot_sets: Arc::clone(&boot_sets),
+        };
+        let boots = Boots::open(around, shelf, &store, Loaders::new()).expect("opens");
+        boots.neighbours.learn(AT, PI);
+        let give = move |word: &str| {
+            let set = shelve(&folder, Architecture::Arm64, word);
+            boot_sets.give(Architecture::Arm64, set).expect("given");
+        };
+        (boots, give)
+    }
+
+    /// Beside a router that says by itself what to boot, no DHCP is seen. It is reset in the middle of its boot.
+    #[test]
+    fn a_pi_that_starts_again_is_seen_by_its_first_file_and_its_boot_is_of_one_set() {
+        let firsts = [("bootcode.bin", "bootcode.bin"), ("1a2b3c4d/config.txt", "1a2b3c4d/start4.elf")];
+        for (first, firmware) in firsts {
+            let home = tempfile::tempdir().expect("a temporary folder");
+            let (boots, give) = boots(home.path());
+            let fetch = |path: &str| read(boots.open(AT, path));
+            for word in ["old", "new", "newest"] {
+                give(word);
+                fetch(first);
+                assert!(fetch(firmware).starts_with(&format!("{word} ")), "{first}: {}", fetch(firmware));
+                let cmdline = fetch("1a2b3c4d/cmdline.txt");
+                assert!(cmdline.contains(&format!("set={word} ")), "{first}: {cmdline}");
+                assert_eq!(fetch("1a2b3c4d/kernel.img"), format!("{word} kernel"), "{first}");
+            }
         }
     }
 }

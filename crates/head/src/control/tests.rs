@@ -8,15 +8,13 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bramble_testing::{USER, as_root, given};
 use tokio::task::JoinHandle;
 
 use super::*;
 
-/// Any number that is nobody's.
-const USER: u32 = 12_345;
 const SOCKET: &str = "BRAMBLE_TEST_SOCKET";
 const RUN_AND_STATE: [&str; 2] = ["BRAMBLE_TEST_RUN", "BRAMBLE_TEST_STATE"];
-const INSIDE: &str = "BRAMBLE_TEST_HAS_ITS_OWN_MOUNTS";
 
 /// A machine with root's `/run`, and a state folder of a user's in a place that all can reach.
 struct World {
@@ -99,10 +97,6 @@ async fn opens_its_socket_elsewhere() {
     }
 }
 
-fn given(path: &Path) {
-    std::os::unix::fs::chown(path, Some(USER), Some(USER)).expect("the tests run as root");
-}
-
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("there").mode() & 0o777
 }
@@ -161,6 +155,9 @@ impl Write for Log {
 /// Also where that is in `/run/bramble`, whose owner is root; and whatever mode that had.
 #[tokio::test]
 async fn roots_socket_is_for_the_owner_of_the_folder() {
+    if !as_root("control::tests::roots_socket_is_for_the_owner_of_the_folder") {
+        return;
+    }
     let world = World::new();
     fs::create_dir(world.run.join("bramble")).expect("made");
     fs::set_permissions(world.run.join("bramble"), Permissions::from_mode(0o700)).expect("closed");
@@ -183,6 +180,9 @@ async fn roots_socket_is_for_the_owner_of_the_folder() {
 /// As one that lies deep in a home; a disk that is read-only is in the tests of the lab.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_with_too_long_a_path_has_its_socket_elsewhere() {
+    if !as_root("control::tests::a_folder_with_too_long_a_path_has_its_socket_elsewhere") {
+        return;
+    }
     let top = tempfile::tempdir().expect("a temporary folder");
     let (state, run) = (top.path().join("deep".repeat(40)), top.path().join("run"));
     fs::create_dir(&state).and_then(|()| fs::create_dir(&run)).expect("made");
@@ -203,6 +203,9 @@ async fn a_folder_with_too_long_a_path_has_its_socket_elsewhere() {
 
 #[tokio::test(start_paused = true)]
 async fn a_head_starts_without_a_place_and_takes_the_first_that_comes() {
+    if !as_root("control::tests::a_head_starts_without_a_place_and_takes_the_first_that_comes") {
+        return;
+    }
     let world = World::new();
     let (stop, socket) = (CancellationToken::new(), usual(&world.state));
     let log = Log::default();
@@ -235,12 +238,7 @@ async fn a_head_starts_without_a_place_and_takes_the_first_that_comes() {
 /// Its disk is torn off.
 #[test]
 fn a_head_serves_on_whose_folder_goes_while_it_waits_for_a_place_there() {
-    if std::env::var_os(INSIDE).is_none() {
-        let this = std::env::current_exe().expect("a test program");
-        let name = "control::tests::a_head_serves_on_whose_folder_goes_while_it_waits_for_a_place_there";
-        let inside = Command::new("unshare").arg("--mount").arg(this).args(["--exact", name]).env(INSIDE, "").output();
-        let inside = inside.expect("unshare runs");
-        assert!(inside.status.success(), "{}", String::from_utf8_lossy(&inside.stdout));
+    if !as_root("control::tests::a_head_serves_on_whose_folder_goes_while_it_waits_for_a_place_there") {
         return;
     }
     let world = World::new();
@@ -277,6 +275,9 @@ fn a_head_serves_on_whose_folder_goes_while_it_waits_for_a_place_there() {
 /// The owner of the folder puts a link in the socket's place as soon as that is made.
 #[tokio::test]
 async fn no_link_to_another_file_changes_its_mode() {
+    if !as_root("control::tests::no_link_to_another_file_changes_its_mode") {
+        return;
+    }
     let world = World::new();
     let (socket, precious) = (usual(&world.state), world.top.path().join("precious"));
     fs::write(&precious, "root's").expect("written");
@@ -309,6 +310,9 @@ async fn no_link_to_another_file_changes_its_mode() {
 
 #[tokio::test]
 async fn root_makes_its_socket_below_no_link_and_in_no_users_folder() {
+    if !as_root("control::tests::root_makes_its_socket_below_no_link_and_in_no_users_folder") {
+        return;
+    }
     let world = World::new();
     let (precious, state) = (world.top.path().join("precious"), world.top.path().join("deep".repeat(40)));
     fs::create_dir(&precious).and_then(|()| fs::create_dir(&state)).expect("made");
@@ -351,6 +355,9 @@ async fn root_makes_its_socket_below_no_link_and_in_no_users_folder() {
 
 #[tokio::test]
 async fn no_socket_is_made_where_others_can_make_one() {
+    if !as_root("control::tests::no_socket_is_made_where_others_can_make_one") {
+        return;
+    }
     let world = World::new();
     let folder = world.run.join("bramble");
     let place = others(&world.run, &world.state).remove(0);
@@ -368,6 +375,9 @@ async fn no_socket_is_made_where_others_can_make_one() {
 
 #[test]
 fn a_head_of_a_users_own_has_its_socket_in_what_is_the_users_own() {
+    if !as_root("control::tests::a_head_of_a_users_own_has_its_socket_in_what_is_the_users_own") {
+        return;
+    }
     let world = World::new();
     let told = world.opens_elsewhere();
     assert!(told.contains("Permission denied") && told.contains("No such file") && !told.contains("made "), "{told}");
@@ -394,6 +404,9 @@ fn a_head_of_a_users_own_has_its_socket_in_what_is_the_users_own() {
 
 #[tokio::test]
 async fn a_dead_heads_socket_goes_and_a_living_ones_stays() {
+    if !as_root("control::tests::a_dead_heads_socket_goes_and_a_living_ones_stays") {
+        return;
+    }
     let world = World::new();
     let place = others(&world.run, &world.state).remove(0);
     fs::create_dir(world.run.join("bramble")).expect("made");

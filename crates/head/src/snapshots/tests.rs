@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use bramble_model::repository::FILE;
 use bramble_store::put;
+use bramble_testing::{as_root, given, not_given};
 
 use super::waiting::WAITS;
 use super::*;
@@ -380,17 +381,11 @@ fn what_was_removed_today_is_known_however_many_snapshots_came_since() {
 /// `sudo bramble serve` in a user's folder, and then `bramble up` as that user.
 #[test]
 fn nothing_in_the_state_of_a_user_is_roots() {
-    const USER: u32 = 12_345;
-    fn all(folder: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).expect("a folder").flatten() {
-            found.push(entry.path());
-            if entry.file_type().expect("known").is_dir() {
-                all(&entry.path(), found);
-            }
-        }
+    if !as_root("snapshots::tests::nothing_in_the_state_of_a_user_is_roots") {
+        return;
     }
     let place = Place::new();
-    std::os::unix::fs::chown(place.home(), Some(USER), Some(USER)).expect("given away: the tests run as root");
+    given(&place.home());
     place.write(1, b"hello");
     let overlay = place.home().join("overlay");
     fs::write(overlay.join("large"), vec![7; SMALL as usize + 1]).expect("written");
@@ -409,10 +404,7 @@ fn nothing_in_the_state_of_a_user_is_roots() {
     fs::create_dir_all(place.state().join("source/repository.git/objects")).expect("made, as by git");
     fs::write(place.state().join("source/repository.git/HEAD"), b"ref").expect("written, as by git");
     drop(source);
-    let mut found = vec![place.state()];
-    all(&place.state(), &mut found);
-    assert!(found.len() > 20, "{found:?}");
-    let roots: Vec<_> = found.iter().filter(|path| fs::symlink_metadata(path).expect("there").uid() != USER).collect();
+    let roots = not_given(&place.state());
     assert!(roots.is_empty(), "{roots:?}");
 }
 
@@ -620,4 +612,47 @@ fn a_snapshot_that_cannot_be_read_holds_what_it_may_need() {
     store.blocking().commit(&[], &[gone]).expect("repaired");
     assert_eq!(become_current(kept + 4).len(), 3, "others have their time again");
     assert!(record::content(&store, &digest(2)).expect("read").is_none(), "and so have their files");
+}
+
+/// What comes is known by what it is, and never by the name of what was read before: neither from a folder of the head's
+/// own machine, nor from whoever applies one from elsewhere.
+#[test]
+fn a_file_that_changes_between_reading_and_sending_is_taken_for_no_other_one() {
+    let large = |byte| vec![byte; SMALL as usize + 1];
+    let workload = |image: &str| format!("services:\n  web:\n    image: {image}\n").into_bytes();
+    let files = [("web.yaml", workload("a:1"), workload("b:1")), ("overlay/large", large(1), large(2))];
+    for (name, read, changed) in &files {
+        let place = Place::new();
+        place.write(1, b"hello");
+        let text = fs::read_to_string(place.home().join(FILE)).expect("there");
+        let text = text.replace("engine = \"none\"", "engine = \"manager\"");
+        fs::write(place.home().join(FILE), text + "[workloads.web]\npath = \"web.yaml\"\n").expect("written");
+        for (name, read, _) in &files {
+            fs::write(place.home().join(name), read).expect("written");
+        }
+        let content = Digest(Sha256::digest(read).into());
+        let snapshots = place.open();
+        let (snapshot, paths) = place.read();
+        let take = || snapshots.take(snapshot.clone(), Revision::default(), &paths);
+        let offer = || snapshots.offer(snapshot.clone(), Revision::default()).expect("sound");
+        fs::write(place.home().join(name), changed).expect("written");
+        let refused = take().map(drop).expect_err("it is another one");
+        assert!(matches!(refused, Refused::Head(_)), "{name}: {refused}");
+        assert!(offer().1.contains(&content), "{name}");
+        // As `bramble apply` sends it.
+        if changed.len() as u64 > SMALL {
+            snapshots.take_large(&content, &changed[..]).expect_err("it is another one");
+        } else {
+            assert!(snapshots.take_small(changed));
+        }
+        let (named, missing) = offer();
+        assert!(missing.contains(&content), "{name}");
+        let refused = snapshots.find(&named.to_string()).map(drop).expect_err("it is not whole");
+        assert!(matches!(refused, Refused::Missing(_)), "{name}: {refused}");
+        fs::write(place.home().join(name), read).expect("written");
+        let taken = take().expect("as it was read");
+        assert!(
+            matches!(&taken.workloads.values().next(), Some(swarm::Workload::Ready { file, .. }) if file.as_bytes() == workload("a:1"))
+        );
+    }
 }

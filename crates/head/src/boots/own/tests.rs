@@ -56,7 +56,7 @@ pub(crate) fn shelve(shelf: &Path, architecture: Architecture, word: &str) -> Di
         suite: "trixie".into(),
         kernel: file("kernel"),
         initrd: file("initrd"),
-        firmware: vec![named("start4.elf"), named("shimaa64.efi"), named("grubaa64.efi")],
+        firmware: vec![named("bootcode.bin"), named("start4.elf"), named("shimaa64.efi"), named("grubaa64.efi")],
         layers: Vec::new(),
         cmdline: format!("set={word}"),
         packages: Vec::new(),
@@ -81,7 +81,7 @@ fn begin(boots: &OwnBoots, node: &Name) -> Result<Own, String> {
     boots.begin(&Asked { node, cpu: Cpu::Arm64, http, agent_port: 7443, inventory: false })
 }
 
-fn read(content: Option<Content>) -> String {
+pub(crate) fn read(content: Option<Content>) -> String {
     match content {
         Some(Content::File { file, .. }) => std::io::read_to_string(&*file).expect("readable"),
         Some(Content::Memory(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
