@@ -170,16 +170,14 @@ impl BootSets {
     ) -> Result<Vec<Built>> {
         let keys = self.state.join("keys");
         let (authority, key, cache) = (bramble_head::authority(&self.state)?, SigningKey::open(&keys)?, cache()?);
-        // A set that is published and not given yet is not swept.
-        let _hold = self.shelf.hold()?;
         let revision = from.revision.commit.as_deref().map(|commit| {
             let short = short(commit);
             if from.revision.dirty { format!("{short}-dirty") } else { short }
         });
-        let of = |architecture: &Architecture| {
-            let (agent, stage1) = programs(*architecture)?;
+        let build = |architecture: Architecture| {
+            let (agent, stage1) = programs(architecture)?;
             let ingredients = Ingredients {
-                architecture: *architecture,
+                architecture,
                 agent: &agent,
                 stage1: &stage1,
                 ca: authority.pem(),
@@ -188,12 +186,24 @@ impl BootSets {
                 inputs: from.inputs,
             };
             let cluster = &from.cluster;
-            let built =
-                bramble_image::build(cluster, &ingredients, &self.shelf, &key, &cache, refresh, cancel, progress)?;
+            Ok(bramble_image::build(cluster, &ingredients, &self.shelf, &key, &cache, refresh, cancel, progress)?)
+        };
+        self.build_and_give(&from.cluster.image.architectures, build)
+    }
+
+    fn build_and_give(
+        &self,
+        architectures: &[Architecture],
+        build: impl Fn(Architecture) -> Result<Built>,
+    ) -> Result<Vec<Built>> {
+        // A set that is published and not given yet is not swept.
+        let _hold = self.shelf.hold()?;
+        let of = |architecture: &Architecture| {
+            let built = build(*architecture)?;
             self.give(&built.digest, *architecture)?;
             Ok(built)
         };
-        from.cluster.image.architectures.iter().map(of).collect()
+        architectures.iter().map(of).collect()
     }
 }
 
@@ -315,6 +325,9 @@ mod tests {
     use std::cell::Cell;
     use std::collections::BTreeSet;
 
+    use bramble_model::boot_set::{FORM, Manifest};
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
     use crate::exit::Exit;
 
@@ -367,6 +380,58 @@ mod tests {
         assert!(matches!(held, Error::ShelfHeld { .. }), "{held}");
         drop(material);
         laid.sets.shelf.alone().expect("nobody needs them");
+    }
+
+    /// Puts a set onto the shelf, as a build does that ends.
+    fn published(shelf: &Shelf, architecture: Architecture) -> Built {
+        let bytes = b"a kernel";
+        let kernel = shelf.take_as(&Digest(Sha256::digest(bytes).into()), &bytes[..]).expect("taken");
+        let manifest = Manifest {
+            form: FORM,
+            cluster: "c".parse().expect("a name"),
+            version: VERSION.into(),
+            revision: None,
+            architecture,
+            suite: "trixie".into(),
+            firmware: Vec::new(),
+            initrd: kernel.clone(),
+            kernel,
+            layers: Vec::new(),
+            cmdline: String::new(),
+            packages: Vec::new(),
+            inputs: None,
+            data: Vec::new(),
+        };
+        let bytes = serde_json::to_vec(&manifest).expect("plain data");
+        let digest = Digest(Sha256::digest(&bytes).into());
+        let set = shelf.set(&digest);
+        std::fs::create_dir(&set).expect("made");
+        std::fs::write(set.join("manifest.json"), bytes).expect("written");
+        std::fs::write(set.join("manifest.json.minisig"), "as it signs").expect("written");
+        Built { digest, manifest }
+    }
+
+    #[test]
+    fn no_sweep_comes_between_a_set_that_is_published_and_its_being_given() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let sets = BootSets::at(folder.path().join("state")).expect("made");
+        let architectures = [Architecture::Amd64, Architecture::Arm64];
+        let build = |architecture| {
+            let built = published(&sets.shelf, architecture);
+            // As `bramble image gc` does, from another process.
+            let another = Shelf::open(folder.path().join("state/image")).expect("opens");
+            let given = sets.given().expect("read").into_values().map(|given| given.set).collect();
+            match another.alone() {
+                Ok(alone) => drop(another.sweep(&alone, &given, 0).expect("swept")),
+                Err(error) => assert!(matches!(error, Error::ShelfHeld { .. }), "{error}"),
+            }
+            Ok(built)
+        };
+        let built = sets.build_and_give(&architectures, build).expect("built and given");
+        let built: BTreeSet<Digest> = built.into_iter().map(|built| built.digest).collect();
+        let given: BTreeSet<Digest> = sets.given().expect("read").into_values().map(|given| given.set).collect();
+        assert_eq!((built.len(), built), (2, given));
+        sets.shelf.alone().expect("it has ended");
     }
 
     #[test]

@@ -335,9 +335,68 @@ fn is_meant(subject: &Subject, what: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bramble_model::desired::{Contents, Offered};
     use bramble_model::engine::EngineKind;
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
+    use sha2::{Digest as _, Sha256};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{UnixListener, UnixStream};
 
     use super::*;
+
+    /// What the next request says, and where it is answered.
+    async fn asked<T: DeserializeOwned>(head: &UnixListener) -> (T, UnixStream) {
+        let (mut stream, _) = head.accept().await.expect("a connection");
+        let mut read = Vec::new();
+        let (start, length) = loop {
+            assert_ne!(stream.read_buf(&mut read).await.expect("a request"), 0, "it broke off");
+            let text = String::from_utf8_lossy(&read).to_lowercase();
+            let Some((head, _)) = text.split_once("\r\n\r\n") else { continue };
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+            break (head.len() + 4, length.parse::<usize>().expect("a number"));
+        };
+        while read.len() < start + length {
+            assert_ne!(stream.read_buf(&mut read).await.expect("a request"), 0, "it broke off");
+        }
+        (serde_json::from_slice(&read[start..]).expect("JSON"), stream)
+    }
+
+    async fn answer(mut stream: UnixStream, answer: &impl Serialize) {
+        let body = serde_json::to_string(answer).expect("plain data");
+        let told = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(told.as_bytes()).await.expect("the answer");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_changes_between_reading_and_sending_is_not_sent_under_the_name_of_what_was_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n[roles.m]\nengine = \"manager\"\n\
+            [nodes.m1]\nmac = \"52:54:00:00:00:01\"\nrole = \"m\"\n[workloads.web]\npath = \"web.yaml\"\n";
+        std::fs::write(folder.path().join("bramble.toml"), text).expect("written");
+        let workload = folder.path().join("web.yaml");
+        let (before, after) = ("services: {web: {image: 'a:1'}}\n", "services: {web: {image: 'b:1'}}\n");
+        std::fs::write(&workload, before).expect("written");
+        let content = Digest(Sha256::digest(before).into());
+        let head = UnixListener::bind(folder.path().join("head.sock")).expect("a socket");
+        let client = Client::local(folder.path());
+        let lacks_it = async {
+            let offered = Offered { digest: Digest([1; 32]), missing: vec![content] };
+            let (offer, stream): (Offer, _) = asked(&head).await;
+            assert!(offer.snapshot.contents().contains_key(&content), "as it was read");
+            std::fs::write(&workload, after).expect("written");
+            answer(stream, &offered).await;
+            // It goes by what it is: the head names it itself.
+            let (sent, stream): (Contents, _) = asked(&head).await;
+            assert_eq!(sent.contents.iter().map(|content| &content.0[..]).collect::<Vec<_>>(), [after.as_bytes()]);
+            answer(stream, &()).await;
+            let (_, stream): (Offer, _) = asked(&head).await;
+            answer(stream, &offered).await;
+        };
+        let (sent, ()) = tokio::join!(send(&client, folder.path()), lacks_it);
+        let error = sent.expect_err("it is not what was offered").to_string();
+        assert_eq!(error, "1 files of the repository changed while they were sent: try again");
+    }
 
     #[test]
     fn what_can_be_tried_again_is_said_where_something_else_is_named() {
