@@ -164,6 +164,7 @@ impl Look<'_> {
     /// What brings a Swarm back that has no leader: its managers, or a person who gives it up.
     pub(super) fn who_mends(&self, cluster: &ClusterId) -> Ends {
         let (mut off, mut acts, mut comes, mut managers) = (Vec::new(), BTreeSet::new(), false, 0);
+        let mut came_back = "blank";
         let all = self.may_hold();
         for (name, node) in &all {
             match self.holder(name, node) {
@@ -173,7 +174,9 @@ impl Look<'_> {
                 }
                 Holder::Away { .. } => comes = true,
                 Holder::Blank { .. } | Holder::Holds { .. } => managers += 1,
-                Holder::Worker => {}
+                Holder::Worker if is_member_of(node, cluster) => {}
+                // It was a manager of this one, and is none any more.
+                Holder::Worker => (managers, came_back) = (managers + 1, "blank, or as workers of another Swarm"),
             }
         }
         if !off.is_empty() {
@@ -185,13 +188,17 @@ impl Look<'_> {
         let holding = self.holding(cluster);
         if !comes && !holding.is_empty() && holding.len() * 2 <= managers {
             return Ends::Person(format!(
-                "its other managers came back blank: `bramble engine start swarm --new --without {}` begins anew, and gives up what {} holds",
+                "its other managers came back {came_back}: `bramble engine start swarm --new --without {}` begins anew, and gives up what {} holds",
                 comma(&holding),
                 list(&holding)
             ));
         }
         Ends::ByItself
     }
+}
+
+fn is_member_of(node: &Node, cluster: &ClusterId) -> bool {
+    matches!(&node.engine, Some(EngineState::Member { cluster: own, .. }) if own == cluster)
 }
 
 /// As a person reads names.

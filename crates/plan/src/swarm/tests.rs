@@ -207,6 +207,16 @@ fn a_swarm_without_a_leader_is_said_and_nobody_is_asked_to_join_it() {
     insta::assert_snapshot!(world.text());
 }
 
+/// It was waited for a majority that cannot come, and nobody was named.
+#[test]
+fn a_manager_that_is_a_worker_of_another_swarm_now_is_none_of_a_majority() {
+    let mut world = world(Memory::Never)
+        .manager("m1", in_swarm("s", "a", true, false))
+        .worker("w1", in_swarm("theirs", "b", false, true));
+    world.observed.record.managers.insert(name("w1"));
+    insta::assert_snapshot!(world.text());
+}
+
 #[test]
 fn a_reinstalled_node_joins_again_and_its_old_entry_goes() {
     let members =
