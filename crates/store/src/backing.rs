@@ -15,8 +15,10 @@
 //! to the present one when it is opened, in one transaction.
 
 use std::cell::Cell;
+use std::fmt::Debug;
 use std::fs::{File, TryLockError};
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -107,37 +109,15 @@ pub(crate) fn put_counter(transaction: &WriteTransaction, name: &str, number: u6
     Ok(())
 }
 
-/// A database's memory that is still there when the database is closed.
+/// A database's bytes, without what their backend does when the database is closed: a memory that is still there then, and
+/// a file that is not unlocked.
 #[derive(Debug)]
-struct Shared(Arc<InMemoryBackend>);
+struct Kept<B>(B);
 
-impl StorageBackend for Shared {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, length: u64) -> io::Result<()> {
-        self.0.set_len(length)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
-    }
-}
-
-/// A database's file, which it does not lock.
-#[derive(Debug)]
-struct Unlocked(FileBackend);
-
-impl StorageBackend for Unlocked {
+impl<B> StorageBackend for Kept<B>
+where
+    B: Deref<Target: StorageBackend> + Debug + Send + Sync + 'static,
+{
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }
@@ -272,7 +252,7 @@ fn lock(path: &Path, held: &mut Option<Lock>) -> Result<(), Fault> {
 fn on_disk(path: &Path, life: Millis, held: &mut Option<Lock>) -> Result<Database, Fault> {
     let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
     lock(path, held)?;
-    let backend = Unlocked(FileBackend::new(file)?);
+    let backend = Kept(Box::new(FileBackend::new(file)?));
     prepared(Database::builder().set_cache_size(CACHE).create_with_backend(backend)?, life)
 }
 
@@ -534,7 +514,7 @@ impl Backing {
         let memory = Arc::new(InMemoryBackend::new());
         let copied = || {
             let held = self.held();
-            let copy = Database::builder().set_cache_size(CACHE).create_with_backend(Shared(Arc::clone(&memory)))?;
+            let copy = Database::builder().set_cache_size(CACHE).create_with_backend(Kept(Arc::clone(&memory)))?;
             copy_all(held.database(), &copy)?;
             drop(held);
             // Closed, its file is whole.

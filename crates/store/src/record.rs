@@ -132,6 +132,25 @@ fn unreadable<R: Record>(key: Key, entry: Entry, why: Why) -> Unreadable {
     Unreadable { what: R::WHAT, table: R::TABLE, key, why, entry }
 }
 
+/// The readable ones of these entries, and the others by name.
+fn all_of<R: Record>(entries: impl IntoIterator<Item = (Key, Entry)>) -> All<R> {
+    let mut all = All { readable: BTreeMap::new(), unreadable: Vec::new() };
+    for (key, entry) in entries {
+        let Ok(own) = key.to_string().parse::<R::Key>() else {
+            let why = Why::Key(key.to_string());
+            all.unreadable.push(unreadable::<R>(key, entry, why));
+            continue;
+        };
+        match value::<R>(&entry.bytes) {
+            Ok(value) => {
+                all.readable.insert(own, value);
+            }
+            Err(why) => all.unreadable.push(unreadable::<R>(key, entry, why)),
+        }
+    }
+    all
+}
+
 /// A part of a commit: keeps this record. Of a table whose records wait for a person it may only be made where
 /// the old one was read, or is known to be absent.
 pub fn put<R: Record>(key: &R::Key, value: &R::Value) -> Write {
@@ -181,21 +200,16 @@ impl Blocking {
     /// # Errors
     /// When the store cannot be read.
     pub fn read_last<R: Record>(&self, most: usize) -> Result<All<R>, Error> {
-        let mut all = All { readable: BTreeMap::new(), unreadable: Vec::new() };
-        for (key, entry) in self.last(R::TABLE, most)? {
-            let Ok(own) = key.to_string().parse::<R::Key>() else {
-                let why = Why::Key(key.to_string());
-                all.unreadable.push(unreadable::<R>(key, entry, why));
-                continue;
-            };
-            match value::<R>(&entry.bytes) {
-                Ok(value) => {
-                    all.readable.insert(own, value);
-                }
-                Err(why) => all.unreadable.push(unreadable::<R>(key, entry, why)),
-            }
-        }
-        Ok(all)
+        Ok(all_of(self.last(R::TABLE, most)?))
+    }
+
+    /// As [`Blocking::read_all`], of the records before this number.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn read_before<R: Record<Key = u64>>(&self, number: u64) -> Result<All<R>, Error> {
+        let entries = self.numbers(R::TABLE, ..number)?;
+        Ok(all_of(entries.into_iter().map(|(number, entry)| (Key::Number(number), entry))))
     }
 
     /// Reads, changes and writes a record; again from the beginning where someone else changed it meanwhile, so

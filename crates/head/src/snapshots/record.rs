@@ -246,7 +246,8 @@ pub(crate) fn make_current(
             put::<Pointers>(&current_key(), &pointer),
             put::<History>(&number, applied),
         ];
-        writes.extend(forgotten(store.read_all::<History>()?.readable, number, applied.at));
+        let end = number.saturating_sub(REMEMBERED);
+        writes.extend(forgotten(&store.read_before::<History>(end)?.readable, end, applied.at));
         writes.extend(gone.iter().map(remove::<Snapshots>));
         writes.extend(left.iter().map(remove::<Contents>));
         writes.extend(small.iter().map(|(digest, bytes)| put::<Contents>(digest, &Data(bytes.to_vec()))));
@@ -258,17 +259,14 @@ pub(crate) fn make_current(
     }
 }
 
-/// The lines of the history that go when this one comes.
-fn forgotten(lines: BTreeMap<u64, Applied>, next: u64, now: Millis) -> impl Iterator<Item = Write> {
-    let end = next.saturating_sub(REMEMBERED);
-    let counts = move |line: &Applied| !line.removed.is_empty() && line.at > now.saturating_sub(DAY);
-    let old = || lines.range(..end);
+/// Which of the lines of the history before this number go now.
+fn forgotten(old: &BTreeMap<u64, Applied>, end: u64, now: Millis) -> impl Iterator<Item = Write> {
+    let goes = move |line: &Applied| line.removed.is_empty() || line.at <= now.saturating_sub(DAY);
     // Up to the first one that stays they go with those that cannot be read.
-    let first = old().find(|(_, line)| counts(line)).map_or(end, |(number, _)| *number);
-    let beyond: Vec<u64> =
-        old().filter(|(number, line)| **number > first && !counts(line)).map(|(number, _)| *number).collect();
+    let first = old.iter().find(|(_, line)| !goes(line)).map_or(end, |(number, _)| *number);
     let before = Write::RemoveBefore { table: History::TABLE, number: first };
-    std::iter::once(before).chain(beyond.into_iter().map(|number| remove::<History>(&number)))
+    let beyond = old.range(first..).filter(move |(_, line)| goes(line)).map(|(number, _)| remove::<History>(number));
+    std::iter::once(before).chain(beyond)
 }
 
 /// Makes this snapshot, which is kept, the current one where none is, as after a repair.
