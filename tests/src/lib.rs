@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -264,7 +265,12 @@ impl Drop for Lab {
             let left: Vec<_> =
                 processes().into_iter().filter(|(_, words)| words.iter().any(|word| word.contains(&place))).collect();
             assert!(left.is_empty(), "processes are left: {left:?}");
-            assert!(!self.repository.state().join("lab/machines").exists(), "disks are left");
+            let state = self.repository.state();
+            assert!(!state.join("lab/machines").exists(), "disks are left");
+            if fs::metadata(&state).is_ok_and(|data| data.uid() == bramble_testing::USER) {
+                let roots = bramble_testing::not_given(&state);
+                assert!(roots.is_empty(), "what root made in a user's folder is the user's: {roots:?}");
+            }
         }
     }
 }

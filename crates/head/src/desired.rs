@@ -49,10 +49,12 @@ impl Desired {
         let holding: BTreeSet<Name> = current.holding_data();
         let removed = self.snapshots.removed_since(now().saturating_sub(DAY));
         let files = current.changed_files(next);
+        let volumes = self.snapshots.volumes_before(&current);
         let change = Change {
             from: &current.cluster,
             to: &next.cluster,
             holding: &holding,
+            volumes: &volumes,
             removed_lately: removed.as_ref(),
             descends,
             files: &files,
@@ -65,14 +67,14 @@ impl Desired {
         (sentences, change.brake())
     }
 
-    /// As [`Desired::weigh`], of a snapshot that a person names. Asks git, beside whoever fetches.
+    /// As [`Desired::weigh`], of a snapshot that a person names.
     pub(crate) fn weigh_named(&self, next: &Current) -> (Vec<String>, Vec<String>) {
         self.weigh(next, self.descends(next))
     }
 
     /// Whether a commit descends from the current revision, or nobody can tell that it does not: a folder is no commit,
-    /// and one that was never fetched may be of any line.
-    fn descends(&self, next: &Current) -> bool {
+    /// and one that was never fetched may be of any line. Asks git, beside whoever fetches.
+    pub(crate) fn descends(&self, next: &Current) -> bool {
         let commit = |revision: &Revision| revision.commit.as_ref()?.parse().ok();
         let old = self.snapshots.current().and_then(|current| commit(&current.revision));
         let (Some(old), Some(new), false) = (old, commit(&next.revision), next.revision.dirty) else { return true };
@@ -170,6 +172,7 @@ mod tests {
     use crate::agents::tests::parts_of;
 
     const TOML: &str = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\ndhcp = \"router\"\n";
+    const MANAGER: &str = "[roles.m]\nengine = \"manager\"\n[nodes.m1]\nmac = \"52:54:00:00:00:01\"\nrole = \"m\"\n";
 
     fn git(folder: &Path, words: &[&str]) -> String {
         let named = ["-c", "user.name=Ann", "-c", "user.email=ann@home.arpa"];
@@ -231,6 +234,35 @@ mod tests {
         assert_eq!(brake(&of(&"1".repeat(40), false)), none, "one that git does not have may be of anywhere");
         snapshots.revise(of(&first, false)).expect("written");
         assert_eq!(brake(&of(&second, false)), none);
+    }
+
+    /// A file that does not check said nothing of volumes: after such a commit, one that takes them out went unasked.
+    #[test]
+    fn volumes_are_missed_though_a_commit_in_between_did_not_check() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let shop = |services: &str| std::fs::write(folder.path().join("shop.yaml"), services).expect("written");
+        shop("services: { db: { image: a, volumes: ['data:/data'] } }\n");
+        let text = format!("{TOML}[workloads.shop]\npath = \"shop.yaml\"\n{MANAGER}");
+        let (agents, timeline, snapshots) = parts_of(folder.path(), &text, bramble_link::session::Limits::USUAL);
+        let wires = Arc::new(Wires::open(&snapshots.cluster().network));
+        let none = bramble_store::Store::open(&folder.path().join("none"), 1).expect("opens");
+        let dhcp = Arc::new(Dhcp::open("home.arpa", &wires, &none).expect("opens"));
+        let desired =
+            Desired::new(Arc::clone(&snapshots), timeline, agents, dhcp, wires, folder.path().join("fetched"));
+        let next = || snapshots.first(folder.path(), Revision::default()).expect("it checks").0;
+        let taken = || desired.weigh(&next(), true).1;
+        let none: [String; 0] = [];
+        for torn in ["services: [\n", "services: {\n"] {
+            shop(torn);
+            assert_eq!(taken(), none, "what does not check stays as it is");
+            desired.apply(next(), None, "git", Follow::Came).expect("current");
+        }
+        shop("services: { db: { image: a } }\n");
+        assert_eq!(taken(), ["it takes volumes out of workload shop: data of db"]);
+        shop("services: { db: { image: b, volumes: ['data:/data'] } }\n");
+        assert_eq!(taken(), none);
+        desired.apply(next(), None, "git", Follow::Came).expect("current");
+        assert_eq!(taken(), none);
     }
 
     #[test]

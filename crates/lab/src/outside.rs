@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use bramble_system::files::{give_all_below, make_folder, owner};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
@@ -20,9 +21,9 @@ const START: Duration = Duration::from_secs(30);
 /// How long it may take to end by itself.
 const END: Duration = Duration::from_secs(5);
 
-/// What of the lab is its own (unshare(1)).
-const NAMESPACES: [&str; 8] =
-    ["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"];
+/// What of the lab is its own (unshare(1)): also its users, with whom nobody needs to be root for the rest.
+const USERS: [&str; 2] = ["--user", "--map-root-user"];
+const NAMESPACES: [&str; 6] = ["--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"];
 
 /// What the lab forwards, by name, and the port wished for on the loopback.
 #[derive(Debug, Clone)]
@@ -47,7 +48,7 @@ impl Lab {
     /// When another lab runs, or namespaces cannot be made.
     pub fn start(repository: &Path, state: &Path, plan: &Plan) -> Result<Lab, Error> {
         let places = Places::new(state);
-        fs::create_dir_all(places.folder()).map_err(Error::io("cannot make the lab's folder"))?;
+        make_folder(&places.folder()).map_err(Error::io("cannot make the lab's folder"))?;
         let lock = File::create(places.folder().join("lock")).map_err(Error::io("cannot open the lab's lock"))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| Error::Running)?;
         let program = std::env::current_exe().map_err(Error::io("cannot find this program"))?;
@@ -71,8 +72,11 @@ impl Lab {
         // The lock is ours, so what lies there is a dead lab's.
         let _ = fs::remove_file(&socket);
         let log = File::create(places.folder().join("lab.log")).map_err(Error::io("cannot open the lab's log"))?;
+        // Root of a namespace may not write what is a user's outside: by `sudo` in that one's folder, it stays root.
+        let is_by_sudo = rustix::process::geteuid().is_root() && owner(state).is_ok_and(|(user, _)| user != 0);
         let mut command = Command::new("unshare");
         command
+            .args(if is_by_sudo { &[] } else { USERS.as_slice() })
             .args(NAMESPACES)
             .arg(program)
             .args(["lab", "inside", "-C"])
@@ -123,9 +127,13 @@ impl Lab {
     }
 
     fn stop(&mut self) {
-        if self.has_ended() {
-            return;
+        if !self.has_ended() {
+            self.end_processes();
         }
+        give_all_below(&self.places.state);
+    }
+
+    fn end_processes(&mut self) {
         // Asked first, so that the head can put its store in order.
         let asked =
             UnixStream::connect(self.places.socket()).and_then(|mut lab| lab.write_all(b"{\"ask\":\"down\"}\n"));
@@ -152,7 +160,7 @@ impl Drop for Lab {
 /// # Errors
 /// [`Error::Namespaces`] where this system gives none.
 fn namespaces(command: &[&str]) -> Result<(), Error> {
-    let run = bramble_system::Command::new("unshare").args(NAMESPACES).args(command).run();
+    let run = bramble_system::Command::new("unshare").args(USERS).args(NAMESPACES).args(command).run();
     run.map(drop).map_err(|source| Error::Namespaces { source })
 }
 

@@ -1,7 +1,7 @@
 //! What a new snapshot changes, in words; and the brake: what a snapshot that came by itself may not do before a
 //! person has said so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use bramble_model::engine::{EngineKind, EnginePart};
@@ -15,6 +15,9 @@ pub struct Change<'a> {
     pub to: &'a Cluster,
     /// Workloads of `from` that hold data: a volume, a folder of the machine.
     pub holding: &'a BTreeSet<Name>,
+    /// Volumes that workloads of `from` whose files do not check had when those last did; `None` where that cannot be
+    /// read.
+    pub volumes: &'a BTreeMap<Name, Option<BTreeSet<String>>>,
     /// Nodes that snapshots have [taken away](taken_away) within the last 24 hours; `None` where that cannot be read.
     pub removed_lately: Option<&'a BTreeSet<Name>>,
     /// The new revision has the current one among its ancestors, or nobody can tell that it has not.
@@ -185,7 +188,13 @@ impl Change<'_> {
         for (name, old) in &from.workloads {
             // One whose file does not check stays as it is.
             let Some(new) = to.workloads.get(name).filter(|new| new.problem.is_none()) else { continue };
-            let gone: Vec<&str> = old.volumes.difference(&new.volumes).map(String::as_str).collect();
+            let had = self.volumes.get(name).map_or(Some(&old.volumes), Option::as_ref);
+            let Some(had) = had else {
+                let reason = "what volumes it had before its file was damaged cannot be read";
+                all.push(format!("it may take volumes out of workload {name}: {reason}"));
+                continue;
+            };
+            let gone: Vec<&str> = had.difference(&new.volumes).map(String::as_str).collect();
             if !gone.is_empty() {
                 all.push(format!("it takes volumes out of workload {name}: {}", gone.join(", ")));
             }
@@ -273,7 +282,9 @@ mod tests {
     fn change<'a>(from: &'a Cluster, to: &'a Cluster) -> Change<'a> {
         static NO_NAMES: BTreeSet<Name> = BTreeSet::new();
         static NO_FILES: BTreeSet<String> = BTreeSet::new();
-        Change { from, to, holding: &NO_NAMES, removed_lately: Some(&NO_NAMES), descends: true, files: &NO_FILES }
+        static NO_VOLUMES: BTreeMap<Name, Option<BTreeSet<String>>> = BTreeMap::new();
+        let (holding, removed_lately) = (&NO_NAMES, Some(&NO_NAMES));
+        Change { from, to, holding, volumes: &NO_VOLUMES, removed_lately, descends: true, files: &NO_FILES }
     }
 
     fn brake(from: &Cluster, to: &Cluster) -> Vec<String> {
@@ -402,6 +413,17 @@ mod tests {
         for holds in [elsewhere, "[]"] {
             assert_eq!(taken(holds), Vec::<String>::new(), "{holds}");
         }
+        let (damaged, empty) = (of("[]"), of("{ db: { image: b } }"));
+        let after = |volumes: Option<&[&str]>| {
+            let volumes = volumes.map(|all| all.iter().map(ToString::to_string).collect());
+            let volumes = BTreeMap::from([("shop".parse().expect("a name"), volumes)]);
+            Change { volumes: &volumes, ..change(&damaged, &empty) }.brake()
+        };
+        assert_eq!(after(Some(&[])), Vec::<String>::new());
+        assert_eq!(after(Some(&["data of db"])), ["it takes volumes out of workload shop: data of db"]);
+        let unread =
+            "it may take volumes out of workload shop: what volumes it had before its file was damaged cannot be read";
+        assert_eq!(after(None), [unread]);
     }
 
     #[test]

@@ -78,21 +78,6 @@ pub struct Head {
     pub signed_by: Option<String>,
 }
 
-/// A file that differs between two commits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changed {
-    /// In the repository; what is not UTF-8 in it is replaced.
-    pub path: String,
-    pub how: How,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
-    Added,
-    Removed,
-    Changed,
-}
-
 impl Source {
     /// Takes the folder, which is made if it is missing, for this process.
     ///
@@ -153,8 +138,7 @@ impl Source {
             self.make_repository(&git)?;
         }
         self.bring(&git, settings)?;
-        let head = self
-            .described(&git, settings, INCOMING)?
+        let head = Source::described(&git, settings, INCOMING)?
             .ok_or_else(|| Problem::NotACommit { commit: format!("what '{}' stands at", settings.branch.as_str()) })?;
         files::find(&git, &head.commit, &settings.path)?;
         self.pack(&git);
@@ -180,7 +164,7 @@ impl Source {
             return Ok(None);
         }
         let git = Git::new(&self.layout, limits, cancel);
-        let head = self.described(&git, settings, &format!("{digits}^{{commit}}"))?;
+        let head = Source::described(&git, settings, &format!("{digits}^{{commit}}"))?;
         if let Some(head) = &head {
             files::find(&git, &head.commit, &settings.path)?;
         }
@@ -188,21 +172,28 @@ impl Source {
     }
 
     /// The commit that this names in our own repository, and who signed it; `None` where it names none.
-    fn described(&self, git: &Git<'_>, settings: &Settings, name: &str) -> Result<Option<Head>, Problem> {
-        let found = match self.log(git, &["-n", "1", name]) {
-            Err(Problem::Git { .. }) => None,
-            found => found?.into_iter().next(),
+    fn described(git: &Git<'_>, settings: &Settings, name: &str) -> Result<Option<Head>, Problem> {
+        let words = ["log", "-n", "1", "-z", "--no-color", "--format=%H%x00%an <%ae>%x00%ct%x00%s", name, "--"];
+        let said = match git.run("read a commit", words) {
+            Err(Problem::Git { .. }) => return Ok(None),
+            said => said?,
         };
-        let Some(head) = found else { return Ok(None) };
+        let text = String::from_utf8_lossy(&said.stdout);
+        let mut words = text.split('\0');
+        let [Some(commit), Some(author), Some(at), Some(subject)] = [(); 4].map(|()| words.next()) else {
+            return Ok(None);
+        };
+        let commit: Commit = commit.parse().map_err(Problem::Setting)?;
         let signed_by = match settings.signers.as_slice() {
             [] => None,
-            signers => Some(signature::check(git, &head.commit, signers)?),
+            signers => Some(signature::check(git, &commit, signers)?),
         };
-        Ok(Some(Head { signed_by, ..head }))
+        let (author, subject) = (clean(author, 200), clean(subject, 500));
+        Ok(Some(Head { commit, author, at: at.parse().unwrap_or(0), subject, signed_by }))
     }
 
-    /// The files of a commit, below `path` in it: `most` of them and links at most. Large ones are written into a folder, which has to be there and empty;
-    /// they are not synced to the disk.
+    /// The files of a commit, below `path` in it: `most` of them and links at most. Large ones are written into a folder,
+    /// which has to be there and empty; they are not synced to the disk.
     ///
     /// # Errors
     /// See [`Problem`].
@@ -218,48 +209,6 @@ impl Source {
         let git = Git::new(&self.layout, limits, cancel);
         let large = std::path::absolute(large).map_err(Problem::file("find", large))?;
         Source::of(&git, [commit], files::read(&git, commit, path, most, &large))
-    }
-
-    /// Whether `new` descends from `old`, or is it. Where it does not, someone rewrote the branch.
-    ///
-    /// # Errors
-    /// When one of them was never fetched.
-    pub fn ancestor(&self, old: &Commit, new: &Commit) -> Result<bool, Problem> {
-        let cancel = Cancel::default();
-        is_ancestor(&Git::new(&self.layout, Limits::default(), &cancel), old, new)
-    }
-
-    /// The commits that `new` has and `old` has not, newest first, at most so many.
-    ///
-    /// # Errors
-    /// When one of them was never fetched.
-    pub fn between(&self, old: &Commit, new: &Commit, most: usize) -> Result<Vec<Head>, Problem> {
-        let cancel = Cancel::default();
-        let git = Git::new(&self.layout, Limits::default(), &cancel);
-        Source::of(&git, [old, new], self.log(&git, &["-n", &most.to_string(), &format!("{old}..{new}")]))
-    }
-
-    /// The files that differ between two commits, in the order of their paths. A file that moved is one removed and one
-    /// added.
-    ///
-    /// # Errors
-    /// When one of them was never fetched.
-    pub fn changed_files(&self, old: &Commit, new: &Commit) -> Result<Vec<Changed>, Problem> {
-        let cancel = Cancel::default();
-        let git = Git::new(&self.layout, Limits::default(), &cancel);
-        let plain = ["diff-tree", "-r", "-z", "--name-status", "--no-renames", "--no-ext-diff", "--no-textconv"];
-        let said = git.run("compare two commits", plain.into_iter().chain([old.as_str(), new.as_str()]));
-        let said = Source::of(&git, [old, new], said)?;
-        let words: Vec<&[u8]> = said.stdout.split(|byte| *byte == 0).collect();
-        let files = words.chunks_exact(2).map(|pair| Changed {
-            path: String::from_utf8_lossy(pair[1]).into_owned(),
-            how: match pair[0] {
-                b"A" => How::Added,
-                b"D" => How::Removed,
-                _ => How::Changed,
-            },
-        });
-        Ok(files.collect())
     }
 
     /// Removes what a git that was killed left behind: nobody else is in this folder.
@@ -476,19 +425,6 @@ impl Source {
         answer
     }
 
-    fn log(&self, git: &Git<'_>, which: &[&str]) -> Result<Vec<Head>, Problem> {
-        let format = ["log", "-z", "--no-color", "--format=%H%x00%an <%ae>%x00%ct%x00%s"];
-        let said = git.run("read the history", format.iter().chain(which).chain(&["--"]))?;
-        let text = String::from_utf8_lossy(&said.stdout);
-        let words: Vec<&str> = text.split('\0').collect();
-        let heads = words.chunks_exact(4).map(|words| {
-            let commit = words[0].parse().map_err(Problem::Setting)?;
-            let (author, subject) = (clean(words[1], 200), clean(words[3], 500));
-            Ok(Head { commit, author, at: words[2].parse().unwrap_or(0), subject, signed_by: None })
-        });
-        heads.collect()
-    }
-
     /// Puts many packs together, also what no branch has any more. It is housekeeping: where it fails, the next time
     /// comes.
     fn pack(&self, git: &Git<'_>) {
@@ -500,13 +436,9 @@ impl Source {
     }
 }
 
-fn is_ancestor(git: &Git<'_>, old: &Commit, new: &Commit) -> Result<bool, Problem> {
-    let words = ["merge-base", "--is-ancestor", old.as_str(), new.as_str()];
-    Source::of(git, [old, new], git.asks("compare two commits", 1, words))
-}
-
-/// As [`Source::ancestor`], of a folder that another may be fetching into, which is only read: `None` where `new` is not
-/// here. What is here has all of its ancestors.
+/// Whether `new` descends from `old`, or is it, in a folder of [`Source`] that another may be fetching into: it is only
+/// read. `None` where `new` is not here. What is here has all of its ancestors: an `old` that is not here is none of them,
+/// and someone rewrote the branch.
 ///
 /// # Errors
 /// When git cannot be asked.
@@ -520,7 +452,8 @@ pub fn descends(folder: &Path, old: &Commit, new: &Commit) -> Result<Option<bool
     if Source::known(&git, new.as_str())?.as_ref() != Some(new) {
         return Ok(None);
     }
-    match is_ancestor(&git, old, new) {
+    let words = ["merge-base", "--is-ancestor", old.as_str(), new.as_str()];
+    match Source::of(&git, [old, new], git.asks("compare two commits", 1, words)) {
         Err(Problem::NotACommit { .. }) => Ok(Some(false)),
         answer => answer.map(Some),
     }

@@ -8,12 +8,12 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bramble_source::{Content, Credentials, Entry, How, Problem, Source, descends};
+use bramble_source::{Content, Credentials, Entry, Problem, Source, descends};
 use bramble_system::Cancel;
 
 use bramble_tests::git_http::Http;
 use bramble_tests::wait;
-use world::{FOLDER, Repository, Sshd, World, noise};
+use world::{Repository, Sshd, World, noise};
 
 #[test]
 fn a_local_path_is_followed_and_its_files_are_exported() {
@@ -102,7 +102,7 @@ fn a_branch_that_stands_at_no_commit_is_named() {
     fs::write(repository.path().join(".git/refs/heads/main"), format!("{blob}\n")).expect("written");
     let problem = world.fetch().expect_err("it is a file");
     assert!(matches!(problem, Problem::NotACommit { .. } | Problem::Damaged { .. }), "{problem}");
-    assert!(world.source.ancestor(&first.commit, &first.commit).expect("what was fetched is still here"));
+    assert_eq!(world.descends(&first.commit, &first.commit), Some(true), "what was fetched is still here");
     // A tag that came by the name of a branch is what it stands for.
     repository.git(&["update-ref", "-d", "refs/heads/main"]);
     let tag = ["tag", "-a", "-m", "a tag", "t", first.commit.as_str()];
@@ -150,24 +150,14 @@ fn a_force_push_is_told_from_a_push() {
     let first = world.fetch().expect("fetched");
     repository.commit("a", "1");
     let second = world.fetch().expect("fetched");
-    assert!(world.source.ancestor(&first.commit, &second.commit).expect("known"));
+    assert_eq!(world.descends(&first.commit, &second.commit), Some(true));
     repository.git(&["reset", "-q", "--hard", first.commit.as_str()]);
     repository.commit("b", "2");
     let third = world.fetch().expect("fetched");
-    assert!(!world.source.ancestor(&second.commit, &third.commit).expect("the old one is still here"));
-    let between = world.source.between(&first.commit, &third.commit, 10).expect("known");
-    assert_eq!(between.iter().map(|head| &head.commit).collect::<Vec<_>>(), [&third.commit]);
-    let changed = world.source.changed_files(&second.commit, &third.commit).expect("known");
-    let changed: Vec<_> = changed.iter().map(|file| (file.path.as_str(), file.how)).collect();
-    assert_eq!(changed, [("a", How::Removed), ("b", How::Added)]);
+    assert_eq!(world.descends(&second.commit, &third.commit), Some(false), "the old one is still here");
     let stranger = "1234567890123456789012345678901234567890".parse().expect("a name");
-    assert!(matches!(world.source.ancestor(&stranger, &third.commit), Err(Problem::NotACommit { .. })));
-    // The same of a folder that another has.
-    let asked = |old, new| descends(&world.folder.path().join(FOLDER), old, new).expect("git is asked");
-    assert_eq!(asked(&first.commit, &second.commit), Some(true));
-    assert_eq!(asked(&second.commit, &third.commit), Some(false));
-    assert_eq!(asked(&stranger, &third.commit), Some(false), "it is no ancestor of what is here");
-    assert_eq!(asked(&third.commit, &stranger), None);
+    assert_eq!(world.descends(&stranger, &third.commit), Some(false), "it is no ancestor of what is here");
+    assert_eq!(world.descends(&third.commit, &stranger), None);
     assert_eq!(descends(repository.path(), &first.commit, &second.commit).expect("none is asked"), None);
 }
 
@@ -179,7 +169,7 @@ fn a_branch_that_vanishes_and_comes_back_is_ordinary() {
     repository.git(&["branch", "-q", "-m", "main", "other"]);
     let problem = world.fetch().expect_err("gone");
     assert!(matches!(&problem, Problem::BranchMissing { branch, .. } if branch == "main"), "{problem}");
-    assert!(world.source.ancestor(&head.commit, &head.commit).expect("what was fetched is still here"));
+    assert_eq!(world.descends(&head.commit, &head.commit), Some(true), "what was fetched is still here");
     repository.git(&["branch", "-q", "-m", "other", "main"]);
     assert_eq!(world.fetch().expect("fetched"), head);
 }
@@ -216,7 +206,7 @@ fn ten_commits_in_a_second_end_at_the_last() {
         let pushes = scope.spawn(|| (0..10).for_each(|n| drop(repository.commit("n", n.to_string()))));
         while !pushes.is_finished() {
             let head = world.fetch().expect("fetched");
-            assert!(world.source.ancestor(&last, &head.commit).expect("known"));
+            assert_eq!(world.descends(&last, &head.commit), Some(true));
             last = head.commit;
         }
     });
@@ -409,7 +399,7 @@ fn what_an_aborted_fetch_left_goes_before_the_next_one_too() {
     fs::create_dir_all(before.join("objects/pack")).expect("made");
     world.source.clean().expect("cleaned");
     assert!(!left.exists() && !before.exists());
-    assert!(world.source.ancestor(&head.commit, &head.commit).expect("what was fetched is still here"));
+    assert_eq!(world.descends(&head.commit, &head.commit), Some(true), "what was fetched is still here");
 }
 
 #[test]

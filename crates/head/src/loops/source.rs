@@ -363,12 +363,13 @@ impl Controller {
         let next = take(&self.snapshots, fetched).map_err(|error| refused(&fetched.commit, error))?;
         // What was the same before came of another commit: the next one has to descend from this one.
         let next = next.of_revision(fetched.revision.clone());
+        let descends = self.desired.descends(&next);
         // What is pushed onto a rewritten branch later descends from it, though its files are the same.
-        if fetched.descends && current.is_some_and(|current| current.digest == next.digest) {
+        if descends && current.is_some_and(|current| current.digest == next.digest) {
             let revised = self.snapshots.revise(next);
             return revised.map(|()| Came::Current).map_err(|error| refused(&fetched.commit, error.into()));
         }
-        let (changed, mut reasons) = self.desired.weigh(&next, fetched.descends);
+        let (changed, mut reasons) = self.desired.weigh(&next, descends);
         reasons.extend(self.destroys(&fetched.commit, current, &next)?);
         if !reasons.is_empty() {
             return Ok(Came::Found(Newest { commit: fetched.commit.clone(), obstacle: Obstacle::Braked(reasons) }));

@@ -268,6 +268,28 @@ impl Snapshots {
         removed.inspect_err(|error| tracing::error!(error = bramble_system::sentence(error), "the history")).ok()
     }
 
+    /// Volumes of workloads whose files do not check in the current snapshot, as those said when they last did: what runs
+    /// is of then. `None` where that cannot be read.
+    pub(crate) fn volumes_before(&self, current: &Current) -> BTreeMap<Name, Option<BTreeSet<String>>> {
+        let all = current.cluster.workloads.iter().filter(|(_, workload)| workload.problem.is_some());
+        all.map(|(name, _)| (name.clone(), self.last_volumes(name))).collect()
+    }
+
+    fn last_volumes(&self, name: &Name) -> Option<BTreeSet<String>> {
+        let lines = record::history(&self.store, usize::MAX).ok().filter(|lines| lines.lacks == 0)?;
+        let mut looked_at = BTreeSet::new();
+        for digest in lines.all.into_iter().map(|line| line.digest).filter(|digest| looked_at.insert(*digest)) {
+            let known = record::known(&self.store, &digest).ok()??;
+            let then = self.look(&digest, &known.snapshot, &known.revision).ok()?;
+            match then.cluster.workloads.get(name) {
+                Some(workload) if workload.problem.is_some() => {}
+                Some(workload) => return Some(workload.volumes.clone()),
+                None => break,
+            }
+        }
+        Some(BTreeSet::new())
+    }
+
     /// Why files of the current snapshot may not be where they are served from.
     pub(crate) fn trouble(&self) -> Option<String> {
         locked(&self.trouble).clone()

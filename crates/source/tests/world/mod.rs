@@ -12,7 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bramble_model::source::Inside;
-use bramble_source::{Content, Credentials, Entry, Files, Head, Keys, Limits, Problem, Settings, Source};
+use bramble_source::{
+    Commit, Content, Credentials, Entry, Files, Head, Keys, Limits, Problem, Settings, Source, descends,
+};
 use bramble_system::Cancel;
 use tempfile::TempDir;
 
@@ -142,6 +144,11 @@ impl World {
 
     pub fn fetch(&self) -> Result<Head, Problem> {
         self.source.fetch(&self.settings, self.limits, &Cancel::default())
+    }
+
+    /// Whether `new` descends from `old`; `None` where `new` was never fetched.
+    pub fn descends(&self, old: &Commit, new: &Commit) -> Option<bool> {
+        descends(&self.folder.path().join(FOLDER), old, new).expect("git is asked")
     }
 
     /// Reads the files of a commit, and writes them into a folder.

@@ -7,7 +7,7 @@ use bramble_model::names::Digest;
 use bramble_model::repository;
 use bramble_model::snapshot::{self, Content, Given, MOST, Revision, Snapshot};
 use bramble_model::source::{Url, short};
-use bramble_source::{Commit, Credentials, Entry, Head, Keys, Limits, Problem, Settings, Source as Git};
+use bramble_source::{Credentials, Entry, Head, Keys, Limits, Problem, Settings, Source as Git};
 
 use super::Following;
 use crate::error::Error;
@@ -41,7 +41,6 @@ pub(super) struct Fetched {
     pub(super) contents: BTreeMap<Digest, Content>,
     /// Large files lie here until they are taken.
     _large: tempfile::TempDir,
-    pub(super) descends: bool,
 }
 
 /// Why a look found nothing to follow.
@@ -162,22 +161,15 @@ impl Following {
         let (limits, cancel) = (Limits::default(), &self.ends);
         let head = git.fetch(&settings, limits, cancel)?;
         let commit = head.commit.to_string();
-        let old = current.and_then(|current| {
-            Some((current.revision.commit.as_ref()?.parse::<Commit>().ok()?, current.revision.dirty))
-        });
-        let is_current = old.as_ref().is_some_and(|(old, dirty)| *old == head.commit && !dirty);
+        let is_current = current
+            .is_some_and(|Current { revision, .. }| revision.commit.as_ref() == Some(&commit) && !revision.dirty);
         if is_current && !again {
             return Err(Stopped::Current(commit));
         }
         if !is_current && judged == Some(&commit) {
             return Err(Stopped::Judged);
         }
-        let descends = match old {
-            // A folder that is no git repository was applied before: there is nothing to descend from.
-            None => true,
-            Some((old, _)) => old == head.commit || git.ancestor(&old, &head.commit).unwrap_or(false),
-        };
-        self.read(&git, &settings, head, descends)
+        self.read(&git, &settings, head)
     }
 
     /// A commit that was fetched before, by its first digits; `None` where there is none.
@@ -186,12 +178,11 @@ impl Following {
         let git = Git::open(&self.folder)?;
         let settings = settings(source, Some(&Keys::open(&self.folder)?))?;
         let found = git.named(digits, &settings, Limits::default(), &self.ends)?;
-        // A person names it: whether it descends from what is current is for them to see.
-        found.map(|head| self.read(&git, &settings, head, true)).transpose()
+        found.map(|head| self.read(&git, &settings, head)).transpose()
     }
 
     /// The files of a commit that is here.
-    fn read(&self, git: &Git, settings: &Settings, head: Head, descends: bool) -> Result<Fetched, Stopped> {
+    fn read(&self, git: &Git, settings: &Settings, head: Head) -> Result<Fetched, Stopped> {
         let commit = head.commit.to_string();
         let file = |error: std::io::Error| {
             Stopped::Wrong(format!("{}: {error}", self.folder.display()), "make room on the head's disk".into())
@@ -206,7 +197,7 @@ impl Following {
             subject: Some(head.subject),
             at: Some(head.at * 1000),
         };
-        Ok(Fetched { commit, revision, snapshot, contents, _large: large, descends })
+        Ok(Fetched { commit, revision, snapshot, contents, _large: large })
     }
 }
 
