@@ -1,9 +1,13 @@
-//! For unit tests: several users, and mounts of their own, whoever runs them.
+//! For unit tests: several users, and mounts of their own, whoever runs them; and TPMs.
+
+mod chip;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+pub use chip::Chip;
 
 /// Any number that is nobody's.
 pub const USER: u32 = 12_345;
