@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bramble_model::agent::{EnrolRequest, Enrolled, Facts, FromAgent, Health, LONGEST_LINE, ToAgent};
+use bramble_model::agent::{EnrolRequest, Enrolled, Facts, FromAgent, Health, Keeps, LONGEST_LINE, ToAgent};
 use bramble_model::engine::{EngineKind, EngineState};
 use bramble_model::hands::{Channel, Data, End, FromProcess, ToProcess};
 use bramble_model::names::BootId;
@@ -196,7 +196,8 @@ impl Agent {
         let tls = builder().with_root_certificates(Arc::clone(&self.head.roots)).with_no_client_auth();
         let mut session = self.head.open(self.from, tls).await.map_err(|error| error.to_string())?;
         let (node, boot) = (self.name.parse().expect("a name"), BootId(self.boot.id.clone()));
-        let request = EnrolRequest { node, boot, nonce: self.boot.nonce.clone(), csr: self.request() };
+        let (nonce, csr) = (self.boot.nonce.clone(), self.request());
+        let request = EnrolRequest { node, boot, nonce, csr, keeps: Keeps::Nothing };
         session
             .say_json(&serde_json::to_string(&request).expect("plain data"))
             .await

@@ -54,7 +54,23 @@ impl Repository {
     pub fn first_light_of(program: PathBuf) -> Self {
         let folder = tempfile::Builder::new().prefix("bramble-test-").tempdir().expect("a temporary folder");
         copy(&workspace().join("examples/first-light"), folder.path());
-        Repository { folder, program }
+        let is_of_today = program == crate::program("bramble");
+        let repository = Repository { folder, program };
+        if !is_of_today {
+            repository.without_tpm();
+        }
+        repository
+    }
+
+    fn without_tpm(&self) {
+        self.edit(|text| text.replace("lab     = { tpm = true }\n", ""));
+    }
+
+    /// Its manager is known by its wire alone, as one is whose agent says of no key where it keeps it.
+    pub fn by_wire(self) -> Self {
+        self.without_tpm();
+        self.edit(|text| text.replace("engine = \"manager\"\n", "engine = \"manager\"\nidentity = \"wire\"\n"));
+        self
     }
 
     pub fn path(&self) -> &Path {

@@ -84,7 +84,7 @@ fn waits(status: &Value) -> String {
 #[ignore = "builds an earlier release and boots five times: part of ./dev soak"]
 fn a_head_serves_agents_of_the_release_before_and_asks_them_what_they_can_do() {
     let before = before();
-    let mut lab = Lab::start(Repository::first_light());
+    let mut lab = Lab::start(Repository::first_light().by_wire());
     let old = boots(&lab, &before);
     switch_on(&mut lab, &["m1", "w2"]);
     let new = boots(&lab, &program("bramble"));

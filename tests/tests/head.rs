@@ -62,7 +62,7 @@ fn nobody_takes_the_place_of_a_living_node() {
         session.say(&health(1)).await.expect("the node lives");
         tokio::time::sleep(Duration::from_millis(200)).await;
         let refused = spoofed.enrol().await.expect_err("a spoofed MAC address");
-        assert!(refused.contains("still alive"), "{refused}");
+        assert!(refused.contains("was alive after this boot was handed out"), "{refused}");
         session.say(&health(2)).await.expect("the node lives on");
         assert!(connected(&house, "w1"));
         // Its own connection may be lost, and it comes back with what it has.
@@ -160,9 +160,10 @@ fn a_node_waits_for_an_operator_who_knows_its_key() {
             house.must(&["node", "approve", "w1", &key], "");
             agent.enrol().await.expect("approved");
             drop(agent.settle().await.expect("connected"));
-            // It comes back with another key, as a node without a disk does.
-            let again = Agent::up(&head, "w1", W1).await;
-            assert_eq!(again.is_ok(), mode == "expected", "{:?}", again.map(drop));
+            // Another key in its name, from the head's own address and not from its card's place, while it is away.
+            let again = Agent::up(&head, "w1", W1).await.map(drop).expect_err("anyone could do that");
+            let reason = if mode == "expected" { "its card's own place" } else { "a person has to approve its key" };
+            assert!(again.contains(reason), "{again}");
             let audit = house.must(&["audit", "--json"], "");
             assert!(
                 audit.contains(&format!("POST /v1/nodes/w1/approve {{\\\"fingerprint\\\":\\\"{key}\\\"}}")),
@@ -429,6 +430,8 @@ fn a_board_without_a_switch_is_expected_and_a_person_is_told() {
     assert!(events.iter().any(|event| event["what"]["text"] == "expected: press its button"), "{events:?}");
     assert!(!events.iter().any(|event| event["what"]["kind"] == "power-on"), "nobody has switched it on: {events:?}");
     assert_eq!(bramble_tests::node(&house.status().expect("a status"), "w1")["phase"], "off");
-    // The person does, and it is let in.
-    runtime().block_on(Agent::up(&head, "w1", W1)).map(drop).expect("its boot is expected");
+    // Whoever asks in its name from elsewhere is not it, though it is expected: here, from the head's own address. The
+    // machine itself is let in (`tests/identity.rs`).
+    let refused = runtime().block_on(Agent::up(&head, "w1", W1)).map(drop).expect_err("it is elsewhere");
+    assert!(refused.contains("its boot was not asked for from its card's own place on the wire"), "{refused}");
 }

@@ -33,7 +33,9 @@ fn declared() -> String {
         .into_iter()
         .map(|(name, part, mac)| format!("[nodes.{name}]\nmac = \"{mac}\"\nrole = \"{}\"\n\n", role(&part)));
     let workloads = WORKLOADS.map(|name| format!("[workloads.{name}]\npath = \"{name}.yaml\"\n\n"));
-    "[roles.manager]\nengine = \"manager\"\n\n".to_owned() + &nodes.collect::<String>() + &workloads.concat()
+    "[roles.manager]\nengine = \"manager\"\nidentity = \"wire\"\n\n".to_owned()
+        + &nodes.collect::<String>()
+        + &workloads.concat()
 }
 
 /// The file of a workload, in this round.

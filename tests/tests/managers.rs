@@ -28,7 +28,7 @@ fn looked_at(status: &Value) -> u64 {
 #[test]
 #[ignore = "three managers that boot twice: part of ./dev soak"]
 fn what_two_of_three_managers_held_is_kept_by_the_third_until_a_person_gives_it_up() {
-    let repository = Repository::first_light();
+    let repository = Repository::first_light().by_wire();
     repository.edit(|text| text.replace("role    = \"worker\"", "role    = \"manager\""));
     let mut lab = Lab::start(repository);
     for node in NODES {

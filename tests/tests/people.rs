@@ -49,6 +49,7 @@ fn a_viewer_looks_and_an_operator_changes() {
         ("POST", "/v1/nodes/w1/power", "\"on\""),
         ("POST", "/v1/nodes/w1/approve", "{\"fingerprint\":\"00000000000000000000000000000000\"}"),
         ("POST", "/v1/nodes/w1/revoke", ""),
+        ("POST", "/v1/nodes/w1/expect", ""),
         ("POST", "/v1/nodes/w1/reinstall", ""),
         ("POST", "/nodes/w1/approve", "fingerprint=00000000000000000000000000000000"),
         ("PUT", "/v1/users/eve", "{\"password\":\"evil evil\",\"role\":\"operator\"}"),

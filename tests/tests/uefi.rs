@@ -6,7 +6,7 @@ use serde_json::Value;
 
 /// The cluster with one machine, of these keys in its stanza.
 fn one_machine(keys: &str) -> Repository {
-    let repository = Repository::first_light();
+    let repository = Repository::first_light().by_wire();
     repository.only("m1");
     repository.edit(|text| text.replace("role    = \"manager\"", &format!("role    = \"manager\"\n{keys}")));
     repository

@@ -98,7 +98,7 @@ fn machines_boot_by_dnsmasqs_own_offer() {
 #[test]
 #[ignore = "builds an image of its own: part of ./dev soak"]
 fn machines_boot_on_a_vlan_in_a_guest() {
-    let repository = Repository::first_light();
+    let repository = Repository::first_light().by_wire();
     repository.only("m1");
     repository.edit(|text| {
         let text = text.replace("[image]", "[image]\npackages = [\"dnsmasq-base\", \"ipxe\"]");

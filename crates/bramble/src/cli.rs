@@ -496,6 +496,9 @@ pub enum NodeVerb {
     /// Show one node and its timeline.
     #[command(after_help = "Example:\n  bramble node show w1")]
     Show { node: Name },
+    /// Say that a node is about to be switched on by hand: its boot within half an hour is let in.
+    #[command(after_help = "Example:\n  bramble node expect w1   # then press its button")]
+    Expect { node: Name },
     /// Give a node its `[boot.NAME]` profile again: it installs itself at its next boot.
     #[command(after_help = "Example:\n  bramble node reinstall nas")]
     Reinstall { node: Name },

@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bramble_head::control;
 use bramble_model::api::{
-    Audit, LACKS, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Repaired, Role, Status, Switched,
-    TokenStatus, UnreadableRecord, UserChange, UserStatus,
+    Audit, Expected, LACKS, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Repaired, Role, Status,
+    Switched, TokenStatus, UnreadableRecord, UserChange, UserStatus,
 };
 use bramble_model::boot_set::{Architecture, GivenSet};
 use bramble_model::desired::{Apply, Contents, Desired, Line, Offer, Offered, Preview, Question, SourceKey, Synced};
@@ -208,6 +208,10 @@ impl Client {
 
     pub async fn inventory(&self, mac: Mac) -> Result<Adoption> {
         self.ask(Method::GET, &format!("/v1/seen/{mac}/inventory"), None::<&()>).await
+    }
+
+    pub async fn expect(&self, node: &Name) -> Result<Expected> {
+        self.ask(Method::POST, &format!("/v1/nodes/{node}/expect"), None::<&()>).await
     }
 
     pub async fn reinstall(&self, node: &Name) -> Result<()> {

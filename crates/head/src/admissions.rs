@@ -6,7 +6,7 @@ use bramble_model::names::Name;
 use bramble_plan::admission::Record as Admission;
 use bramble_plan::chain::Chain;
 use bramble_plan::hand_off::Record as HandOff;
-use bramble_store::{Expect, OnLoss, Record, Store, Table, remove};
+use bramble_store::{Expect, OnLoss, Record, Store, Table, Why, remove};
 
 use crate::error::Error;
 
@@ -17,9 +17,78 @@ impl Record for Admissions {
     type Key = Name;
     type Value = Admission;
     const TABLE: Table = Table::new("admissions");
-    const FORM: u32 = 1;
+    const FORM: u32 = 2;
     const WHAT: &'static str = "the admission of";
     const ON_LOSS: OnLoss = OnLoss::Wait;
+
+    fn older(form: u32, json: &[u8]) -> Result<Admission, Why> {
+        match form {
+            1 => Ok(serde_json::from_slice::<form_1::Record>(json)?.into()),
+            form => Err(Why::UnknownForm { form }),
+        }
+    }
+}
+
+/// As it was before machines kept identities: one boot at a time, and one that was known came back by its MAC address.
+mod form_1 {
+    use bramble_model::names::{BootId, Digest};
+    use bramble_model::timeline::Millis;
+    use bramble_plan::admission::{self, Admitted, Cause};
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    pub(super) struct Record {
+        state: State,
+        expected_until: Option<Millis>,
+        known: bool,
+        fingerprint: Option<String>,
+        approved: Option<String>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(tag = "is", rename_all = "kebab-case")]
+    enum State {
+        Idle,
+        Served(Boot),
+        Admitted(Boot),
+    }
+
+    #[derive(Deserialize)]
+    struct Boot {
+        id: BootId,
+        nonce: Digest,
+        set: Digest,
+        at: Millis,
+        expected: bool,
+    }
+
+    impl From<Record> for admission::Record {
+        fn from(record: Record) -> Self {
+            let Record { state, expected_until, known, fingerprint, approved } = record;
+            let mut now = admission::Record {
+                expected_until,
+                is_here: known,
+                approved: approved.into_iter().collect(),
+                ..admission::Record::default()
+            };
+            match (state, fingerprint) {
+                (State::Idle, _) | (State::Admitted(_), None) => {}
+                (State::Admitted(Boot { id, nonce, set, .. }), Some(fingerprint)) => {
+                    now.admitted = Some(Admitted { boot: id, nonce, set: Some(set), fingerprint });
+                }
+                (State::Served(Boot { id, nonce, set, at, expected }), _) => {
+                    let cause = match (expected, known) {
+                        (true, true) => Cause::Lost,
+                        (true, false) => Cause::SwitchedOn,
+                        (false, _) => Cause::Unknown,
+                    };
+                    // From where it was asked for, nobody wrote down.
+                    now.served.push_back(admission::Boot { id, nonce, set, at, cause, card: None });
+                }
+            }
+            now
+        }
+    }
 }
 
 /// Node → which other system it was handed. What is lost might be installed twice: a person looks first.

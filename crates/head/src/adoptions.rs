@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard};
 use bramble_model::engine::ByEngine;
 use bramble_model::inventory::{Adoption, Inventory};
 use bramble_model::names::{Mac, Name};
-use bramble_model::repository::{LabFirmware, LabMachine, Node, PowerKind};
+use bramble_model::repository::{Identity, LabFirmware, LabMachine, Node, PowerKind};
 use bramble_model::timeline::Millis;
 use bramble_plan::admission::EXPECTED_FOR;
 use bramble_store::{OnLoss, Record, Store, Table, waits};
@@ -169,6 +169,7 @@ impl Adoptions {
             macs: vec![mac],
             role: "inventory".parse().expect("a name"),
             engines: ByEngine::default(),
+            identity: Identity::Wire,
             address: None,
             boot: None,
             secure_boot: None,
@@ -179,6 +180,7 @@ impl Adoptions {
                 memory: 0,
                 cpus: 0,
                 disk: 0,
+                tpm: false,
             },
         })
     }

@@ -1,10 +1,11 @@
 //! The agents' connections: who is let in, who is there, and asking them for work.
 
+mod identity;
 mod serve;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use bramble_model::hands::{FromProcess, Start, ToProcess};
 use bramble_model::names::{Digest, Name};
 use bramble_model::repository::Cluster;
 use bramble_model::timeline::{Millis, Phase, What};
-use bramble_plan::admission::{Enrolment, Verdict};
+use bramble_plan::admission::{self, Declared, Enrolment, Heard, Verdict};
 use bramble_plan::ready;
 use bramble_store::Store;
 use bramble_system::{locked, now};
@@ -35,7 +36,9 @@ use crate::error::Error;
 use crate::gate::{self, Gate};
 use crate::neighbours::Neighbours;
 use crate::nodes::Nodes;
+use crate::store::beside;
 use crate::timeline::{Timeline, Track};
+use identity::Challenge;
 
 /// How long a process's orders wait for room behind what else its agent is told.
 const TELL: Duration = Duration::from_secs(20);
@@ -49,6 +52,8 @@ const PROCESS_QUEUE: usize = 4096;
 /// Connections that have not said who they are, in all and from one address. A node has one.
 const STRANGERS: usize = 4096;
 const STRANGERS_OF_ONE: usize = 16;
+/// Letters of a boot's name; the head's own have 32.
+const LONGEST_BOOT: usize = 64;
 
 /// Why a node is served no more that has a connection.
 const REVOKED: &str = "its certificate was revoked";
@@ -64,6 +69,9 @@ pub(crate) struct Agents {
     life: SignedLife,
     /// Who is connected.
     sessions: Mutex<BTreeMap<Name, Connected>>,
+    /// When agents were last heard whose connections have ended, and since when this head would have heard them.
+    heard: Mutex<BTreeMap<Name, Millis>>,
+    since: Millis,
     numbers: AtomicU64,
     limits: Limits,
     /// The repository says something else of nodes: each connection tells its own the newest, as soon as that takes it.
@@ -113,6 +121,8 @@ impl Agents {
             store,
             authority,
             sessions: Mutex::default(),
+            heard: Mutex::default(),
+            since: now(),
             numbers: AtomicU64::default(),
             limits: Limits::default(),
             documents: Changes::default(),
@@ -125,8 +135,10 @@ impl Agents {
         locked(&self.sessions)
     }
 
-    fn last_heard(&self, node: &Name) -> Option<Millis> {
-        self.sessions().get(node).map(|session| session.last_heard)
+    /// How long a node was alive, as far as this process knows.
+    fn last_heard(&self, node: &Name) -> Heard {
+        let connected = self.sessions().get(node).map(|session| session.last_heard);
+        Heard { last: connected.or_else(|| locked(&self.heard).get(node).copied()), since: self.since }
     }
 
     /// Asks an agent and waits for its answer; an agent that goes away or takes too long fails. One that did not say that
@@ -257,39 +269,54 @@ async fn run(
 }
 
 impl Agents {
-    /// Decides on an enrolment. The admission is stored before the certificate is told.
-    fn enrol(&self, request: &EnrolRequest) -> Result<Enrolled, String> {
-        let Some(document) = self.document(&request.node) else {
-            return Err("this node is not in the repository".into());
+    /// Decides on an enrolment from this address, of an agent that `has_proved` that its key is in the TPM that it names.
+    /// The admission is stored before the certificate is told.
+    fn enrol(&self, request: &EnrolRequest, from: IpAddr, has_proved: bool) -> Result<Enrolled, NotLetIn> {
+        let refused = |reason: &str| NotLetIn::Refused(reason.to_owned());
+        let cluster = self.nodes.cluster();
+        let (Some(document), Some(node)) = (self.document(&request.node), cluster.nodes.get(&request.node)) else {
+            return Err(refused("this node is not in the repository"));
         };
         let internal = |error: Error| {
             tracing::error!(%error, node = %request.node, "an enrolment failed");
-            "the head has an error of its own; see its log".to_owned()
+            refused("the head has an error of its own; see its log")
         };
-        let fingerprint = ca::fingerprint(&request.csr).map_err(|_| "the certificate request is malformed")?;
+        if request.boot.0.len() > LONGEST_BOOT
+            || !request.boot.0.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        {
+            return Err(refused("the name of its boot is none"));
+        }
+        let key = ca::RequestedKey::of(&request.csr).map_err(|_| refused("the certificate request is malformed"))?;
+        let fingerprint = key.fingerprint();
+        let kept = identity::Kept::read(&request.keeps, &key).map_err(refused)?;
         let enrolment = Enrolment {
             boot: request.boot.clone(),
             nonce: Digest(Sha256::digest(request.nonce.as_bytes()).into()),
             fingerprint: fingerprint.clone(),
-            last_heard: self.last_heard(&request.node),
+            keeps: kept.as_planned(has_proved),
+            card: match from {
+                IpAddr::V4(address) => self.neighbours.card_at(address),
+                IpAddr::V6(_) => None,
+            },
+            heard: self.last_heard(&request.node),
         };
-        let admission = self.nodes.cluster().admission;
-        let verdict =
-            admissions::change_even_in_memory(&self.store, &request.node, |record| record.enrol(&enrolment, admission));
-        let verdict = match verdict {
+        let declared = Declared { admission: cluster.admission, identity: node.identity };
+        let enrol = |record: &mut admission::Record| record.enrol(&enrolment, declared);
+        let verdict = match admissions::change_even_in_memory(&self.store, &request.node, enrol) {
             Err(error) if error.is_unreadable() => Verdict::Refuse(error.to_string()),
             verdict => verdict.map_err(internal)?,
         };
         match verdict {
             Verdict::Admit => {}
+            Verdict::Prove => return Err(kept.challenge().map_or_else(refused, NotLetIn::Proves)),
             Verdict::Refuse(reason) => {
                 self.tell_once(&request.node, What::Refused { reason: reason.clone() });
-                return Err(reason);
+                return Err(NotLetIn::Refused(reason));
             }
-            Verdict::AskOperator(reason) => {
+            Verdict::AskPerson(reason) => {
                 let what = What::Waits { fingerprint: fingerprint.clone(), reason: reason.clone() };
                 self.tell_once(&request.node, what);
-                return Err(format!("{reason}; its key is {fingerprint}"));
+                return Err(NotLetIn::Refused(format!("{reason}; its key is {fingerprint}")));
             }
         }
         let (certificate, renew_at) = self.authority.sign(&request.node, &request.csr).map_err(internal)?;
@@ -346,16 +373,49 @@ impl Agents {
         Ok(())
     }
 
+    /// A node is connected that was said to go down.
+    async fn is_seen(&self, node: &Name) -> Result<(), Error> {
+        let (store, node) = (self.store.clone(), node.clone());
+        beside(move || admissions::change_even_in_memory(&store, &node, admission::Record::is_seen)).await
+    }
+
+    /// A node's connection has ended, over which it was last heard then.
+    fn is_lost(&self, node: &Name, last_heard: Millis) {
+        let has_reset = admissions::of(&self.store, node).is_ok_and(|record| {
+            let mut lost = record.clone();
+            lost.is_lost(last_heard);
+            lost != record
+        });
+        if has_reset
+            && let Err(error) =
+                admissions::change_even_in_memory(&self.store, node, |record| record.is_lost(last_heard))
+        {
+            tracing::error!(%error, %node, "that its machine has reset could not be written down");
+        }
+    }
+
     /// A node goes down because someone said so; where it is to come back, its next boot is expected.
     pub(crate) fn goes_down(&self, node: &Name, comes_back: bool) {
-        if comes_back
-            && let Err(error) = admissions::change_even_in_memory(&self.store, node, |record| record.expect(now()))
-        {
-            tracing::error!(%error, %node, "its next boot could not be announced");
+        let change = |record: &mut admission::Record| {
+            if comes_back {
+                record.expect(now(), now());
+            } else {
+                record.leaves();
+            }
+        };
+        if let Err(error) = admissions::change_even_in_memory(&self.store, node, change) {
+            tracing::error!(%error, %node, "whether its next boot is expected could not be written down");
         }
         let text = if comes_back { "an operator reboots it" } else { "an operator halts it" };
         self.timeline.note_of(node, text);
     }
+}
+
+/// Why an agent is not let in, or not yet.
+enum NotLetIn {
+    Refused(String),
+    /// When it shows what is in this credential.
+    Proves(Challenge),
 }
 
 /// Whether TLS failed for the time that one side has: a certificate is not valid then.

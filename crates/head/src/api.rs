@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Redirect};
 use bramble_model::agent::SignedTime;
-use bramble_model::api::{Events, PowerAction, Status, Switched};
+use bramble_model::api::{Events, Expected, PowerAction, Status, Switched};
 use bramble_model::engine::{EngineKind, EngineState};
 use bramble_model::names::{ClusterId, Name};
 use bramble_model::repository::Cluster;
@@ -128,6 +128,19 @@ pub(crate) async fn power(
         NotSwitched::Driver(error) => refuse(StatusCode::BAD_GATEWAY, bramble_system::sentence(&error), None),
         NotSwitched::Head(error) => failed(error),
     })
+}
+
+/// A person switches a node on that the head cannot.
+pub(crate) async fn expect(
+    State(snapshots): State<Arc<Snapshots>>,
+    State(power): State<Arc<Power>>,
+    State(timeline): State<Arc<Timeline>>,
+    Path(node): Path<String>,
+) -> Result<Json<Expected>, Refusal> {
+    let node = named(&snapshots.cluster(), &node)?;
+    let until = power.expect(&node, bramble_system::now()).map_err(failed)?;
+    timeline.note_of(&node, "expected: a person switches it on");
+    Ok(Json(Expected { until }))
 }
 
 /// A foreign node is to be given its profile again.

@@ -269,16 +269,38 @@ impl Authority {
     }
 }
 
-/// SHA-256 of the public key in a request (PKCS#10, PEM), its first 16 bytes in hex.
-pub(crate) fn fingerprint(csr: &str) -> Result<String, Error> {
-    let (_, pem) = x509_parser::pem::parse_x509_pem(csr.as_bytes()).map_err(failed)?;
-    let (_, request) =
-        <x509_parser::certification_request::X509CertificationRequest<'_> as x509_parser::prelude::FromDer<
-            '_,
-            x509_parser::error::X509Error,
-        >>::from_der(&pem.contents)
-        .map_err(failed)?;
-    Ok(fingerprint_of(&request.certification_request_info.subject_pki))
+/// The public key of a request (PKCS#10), whose owner has signed it.
+pub(crate) struct RequestedKey {
+    fingerprint: String,
+    /// The key's own bytes: of a P-256 key, its point, uncompressed.
+    point: Vec<u8>,
+}
+
+impl RequestedKey {
+    /// # Errors
+    /// When it is no request (PEM), or not signed by its key.
+    pub(crate) fn of(csr: &str) -> Result<Self, Error> {
+        // It checks the signature: who has a key's public half alone says nothing in its name.
+        CertificateSigningRequestParams::from_pem(csr).map_err(failed)?;
+        let (_, pem) = x509_parser::pem::parse_x509_pem(csr.as_bytes()).map_err(failed)?;
+        let (_, request) =
+            <x509_parser::certification_request::X509CertificationRequest<'_> as x509_parser::prelude::FromDer<
+                '_,
+                x509_parser::error::X509Error,
+            >>::from_der(&pem.contents)
+            .map_err(failed)?;
+        let key = &request.certification_request_info.subject_pki;
+        Ok(RequestedKey { fingerprint: fingerprint_of(key), point: key.subject_public_key.data.to_vec() })
+    }
+
+    /// SHA-256 of it, its first 16 bytes in hex.
+    pub(crate) fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+
+    pub(crate) fn point(&self) -> &[u8] {
+        &self.point
+    }
 }
 
 /// SHA-256 of a public key, its first 16 bytes in hex.
@@ -339,7 +361,7 @@ mod tests {
         let life = certificate.validity().not_after.timestamp() - certificate.validity().not_before.timestamp();
         assert!((86_400..=86_400 + 600).contains(&life), "{life}");
         assert!(i64::try_from(renew / 1000).expect("small") < certificate.validity().not_after.timestamp());
-        assert_eq!(fingerprint(&csr).expect("a key").len(), 32);
+        assert_eq!(RequestedKey::of(&csr).expect("a key").fingerprint().len(), 32);
     }
 
     #[test]

@@ -112,7 +112,7 @@ fn what_is_only_seen_goes_on_where_the_disk_is_full() {
     disk.is_full(true);
     let lease = Lease { address: [10, 77, 0, 9].into(), mac: Mac([2; 6]), until: 9, quarantined: false };
     Leases(store.clone()).store(&[lease]).expect("an address is lent");
-    let expected = |record: &mut bramble_plan::admission::Record| record.expect(1);
+    let expected = |record: &mut bramble_plan::admission::Record| record.expect(1, 1);
     admissions::change_even_in_memory(&store, &name("w1"), expected).expect("a node boots");
     let ann = store.blocking().read::<Users>(&"ann".into()).expect("read").expect("there");
     let (secret, _) = People::new().begin(&store, "ann", &By::Password(ann), 1000, 1).expect("a person logs in");

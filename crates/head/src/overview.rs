@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bramble_image::BootSet;
-use bramble_model::api::{Explanation, NodeStatus, Stale, Status, WorkloadStatus};
+use bramble_model::api::{Explanation, KnownBy, NodeStatus, Stale, Status, WorkloadStatus};
 use bramble_model::boot_set::Architecture;
 use bramble_model::engine::{EngineKind, EnginePart};
-use bramble_model::names::Name;
+use bramble_model::names::{Digest, Name};
 use bramble_model::repository::Node;
 use bramble_model::section::{self, Section};
 use bramble_model::timeline::What;
+use bramble_plan::admission::{By, Record};
 use bramble_plan::explain::{Evidence, explain};
 use bramble_plan::lead;
 use bramble_plan::swarm::Workload;
@@ -140,6 +141,7 @@ impl Overview {
             let own = engines.iter().filter(|(kind, _)| node.part(*kind) != EnginePart::None);
             let engine = own.into_iter().find_map(|(_, trouble)| trouble.of(name));
             let why = self.why(name, node, track, &told, engine, has_set);
+            let record = records.as_ref().ok().and_then(|records| records.readable.get(name));
             NodeStatus {
                 boot: node.boot.clone(),
                 why,
@@ -153,7 +155,8 @@ impl Overview {
                 failure: track.failure.as_ref().map(|said| said.reason.clone()),
                 pending: track.pending.clone(),
                 connected: track.connected,
-                set: records.as_ref().ok().and_then(|records| records.readable.get(name)?.boot()).map(|boot| boot.set),
+                known_by: record.and_then(known_by),
+                set: record.and_then(|record| set_of(record, track.connected)),
                 facts: track.facts.clone(),
                 health: track.health.clone(),
                 times: track.times.clone(),
@@ -226,6 +229,25 @@ fn workload(name: &Name, wanted: Option<&Workload>, sight: &Sight) -> WorkloadSt
         seen_at,
         stale: sight.stale.as_ref().map(|(reason, since)| Stale { reason: reason.clone(), since: *since }),
     }
+}
+
+/// The boot set that a node runs, or was given last.
+fn set_of(record: &Record, is_connected: bool) -> Option<Digest> {
+    let running = record.admitted.as_ref().filter(|_| is_connected).and_then(|admitted| admitted.set);
+    running.or_else(|| record.boots().filter_map(|(_, set)| set).last())
+}
+
+/// What a node is known by since it was let in.
+fn known_by(record: &Record) -> Option<KnownBy> {
+    Some(match (&record.kept, &record.admitted) {
+        (Some(kept), _) => match kept.by {
+            By::Tpm { .. } => KnownBy::Tpm,
+            By::Disk { .. } => KnownBy::Disk,
+            By::Variable => KnownBy::Variable,
+        },
+        (None, Some(_)) => KnownBy::Wire,
+        (None, None) => return None,
+    })
 }
 
 /// The first architecture's boot set that nodes are given, and why it is not known of others what they are given.

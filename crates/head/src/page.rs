@@ -215,6 +215,7 @@ fn render_node(status: &Status, node: &NodeStatus, events: &[Event]) -> Markup {
                         dt { "CPUs" } dd { (facts.cpus) }
                         dt { "Memory" } dd { (facts.memory >> 20) " MiB" }
                         dt { "Address" } dd { (facts.address) }
+                        @if let Some(known_by) = node.known_by { dt { "Known by" } dd { (known_by) } }
                         dt { "Boot set" } dd { code { (facts.set.get(..12).unwrap_or(&facts.set)) } }
                         @if let Some(health) = &node.health {
                             dt { "Free memory" } dd { (health.memory_available >> 20) " MiB" }
@@ -270,6 +271,7 @@ mod tests {
             last: Some("stage 1: root 60 %".into()),
             failure: failure.map(str::to_owned),
             pending: None,
+            known_by: None,
             connected: phase == Phase::Ready,
             set: None,
             facts: None,

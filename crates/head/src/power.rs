@@ -63,24 +63,22 @@ impl Power {
         Driver::WakeOnLan { cards, from: self.wires.address(), broadcast: Ipv4Addr::BROADCAST }
     }
 
-    /// The node's next boot is expected; gives until when, and until when one was expected before.
-    fn expect(&self, node: &Name) -> Result<(Millis, Option<Millis>), NotSwitched> {
-        let expect = |record: &mut Record| {
-            let before = record.expected_until;
-            (record.expect(now()), before)
-        };
-        admissions::change_even_in_memory(&self.store, node, expect).map_err(NotSwitched::Head)
+    /// The node's next boot is expected, and one that it has begun since then; gives until when.
+    ///
+    /// # Errors
+    /// When its admission cannot be read, or the store not be written.
+    pub(crate) fn expect(&self, node: &Name, since: Millis) -> Result<Millis, Error> {
+        admissions::change_even_in_memory(&self.store, node, |record| record.expect(since, now()))
     }
 
-    /// Switches a node on. Its boot is expected before: a quick machine may ask for it at once.
+    /// Switches a node on. Its boot is expected once the switch has answered.
     async fn switch_on(&self, node: &Name, driver: &Driver) -> Result<(), NotSwitched> {
-        let (until, before) = self.expect(node)?;
+        let since = now();
         if let Err(error) = driver.set(node, true).await {
             self.timeline.note_of(node, &format!("was not switched on: {}", bramble_system::sentence(&error)));
-            admissions::change_even_in_memory(&self.store, node, |record| record.take_back(until, before))
-                .map_err(NotSwitched::Head)?;
             return Err(NotSwitched::Driver(error));
         }
+        self.expect(node, since).map_err(NotSwitched::Head)?;
         self.timeline.add(Some(node), What::PowerOn);
         Ok(())
     }
@@ -93,7 +91,7 @@ impl Power {
     pub(crate) async fn switch(&self, node: &Name, action: PowerAction) -> Result<Switched, NotSwitched> {
         let driver = self.driver(node).ok_or(NotSwitched::Gone)?;
         if matches!(driver, Driver::Hand) && action != PowerAction::Off {
-            let (until, _) = self.expect(node)?;
+            let until = self.expect(node, now()).map_err(NotSwitched::Head)?;
             let switched = Switched::ByHand { until, off_first: action == PowerAction::Cycle };
             self.timeline.note_of(node, "expected: press its button");
             return Ok(switched);
@@ -101,6 +99,10 @@ impl Power {
         if matches!(action, PowerAction::Off | PowerAction::Cycle) {
             driver.set(node, false).await.map_err(NotSwitched::Driver)?;
             self.timeline.add(Some(node), What::PowerOff);
+        }
+        if action == PowerAction::Off {
+            // It is not lost: whoever asks in its name while it is off is another one.
+            admissions::change_even_in_memory(&self.store, node, Record::leaves).map_err(NotSwitched::Head)?;
         }
         if matches!(action, PowerAction::On | PowerAction::Cycle) {
             self.switch_on(node, &driver).await?;
@@ -146,8 +148,7 @@ mod tests {
             assert_eq!(power.timeline.look(&w1, |track| track.phase), Some(Phase::Off));
         }
         // What a person was asked for before is expected all the same.
-        let (until, before) = power.expect(&w1).unwrap_or_else(|_| panic!("written"));
-        assert_eq!((expected(), before), (Some(until), None));
+        let until = power.expect(&w1, now()).expect("written");
         assert!(power.switch(&w1, PowerAction::On).await.is_err());
         assert_eq!(expected(), Some(until));
         assert!(until <= now() + EXPECTED_FOR);

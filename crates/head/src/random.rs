@@ -4,3 +4,8 @@
 pub(crate) fn random() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
+
+/// 256 random bits: a secret.
+pub(crate) fn bytes() -> [u8; 32] {
+    rand::random()
+}

@@ -141,6 +141,7 @@ static ROUTES: &[Route] = &[
     post("/v1/nodes/{node}/power", passing(audit::body), |at| on(at, api::power)),
     post("/v1/nodes/{node}/approve", lasting(audit::body), |at| on(at, api::approve)),
     post("/v1/nodes/{node}/revoke", lasting(audit::nothing), |at| on(at, api::revoke)),
+    post("/v1/nodes/{node}/expect", passing(audit::nothing), |at| on(at, api::expect)),
     post("/v1/nodes/{node}/reinstall", lasting(audit::nothing), |at| on(at, api::reinstall)),
     // The form brings the session's own word along.
     post("/nodes/{node}/approve", lasting(audit::form), |at| on(at, api::approve_on_page)),

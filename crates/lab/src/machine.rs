@@ -1,13 +1,15 @@
 //! One virtual machine with a power switch.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use bramble_model::boot_set::Architecture;
 use bramble_model::names::Name;
 use bramble_model::repository::{LabFirmware, LabMachine, Node};
 use tokio::process::{Child, Command};
+use tokio::time::sleep;
 
 use crate::accelerator::Accelerator;
 use crate::{Error, Places, network};
@@ -72,7 +74,50 @@ pub(crate) struct Machine {
     arguments: Vec<String>,
     /// How much it yields to the other machines, nice(2).
     nice: u8,
+    /// Where its TPM's state is, which is all that makes it this one; `None` for a machine without.
+    tpm: Option<PathBuf>,
+    tpm_process: Option<Child>,
     process: Option<Child>,
+}
+
+/// How long a TPM may take to be there.
+const TPM_START: Duration = Duration::from_secs(10);
+
+/// The socket over which QEMU controls the TPM of this state.
+fn control(state: &Path) -> PathBuf {
+    state.join("control.sock")
+}
+
+/// Switches on a TPM, which is off again when QEMU has ended.
+async fn start_tpm(state: &Path) -> Result<Child, Error> {
+    let control = control(state);
+    // Of a machine whose power was cut, which its TPM may have outlived for a moment.
+    let _ = fs::remove_file(&control);
+    let (folder, socket) = (format!("dir={}", state.display()), format!("type=unixio,path={}", control.display()));
+    let started = Command::new("swtpm")
+        .args(["socket", "--tpm2", "--terminate", "--tpmstate", &folder, "--ctrl", &socket])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn();
+    let mut tpm = started.map_err(Error::io("cannot start swtpm (package swtpm): a machine has `lab.tpm = true`"))?;
+    let start = Instant::now();
+    while !control.exists() {
+        let ended = tpm.try_wait().map_err(Error::io("cannot look at swtpm"))?;
+        if let Some(status) = ended {
+            return Err(Error::Ended(format!("swtpm ended: {status}")));
+        }
+        if start.elapsed() > TPM_START {
+            return Err(Error::Ended(format!("swtpm did not start within {} s", TPM_START.as_secs())));
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    Ok(tpm)
+}
+
+/// The UUID that a machine's firmware says: each has its own, as real ones have.
+fn uuid(mac: &str) -> String {
+    format!("6272616d-626c-4065-8000-{}", mac.replace(':', ""))
 }
 
 impl Machine {
@@ -109,6 +154,8 @@ impl Machine {
         let more = [
             "-name".to_owned(),
             node.to_string(),
+            "-uuid".into(),
+            uuid(&mac),
             "-nodefaults".into(),
             "-display".into(),
             "none".into(),
@@ -151,10 +198,32 @@ impl Machine {
                 format!("if=pflash,unit=1,format=raw,file={}", own.display()),
             ]);
         }
+        let tpm = declared.machine.tpm.then(|| folder.join("tpm"));
+        if let Some(state) = &tpm {
+            fs::create_dir_all(state).map_err(Error::io("cannot make the folder of the machine's TPM"))?;
+            arguments.extend([
+                "-chardev".into(),
+                format!("socket,id=tpm,path={}", control(state).display()),
+                "-tpmdev".into(),
+                "emulator,id=tpm0,chardev=tpm".into(),
+                "-device".into(),
+                "tpm-crb,tpmdev=tpm0".into(),
+            ]);
+        }
         let works = !declared.engines.is_empty() && !declared.is_manager();
         let nice = if matches!(accelerator, Accelerator::Emulation(_)) && works { YIELDING } else { 0 };
         let LabMachine { firmware, architecture, .. } = declared.machine;
-        Ok(Machine { node: node.clone(), firmware, architecture, console, arguments, nice, process: None })
+        Ok(Machine {
+            node: node.clone(),
+            firmware,
+            architecture,
+            console,
+            arguments,
+            nice,
+            tpm,
+            tpm_process: None,
+            process: None,
+        })
     }
 
     /// The process, while the machine is on. A machine that switched itself off is off.
@@ -175,6 +244,9 @@ impl Machine {
                 let log =
                     File::options().append(true).open(&self.console).map_err(Error::io("cannot open the console"))?;
                 let (qemu, _) = qemu(self.architecture);
+                if let Some(state) = &self.tpm {
+                    self.tpm_process = Some(start_tpm(state).await?);
+                }
                 let process = Command::new("nice")
                     .args(["-n", &self.nice.to_string(), qemu])
                     .args(&self.arguments)

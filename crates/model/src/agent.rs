@@ -21,7 +21,7 @@ pub use heard::{Heard, Waits};
 
 use crate::engine::{ByEngine, EngineKind, EnginePart, EngineState};
 use crate::hands::{FromProcess, Start, ToProcess};
-use crate::names::{BootId, Name};
+use crate::names::{BootId, Bytes, Mac, Name};
 
 /// The longest line that either side accepts, in bytes. A workload travels in one line.
 pub const LONGEST_LINE: usize = 4 << 20;
@@ -194,6 +194,50 @@ pub struct EnrolRequest {
     pub nonce: String,
     /// PKCS#10, PEM.
     pub csr: String,
+    /// Where it keeps the key of that; an agent of an earlier release does not say.
+    #[serde(default, skip_serializing_if = "Keeps::is_unsaid")]
+    pub keeps: Keeps,
+}
+
+/// Where a machine keeps its key, as its agent says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "in", rename_all = "kebab-case")]
+pub enum Keeps {
+    #[default]
+    Unsaid,
+    /// In memory: it is another one at the next boot.
+    Nothing,
+    /// In a variable of its UEFI.
+    Variable,
+    /// On its data disk, which is in the machine with these cards and this UUID or serial number.
+    Disk { cards: Vec<Mac>, board: Option<String> },
+    /// In its TPM 2.0: the public areas (TPMT_PUBLIC) of its endorsement key and of the key.
+    Tpm { endorsement: Bytes, key: Bytes },
+    /// In a way that this program does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Keeps {
+    fn is_unsaid(&self) -> bool {
+        *self == Keeps::Unsaid
+    }
+}
+
+/// The head's answer to an agent that may be let in when its key is in the TPM that it names: a secret that only that one
+/// gives out. The agent answers with a [`Proof`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prove {
+    /// TPMS_ID_OBJECT.
+    pub credential: Bytes,
+    /// TPMS_ECC_POINT, by which the TPM finds the key of that.
+    pub secret: Bytes,
+}
+
+/// What was in a credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    pub proof: Bytes,
 }
 
 /// The head's answer to [`EnrolRequest`] and to a renewal.

@@ -1,5 +1,7 @@
 //! What the head tells the command line, the status page and anyone with `curl`.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::agent::swarm::Service;
@@ -65,6 +67,9 @@ pub struct NodeStatus {
     pub failure: Option<String>,
     /// The key that waits for an operator, by fingerprint.
     pub pending: Option<String>,
+    /// What it is known by since it was let in last.
+    #[serde(default)]
+    pub known_by: Option<KnownBy>,
     pub connected: bool,
     pub set: Option<Digest>,
     pub facts: Option<Facts>,
@@ -75,6 +80,27 @@ pub struct NodeStatus {
     pub boot: Option<Name>,
     /// What it waits for, or the cause of its trouble.
     pub why: Explanation,
+}
+
+/// What tells a node's machine from another one, strongest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KnownBy {
+    Tpm,
+    Disk,
+    Variable,
+    Wire,
+}
+
+impl fmt::Display for KnownBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KnownBy::Tpm => "a key in its TPM",
+            KnownBy::Disk => "a key on its data disk, in this machine",
+            KnownBy::Variable => "a key in its UEFI",
+            KnownBy::Wire => "its card's place on the wire, and nothing that it keeps",
+        })
+    }
 }
 
 /// Why a machine is where it is, as `bramble why`, the status page and the API tell it.
@@ -209,6 +235,12 @@ impl Switched {
         let button = if off_first { "switch it off, and press" } else { "press" };
         Some(format!("{node}: {button} its power button; its boot is expected for {minutes} min"))
     }
+}
+
+/// A node's boot is expected until then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    pub until: Millis,
 }
 
 /// What a person or a program may do.

@@ -133,6 +133,29 @@ impl FromStr for Digest {
     }
 }
 
+/// Bytes that are written as hex digits.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Bytes(pub Vec<u8>);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Bytes {
+    type Err = NotAName;
+
+    fn from_str(text: &str) -> Result<Self, NotAName> {
+        let wrong = || NotAName("expected pairs of hex digits".into());
+        if !text.len().is_multiple_of(2) || !text.bytes().all(|c| c.is_ascii_hexdigit()) {
+            return Err(wrong());
+        }
+        let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| wrong());
+        (0..text.len()).step_by(2).map(byte).collect::<Result<_, _>>().map(Bytes)
+    }
+}
+
 /// One boot of one node: 128 random bits in hex, chosen by the head when it hands out a boot.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -232,7 +255,7 @@ macro_rules! text_form {
         }
     )*};
 }
-text_form!(Mac, Name, Digest, ClusterId, MemberId, Generation);
+text_form!(Mac, Name, Bytes, Digest, ClusterId, MemberId, Generation);
 
 #[cfg(test)]
 mod tests {

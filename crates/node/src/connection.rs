@@ -7,7 +7,8 @@ use std::time::Duration;
 use bramble_link::session::Limits;
 use bramble_link::{Connection, Ended, Event};
 use bramble_model::agent::{
-    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, NodeDocument, Refuses, ToAgent, Versions, Waits,
+    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, NodeDocument, Prove, Refuses, ToAgent, Versions,
+    Waits,
 };
 use bramble_model::hands::{End, FromProcess};
 use rustls::pki_types::ServerName;
@@ -82,6 +83,7 @@ async fn connect(boot: &ThisBoot, identity: &Identity) -> Result<Head, Error> {
 enum Verdict {
     Enrolled(Box<Enrolled>),
     Refused { refused: String },
+    Prove(Prove),
 }
 
 async fn enrol(boot: &ThisBoot, identity: &Identity) -> Result<Enrolled, Error> {
@@ -91,11 +93,18 @@ async fn enrol(boot: &ThisBoot, identity: &Identity) -> Result<Enrolled, Error> 
         boot: boot.boot.clone(),
         nonce: boot.nonce.clone(),
         csr: identity.request()?,
+        keeps: identity.keeps().clone(),
     };
     head.say(&request).map_err(ended)?;
-    match head.first::<Verdict>().await.map_err(ended)? {
+    let mut verdict = head.first::<Verdict>().await.map_err(ended)?;
+    if let Verdict::Prove(prove) = &verdict {
+        head.say(&identity.prove(prove)?).map_err(ended)?;
+        verdict = head.first::<Verdict>().await.map_err(ended)?;
+    }
+    match verdict {
         Verdict::Enrolled(enrolled) => Ok(*enrolled),
         Verdict::Refused { refused } => Err(Error::Refused(refused)),
+        Verdict::Prove(_) => Err(Error::Ended("the head asks for a proof again and again".into())),
     }
 }
 

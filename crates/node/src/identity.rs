@@ -1,26 +1,44 @@
 //! The node's key and what it proves with it.
+//!
+//! It is kept in the strongest place that the machine has: in its TPM, on the node's data partition, in a variable of its
+//! UEFI. A machine that has none of them makes another key at each boot.
+
+mod tpm;
+mod variable;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use bramble_model::agent::Enrolled;
+use bramble_model::agent::{Enrolled, Keeps, Proof, Prove};
 use bramble_system::{files, locked};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::{Error, ThisBoot};
+use crate::{Error, ThisBoot, inventory};
+use tpm::{InTls, TpmKey};
 
 /// The head's CA, put into the image when it was built.
 const CA: &str = "/etc/bramble/ca.pem";
 /// On the data partition where the node has one, else in memory.
 const KEY: &str = "/var/lib/bramble/agent.key";
 
+/// The key, where it is.
+enum Secret {
+    /// It never leaves the TPM.
+    Tpm(Arc<TpmKey>),
+    /// In the agent's memory, wherever it was read from.
+    Held(Box<KeyPair>),
+}
+
 /// A key of the node's own, the CA it trusts, and its certificate once it has one.
 pub(crate) struct Identity {
-    key: KeyPair,
+    secret: Secret,
+    keeps: Keeps,
     roots: Arc<RootCertStore>,
     /// The CA's public key, an uncompressed point of P-256, and since when it is good, in seconds.
     ca: (Vec<u8>, i64),
@@ -28,27 +46,62 @@ pub(crate) struct Identity {
     enrolled: Mutex<Option<Enrolled>>,
 }
 
+/// A key for this boot, or one that is kept from now on.
+fn new_key() -> Result<KeyPair, Error> {
+    KeyPair::generate().map_err(Error::Key)
+}
+
+/// The key in the agent's own folder, made where there is none. Also where that folder is in memory: the agent may be
+/// started again in this boot.
+fn filed(path: &Path) -> Result<KeyPair, Error> {
+    let file = |doing: &str| {
+        let doing = doing.to_owned();
+        move |source| Error::File { doing, source }
+    };
+    match fs::read_to_string(path) {
+        Ok(pem) => return KeyPair::from_pem(&pem).map_err(|source| Error::KeptKey { path: path.to_owned(), source }),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        // Another one in its place would be a stranger's.
+        Err(error) => return Err(file("cannot read the agent's key")(error)),
+    }
+    let key = new_key()?;
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(file("cannot make the agent's folder"))?;
+    }
+    files::replace_secret(path, key.serialize_pem().as_bytes()).map_err(file("cannot keep the agent's key"))?;
+    Ok(key)
+}
+
+/// Whether what is in this folder outlasts the boot: it is on the data partition.
+fn is_on_disk(folder: &Path) -> bool {
+    /// statfs(2): tmpfs, ramfs and overlayfs, over which a node's root lies.
+    const IN_MEMORY: [i64; 3] = [0x0102_1994, 0x8584_58f6, 0x794c_7630];
+    rustix::fs::statfs(folder).is_ok_and(|system| !IN_MEMORY.contains(&system.f_type))
+}
+
+/// The key of the strongest place that this machine has.
+fn find() -> Result<(Secret, Keeps), Error> {
+    if let Some(tpm) = TpmKey::find()? {
+        let keeps = tpm.keeps();
+        return Ok((Secret::Tpm(tpm), keeps));
+    }
+    let path = Path::new(KEY);
+    if path.parent().is_some_and(is_on_disk) {
+        let (cards, board) = inventory::machine();
+        return Ok((Secret::Held(Box::new(filed(path)?)), Keeps::Disk { cards, board }));
+    }
+    let new = new_key()?;
+    let kept = variable::key(|| new.serialize_der());
+    if let Some(key) = kept.and_then(|der| KeyPair::try_from(der).ok()) {
+        return Ok((Secret::Held(Box::new(key)), Keeps::Variable));
+    }
+    Ok((Secret::Held(Box::new(filed(path)?)), Keeps::Nothing))
+}
+
 impl Identity {
     /// Loads the key, or makes one.
     pub(crate) fn open(boot: &ThisBoot) -> Result<Self, Error> {
-        let file = |doing: &str| {
-            let doing = doing.to_owned();
-            move |source| Error::File { doing, source }
-        };
-        let kept = fs::read_to_string(KEY).ok().and_then(|pem| KeyPair::from_pem(&pem).ok());
-        let key = match kept {
-            Some(key) => key,
-            None => {
-                let key = KeyPair::generate().map_err(Error::Key)?;
-                let path = Path::new(KEY);
-                if let Some(folder) = path.parent() {
-                    fs::create_dir_all(folder).map_err(file("cannot make the agent's folder"))?;
-                }
-                files::replace_secret(path, key.serialize_pem().as_bytes())
-                    .map_err(file("cannot keep the agent's key"))?;
-                key
-            }
-        };
+        let (secret, keeps) = find()?;
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_file(CA).map_err(|error| Error::Trust(error.to_string()))?;
         let own_ca = {
@@ -58,7 +111,8 @@ impl Identity {
         };
         roots.add(ca).map_err(|error| Error::Trust(error.to_string()))?;
         Ok(Identity {
-            key,
+            secret,
+            keeps,
             roots: Arc::new(roots),
             ca: own_ca,
             name: boot.node.to_string(),
@@ -70,7 +124,24 @@ impl Identity {
     pub(crate) fn request(&self) -> Result<String, Error> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, self.name.as_str());
-        params.serialize_request(&self.key).and_then(|request| request.pem()).map_err(Error::Key)
+        let request = match &self.secret {
+            Secret::Tpm(key) => params.serialize_request(&**key),
+            Secret::Held(key) => params.serialize_request(&**key),
+        };
+        request.and_then(|request| request.pem()).map_err(Error::Key)
+    }
+
+    /// Where the key is kept.
+    pub(crate) fn keeps(&self) -> &Keeps {
+        &self.keeps
+    }
+
+    /// Shows that the key is in the TPM that it was said to be in.
+    pub(crate) fn prove(&self, prove: &Prove) -> Result<Proof, Error> {
+        let Secret::Tpm(key) = &self.secret else {
+            return Err(Error::Ended("the head asked for a proof of a TPM, and there is none".into()));
+        };
+        key.prove(prove).map(|proof| Proof { proof }).map_err(Error::Tpm)
     }
 
     pub(crate) fn keep(&self, enrolled: Enrolled) {
@@ -99,8 +170,9 @@ impl Identity {
     pub(crate) fn of(name: &str, ca: CertificateDer<'static>) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(ca).expect("a CA");
-        let key = KeyPair::generate().expect("a key");
-        Identity { key, roots: Arc::new(roots), ca: (Vec::new(), 0), name: name.into(), enrolled: Mutex::new(None) }
+        let secret = Secret::Held(Box::new(KeyPair::generate().expect("a key")));
+        let (roots, enrolled) = (Arc::new(roots), Mutex::new(None));
+        Identity { secret, keeps: Keeps::Nothing, roots, ca: (Vec::new(), 0), name: name.into(), enrolled }
     }
 
     /// TLS towards the head: with the certificate where there is one.
@@ -113,8 +185,16 @@ impl Identity {
         let Some(enrolled) = self.enrolled() else { return Ok(builder.with_no_client_auth()) };
         let certificate = CertificateDer::from_pem_slice(enrolled.certificate.as_bytes())
             .map_err(|error| Error::Trust(error.to_string()))?;
-        let key = PrivateKeyDer::try_from(self.key.serialize_der()).map_err(|error| Error::Trust(error.into()))?;
-        builder.with_client_auth_cert(vec![certificate], key).map_err(trust)
+        match &self.secret {
+            Secret::Tpm(key) => {
+                let certified = CertifiedKey::new(vec![certificate], Arc::new(InTls(Arc::clone(key))));
+                Ok(builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified))))
+            }
+            Secret::Held(key) => {
+                let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|error| Error::Trust(error.into()))?;
+                builder.with_client_auth_cert(vec![certificate], key).map_err(trust)
+            }
+        }
     }
 }
 

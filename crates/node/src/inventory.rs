@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bramble_model::inventory::{Card, Disk, Inventory};
+use bramble_model::names::Mac;
 use bramble_system::Command;
 use tokio::time::sleep;
 
@@ -96,6 +97,26 @@ fn take() -> Inventory {
     }
 }
 
+/// What a board says whose maker has given it no number.
+const NO_NUMBERS: [&str; 6] =
+    ["default string", "not specified", "none", "system serial number", "to be filled by o.e.m.", "123456789"];
+
+/// A number that tells this board from others; the zeros and the letters of a firmware that knows none do not.
+fn number(text: &str) -> Option<String> {
+    let text = text.trim().to_ascii_lowercase();
+    let digits: Vec<char> = text.chars().filter(char::is_ascii_alphanumeric).collect();
+    let is_one = digits.len() > 3 && digits.iter().any(|digit| *digit != digits[0]);
+    (is_one && !NO_NUMBERS.contains(&text.as_str())).then_some(text)
+}
+
+/// The machine's network cards, and its UUID or its serial number.
+pub(crate) fn machine() -> (Vec<Mac>, Option<String>) {
+    let places =
+        ["/sys/class/dmi/id/product_uuid", "/sys/class/dmi/id/product_serial", "/proc/device-tree/serial-number"];
+    let board = places.into_iter().find_map(|place| number(&text(place)));
+    (cards().into_iter().map(|card| card.mac).collect(), board)
+}
+
 fn names(folder: &str) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -181,6 +202,22 @@ fn cards() -> Vec<Card> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_that_every_board_of_a_maker_has_is_none() {
+        for none in [
+            "",
+            "0",
+            "Default string",
+            "00000000-0000-0000-0000-000000000000",
+            "FFFFFFFF",
+            "To be filled by O.E.M.",
+            "xx",
+        ] {
+            assert_eq!(number(none), None, "{none}");
+        }
+        assert_eq!(number(" 4C4C4544-0042 \n").as_deref(), Some("4c4c4544-0042"));
+    }
 
     #[test]
     fn this_machine_has_parts() {

@@ -37,6 +37,10 @@ pub enum Error {
     HandOver { path: String, problem: String },
     #[error("cannot make a key")]
     Key(#[source] rcgen::Error),
+    #[error("{}: it is damaged, and no key; where that is so for good, remove it, and a person lets this node in anew", path.display())]
+    KeptKey { path: std::path::PathBuf, source: rcgen::Error },
+    #[error("the TPM does not do what it was asked")]
+    Tpm(#[source] bramble_tpm::Problem),
     #[error("the head's CA in this image is malformed: {0}")]
     Trust(String),
     #[error("cannot reach the head at {head}")]

@@ -1,51 +1,60 @@
-//! One node's boots: who may boot, and which boot's agent is let in.
+//! One node's boots and its identity: who may boot, which machine is let in, and what it is known by from then on.
 //!
 //! ```text
-//!                    script asked                    enrol: right boot, right nonce,
-//!   ┌──────────┐  (new boot and nonce)  ┌────────┐   expected, and no one else here   ┌──────────┐
-//!   │   Idle   │ ─────────────────────▶ │ Served │ ─────────────────────────────────▶ │ Admitted │
-//!   └──────────┘                        └────────┘                                    └──────────┘
-//!                                        ▲      ▲  script asked: the old nonce is void    │
-//!                                        └──────┴──────────────────────────────────────────┘
+//!                 script asked                     enrol, and one of these:
+//!   ┌──────────┐ (boot and nonce) ┌────────┐       the key that it is known by  ┌──────────┐
+//!   │   Idle   │ ───────────────▶ │ Served │ ───▶  a person approved this key ─▶│ Admitted │
+//!   └──────────┘                  └────────┘       this boot was expected, and  └──────────┘
+//!                                  ▲      ▲        asks from its own place          │
+//!                                  └──────┴──── script asked: all of them wait ─────┘
+//!                                               until one of them is let in
 //! ```
-//! A nonce is good for one enrolment. A boot is *expected* when the head switched the node on,
-//! when an operator said so, or when a node that was here before comes back after its connection
-//! was lost (a power cut, a reboot). Anything else waits for an operator, who sees the key's
-//! fingerprint. That is [`Admission::Expected`]; with [`Admission::Approve`] only a key that an operator
-//! approved is let in, and with [`Admission::Open`] every boot that was handed out. A MAC address alone admits nobody: while the admitted machine is alive, a second
-//! one with its address is refused.
+//! What a machine *keeps* (a key in its TPM, on its disk, in its firmware) is its identity once it was let in with it:
+//! from then on that key lets it in at any time and without hands, and no other one does before a person has said so.
+//! A machine that keeps nothing is known by its card's own place on the wire, and comes back only where its connection
+//! was lost, or where someone caused its boot. That is [`Admission::Expected`]; with [`Admission::Approve`] a new key
+//! always waits for a person, and with [`Admission::Open`] every boot that was handed out is let in, where the node is not
+//! known by another key and its role does not ask for one that is kept. While the admitted
+//! machine is alive, a second one with its card's address is refused in every mode.
 
-use bramble_model::names::{BootId, Digest};
-use bramble_model::repository::Admission;
+mod identity;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+use bramble_model::names::{BootId, Digest, Mac};
+use bramble_model::repository::{Admission, Identity};
 use bramble_model::timeline::Millis;
 use serde::{Deserialize, Serialize};
+
+pub use identity::{By, Keeps, Kept, Machine};
 
 /// How long a node that was switched on is expected, in milliseconds. Firmware of servers may
 /// test its memory for minutes.
 pub const EXPECTED_FOR: Millis = 30 * 60 * 1000;
+/// Boots that wait at once, those that were asked for from the card's own place, and those that were not: firmware asks for
+/// its script twice or three times, and a person may start a machine again.
+const MOST_SERVED: usize = 8;
+/// Keys that a person approved and that nobody has come with.
+const MOST_APPROVED: usize = 8;
 
 /// What the store keeps of a node's boots.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Record {
-    pub state: State,
+    /// Boots that were handed out and that nobody was let in with, the oldest first.
+    pub served: VecDeque<Boot>,
+    /// The boot that was let in last.
+    pub admitted: Option<Admitted>,
     /// A boot is expected until then: someone switched the node on.
     pub expected_until: Option<Millis>,
-    /// It has been admitted at least once.
-    pub known: bool,
-    /// The key of the last admission, by fingerprint.
-    pub fingerprint: Option<String>,
-    /// A key that an operator approved for the boot that waits.
-    pub approved: Option<String>,
-}
-
-/// Where the node's present boot stands.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "kebab-case")]
-pub enum State {
-    #[default]
-    Idle,
-    Served(Boot),
-    Admitted(Boot),
+    /// What it is known by; `None` for a machine that keeps nothing, or that was never let in.
+    pub kept: Option<Kept>,
+    /// It is connected, or was when the head last heard of it: where it is not, it was lost and may come back. Not so
+    /// where someone has switched it off.
+    pub is_here: bool,
+    /// Keys that a person has approved, the oldest first.
+    pub approved: VecDeque<String>,
 }
 
 /// A boot that was handed out.
@@ -57,8 +66,43 @@ pub struct Boot {
     /// The boot set that it was given.
     pub set: Digest,
     pub at: Millis,
-    /// It was expected when it was handed out.
-    pub expected: bool,
+    pub cause: Cause,
+    /// The node's card from whose own place on the wire it was asked for; `None` where it was asked for from elsewhere.
+    pub card: Option<Mac>,
+}
+
+/// A boot, as it is handed out.
+#[derive(Debug, Clone)]
+pub struct Served {
+    pub id: BootId,
+    pub nonce: Digest,
+    pub set: Digest,
+    pub card: Option<Mac>,
+}
+
+/// Why a machine may have asked for its script, as far as the head knew then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The head or a person has switched it on.
+    SwitchedOn,
+    /// Its connection had been lost.
+    Lost,
+    /// It was connected: a machine that resets says no goodbye, and one that uses its address waits for none.
+    Here,
+    /// None that anybody knows.
+    Unknown,
+}
+
+/// Who was let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admitted {
+    pub boot: BootId,
+    pub nonce: Digest,
+    /// The boot set that it was given; `None` where it booted by itself, and only its key counted.
+    pub set: Option<Digest>,
+    /// Of the key.
+    pub fingerprint: String,
 }
 
 /// What an agent presents.
@@ -67,55 +111,105 @@ pub struct Enrolment {
     pub boot: BootId,
     /// SHA-256 of the nonce it sent.
     pub nonce: Digest,
+    /// Of the key that it has shown to have.
     pub fingerprint: String,
-    /// When an agent of this node was last heard over an admitted connection.
-    pub last_heard: Option<Millis>,
+    pub keeps: Keeps,
+    /// The card that its address is of; `None` where nobody can tell.
+    pub card: Option<Mac>,
+    pub heard: Heard,
+}
+
+/// What the head knows of how long the node was alive.
+#[derive(Debug, Clone, Copy)]
+pub struct Heard {
+    /// When an agent of it was last heard over an admitted connection, also over one that has ended; `None` where this
+    /// process has heard none.
+    pub last: Option<Millis>,
+    /// Since when this process would have heard one.
+    pub since: Millis,
+}
+
+/// What the repository says of who may be let in.
+#[derive(Debug, Clone, Copy)]
+pub struct Declared {
+    pub admission: Admission,
+    /// What the node's role asks for.
+    pub identity: Identity,
 }
 
 /// Whether the agent is let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Admit,
+    /// When it has proved that its key is in the TPM that it names.
+    Prove,
     /// Not now and not later: the sentence says why.
     Refuse(String),
-    /// When an operator approves this key.
-    AskOperator(String),
+    /// When a person approves this key.
+    AskPerson(String),
 }
 
 impl Record {
-    pub fn boot(&self) -> Option<&Boot> {
-        match &self.state {
-            State::Idle => None,
-            State::Served(boot) | State::Admitted(boot) => Some(boot),
-        }
+    /// Every boot whose machine may still report, or be let in, and the set that it was given; the newest last.
+    pub fn boots(&self) -> impl Iterator<Item = (&BootId, Option<Digest>)> {
+        let admitted = self.admitted.iter().map(|admitted| (&admitted.boot, admitted.set));
+        admitted.chain(self.served.iter().map(|boot| (&boot.id, Some(boot.set))))
     }
 
-    /// The head or an operator switched the node on, or asked a person to. Gives the time until which its boot is
-    /// expected.
-    pub fn expect(&mut self, now: Millis) -> Millis {
+    /// Someone has caused the node's next boot; gives the time until which it is expected. What was handed out `since`
+    /// they began to is that boot: a quick machine may have asked before its switch had answered.
+    pub fn expect(&mut self, since: Millis, now: Millis) -> Millis {
+        for boot in self.served.iter_mut().filter(|boot| boot.at >= since) {
+            boot.cause = Cause::SwitchedOn;
+        }
         let until = now + EXPECTED_FOR;
         self.expected_until = Some(until);
         until
     }
 
-    /// Nothing was switched on after all: what was expected before `until` was said is what is expected.
-    pub fn take_back(&mut self, until: Millis, before: Option<Millis>) {
-        if self.expected_until == Some(until) {
-            self.expected_until = before;
+    /// A person approves a key, whichever boot brings it.
+    pub fn approve(&mut self, fingerprint: String) {
+        self.approved.retain(|known| *known != fingerprint);
+        self.approved.push_back(fingerprint);
+        if self.approved.len() > MOST_APPROVED {
+            self.approved.pop_front();
         }
     }
 
-    /// An operator approves a key for the present boot.
-    pub fn approve(&mut self, fingerprint: String) {
-        self.approved = Some(fingerprint);
+    /// Its connection is gone, over which it was last heard then. What was handed out after that was asked for by a
+    /// machine that had reset, and was not missed yet.
+    pub fn is_lost(&mut self, last_heard: Millis) {
+        for boot in self.served.iter_mut().filter(|boot| boot.cause == Cause::Here && boot.at > last_heard) {
+            boot.cause = Cause::Lost;
+        }
     }
 
-    /// The node asks for its boot script and is given `id`.
-    pub fn serve(&mut self, id: BootId, nonce: Digest, set: Digest, now: Millis) {
-        let switched_on = self.expected_until.is_some_and(|until| now <= until);
+    /// It is connected, whatever was said of it before.
+    pub fn is_seen(&mut self) {
+        self.is_here = true;
+    }
+
+    /// Someone switches it off: it is not lost then, and comes back where it is switched on.
+    pub fn leaves(&mut self) {
+        self.is_here = false;
+    }
+
+    /// The node asks for its boot script and is given `id`, from the place of this card where that is its own. What was
+    /// handed out before stays good: whoever asks in its name from elsewhere voids nothing of the machine's own.
+    pub fn serve(&mut self, boot: Served, now: Millis, is_connected: bool) {
+        let Served { id, nonce, set, card } = boot;
         // An expectation stays until someone is admitted on it: firmware may ask twice.
-        self.state = State::Served(Boot { id, nonce, set, at: now, expected: switched_on || self.known });
-        self.approved = None;
+        let cause = match (self.expected_until, self.is_here) {
+            (Some(until), _) if now <= until => Cause::SwitchedOn,
+            (_, true) if is_connected => Cause::Here,
+            (_, true) => Cause::Lost,
+            (_, false) => Cause::Unknown,
+        };
+        self.served.push_back(Boot { id, nonce, set, at: now, cause, card });
+        let mut like = self.served.iter().enumerate().filter(|(_, boot)| boot.card.is_some() == card.is_some());
+        if let (Some((oldest, _)), MOST_SERVED..) = (like.next(), like.count()) {
+            self.served.remove(oldest);
+        }
     }
 
     /// Whether a certificate for this key still counts, on a connection of this boot.
@@ -123,229 +217,117 @@ impl Record {
     /// # Errors
     /// Why not.
     pub fn holds(&self, boot: &BootId, fingerprint: &str) -> Result<(), &'static str> {
-        if self.fingerprint.as_deref() != Some(fingerprint) {
-            return Err("its certificate was revoked");
-        }
-        match &self.state {
-            State::Admitted(admitted) if admitted.id == *boot => Ok(()),
-            // A later boot was handed out; while that one is not admitted, this machine is still the
-            // node, and its being heard is what keeps a second one out.
-            State::Served(_) if self.known => Ok(()),
-            _ => Err("its boot is not the admitted one"),
+        match &self.admitted {
+            Some(admitted) if admitted.fingerprint == fingerprint && admitted.boot == *boot => Ok(()),
+            Some(admitted) if admitted.fingerprint == fingerprint => Err("its boot is not the admitted one"),
+            Some(_) | None => Err("its certificate was revoked"),
         }
     }
 
     /// An agent asks to be let in. Admission changes the record; the caller stores it first.
-    pub fn enrol(&mut self, enrolment: &Enrolment, admission: Admission) -> Verdict {
-        let boot = match &self.state {
-            State::Idle => return Verdict::Refuse("this node was not given a boot".into()),
-            State::Admitted(boot) if boot.id == enrolment.boot => {
-                return if self.fingerprint.as_deref() == Some(enrolment.fingerprint.as_str())
-                    && boot.nonce == enrolment.nonce
-                {
-                    // The answer was lost on its way: the same key asks again.
-                    Verdict::Admit
-                } else {
-                    Verdict::Refuse("the nonce of this boot has been used".into())
-                };
+    pub fn enrol(&mut self, enrolment: &Enrolment, declared: Declared) -> Verdict {
+        let Enrolment { boot, nonce, fingerprint, .. } = enrolment;
+        let served = self.served.iter().find(|served| served.id == *boot);
+        let verdict = match (&self.kept, &self.admitted) {
+            // The answer was lost on its way: the same key asks again.
+            (_, Some(last)) if last.boot == *boot && last.fingerprint == *fingerprint && last.nonce == *nonce => {
+                return Verdict::Admit;
             }
-            State::Served(boot) | State::Admitted(boot) => boot.clone(),
+            // Nobody but the machine has its key: on that alone it takes its own place, at any time and in any boot.
+            (Some(kept), _) if kept.fingerprint == *fingerprint => self.comes_back(kept, enrolment),
+            (_, Some(last)) if last.boot == *boot => Verdict::Refuse("the nonce of this boot has been used".into()),
+            _ => match served {
+                None => Verdict::Refuse("this boot was not handed out, or another one has taken its place".into()),
+                Some(served) if served.nonce != *nonce => {
+                    Verdict::Refuse("the nonce is not the one of this boot".into())
+                }
+                Some(served) => self.judge(enrolment, served, declared),
+            },
         };
-        if boot.id != enrolment.boot {
-            return Verdict::Refuse("a later boot of this node has taken its place".into());
+        if verdict == Verdict::Admit {
+            let set = served.map(|served| served.set);
+            self.admit(enrolment, set);
         }
-        if boot.nonce != enrolment.nonce {
-            return Verdict::Refuse("the nonce is not the one of this boot".into());
+        verdict
+    }
+
+    fn comes_back(&self, kept: &Kept, enrolment: &Enrolment) -> Verdict {
+        match kept.is_moved(&enrolment.keeps) {
+            Some(reason) if !self.approved.contains(&enrolment.fingerprint) => ask(reason),
+            _ => Verdict::Admit,
         }
+    }
+
+    /// Whether a machine with a key that the node is not known by is the node.
+    fn judge(&self, enrolment: &Enrolment, boot: &Boot, declared: Declared) -> Verdict {
+        let Enrolment { fingerprint, keeps, card, heard, .. } = enrolment;
         // In the same millisecond counts, too: firmware takes far longer than that from its last word as the old boot
         // to its first as the new one.
-        if enrolment.last_heard.is_some_and(|heard| heard >= boot.at) {
-            return Verdict::Refuse("the admitted machine is still alive: another one uses its MAC address".into());
+        if heard.last.is_some_and(|last| last >= boot.at) {
+            let reason =
+                "the admitted machine was alive after this boot was handed out: another one uses its MAC address";
+            return Verdict::Refuse(reason.into());
         }
-        let is = |key: &Option<String>| key.as_deref() == Some(enrolment.fingerprint.as_str());
-        match admission {
-            _ if is(&self.approved) => {}
-            Admission::Open => {}
-            Admission::Expected if boot.expected => {}
-            Admission::Expected => {
-                return Verdict::AskOperator("nobody switched this node on: `bramble node approve` lets it in".into());
-            }
-            // A key that was approved once, and lies on the node's data partition.
-            Admission::Approve if is(&self.fingerprint) => {}
-            Admission::Approve => {
-                return Verdict::AskOperator(
-                    "an operator has to approve its key: `bramble node approve` lets it in".into(),
+        let admit = match keeps {
+            Keeps::Tpm { has_proved: false, .. } => Verdict::Prove,
+            Keeps::Tpm { .. } | Keeps::Disk(_) | Keeps::Variable | Keeps::Nothing | Keeps::Unsaid => Verdict::Admit,
+        };
+        if self.approved.contains(fingerprint) {
+            return admit;
+        }
+        if self.kept.is_some() {
+            return ask("it came with another key than the one that it is known by");
+        }
+        match (keeps, declared.identity) {
+            (Keeps::Nothing, Identity::Kept) => {
+                return ask(
+                    "its role wants an identity that is kept, and this machine keeps none (no TPM, no data disk, no UEFI)",
                 );
             }
+            // One that was here before its agent could say it comes back as it did then.
+            (Keeps::Unsaid, Identity::Kept) if self.admitted.is_none() => {
+                return ask("its role wants an identity that is kept, and its agent is of a release that does not say");
+            }
+            _ => {}
         }
-        self.state = State::Admitted(boot);
-        self.known = true;
+        let is_expected = match boot.cause {
+            Cause::SwitchedOn | Cause::Lost => true,
+            // Whoever was killed since then may have heard the machine after it, and has forgotten.
+            Cause::Here => boot.at >= heard.since,
+            Cause::Unknown => false,
+        };
+        match declared.admission {
+            Admission::Open => admit,
+            Admission::Approve if self.admitted.as_ref().is_some_and(|last| last.fingerprint == *fingerprint) => admit,
+            Admission::Approve => ask("a person has to approve its key"),
+            Admission::Expected if !is_expected => ask("nobody switched this node on"),
+            Admission::Expected => match (card, &boot.card) {
+                (Some(own), Some(asked)) if own == asked => admit,
+                (_, None) => ask("its boot was not asked for from its card's own place on the wire"),
+                (None, _) => ask("it asks from behind a router, where nobody can tell whose card it has"),
+                (Some(_), Some(_)) => ask("it asks from another card's address"),
+            },
+        }
+    }
+
+    fn admit(&mut self, enrolment: &Enrolment, set: Option<Digest>) {
+        let Enrolment { boot, nonce, fingerprint, keeps, .. } = enrolment;
+        // What a known key says of where it lies changes nothing, unless a person has let it move.
+        let own = self.kept.as_ref().filter(|kept| kept.fingerprint == *fingerprint);
+        let is_known = own.is_some_and(|kept| kept.is_moved(keeps).is_none());
+        // An earlier release's agent knows nothing of the key that the machine is known by, which is still in it.
+        if !is_known && *keeps != Keeps::Unsaid {
+            self.kept = Kept::of(keeps, fingerprint);
+        }
+        self.approved.retain(|approved| approved != fingerprint);
+        let (boot, fingerprint) = (boot.clone(), fingerprint.clone());
+        self.admitted = Some(Admitted { boot, nonce: *nonce, set, fingerprint });
+        self.served.clear();
         self.expected_until = None;
-        self.approved = None;
-        self.fingerprint = Some(enrolment.fingerprint.clone());
-        Verdict::Admit
+        self.is_here = true;
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn id(n: u8) -> BootId {
-        BootId(format!("boot-{n}"))
-    }
-
-    fn digest(n: u8) -> Digest {
-        Digest([n; 32])
-    }
-
-    fn enrolment(boot: u8, nonce: u8, key: u8) -> Enrolment {
-        Enrolment { boot: id(boot), nonce: digest(nonce), fingerprint: format!("key-{key}"), last_heard: None }
-    }
-
-    #[test]
-    fn a_node_that_was_switched_on_is_let_in_once() {
-        let mut record = Record::default();
-        record.expect(0);
-        record.serve(id(1), digest(1), digest(9), 10);
-        assert_eq!(record.enrol(&enrolment(1, 1, 1), Admission::Expected), Verdict::Admit);
-        assert_eq!(record.enrol(&enrolment(1, 1, 1), Admission::Expected), Verdict::Admit, "the answer was lost");
-        assert!(
-            matches!(record.enrol(&enrolment(1, 1, 2), Admission::Expected), Verdict::Refuse(_)),
-            "another key, same nonce"
-        );
-    }
-
-    #[test]
-    fn a_stranger_to_the_head_waits_for_an_operator() {
-        let mut record = Record::default();
-        record.serve(id(1), digest(1), digest(9), 10);
-        assert!(matches!(record.enrol(&enrolment(1, 1, 1), Admission::Expected), Verdict::AskOperator(_)));
-        record.approve("key-2".into());
-        assert!(
-            matches!(record.enrol(&enrolment(1, 1, 1), Admission::Expected), Verdict::AskOperator(_)),
-            "another key was approved"
-        );
-        record.approve("key-1".into());
-        assert_eq!(record.enrol(&enrolment(1, 1, 1), Admission::Expected), Verdict::Admit);
-    }
-
-    #[test]
-    fn a_node_comes_back_after_a_power_cut() {
-        let mut record = Record { known: true, ..Record::default() };
-        record.serve(id(2), digest(2), digest(9), 1000);
-        let enrolment = Enrolment { last_heard: Some(900), ..enrolment(2, 2, 5) };
-        assert_eq!(record.enrol(&enrolment, Admission::Expected), Verdict::Admit);
-    }
-
-    #[test]
-    fn a_second_machine_with_the_address_of_a_living_node_is_refused() {
-        let mut record = Record { known: true, ..Record::default() };
-        record.serve(id(2), digest(2), digest(9), 1000);
-        for heard in [1500, 1000] {
-            let enrolment = Enrolment { last_heard: Some(heard), ..enrolment(2, 2, 5) };
-            assert!(matches!(record.enrol(&enrolment, Admission::Expected), Verdict::Refuse(_)), "heard at {heard}");
-        }
-    }
-
-    #[test]
-    fn an_expectation_runs_out() {
-        let mut record = Record::default();
-        record.expect(0);
-        record.serve(id(1), digest(1), digest(9), EXPECTED_FOR + 1);
-        assert!(matches!(record.enrol(&enrolment(1, 1, 1), Admission::Expected), Verdict::AskOperator(_)));
-    }
-
-    #[test]
-    fn where_keys_are_approved_being_switched_on_is_not_enough() {
-        let mut record = Record::default();
-        record.expect(0);
-        record.serve(id(1), digest(1), digest(9), 10);
-        assert!(matches!(record.enrol(&enrolment(1, 1, 1), Admission::Approve), Verdict::AskOperator(_)));
-        record.approve("key-1".into());
-        assert_eq!(record.enrol(&enrolment(1, 1, 1), Admission::Approve), Verdict::Admit);
-        record.serve(id(2), digest(2), digest(9), 20);
-        assert!(matches!(record.enrol(&enrolment(2, 2, 2), Admission::Approve), Verdict::AskOperator(_)), "a new key");
-        assert_eq!(record.enrol(&enrolment(2, 2, 1), Admission::Approve), Verdict::Admit, "the key that was approved");
-    }
-
-    #[test]
-    fn an_open_head_lets_every_boot_in_once() {
-        let mut record = Record::default();
-        record.serve(id(1), digest(1), digest(9), 10);
-        assert!(matches!(record.enrol(&enrolment(1, 2, 1), Admission::Open), Verdict::Refuse(_)), "a wrong nonce");
-        assert_eq!(record.enrol(&enrolment(1, 1, 1), Admission::Open), Verdict::Admit);
-        assert!(matches!(record.enrol(&enrolment(1, 1, 2), Admission::Open), Verdict::Refuse(_)), "another key");
-    }
-
-    #[test]
-    fn a_certificate_counts_for_the_key_that_was_admitted_last() {
-        let mut record = Record::default();
-        assert!(record.holds(&id(1), "key-1").is_err(), "it was never admitted, or was revoked");
-        record.expect(0);
-        record.serve(id(1), digest(1), digest(9), 10);
-        assert_eq!(record.enrol(&enrolment(1, 1, 1), Admission::Expected), Verdict::Admit);
-        assert_eq!(record.holds(&id(1), "key-1"), Ok(()));
-        assert!(record.holds(&id(1), "key-2").is_err());
-        record.serve(id(2), digest(2), digest(9), 20);
-        assert_eq!(record.holds(&id(1), "key-1"), Ok(()), "nobody has taken its place yet");
-        assert_eq!(record.enrol(&enrolment(2, 2, 2), Admission::Expected), Verdict::Admit);
-        assert!(record.holds(&id(1), "key-1").is_err(), "someone has");
-    }
-
-    #[derive(Debug, Clone)]
-    enum Event {
-        Expect,
-        Approve(u8),
-        Serve,
-        Enrol { boot: u8, nonce: u8, key: u8 },
-    }
-
-    fn event() -> impl Strategy<Value = Event> {
-        prop_oneof![
-            Just(Event::Expect),
-            (0..3_u8).prop_map(Event::Approve),
-            Just(Event::Serve),
-            (0..5_u8, 0..5_u8, 0..3_u8).prop_map(|(boot, nonce, key)| Event::Enrol { boot, nonce, key }),
-        ]
-    }
-
-    proptest! {
-        /// Over any sequence of events: only the present boot's nonce admits, one key for each
-        /// boot, and the first admission needs someone who switched the node on or approved it.
-        #[test]
-        fn nobody_gets_in_by_repeating_what_was_said(events in prop::collection::vec(event(), 0..60)) {
-            let mut record = Record::default();
-            let mut served = 0_u8;
-            let mut someone_said_so = false;
-            let mut admitted: Option<(BootId, String)> = None;
-            for (now, event) in events.into_iter().enumerate() {
-                match event {
-                    Event::Expect => { record.expect(now as Millis); someone_said_so = true; }
-                    Event::Approve(key) => { record.approve(format!("key-{key}")); someone_said_so = true; }
-                    Event::Serve => {
-                        // Each boot has its own id and nonce, as the head's random ones have.
-                        served = served.wrapping_add(1).max(6);
-                        record.serve(id(served), digest(served), digest(9), now as Millis);
-                    }
-                    Event::Enrol { boot, nonce, key } => {
-                        let boot = served.wrapping_sub(boot);
-                        let nonce = served.wrapping_sub(nonce);
-                        let enrolment = enrolment(boot, nonce, key);
-                        if record.enrol(&enrolment, Admission::Expected) == Verdict::Admit {
-                            prop_assert!(someone_said_so);
-                            prop_assert_eq!((boot, nonce), (served, served));
-                            if let Some((before, by)) = &admitted && *before == enrolment.boot {
-                                prop_assert_eq!(by, &enrolment.fingerprint);
-                            }
-                            admitted = Some((enrolment.boot, enrolment.fingerprint));
-                        }
-                    }
-                }
-                let stored = serde_json::to_string(&record).expect("plain data");
-                prop_assert_eq!(&serde_json::from_str::<Record>(&stored).expect("reads back"), &record);
-            }
-        }
-    }
+fn ask(reason: &str) -> Verdict {
+    Verdict::AskPerson(format!("{reason}: `bramble node approve` lets it in"))
 }

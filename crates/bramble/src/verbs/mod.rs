@@ -77,6 +77,7 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
         Verb::Node(verb) => match verb {
             NodeVerb::Ls => wait(status::nodes(place, json)),
             NodeVerb::Show { node } => wait(node::show(&node, place, json)),
+            NodeVerb::Expect { node } => wait(node::expect(&node, place, json)),
             NodeVerb::Reinstall { node } => wait(node::reinstall(&node, place)),
             NodeVerb::Revoke { node } => wait(node::revoke(&node, place)),
             NodeVerb::Approve { node, fingerprint } => wait(node::approve(&node, &fingerprint, place)),

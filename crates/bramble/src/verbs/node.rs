@@ -1,4 +1,4 @@
-//! `bramble node show`, `approve`, `revoke` and `reinstall`
+//! `bramble node show`, `expect`, `approve`, `revoke` and `reinstall`
 
 use std::time::Duration;
 
@@ -34,6 +34,9 @@ pub async fn show(node: &Name, place: &Place, json: bool) -> Result<Exit> {
             facts.set.get(..12).unwrap_or(&facts.set)
         );
     }
+    if let Some(known_by) = found.known_by {
+        println!("known by {known_by}");
+    }
     let start = found.times.first().map_or(0, |(_, at)| *at);
     for (phase, at) in &found.times {
         println!("  {:>8}  {}", seconds(at.saturating_sub(start)), phase.as_str());
@@ -56,6 +59,17 @@ pub async fn revoke(node: &Name, place: &Place) -> Result<Exit> {
     println!(
         "{node} is no longer let in: `bramble power cycle {node}` has it enrol anew, or remove it from bramble.toml"
     );
+    Ok(Exit::Done)
+}
+
+pub async fn expect(node: &Name, place: &Place, json: bool) -> Result<Exit> {
+    let expected = Client::of(place)?.expect(node).await?;
+    if json {
+        screen::json(&expected)?;
+    } else {
+        let minutes = expected.until.saturating_sub(bramble_system::now()).div_ceil(60_000);
+        println!("{node}: switch it on; its boot is expected for {minutes} min");
+    }
     Ok(Exit::Done)
 }
 

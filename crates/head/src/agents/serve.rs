@@ -9,18 +9,18 @@ use std::sync::atomic::Ordering;
 
 use bramble_link::{Connection, Ended, Event};
 use bramble_model::agent::{
-    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, NodeDocument, ToAgent, Versions, Waits,
+    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, NodeDocument, Proof, ToAgent, Versions, Waits,
 };
 use bramble_model::hands::{End, FromProcess, ToProcess};
 use bramble_model::names::{BootId, Name};
 use bramble_model::timeline::What;
-use bramble_system::now;
+use bramble_system::{locked, now};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::{Agents, Connected, REVOKED, Say};
+use super::{Agents, Connected, NotLetIn, REVOKED, Say};
 use crate::error::Error;
 use crate::gate::Pass;
 use crate::store::beside;
@@ -71,9 +71,23 @@ pub(super) async fn greet(
         }
         None => {
             let request: EnrolRequest = agent.first().await?;
-            match beside(move || agents.enrol(&request)).await {
+            let ask = |has_proved| {
+                let (agents, request) = (Arc::clone(&agents), request.clone());
+                beside(move || agents.enrol(&request, from.ip(), has_proved))
+            };
+            let mut answer = ask(false).await;
+            if let Err(NotLetIn::Proves(challenge)) = &answer {
+                agent.say(&challenge.prove)?;
+                let proof: Proof = agent.first().await?;
+                answer = match challenge.is_met(&proof) {
+                    true => ask(true).await,
+                    false => Err(NotLetIn::Refused("its key is not in the TPM that it names".into())),
+                };
+            }
+            match answer {
                 Ok(enrolled) => agent.say(&enrolled)?,
-                Err(why) => agent.say(&serde_json::json!({ "refused": why }))?,
+                Err(NotLetIn::Refused(why)) => agent.say(&serde_json::json!({ "refused": why }))?,
+                Err(NotLetIn::Proves(_)) => unreachable!("it has proved that"),
             }
             Ok(agent.finish().await?)
         }
@@ -112,7 +126,12 @@ impl Who<'_> {
         let (store, node) = (agents.store.clone(), self.node.clone());
         let record = beside(move || admissions::of(&store, &node)).await?;
         Ok(match (agents.document(self.node), record.holds(self.boot, self.key)) {
-            (Some(document), Ok(())) => Ok(document),
+            (Some(document), Ok(())) => {
+                if !record.is_here {
+                    agents.is_seen(self.node).await?;
+                }
+                Ok(document)
+            }
             (None, _) => Err("this node is not in the repository".into()),
             (Some(_), Err(reason)) => Err(reason.into()),
         })
@@ -228,7 +247,10 @@ impl Drop for Leaving<'_> {
             if sessions.get(*node).is_some_and(|entry| entry.number != *number) {
                 return;
             }
-            sessions.remove(*node);
+            if let Some(left) = sessions.remove(*node) {
+                locked(&agents.heard).insert((*node).clone(), left.last_heard);
+                agents.is_lost(node, left.last_heard);
+            }
         }
         agents.timeline.add(Some(node), What::Disconnected { reason: std::mem::take(reason) });
         agents.timeline.learn(node, |track| track.health = None);
@@ -352,7 +374,7 @@ impl Conversation<'_> {
             }
             FromAgent::Renew { csr } => {
                 // The key that was admitted, and no other: a new one enrols with a boot of its own.
-                if ca::fingerprint(&csr)? != self.who.key {
+                if ca::RequestedKey::of(&csr)?.fingerprint() != self.who.key {
                     return Err(refused("it asks for a certificate for another key"));
                 }
                 let document = match self.who.holds(agents).await? {

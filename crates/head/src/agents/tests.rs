@@ -1,16 +1,18 @@
 //! The agents' listener over TLS on the loopback: this part of the head, and what it is handed.
 
+mod identity;
 mod other_releases;
 
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use bramble_model::agent::{Capability, Facts, FromAgent, LONGEST_LINE, Refuses, ToAgent, swarm};
+use bramble_model::agent::{self, Capability, Facts, FromAgent, LONGEST_LINE, Refuses, ToAgent, swarm};
 use bramble_model::engine::{EngineKind, EngineState};
 use bramble_model::hands::{Channel, Data, End};
 use bramble_model::names::BootId;
-use bramble_model::repository::Admission;
+use bramble_model::repository::{Admission, Identity};
+use bramble_plan::admission::{Keeps, Served};
 use futures_util::{SinkExt, StreamExt};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject;
@@ -24,6 +26,7 @@ use tokio_util::codec::{Framed, LinesCodec};
 
 use super::*;
 use crate::adoptions::Adoptions;
+use crate::ca::RequestedKey;
 use crate::hands::Carried;
 use crate::snapshots::Snapshots;
 use crate::snapshots::tests::begun;
@@ -83,12 +86,20 @@ async fn settle(agents: &Agents, address: SocketAddr, name: &Name) -> Lines {
 async fn connect(agents: &Agents, address: SocketAddr, name: &Name) -> (Lines, FromAgent, String) {
     let key = KeyPair::generate().expect("a key");
     let csr = CertificateParams::default().serialize_request(&key).and_then(|csr| csr.pem()).expect("a request");
-    let (boot, nonce) = (BootId(format!("boot-of-{name}")), Digest([7; 32]));
-    let enrolment =
-        Enrolment { boot: boot.clone(), nonce, fingerprint: ca::fingerprint(&csr).expect("a key"), last_heard: None };
+    let fingerprint = RequestedKey::of(&csr).expect("a key").fingerprint();
+    let (boot, nonce) = (BootId(format!("boot-of-{name}-{fingerprint}")), Digest([7; 32]));
+    let enrolment = Enrolment {
+        boot: boot.clone(),
+        nonce,
+        fingerprint,
+        keeps: Keeps::Nothing,
+        card: None,
+        heard: Heard { last: None, since: 0 },
+    };
+    let declared = Declared { admission: Admission::Open, identity: Identity::Wire };
     let verdict = admissions::change(&agents.store, name, |record| {
-        record.serve(boot.clone(), nonce, Digest([1; 32]), 1);
-        record.enrol(&enrolment, Admission::Open)
+        record.serve(Served { id: boot.clone(), nonce, set: Digest([1; 32]), card: None }, 1, false);
+        record.enrol(&enrolment, declared)
     });
     assert_eq!(verdict.expect("written"), Verdict::Admit);
     let (certificate, _) = agents.authority.sign(name, &csr).expect("signed");
@@ -243,9 +254,15 @@ async fn an_agent_that_is_refused_again_and_again_is_one_event() {
     let agents = agents(folder.path(), LIMITS);
     let key = KeyPair::generate().expect("a key");
     let csr = CertificateParams::default().serialize_request(&key).and_then(|csr| csr.pem()).expect("a request");
-    let request = EnrolRequest { node: node(1), boot: BootId("guessed".into()), nonce: "guessed".into(), csr };
+    let request = EnrolRequest {
+        node: node(1),
+        boot: BootId("guessed".into()),
+        nonce: "guessed".into(),
+        csr,
+        keeps: agent::Keeps::Nothing,
+    };
     for _ in 0..5 {
-        agents.enrol(&request).expect_err("it knows no boot");
+        assert!(agents.enrol(&request, Ipv4Addr::LOCALHOST.into(), false).is_err(), "it knows no boot");
     }
     let events = agents.timeline.of(&node(1), 100);
     assert_eq!(events.iter().filter(|event| matches!(event.what, What::Refused { .. })).count(), 1);

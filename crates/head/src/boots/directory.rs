@@ -24,6 +24,7 @@ impl Boots {
             self.strangers.saw(mac, firmware.into(), client.uuid.clone());
             return;
         };
+        self.neighbours.node_asks(mac, at);
         self.own.asks(&name);
         self.tell_once(&name, What::Asked { mac, firmware: firmware.into() });
         let unheard = before.is_none_or(|before| before + u64::from(client.seconds) * 1000 < at);

@@ -67,7 +67,7 @@ impl ForeignBoots {
         for node in cluster.nodes.iter().filter(|(_, node)| node.boot.is_some()).map(|(name, _)| name) {
             // One that cannot be read is told of at the start, and boots its disk until a person has looked.
             if let Ok(Some(boot)) = hand_off(&store, node).map(|record| record.boot) {
-                present.begins(node, boot);
+                present.begins(node, boot, &[]);
             }
         }
         ForeignBoots { store, timeline, nodes, present: Mutex::new(present) }
@@ -119,7 +119,7 @@ impl ForeignBoots {
             self.timeline.add(Some(node), What::BootsDisk);
             return Ok(Some(Given::Disk));
         }
-        self.present().begins(node, boot.clone());
+        self.present().begins(node, boot.clone(), &[]);
         self.timeline.add(Some(node), What::ScriptServed { boot: tag(&boot), set: name.to_string() });
         Ok(Some(match &profile.starts {
             Starts::Efi(_) => Given::Efi(format!("http://{http}/boot/{}?boot={boot}", efi_path(&name))),

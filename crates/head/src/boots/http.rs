@@ -1,7 +1,7 @@
 //! What a booting machine fetches over HTTP: its script, its files, and where it reports.
 
 use std::io::SeekFrom;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use axum::Extension;
@@ -50,12 +50,12 @@ pub(crate) async fn script(
         boots.strangers.saw(mac, Firmware::Ipxe(Cpu::Amd64).into(), None);
         return text(StatusCode::NOT_FOUND, "this machine is not in the repository\n");
     }
-    boots.neighbours.learn(*ends.peer.ip(), mac);
-    let http = boots.wires.http_at(*ends.local.ip());
+    boots.neighbours.is_told(*ends.peer.ip(), mac);
+    let (from, http) = (*ends.peer.ip(), boots.wires.http_at(*ends.local.ip()));
     let architecture = ipxe::architecture(loader.arch.as_deref());
     let made = beside({
         let boots = Arc::clone(&boots);
-        move || boots.script(mac, architecture, http)
+        move || boots.script(mac, from, architecture, http)
     });
     let script = made.await.unwrap_or_else(|reason| ipxe::wait_script(&reason, http));
     text(StatusCode::OK, script)
@@ -63,9 +63,9 @@ pub(crate) async fn script(
 
 impl Boots {
     /// The script of a new boot; or the reason why there is none.
-    fn script(&self, mac: Mac, cpu: Cpu, http: SocketAddrV4) -> Result<String, String> {
+    fn script(&self, mac: Mac, from: Ipv4Addr, cpu: Cpu, http: SocketAddrV4) -> Result<String, String> {
         let node = &self.nodes.of_card(mac).ok_or("this machine is not in the repository")?;
-        Ok(match self.hand_out(node, mac, cpu, http)? {
+        Ok(match self.hand_out(node, mac, Some(from), cpu, http)? {
             Given::Kernel(Handed { kernel, initrds, cmdline }) => ipxe::start(node, &kernel, &cmdline, &initrds),
             Given::Efi(url) => ipxe::chain_script(node, &url),
             Given::Disk => ipxe::disk_script(mac),

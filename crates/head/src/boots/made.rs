@@ -14,24 +14,28 @@ const SAME: Millis = 10_000;
 /// A file that is being made, or was.
 type File = Arc<OnceLock<Option<Arc<[u8]>>>>;
 
-/// By machine, when it was asked for and what it is.
+/// Whose file it is, and whether it was asked for from the place of that card: what is made for whoever asks from
+/// elsewhere is not the machine's.
+type For = (Mac, bool);
+
+/// When each was asked for and what it is.
 #[derive(Default)]
-pub(super) struct Made(Mutex<HashMap<Mac, (Millis, File)>>);
+pub(super) struct Made(Mutex<HashMap<For, (Millis, File)>>);
 
 impl Made {
     /// The file that this machine's present boot has, made now where there is none. Whoever asks for the same one
     /// meanwhile waits for it, and nobody else: making it begins a boot.
-    pub(super) fn of(&self, mac: Mac, now: Millis, make: impl FnOnce() -> Option<String>) -> Option<Content> {
+    pub(super) fn of(&self, whose: For, now: Millis, make: impl FnOnce() -> Option<String>) -> Option<Content> {
         let file = {
             let mut all = locked(&self.0);
             all.retain(|_, (since, _)| *since + SAME > now);
-            Arc::clone(&all.entry(mac).or_insert_with(|| (now, File::default())).1)
+            Arc::clone(&all.entry(whose).or_insert_with(|| (now, File::default())).1)
         };
         let made = file.get_or_init(|| make().map(|text| text.into_bytes().into()));
         if made.is_none() {
             let mut all = locked(&self.0);
-            if all.get(&mac).is_some_and(|(_, present)| Arc::ptr_eq(present, &file)) {
-                all.remove(&mac);
+            if all.get(&whose).is_some_and(|(_, present)| Arc::ptr_eq(present, &file)) {
+                all.remove(&whose);
             }
         }
         made.as_ref().map(|bytes| Content::Memory(Arc::clone(bytes)))
@@ -39,7 +43,7 @@ impl Made {
 
     /// A new boot of this machine has begun.
     pub(super) fn forget(&self, mac: Mac) {
-        locked(&self.0).remove(&mac);
+        locked(&self.0).retain(|(of, _), _| *of != mac);
     }
 }
 
@@ -63,14 +67,15 @@ mod tests {
     #[test]
     fn a_file_is_the_same_until_a_new_boot_or_for_ten_seconds() {
         let made = Made::default();
-        let of = |now, what: &str| text(made.of(M1, now, || Some(what.into())));
+        let of = |now, what: &str| text(made.of((M1, true), now, || Some(what.into())));
+        assert_eq!(text(made.of((M1, false), 0, || Some("a stranger's".into()))).as_deref(), Some("a stranger's"));
         assert_eq!(of(0, "one").as_deref(), Some("one"));
         assert_eq!(of(SAME - 1, "two").as_deref(), Some("one"));
         assert_eq!(of(SAME, "two").as_deref(), Some("two"));
         made.forget(M1);
         assert_eq!(of(SAME, "three").as_deref(), Some("three"));
         made.forget(M1);
-        assert!(made.of(M1, SAME, || None).is_none());
+        assert!(made.of((M1, true), SAME, || None).is_none());
         assert_eq!(of(SAME, "four").as_deref(), Some("four"), "what could not be made is tried again");
     }
 
@@ -81,10 +86,10 @@ mod tests {
             for _ in 0..2 {
                 scope.spawn(|| {
                     ready.wait();
-                    made.of(M1, 0, || {
+                    made.of((M1, true), 0, || {
                         times.fetch_add(1, Ordering::Relaxed);
                         // Another machine's file is made meanwhile.
-                        assert!(made.of(Mac([2, 0, 0, 0, 0, 2]), 0, || Some("other".into())).is_some());
+                        assert!(made.of((Mac([2, 0, 0, 0, 0, 2]), true), 0, || Some("other".into())).is_some());
                         Some("one".into())
                     })
                 });

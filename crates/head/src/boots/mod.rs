@@ -32,13 +32,14 @@ use std::sync::Arc;
 use bramble_boot::Cpu;
 use bramble_image::Shelf;
 use bramble_model::names::{Mac, Name};
+use bramble_model::repository::Dhcp;
 use bramble_model::timeline::What;
 use bramble_store::Store;
 
 use crate::adoptions::Adoptions;
 use crate::boot_sets::BootSets;
 use crate::error::Error;
-use crate::neighbours::{self, Neighbours};
+use crate::neighbours::Neighbours;
 use crate::nodes::Nodes;
 use crate::strangers::Strangers;
 use crate::timeline::Timeline;
@@ -99,17 +100,32 @@ impl Boots {
     }
 
     /// Begins a boot of this machine: what it is given, or the reason why there is nothing. The only way that a boot
-    /// begins.
-    fn hand_out(&self, node: &Name, mac: Mac, cpu: Cpu, http: SocketAddrV4) -> Result<Given, String> {
+    /// begins. `from` is where it asks, where it asks itself.
+    fn hand_out(
+        &self,
+        node: &Name,
+        mac: Mac,
+        from: Option<Ipv4Addr>,
+        cpu: Cpu,
+        http: SocketAddrV4,
+    ) -> Result<Given, String> {
         if let Some(other) = self.foreign.hand_over(node, mac, http)? {
             return Ok(other);
         }
         let inventory = self.adoptions.declared(node).is_some();
-        let own = self.own.begin(&Asked { node, cpu, http, agent_port: self.wires.network().agent_port, inventory })?;
+        let card = from.filter(|from| self.is_place_of(mac, *from)).map(|_| mac);
+        let agent_port = self.wires.network().agent_port;
+        let own = self.own.begin(&Asked { node, cpu, http, agent_port, inventory, card })?;
         if inventory {
             self.adoptions.begins(node);
         }
         Ok(Given::Own(Box::new(own)))
+    }
+
+    /// Whether this address is where this card is: by the kernel's word, and where the head hears DHCP, by that, too.
+    fn is_place_of(&self, mac: Mac, from: Ipv4Addr) -> bool {
+        let hears = self.wires.network().dhcp != Dhcp::Router;
+        self.neighbours.card_at(from) == Some(mac) && (!hears || self.neighbours.has_just_asked(mac))
     }
 
     /// The node, or the machine that is to be adopted, whose present boot this is.
@@ -128,7 +144,7 @@ impl Boots {
     /// The node that has this address: by what was heard on the wire, by its lease, or by its fixed one.
     fn node_at(&self, address: Ipv4Addr) -> Option<(Mac, Name)> {
         let cluster = self.nodes.cluster();
-        if let Some(mac) = self.neighbours.mac(address).or_else(|| neighbours::neighbour(address)) {
+        if let Some(mac) = self.neighbours.mac(address).or_else(|| self.neighbours.card_at(address)) {
             return self.nodes.of_card(mac).map(|name| (mac, name));
         }
         let fixed = cluster.nodes.iter().find(|(_, node)| node.address == Some(address));

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bramble_boot::{Cpu, Loader};
 use bramble_image::{BootSet, Shelf};
 use bramble_model::boot_set::{Architecture, Artifact};
-use bramble_model::names::{BootId, Digest, Name};
+use bramble_model::names::{BootId, Digest, Mac, Name};
 use bramble_model::timeline::What;
 use bramble_netboot::tftp::Content;
 use bramble_netboot::{architecture, ipxe};
+use bramble_plan::admission::{Record, Served};
 use bramble_store::Store;
 use bramble_system::{locked, now};
 use sha2::{Digest as _, Sha256};
@@ -49,6 +50,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) agent_port: u16,
     /// It is no node, and only says what it is.
     pub(crate) inventory: bool,
+    /// The card from whose own place it asks.
+    pub(crate) card: Option<Mac>,
 }
 
 /// The content of a file, as it is now.
@@ -74,6 +77,11 @@ pub(crate) fn loaders() -> Result<Loaders, Error> {
         }
     }
     Ok(files)
+}
+
+/// The boots of a record.
+fn ids(record: &Record) -> Vec<BootId> {
+    record.boots().map(|(boot, _)| boot.clone()).collect()
 }
 
 /// What a machine with this processor boots.
@@ -103,9 +111,13 @@ impl OwnBoots {
     ) -> Result<Self, Error> {
         let (mut present, mut sets) = (Index::default(), Sets::default());
         for (node, record) in admissions::all(&store)? {
-            if let Some(boot) = record.boot() {
-                present.begins(&node, boot.id.clone());
-                sets.begins(&node, boot.set);
+            let recorded = ids(&record);
+            // One that nobody handed out has the name that its agent gave it.
+            for (boot, set) in record.boots() {
+                if let Some(set) = set {
+                    present.begins(&node, boot.clone(), &recorded);
+                    sets.begins(&node, set);
+                }
             }
         }
         Ok(OwnBoots { shelf, store, timeline, loaders, given, present: Mutex::new(present), sets: Mutex::new(sets) })
@@ -138,7 +150,7 @@ impl OwnBoots {
             given => return found(given, architecture),
         };
         let record = admissions::of(&self.store, node).ok();
-        let last = record.as_ref().and_then(|record| record.boot()).map(|boot| boot.set);
+        let last = record.as_ref().and_then(|record| record.boots().filter_map(|(_, set)| set).last());
         match last.and_then(|set| self.load(set, cpu)) {
             Some(Ok(set)) => Ok(set),
             Some(Err(_)) | None => Err(bramble_system::sentence(&lost)),
@@ -208,7 +220,7 @@ impl OwnBoots {
 
     /// Begins a boot of bramble's own system, stored before it is told; or the reason why there is none.
     pub(super) fn begin(&self, asked: &Asked<'_>) -> Result<Own, String> {
-        let Asked { node, cpu, http, agent_port, inventory } = *asked;
+        let Asked { node, cpu, http, agent_port, inventory, card } = *asked;
         // What its firmware has fetched already binds it. One whose set has gone begins with another.
         let before = self.sets().before(node, now());
         let set = match before.and_then(|set| self.load(set, cpu)) {
@@ -217,18 +229,22 @@ impl OwnBoots {
         };
         let (boot, nonce) = (BootId(random()), random());
         let digest = Digest(Sha256::digest(nonce.as_bytes()).into());
+        let is_connected = self.timeline.look(node, |track| track.connected) == Some(true);
         let stored = admissions::change_even_in_memory(&self.store, node, |record| {
-            record.serve(boot.clone(), digest, set.digest, now());
+            let served = Served { id: boot.clone(), nonce: digest, set: set.digest, card };
+            record.serve(served, now(), is_connected);
+            ids(record)
         });
-        match stored {
-            Ok(()) => {}
+        let recorded = match stored {
+            Ok(recorded) => recorded,
             // It may boot, and is not let in before someone has repaired the record: nothing is written over.
             Err(error) if error.is_unreadable() => {
-                self.timeline.add(Some(node), What::Note { text: error.to_string() })
+                self.timeline.add(Some(node), What::Note { text: error.to_string() });
+                Vec::new()
             }
             Err(error) => return Err(bramble_system::sentence(&error)),
-        }
-        self.present().begins(node, boot.clone());
+        };
+        self.present().begins(node, boot.clone(), &recorded);
         self.sets().begins(node, set.digest);
         tracing::debug!(%node, "a new boot");
         self.timeline.add(Some(node), What::ScriptServed { boot: tag(&boot), set: set.digest.short() });
@@ -243,7 +259,7 @@ impl OwnBoots {
         let boot = BootId(boot.to_owned());
         let node = self.present().node(&boot).cloned()?;
         let record = admissions::of(&self.store, &node).ok()?;
-        record.boot().is_some_and(|present| present.id == boot).then_some(node)
+        record.boots().any(|(present, _)| *present == boot).then_some(node)
     }
 }
 

@@ -132,7 +132,7 @@ pub(crate) async fn pixiecore(
         return text(StatusCode::NOT_FOUND, "this machine is not in the repository\n");
     };
     let http = boots.wires.http_at(*ends.local.ip());
-    let answered = match boots.hand_out(&node, mac, Cpu::Amd64, http) {
+    let answered = match boots.hand_out(&node, mac, None, Cpu::Amd64, http) {
         Ok(Given::Kernel(handed)) => Ok(handed),
         Ok(Given::Efi(_)) => Err("Pixiecore cannot start a UEFI program\n".to_owned()),
         Ok(Given::Disk) => Err("it boots its disk\n".to_owned()),

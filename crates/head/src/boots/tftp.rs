@@ -22,11 +22,13 @@ impl Boots {
             if self.nodes.declared(&node)?.boot.is_some() {
                 return None;
             }
-            self.neighbours.learn(from, mac);
+            self.neighbours.is_told(from, mac);
             let http = self.wires.http_beside(from);
-            return self.made.of(mac, now(), || match self.hand_out(&node, mac, Cpu::Arm64, http).ok()? {
-                Given::Own(own) => Some(uboot::menu(&own.words().render(&uboot::addresses(mac)))),
-                Given::Kernel(_) | Given::Efi(_) | Given::Disk => None,
+            return self.made.of((mac, self.is_place_of(mac, from)), now(), || {
+                match self.hand_out(&node, mac, Some(from), Cpu::Arm64, http).ok()? {
+                    Given::Own(own) => Some(uboot::menu(&own.words().render(&uboot::addresses(mac)))),
+                    Given::Kernel(_) | Given::Efi(_) | Given::Disk => None,
+                }
             });
         }
         let (_, node) = self.node_at(from)?;
@@ -58,9 +60,11 @@ impl Boots {
             }
             pi::File::Cmdline => {
                 let (own, http) = (self.wires.addresses(from, mac), self.wires.http_beside(from));
-                self.made.of(mac, now(), || match self.hand_out(&node, mac, Cpu::Arm64, http).ok()? {
-                    Given::Own(boot) => Some(boot.words().render(&own) + "\n"),
-                    Given::Kernel(_) | Given::Efi(_) | Given::Disk => None,
+                self.made.of((mac, self.is_place_of(mac, from)), now(), || {
+                    match self.hand_out(&node, mac, Some(from), Cpu::Arm64, http).ok()? {
+                        Given::Own(boot) => Some(boot.words().render(&own) + "\n"),
+                        Given::Kernel(_) | Given::Efi(_) | Given::Disk => None,
+                    }
                 })
             }
             pi::File::Kernel => self.own.named(&node, Cpu::Arm64, |set| {

@@ -77,7 +77,6 @@ fn golden<R: Record>(records: impl IntoIterator<Item = (R::Key, R::Value)>) -> S
 fn form_1_of_every_record() {
     let all = [
         golden::<LentAddresses>(fixture::leases().into_iter().map(|lease| (lease.address, lease))),
-        golden::<Admissions>(fixture::admissions()),
         golden::<HandOffs>(fixture::hand_offs()),
         golden::<LastChains>(fixture::chains()),
         golden::<Sightings>(fixture::seen().into_iter().map(|seen| (seen.mac, seen))),
@@ -91,6 +90,11 @@ fn form_1_of_every_record() {
     ];
     // When a form changes, this file stays, and is read; the new one gets a file of its own.
     insta::assert_snapshot!(all.concat());
+}
+
+#[test]
+fn form_2_of_admissions() {
+    insta::assert_snapshot!(golden::<Admissions>(fixture::identities()));
 }
 
 #[test]
@@ -119,8 +123,13 @@ fn every_event() -> BTreeMap<u64, bramble_model::timeline::Event> {
 
 /// The golden lines: table, key, form, JSON.
 fn lines() -> Vec<[String; 4]> {
-    let files =
-        ["form_1_of_every_record", "form_1_of_every_record_that_came_with_snapshots", "form_1_of_every_kind_of_event"];
+    let files = [
+        "form_1_of_every_record",
+        "form_1_of_admissions",
+        "form_1_of_every_record_that_came_with_snapshots",
+        "form_1_of_every_kind_of_event",
+        "form_2_of_admissions",
+    ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/unreadable/snapshots");
     let mut lines = Vec::new();
     for file in files {
@@ -159,6 +168,13 @@ fn form_1_of_what_came_with_snapshots_is_read() {
     assert_eq!(kept::<GivenSets>(&store), fixture::given_sets().into_iter().collect());
     assert_eq!(kept::<NewestCommits>(&store), fixture::newest_commits().into_iter().collect());
     assert_eq!(kept::<Events>(&store).split_off(&101), every_event());
+}
+
+#[test]
+fn both_forms_of_admissions_are_read() {
+    let (_folder, store) = of_everything();
+    let all = fixture::admissions().into_iter().chain(fixture::identities()).collect();
+    assert_eq!(kept::<Admissions>(&store), all);
 }
 
 /// It is passed over by a bramble that does not know it, so the form is the same.
@@ -316,7 +332,7 @@ async fn what_needs_a_lost_record_fails_with_its_name() {
         assert!(error.is_unreadable(), "{error}");
         error.to_string()
     };
-    let error = admissions::change(&store, &w1, |record| record.expect(0)).expect_err("lost");
+    let error = admissions::change(&store, &w1, |record| record.expect(0, 0)).expect_err("lost");
     assert!(sentence(&error).starts_with("the admission of w1 cannot be read: it is of form 9"), "{error}");
     sentence(&admissions::forget(&store, &w1).expect_err("lost"));
     assert!(admissions::known_nodes(&store).expect("read").contains(&w1), "it is known all the same");

@@ -205,6 +205,15 @@ pub enum Admission {
     Open,
 }
 
+/// What a node has to be known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// A key that its machine keeps.
+    Kept,
+    /// Its card's own place on the wire is enough.
+    Wire,
+}
+
 /// A machine of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -213,6 +222,7 @@ pub struct Node {
     pub role: Name,
     /// Its part in each engine that it has one in.
     pub engines: ByEngine<EnginePart>,
+    pub identity: Identity,
     /// Fixed address, in full DHCP.
     pub address: Option<Ipv4Addr>,
     /// The other system that it runs.
@@ -343,6 +353,7 @@ pub struct LabMachine {
     pub cpus: u32,
     /// GiB.
     pub disk: u32,
+    pub tpm: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

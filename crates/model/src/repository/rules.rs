@@ -88,6 +88,13 @@ pub(super) fn hold(
     })
 }
 
+/// What a role means for its nodes.
+#[derive(Clone)]
+struct Role {
+    engines: ByEngine<EnginePart>,
+    identity: Identity,
+}
+
 struct Rules<'a> {
     tree: &'a dyn Tree,
     places: Places<'a>,
@@ -316,12 +323,8 @@ impl Rules<'_> {
         self.word(key, kind, "engine", &EngineKind::ALL.map(|kind| (kind.as_str(), kind)))
     }
 
-    /// Each role's part in each engine. `kind` is the engine that the short form means.
-    fn roles(
-        &mut self,
-        roles: &BTreeMap<String, written::RoleSection>,
-        kind: EngineKind,
-    ) -> BTreeMap<String, ByEngine<EnginePart>> {
+    /// Each role's part in each engine, and what its nodes are known by. `kind` is the engine that the short form means.
+    fn roles(&mut self, roles: &BTreeMap<String, written::RoleSection>, kind: EngineKind) -> BTreeMap<String, Role> {
         let words = [("worker", EnginePart::Worker), ("manager", EnginePart::Manager), ("none", EnginePart::None)];
         let mut found = BTreeMap::new();
         for (name, role) in roles {
@@ -348,8 +351,12 @@ impl Rules<'_> {
                 }
             }
             let parts = own.iter().filter(|(_, part)| **part != EnginePart::None);
-            let parts: ByEngine<EnginePart> = parts.map(|(kind, part)| (kind, *part)).collect();
-            found.insert(name.clone(), parts);
+            let engines: ByEngine<EnginePart> = parts.map(|(kind, part)| (kind, *part)).collect();
+            let (kept, wire) = (("kept", Identity::Kept), ("wire", Identity::Wire));
+            let is_manager = engines.values().any(|part| *part == EnginePart::Manager);
+            let words = if is_manager { [kept, wire] } else { [wire, kept] };
+            let identity = self.word(&["roles", name, "identity"], role.identity.as_deref(), "identity", &words);
+            found.insert(name.clone(), Role { engines, identity });
         }
         found
     }
@@ -357,7 +364,7 @@ impl Rules<'_> {
     fn nodes(
         &mut self,
         nodes: &BTreeMap<String, written::NodeSection>,
-        roles: &BTreeMap<String, ByEngine<EnginePart>>,
+        roles: &BTreeMap<String, Role>,
         network: &Option<Network>,
         boots: &BTreeMap<String, written::BootSection>,
     ) -> BTreeMap<Name, Node> {
@@ -380,8 +387,8 @@ impl Rules<'_> {
                 }
                 own.push(mac);
             }
-            let engines = match roles.get(&node.role) {
-                Some(engines) => engines.clone(),
+            let Role { engines, identity } = match roles.get(&node.role) {
+                Some(role) => role.clone(),
                 None => {
                     let known: Vec<&str> = roles.keys().map(String::as_str).collect();
                     let problem = self
@@ -389,7 +396,7 @@ impl Rules<'_> {
                         .problem(&["nodes", name, "role"], format!("there is no role `{}`", node.role))
                         .near(&node.role, &known);
                     self.problems.push(problem);
-                    ByEngine::default()
+                    Role { engines: ByEngine::default(), identity: Identity::Wire }
                 }
             };
             let address = self.node_address(name, node, network, &mut addresses);
@@ -403,7 +410,7 @@ impl Rules<'_> {
             let machine = self.machine(name, &node.lab);
             let secure_boot = node.secure_boot;
             let (Some(name), Ok(role)) = (self.name(&["nodes", name], name), node.role.parse()) else { continue };
-            found.insert(name, Node { macs: own, role, engines, address, boot, secure_boot, power, machine });
+            found.insert(name, Node { macs: own, role, engines, identity, address, boot, secure_boot, power, machine });
         }
         found
     }
@@ -467,8 +474,14 @@ impl Rules<'_> {
                 "expected at least 768 MiB: the root and the engine live in memory",
             );
         }
+        let tpm = lab.tpm.unwrap_or(false);
+        if tpm && architecture == Architecture::Arm64 {
+            let reason =
+                "QEMU's arm64 board has no TPM that Debian's kernel knows (it has no driver for tpm-tis-device)";
+            self.wrong(&["nodes", name, "lab", "tpm"], reason);
+        }
         let (cpus, disk) = (lab.cpus.unwrap_or(1).max(1), lab.disk.unwrap_or(8).max(1));
-        LabMachine { firmware, architecture, memory, cpus, disk }
+        LabMachine { firmware, architecture, memory, cpus, disk, tpm }
     }
 
     fn workloads(&mut self, workloads: &BTreeMap<String, written::WorkloadSection>) -> BTreeMap<Name, Workload> {

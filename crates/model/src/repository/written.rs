@@ -240,6 +240,9 @@ pub struct RoleSection {
     pub engine: Option<String>,
     /// Its part in each of several engines, in the place of `engine`: `{ swarm = "manager" }`.
     pub engines: Option<BTreeMap<String, String>>,
+    /// What its nodes are known by. "kept": a key that the machine keeps, in its TPM, on its data disk or in its UEFI
+    /// (default where the role is a manager). "wire": its card's place on the wire is enough (default of others).
+    pub identity: Option<String>,
 }
 
 /// One or several of the same thing.
@@ -327,4 +330,6 @@ pub struct LabMachineSection {
     pub cpus: Option<u32>,
     /// GiB of its (empty) disk. Default: 8.
     pub disk: Option<u32>,
+    /// It has a TPM 2.0 (package `swtpm`), of which it keeps a key. Default: false.
+    pub tpm: Option<bool>,
 }

@@ -75,7 +75,10 @@ fn house(nodes: usize) -> House {
             format!("[nodes.{}]\nmac = \"{}\"\nrole = \"{role}\"\n\n", node(number), mac(number))
         })
         .collect();
-    House::start_as("admission = \"open\"", &format!("[roles.manager]\nengine = \"manager\"\n\n{machines}"))
+    House::start_as(
+        "admission = \"open\"",
+        &format!("[roles.manager]\nengine = \"manager\"\nidentity = \"wire\"\n\n{machines}"),
+    )
 }
 
 fn node(number: usize) -> Name {

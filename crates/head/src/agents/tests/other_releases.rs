@@ -29,6 +29,7 @@ time_servers = ["192.168.7.1"]
 interface = "lo"
 [roles.manager]
 engine = "manager"
+identity = "wire"
 [roles.worker]
 engine = "worker"
 [nodes.m1]
@@ -81,7 +82,7 @@ async fn enrolled(agents: &Agents, address: SocketAddr) -> Lines {
     let request: EnrolRequest = as_now(asks);
     let nonce = Digest(Sha256::digest(request.nonce.as_bytes()).into());
     let served = admissions::change(&agents.store, &m1(), |record| {
-        record.serve(request.boot.clone(), nonce, Digest([1; 32]), 1)
+        record.serve(Served { id: request.boot.clone(), nonce, set: Digest([1; 32]), card: None }, 1, false)
     });
     served.expect("written");
     let mut lines = dial(agents, address, None).await;

@@ -7,6 +7,9 @@ use bramble_model::boot_set::{FORM, Layer, Manifest};
 use bramble_model::repository::Cluster;
 use tempfile::TempDir;
 
+use bramble_model::repository::{Admission, Identity};
+use bramble_plan::admission::{Declared, Enrolment, Heard, Keeps, Verdict};
+
 use super::*;
 
 /// The folder of a head's state, with the boot sets on its shelf.
@@ -78,7 +81,7 @@ fn pi() -> Name {
 
 fn begin(boots: &OwnBoots, node: &Name) -> Result<Own, String> {
     let http = "10.77.0.1:7080".parse().expect("an address");
-    boots.begin(&Asked { node, cpu: Cpu::Arm64, http, agent_port: 7443, inventory: false })
+    boots.begin(&Asked { node, cpu: Cpu::Arm64, http, agent_port: 7443, inventory: false, card: None })
 }
 
 pub(crate) fn read(content: Option<Content>) -> String {
@@ -208,7 +211,7 @@ fn a_boot_whose_set_has_gone_gets_nothing_of_another_one() {
 }
 
 #[test]
-fn a_boot_leads_to_its_node_until_the_next_one_or_until_it_is_forgotten() {
+fn a_boot_leads_to_its_node_until_another_one_is_let_in_or_until_it_is_forgotten() {
     let folder = Folder::new();
     let boots = folder.boots();
     assert!(begin(&boots, &pi()).is_err(), "there is no set");
@@ -216,7 +219,20 @@ fn a_boot_leads_to_its_node_until_the_next_one_or_until_it_is_forgotten() {
     let other: Name = "other".parse().expect("a name");
     let (first, second) = (begin(&boots, &pi()).expect("a boot"), begin(&boots, &pi()).expect("a boot"));
     let of_other = begin(&boots, &other).expect("a boot");
-    assert_eq!(boots.node_of(&first.boot.0), None, "a later one took its place");
+    assert_eq!(boots.node_of(&first.boot.0), Some(pi()), "whoever asked for the second one may be anyone");
+    assert_eq!(boots.node_of(&second.boot.0), Some(pi()));
+    let let_in = Enrolment {
+        boot: second.boot.clone(),
+        nonce: Digest(Sha256::digest(second.nonce.as_bytes()).into()),
+        fingerprint: "a key".into(),
+        keeps: Keeps::Nothing,
+        card: None,
+        heard: Heard { last: None, since: 0 },
+    };
+    let open = Declared { admission: Admission::Open, identity: Identity::Wire };
+    let verdict = admissions::change(&boots.store, &pi(), |record| record.enrol(&let_in, open)).expect("stored");
+    assert_eq!(verdict, Verdict::Admit);
+    assert_eq!(boots.node_of(&first.boot.0), None, "another one was let in");
     assert_eq!(boots.node_of(&second.boot.0), Some(pi()));
     assert_eq!(boots.node_of(&of_other.boot.0), Some(other));
     assert_eq!(boots.node_of("no such boot"), None);

@@ -13,6 +13,7 @@ use bramble_model::repository::Source;
 use bramble_model::snapshot::{Entry, Revision, Snapshot};
 use bramble_model::timeline::{Event, Stopped, What};
 use bramble_netboot::dhcp::Lease;
+use bramble_plan::admission::{Admitted, By, Cause, Kept, Machine, Record};
 use bramble_plan::chain::Chain;
 use bramble_plan::source::{Newest, Obstacle};
 use bramble_plan::{admission, hand_off, swarm};
@@ -35,14 +36,20 @@ pub(crate) fn mac(last: u8) -> Mac {
     Mac([0x52, 0x54, 0, 0, 0, last])
 }
 
-fn boot(number: u8, expected: bool) -> admission::Boot {
+fn boot(number: u8, cause: Cause) -> admission::Boot {
     admission::Boot {
         id: BootId(format!("{number:032x}")),
         nonce: Digest([number; 32]),
         set: Digest([0x77; 32]),
         at: 1_764_000_000_000 + u64::from(number),
-        expected,
+        cause,
+        card: None,
     }
+}
+
+fn admitted(number: u8, set: Option<Digest>) -> Option<Admitted> {
+    let admission::Boot { id: boot, nonce, .. } = boot(number, Cause::Lost);
+    Some(Admitted { boot, nonce, set, fingerprint: "0123456789abcdef0123456789abcdef".into() })
 }
 
 pub(crate) fn leases() -> Vec<Lease> {
@@ -52,37 +59,48 @@ pub(crate) fn leases() -> Vec<Lease> {
     ]
 }
 
+/// As what commit 5b09a28 wrote is read.
 pub(crate) fn admissions() -> Vec<(Name, admission::Record)> {
-    use admission::{Record, State};
+    let waits = Record {
+        served: [boot(2, Cause::Unknown)].into(),
+        expected_until: Some(1_764_001_800_000),
+        approved: ["fedcba9876543210fedcba9876543210".into()].into(),
+        ..Record::default()
+    };
     vec![
-        (
-            name("m1"),
-            Record {
-                state: State::Admitted(boot(1, true)),
-                expected_until: None,
-                known: true,
-                fingerprint: Some("0123456789abcdef0123456789abcdef".into()),
-                approved: None,
-            },
-        ),
-        (
-            name("w1"),
-            Record {
-                state: State::Served(boot(2, false)),
-                expected_until: Some(1_764_001_800_000),
-                known: false,
-                fingerprint: None,
-                approved: Some("fedcba9876543210fedcba9876543210".into()),
-            },
-        ),
+        (name("m1"), Record { admitted: admitted(1, Some(Digest([0x77; 32]))), is_here: true, ..Record::default() }),
+        (name("w1"), waits),
         (name("w2"), Record { expected_until: Some(1_764_001_900_000), ..Record::default() }),
     ]
 }
 
+/// What came with identities.
+pub(crate) fn identities() -> Vec<(Name, admission::Record)> {
+    let kept = |by| {
+        let kept = Some(Kept { fingerprint: "0123456789abcdef0123456789abcdef".into(), by });
+        Record { admitted: admitted(3, None), kept, ..Record::default() }
+    };
+    let machine = Machine { cards: [mac(1), mac(2)].into(), board: Some("4c4c4544-0042".into()) };
+    let causes = [Cause::SwitchedOn, Cause::Lost, Cause::Here, Cause::Unknown];
+    let card = Some(mac(1));
+    let served =
+        causes.into_iter().zip(4..).map(|(cause, number)| admission::Boot { card, ..boot(number, cause) }).collect();
+    vec![
+        (name("i1"), Record { served, is_here: true, ..kept(By::Tpm { endorsement: Digest([0x66; 32]) }) }),
+        (name("i2"), kept(By::Disk { machine })),
+        (name("i3"), kept(By::Disk { machine: Machine { board: None, ..Machine::default() } })),
+        (name("i4"), kept(By::Variable)),
+    ]
+}
+
 pub(crate) fn hand_offs() -> Vec<(Name, hand_off::Record)> {
-    use hand_off::{Record, Stage};
-    let record =
-        |state, times| Record { profile: Some(name("debian")), state, boot: Some(BootId("00ff".into())), times };
+    use hand_off::Stage;
+    let record = |state, times| hand_off::Record {
+        profile: Some(name("debian")),
+        state,
+        boot: Some(BootId("00ff".into())),
+        times,
+    };
     vec![
         (name("d1"), record(Stage::Due, 0)),
         (name("d2"), record(Stage::Handed, 2)),

@@ -28,7 +28,7 @@ const MEMBER: &str = include_str!("../../../../model/tests-data/protocol-1/membe
 const CERTIFICATE: &str = include_str!("../../../../engine/tests-data/swarm-node.crt");
 
 /// All that an agent may say to a head of version 1 beyond what that knows. It passes over it, and misses nothing.
-const PASSED_OVER: [&str; 3] = ["capabilities", "protocol", "engines"];
+const PASSED_OVER: [&str; 4] = ["capabilities", "protocol", "engines", "keeps"];
 
 /// For what comes at once, or never.
 const SOON: Duration = Duration::from_secs(20);

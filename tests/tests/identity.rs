@@ -1,0 +1,102 @@
+//! What machines are known by, on real firmware: a TPM, a variable of UEFI, the wire.
+
+use std::fs;
+
+use bramble_tests::{Lab, Repository, is_ready, node};
+use serde_json::Value;
+
+const NODES: [&str; 3] = ["t1", "v1", "w1"];
+
+const REPOSITORY: &str = r#"
+[cluster]
+name = "identities"
+
+[network]
+interface = "eth0"
+dhcp      = "full"
+subnet    = "10.77.0.0/24"
+pool      = "10.77.0.100-10.77.0.199"
+no_ipv6_router = true
+
+[image]
+suite = "trixie"
+
+[roles.kept]
+engine   = "none"
+identity = "kept"
+
+[roles.plain]
+engine = "none"
+
+[nodes.t1]
+mac  = "52:54:00:00:00:01"
+role = "kept"
+lab  = { tpm = true }
+
+[nodes.v1]
+mac  = "52:54:00:00:00:02"
+role = "kept"
+lab  = { firmware = "uefi" }
+
+[nodes.w1]
+mac  = "52:54:00:00:00:03"
+role = "plain"
+"#;
+
+/// The keys with which a node was let in, in turn.
+fn keys(lab: &Lab, node: &str) -> Vec<String> {
+    let events = lab.events(node);
+    let admitted = events.iter().filter(|event| event["what"]["kind"] == "admitted");
+    admitted.map(|event| event["what"]["fingerprint"].as_str().expect("a key").to_owned()).collect()
+}
+
+fn all_ready(status: &Value) -> bool {
+    NODES.iter().all(|node| is_ready(status, node))
+}
+
+fn asked(lab: &Lab) -> Vec<Value> {
+    NODES.iter().flat_map(|node| lab.events(node)).filter(|event| event["what"]["kind"] == "waits").collect()
+}
+
+#[test]
+fn a_home_that_lost_its_power_comes_back_on_what_each_machine_keeps() {
+    let repository = Repository::first_light();
+    repository.edit(|_| REPOSITORY.to_owned());
+    let mut lab = Lab::start(repository);
+    for node in NODES {
+        lab.repository.must(&["power", "on", node]);
+    }
+    let status = lab.wait("all are let in", 300, all_ready);
+    let known_by = NODES.map(|name| node(&status, name)["known_by"].clone());
+    assert_eq!(known_by, ["tpm", "variable", "wire"]);
+    // Whoever else is on that machine is shown no variable.
+    lab.repository.must(&["exec", "-n", "v1", "--", "sh", "-c", "! grep efivarfs /proc/mounts"]);
+    // Power goes, also to the head, and comes back.
+    for node in NODES {
+        lab.repository.must(&["lab", "power", "off", node]);
+    }
+    lab.kill_head();
+    for node in NODES {
+        lab.repository.must(&["lab", "power", "on", node]);
+    }
+    lab.wait("all are back", 300, all_ready);
+    assert_eq!(asked(&lab), Vec::<Value>::new(), "no hands");
+    for node in NODES {
+        let [first, second] = &keys(&lab, node)[..] else { panic!("{node} was let in twice") };
+        assert_eq!(first == second, node != "w1", "{node} keeps its key: {first} {second}");
+    }
+
+    // Another TPM in t1's place, switched on by its own head: it waits for a person.
+    lab.repository.must(&["power", "off", "t1"]);
+    fs::remove_dir_all(lab.repository.state().join("lab/machines/t1/tpm")).expect("it had one");
+    fs::create_dir(lab.repository.state().join("lab/machines/t1/tpm")).expect("an empty one");
+    lab.repository.must(&["power", "on", "t1"]);
+    lab.wait("t1 waits for a person", 120, |status| node(status, "t1")["pending"].is_string());
+    let why = lab.repository.must(&["why", "t1"]);
+    assert!(why.contains("it came with another key than the one that it is known by"), "{why}");
+    let status = lab.status().expect("a head");
+    let key = node(&status, "t1")["pending"].as_str().expect("a key").to_owned();
+    lab.repository.must(&["node", "approve", "t1", &key]);
+    lab.wait("t1 is let in", 60, |status| is_ready(status, "t1"));
+    assert_eq!(keys(&lab, "t1").last(), Some(&key));
+}
