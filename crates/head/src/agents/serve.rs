@@ -241,16 +241,21 @@ impl<'a> Leaving<'a> {
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
         let Leaving { agents, node, number, reason } = self;
-        {
+        let left = {
             let mut sessions = agents.sessions();
             // A newer connection has taken its place. Where there is none, it was told to go, and goes now.
             if sessions.get(*node).is_some_and(|entry| entry.number != *number) {
                 return;
             }
-            if let Some(left) = sessions.remove(*node) {
+            let left = sessions.remove(*node);
+            if let Some(left) = &left {
                 locked(&agents.heard).insert((*node).clone(), left.last_heard);
-                agents.is_lost(node, left.last_heard);
             }
+            left
+        };
+        // It may write, which nobody else's connection waits for.
+        if let Some(left) = left {
+            agents.is_lost(node, left.last_heard);
         }
         agents.timeline.add(Some(node), What::Disconnected { reason: std::mem::take(reason) });
         agents.timeline.learn(node, |track| track.health = None);

@@ -33,14 +33,15 @@ impl Boots {
         };
         self.neighbours.is_told(from, mac);
         self.chains.runs(&node);
-        let menu = || Some(self.menu(&node, mac, cpu, from).unwrap_or_else(|reason| grub::wait_menu(&reason)));
-        self.made.of((mac, self.is_place_of(mac, from)), now(), menu)
+        let card = self.in_place(mac, from);
+        let menu = || Some(self.menu(&node, mac, card, cpu, from).unwrap_or_else(|reason| grub::wait_menu(&reason)));
+        self.made.of((mac, card.is_some()), now(), menu)
     }
 
     /// The menu of a new boot; or the reason why there is none.
-    fn menu(&self, node: &Name, mac: Mac, cpu: Cpu, from: Ipv4Addr) -> Result<String, String> {
+    fn menu(&self, node: &Name, mac: Mac, card: Option<Mac>, cpu: Cpu, from: Ipv4Addr) -> Result<String, String> {
         let http = self.wires.http_beside(from);
-        match self.hand_out(node, mac, Some(from), cpu, http)? {
+        match self.hand_out(node, mac, card, cpu, http)? {
             Given::Kernel(Handed { kernel, initrds, cmdline }) => grub::menu(node, &kernel, &cmdline, &initrds),
             Given::Efi(url) => grub::chain_menu(node, &url),
             Given::Disk => Ok(grub::disk_menu(mac)),

@@ -50,12 +50,14 @@ pub(crate) async fn script(
         boots.strangers.saw(mac, Firmware::Ipxe(Cpu::Amd64).into(), None);
         return text(StatusCode::NOT_FOUND, "this machine is not in the repository\n");
     }
-    boots.neighbours.is_told(*ends.peer.ip(), mac);
     let (from, http) = (*ends.peer.ip(), boots.wires.http_at(*ends.local.ip()));
     let architecture = ipxe::architecture(loader.arch.as_deref());
     let made = beside({
         let boots = Arc::clone(&boots);
-        move || boots.script(mac, from, architecture, http)
+        move || {
+            boots.neighbours.is_told(from, mac);
+            boots.script(mac, from, architecture, http)
+        }
     });
     let script = made.await.unwrap_or_else(|reason| ipxe::wait_script(&reason, http));
     text(StatusCode::OK, script)
@@ -65,7 +67,7 @@ impl Boots {
     /// The script of a new boot; or the reason why there is none.
     fn script(&self, mac: Mac, from: Ipv4Addr, cpu: Cpu, http: SocketAddrV4) -> Result<String, String> {
         let node = &self.nodes.of_card(mac).ok_or("this machine is not in the repository")?;
-        Ok(match self.hand_out(node, mac, Some(from), cpu, http)? {
+        Ok(match self.hand_out(node, mac, self.in_place(mac, from), cpu, http)? {
             Given::Kernel(Handed { kernel, initrds, cmdline }) => ipxe::start(node, &kernel, &cmdline, &initrds),
             Given::Efi(url) => ipxe::chain_script(node, &url),
             Given::Disk => ipxe::disk_script(mac),

@@ -100,12 +100,12 @@ impl Boots {
     }
 
     /// Begins a boot of this machine: what it is given, or the reason why there is nothing. The only way that a boot
-    /// begins. `from` is where it asks, where it asks itself.
+    /// begins. `card` is the one from whose own place it asks, where that is so.
     fn hand_out(
         &self,
         node: &Name,
         mac: Mac,
-        from: Option<Ipv4Addr>,
+        card: Option<Mac>,
         cpu: Cpu,
         http: SocketAddrV4,
     ) -> Result<Given, String> {
@@ -113,7 +113,6 @@ impl Boots {
             return Ok(other);
         }
         let inventory = self.adoptions.declared(node).is_some();
-        let card = from.filter(|from| self.is_place_of(mac, *from)).map(|_| mac);
         let agent_port = self.wires.network().agent_port;
         let own = self.own.begin(&Asked { node, cpu, http, agent_port, inventory, card })?;
         if inventory {
@@ -122,10 +121,11 @@ impl Boots {
         Ok(Given::Own(Box::new(own)))
     }
 
-    /// Whether this address is where this card is: by the kernel's word, and where the head hears DHCP, by that, too.
-    fn is_place_of(&self, mac: Mac, from: Ipv4Addr) -> bool {
+    /// This card, where this address is its own place: by the kernel's word, and where the head hears DHCP, by that, too.
+    fn in_place(&self, mac: Mac, from: Ipv4Addr) -> Option<Mac> {
         let hears = self.wires.network().dhcp != Dhcp::Router;
-        self.neighbours.card_at(from) == Some(mac) && (!hears || self.neighbours.has_just_asked(mac))
+        let card = self.neighbours.card_at(from).filter(|card| *card == mac);
+        card.filter(|card| !hears || self.neighbours.has_just_asked(*card))
     }
 
     /// The node, or the machine that is to be adopted, whose present boot this is.

@@ -24,8 +24,9 @@ impl Boots {
             }
             self.neighbours.is_told(from, mac);
             let http = self.wires.http_beside(from);
-            return self.made.of((mac, self.is_place_of(mac, from)), now(), || {
-                match self.hand_out(&node, mac, Some(from), Cpu::Arm64, http).ok()? {
+            let card = self.in_place(mac, from);
+            return self.made.of((mac, card.is_some()), now(), || {
+                match self.hand_out(&node, mac, card, Cpu::Arm64, http).ok()? {
                     Given::Own(own) => Some(uboot::menu(&own.words().render(&uboot::addresses(mac)))),
                     Given::Kernel(_) | Given::Efi(_) | Given::Disk => None,
                 }
@@ -60,8 +61,9 @@ impl Boots {
             }
             pi::File::Cmdline => {
                 let (own, http) = (self.wires.addresses(from, mac), self.wires.http_beside(from));
-                self.made.of((mac, self.is_place_of(mac, from)), now(), || {
-                    match self.hand_out(&node, mac, Some(from), Cpu::Arm64, http).ok()? {
+                let card = self.in_place(mac, from);
+                self.made.of((mac, card.is_some()), now(), || {
+                    match self.hand_out(&node, mac, card, Cpu::Arm64, http).ok()? {
                         Given::Own(boot) => Some(boot.words().render(&own) + "\n"),
                         Given::Kernel(_) | Given::Efi(_) | Given::Disk => None,
                     }
