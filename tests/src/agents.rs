@@ -9,13 +9,14 @@ use std::time::Duration;
 use bramble_model::agent::{EnrolRequest, Enrolled, Facts, FromAgent, Health, Keeps, LONGEST_LINE, ToAgent};
 use bramble_model::engine::{EngineKind, EngineState};
 use bramble_model::hands::{Channel, Data, End, FromProcess, ToProcess};
-use bramble_model::names::BootId;
+use bramble_model::names::{BootId, Mac};
 use futures_util::{SinkExt, StreamExt};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -107,20 +108,59 @@ impl Head {
         Ok(exchange(&mut stream, request).await)
     }
 
-    /// Asks for a boot as iPXE does.
+    /// Asks for a boot as iPXE does behind a relay, which has no neighbour entry at the head: first for an address, and
+    /// then for its script, until the head has heard it; and claims it as stage 1 does.
     ///
     /// # Errors
     /// What it said instead, or that it said nothing.
     pub async fn boot(&self, mac: &str) -> Result<Boot, String> {
+        let text = |error: std::io::Error| error.to_string();
         let request = format!("GET /boot/script/{mac} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-        let (_, script) = self.try_http(&request).await.map_err(|error| error.to_string())?;
+        let mut script = String::new();
+        for _ in 0..100 {
+            self.discover(mac).map_err(text)?;
+            script = self.try_http(&request).await.map_err(text)?.1;
+            if !script.contains("\ndhcp netX") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let word = |name: &str| {
             let at = script.find(name)? + name.len();
             Some(script[at..].split_whitespace().next()?.to_owned())
         };
         match (word("bramble.boot="), word("bramble.nonce=")) {
             (Some(id), Some(nonce)) => Ok(Boot { id, nonce }),
+            (Some(id), None) => self.claim(id).await,
             _ => Err(script),
+        }
+    }
+
+    /// As a relay does that has heard a machine with this card.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    pub fn discover(&self, mac: &str) -> std::io::Result<()> {
+        let card: Mac = mac.parse().map_err(std::io::Error::other)?;
+        let bytes = dhcp_discover(card, Ipv4Addr::new(10, 99, 0, 1));
+        // A broadcast comes back to who listens on the wire here.
+        let socket = std::net::UdpSocket::bind((self.address, 0))?;
+        socket.set_broadcast(true)?;
+        socket.send_to(&bytes, (Ipv4Addr::BROADCAST, 67)).map(drop)
+    }
+
+    async fn claim(&self, id: String) -> Result<Boot, String> {
+        let nonce = format!("{:032x}", rand());
+        let hash = bramble_model::names::Digest(Sha256::digest(&nonce).into());
+        let body = format!("{{\"nonce\":\"{hash}\"}}");
+        let request = format!(
+            "POST /v1/boots/{id}/claim HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        match self.try_http(&request).await {
+            Ok((200, _)) => Ok(Boot { id, nonce }),
+            Ok((status, answer)) => Err(format!("its claim was answered {status}: {answer}")),
+            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -135,6 +175,24 @@ impl Head {
         let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
         Ok(Session { lines: Framed::new(stream, LinesCodec::new_with_max_length(LONGEST_LINE)), life: 0 })
     }
+}
+
+/// A DISCOVER of this card, which a relay has brought, or none where that is unspecified (RFC 2131, section 2; the cookie
+/// of RFC 1497).
+pub fn dhcp_discover(card: Mac, relay: Ipv4Addr) -> Vec<u8> {
+    let mut bytes = vec![0; 300];
+    bytes[..3].copy_from_slice(&[1, 1, 6]);
+    bytes[24..28].copy_from_slice(&relay.octets());
+    bytes[28..34].copy_from_slice(&card.0);
+    bytes[236..244].copy_from_slice(&[99, 130, 83, 99, 53, 1, 1, 255]);
+    bytes
+}
+
+/// Bits that no other agent has.
+fn rand() -> u128 {
+    use std::hash::{BuildHasher, RandomState};
+    let half = || u128::from(RandomState::new().hash_one(0));
+    half() << 64 | half()
 }
 
 /// One request over the head's control socket; gives status and body.

@@ -5,9 +5,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-use bramble_tests::machines::fetch::{Fetched, http};
+use bramble_tests::machines::fetch::{Fetched, http, post};
 use bramble_tests::machines::firmware::{Boot, Ended, power_on};
-use bramble_tests::machines::house::{HEAD, House, Router, inside};
+use bramble_tests::machines::house::{HEAD, House, PIXIECORE, Router, inside};
 use bramble_tests::machines::persona::Persona;
 use bramble_tests::machines::stack::Stack;
 use bramble_tests::machines::wire::Trouble;
@@ -47,12 +47,30 @@ fn word(boot: &Boot, name: &str) -> String {
     cmdline.split(' ').find_map(|word| word.strip_prefix(name)).expect("a word").to_owned()
 }
 
-/// Reads a URL as a program on the node would.
+/// A machine on the wire, with this card and address.
+fn stack(house: &House, mac: &str, address: &str) -> Stack {
+    let mut stack = Stack::new(house.wire.plug(mac.parse().expect("a MAC"), Trouble::default(), 5), 5);
+    stack.configure(address.parse().expect("an address"), 24, None);
+    stack
+}
+
+/// Reads a URL as an installer on the node does, at whatever address its own DHCP has brought it.
 fn get(house: &House, url: &str) -> Fetched {
-    let mac = "52:54:00:aa:bb:99".parse().expect("a MAC");
-    let mut stack = Stack::new(house.wire.plug(mac, Trouble::default(), 5), 5);
-    stack.configure([10, 77, 0, 99].into(), 24, None);
-    http(&mut stack, url)
+    http(&mut stack(house, MAC, "10.77.0.99"), url)
+}
+
+/// As whoever else is on the wire.
+fn get_as_another(house: &House, url: &str) -> Fetched {
+    http(&mut stack(house, "52:54:00:aa:bb:66", "10.77.0.66"), url)
+}
+
+/// As the Pixiecore that the repository names.
+fn get_as_pixiecore(house: &House, url: &str) -> Fetched {
+    http(&mut stack(house, "52:54:00:aa:bb:98", PIXIECORE), url)
+}
+
+fn is_refused(fetched: &Fetched) -> bool {
+    matches!(fetched, Fetched::Failed(reason) if reason.contains("403"))
 }
 
 fn text(fetched: Fetched) -> String {
@@ -100,10 +118,19 @@ fn cloud_init_finds_its_seed_and_says_when_it_is_done() {
                 .iter()
                 .any(|event| event["what"]["reason"].as_str().is_some_and(|reason| reason.contains("broken.cfg")))
         );
-        // Nobody who does not know the boot reads a seed.
+        // Nobody who does not know the boot reads a seed, nor who was sent another machine's and knows it.
         assert!(matches!(get(&house, "http://10.77.0.1:7080/boot/seed/0123/user-data"), Fetched::Missing));
-        assert_eq!(text(get(&house, &done)), "installed\n");
-        assert_eq!(boot(&house, 3).ended, Ended::Disk);
+        assert!(is_refused(&get_as_another(&house, &format!("{seed}user-data"))));
+        let say_done = |stack: &mut Stack| post(stack, &done, "");
+        assert!(is_refused(&say_done(&mut stack(&house, "52:54:00:aa:bb:66", "10.77.0.66"))));
+        assert!(!matches!(get(&house, &done), Fetched::File(_)), "a page in someone's browser can say GET");
+        assert_eq!(boot(&house, 3).files.len(), 3, "nobody has said that it is installed");
+        let (again, done) = (boot(&house, 4), boot(&house, 5));
+        assert_eq!(text(post(&mut stack(&house, MAC, "10.77.0.99"), &word(&done, "done="), "")), "installed\n");
+        let late = get(&house, &format!("{}user-data", word(&done, "ds=nocloud;s=")));
+        assert!(is_refused(&late), "it is installed: {late:?}");
+        assert!(matches!(get(&house, &format!("{}user-data", word(&again, "ds=nocloud;s="))), Fetched::Missing));
+        assert_eq!(boot(&house, 6).ended, Ended::Disk);
     }
 }
 
@@ -112,15 +139,16 @@ fn cloud_init_finds_its_seed_and_says_when_it_is_done() {
 fn pixiecore_is_answered_at_its_usual_path() {
     if inside("pixiecore_is_answered_at_its_usual_path") {
         let house = House::start("full", Router::None, &repository("once"), &FILES);
-        let answer = text(get(&house, &format!("http://10.77.0.1:7080/v1/boot/{MAC}")));
+        assert!(is_refused(&get_as_another(&house, &format!("http://10.77.0.1:7080/v1/boot/{MAC}"))));
+        let answer = text(get_as_pixiecore(&house, &format!("http://10.77.0.1:7080/v1/boot/{MAC}")));
         let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
         let kernel = answer["kernel"].as_str().expect("a kernel");
-        assert_eq!(text(get(&house, kernel)), "a kernel");
-        assert_eq!(text(get(&house, answer["initrd"][0].as_str().expect("an initrd"))), "an initrd");
+        assert_eq!(text(get_as_pixiecore(&house, kernel)), "a kernel");
+        assert_eq!(text(get_as_pixiecore(&house, answer["initrd"][0].as_str().expect("an initrd"))), "an initrd");
         assert!(answer["cmdline"].as_str().expect("a command line").starts_with("auto=true ds=nocloud"));
         // It has been handed over: the disk from now on, which Pixiecore's API says by 404.
-        assert!(matches!(get(&house, &format!("http://10.77.0.1:7080/v1/boot/{MAC}")), Fetched::Missing));
-        assert!(matches!(get(&house, "http://10.77.0.1:7080/v1/boot/52:54:00:99:99:99"), Fetched::Missing));
+        assert!(matches!(get_as_pixiecore(&house, &format!("http://10.77.0.1:7080/v1/boot/{MAC}")), Fetched::Missing));
+        assert!(matches!(get_as_pixiecore(&house, "http://10.77.0.1:7080/v1/boot/52:54:00:99:99:99"), Fetched::Missing));
     }
 }
 
@@ -129,7 +157,7 @@ fn pixiecore_is_answered_at_its_usual_path() {
 fn a_boot_that_was_handed_out_gets_nothing_of_another_snapshot() {
     if inside("a_boot_that_was_handed_out_gets_nothing_of_another_snapshot") {
         let house = House::start("full", Router::None, &repository("once"), &FILES);
-        let answer = text(get(&house, &format!("http://10.77.0.1:7080/v1/boot/{MAC}")));
+        let answer = text(get_as_pixiecore(&house, &format!("http://10.77.0.1:7080/v1/boot/{MAC}")));
         let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
         let (kernel, initrd) = (answer["kernel"].as_str().expect("one"), answer["initrd"][0].as_str().expect("one"));
         std::fs::write(house.path().join("boot/initrd.gz"), "another initrd").expect("written");
@@ -137,7 +165,7 @@ fn a_boot_that_was_handed_out_gets_nothing_of_another_snapshot() {
         assert_eq!(text(get(&house, kernel)), "a kernel", "it is the same in both");
         assert!(matches!(get(&house, initrd), Fetched::Missing));
         // What it asks for anew is of one snapshot again: it had no system yet.
-        let answer = text(get(&house, &format!("http://10.77.0.1:7080/v1/boot/{MAC}")));
+        let answer = text(get_as_pixiecore(&house, &format!("http://10.77.0.1:7080/v1/boot/{MAC}")));
         let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
         assert_eq!(text(get(&house, answer["initrd"][0].as_str().expect("one"))), "another initrd");
     }

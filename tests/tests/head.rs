@@ -203,7 +203,13 @@ fn no_path_leads_out_of_what_is_served() {
     std::os::unix::fs::symlink(house.path().join("secret"), house.path().join("tool/files/link")).expect("a link");
     let get = |path: &str| raw(7080, format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").as_bytes());
     assert!(get("/boot/profile/tool/files/plain").ends_with("plain"), "what is meant is served");
-    let script = get("/boot/script/52:54:00:00:00:13");
+    let head = Head::new(HEAD.parse().expect("an address"), &house.path().join(".bramble"));
+    let mut script = String::new();
+    wait("a script", || {
+        head.discover("52:54:00:00:00:13").expect("sent");
+        script = get("/boot/script/52:54:00:00:00:13");
+        script.contains("boot=")
+    });
     let boot = script.split("boot=").nth(1).expect("a boot");
     let boot = boot.split(|c: char| c.is_whitespace() || c == '&').next().expect("an id").to_owned();
     assert!(get(&format!("/boot/seed/{boot}/user-data")).ends_with("hello"));
@@ -318,10 +324,11 @@ fn what_is_too_long_or_too_slow_is_cut_off() {
         });
         // Meanwhile the head serves.
         let asked = Instant::now();
-        assert!(
+        head.discover(W2).expect("sent");
+        wait("a boot", || {
             raw(7080, b"GET /boot/script/52:54:00:00:00:12 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
                 .contains("bramble.boot=")
-        );
+        });
         assert!(asked.elapsed() < Duration::from_secs(5));
         std::thread::sleep(Duration::from_millis(500));
     }

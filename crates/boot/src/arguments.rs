@@ -16,7 +16,8 @@ pub struct HandedOut<'a> {
     /// Where the agent connects.
     pub agent_port: u16,
     pub boot: &'a str,
-    pub nonce: &'a str,
+    /// For a boot set whose stage 1 does not [claim](crate::Claim) its boot; `None` for all others.
+    pub nonce: Option<&'a str>,
     /// Digest of the manifest to boot, in hex.
     pub set: &'a str,
     pub inventory: bool,
@@ -41,10 +42,11 @@ impl HandedOut<'_> {
         let HandedOut { node, head, agent_port, boot, nonce, set, inventory, cmdline } = self;
         let Addresses { mac, address, mask, gateway, dns } = own;
         let inventory = if *inventory { INVENTORY } else { "" };
+        let nonce = nonce.map(|nonce| format!(" bramble.nonce={nonce}")).unwrap_or_default();
         format!(
-            "{cmdline}{inventory} bramble.head={head} bramble.agent={agent_port} bramble.node={node} bramble.boot={boot} \
-             bramble.nonce={nonce} bramble.set={set} BOOTIF=01-{mac} bramble.ip={address}/{mask} \
-             bramble.gateway={gateway} bramble.dns={dns}"
+            "{cmdline}{inventory} bramble.head={head} bramble.agent={agent_port} bramble.node={node} bramble.boot={boot}\
+             {nonce} bramble.set={set} BOOTIF=01-{mac} bramble.ip={address}/{mask} bramble.gateway={gateway} \
+             bramble.dns={dns}"
         )
     }
 }
@@ -60,8 +62,8 @@ pub struct Arguments {
     pub node: String,
     /// `bramble.boot=ID`: this boot, for reports.
     pub boot: String,
-    /// `bramble.nonce=…`: proves once that this boot was handed out by the head.
-    pub nonce: String,
+    /// `bramble.nonce=…`, from a head of before boots were claimed: proves once that this boot was handed out by it.
+    pub nonce: Option<String>,
     /// `bramble.set=SHA256`: the manifest to boot.
     pub set: String,
     /// `BOOTIF=01-MAC`: the network card that the firmware used.
@@ -120,7 +122,7 @@ impl Arguments {
             agent_port: port.parse().map_err(|_| wrong("bramble.agent", port, "a port"))?,
             node: word("bramble.node")?.to_owned(),
             boot: word("bramble.boot")?.to_owned(),
-            nonce: word("bramble.nonce")?.to_owned(),
+            nonce: words.get("bramble.nonce").map(|&nonce| nonce.to_owned()),
             set: word("bramble.set")?.to_owned(),
             mac: mac(card).ok_or_else(|| wrong("BOOTIF", card, "a hardware address"))?,
             address: address.parse().map_err(no_address)?,
@@ -163,8 +165,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_wrong_is_named() {
-        let error = Arguments::read(&LINE.replace("bramble.nonce=n", "")).expect_err("incomplete");
-        assert_eq!(error, Missing::Word("bramble.nonce"));
+        let error = Arguments::read(&LINE.replace("bramble.set=s", "")).expect_err("incomplete");
+        assert_eq!(error, Missing::Word("bramble.set"));
         let error = Arguments::read(&LINE.replace("/255.255.255.0", "")).expect_err("no mask");
         assert_eq!(
             error.to_string(),
@@ -187,12 +189,15 @@ mod tests {
             head: "10.77.0.1:7080".parse().expect("an address"),
             agent_port: 7443,
             boot: "b",
-            nonce: "n",
+            nonce: Some("n"),
             set: "s",
             inventory: false,
             cmdline: "quiet",
         };
         assert_eq!(handed.render(&own), LINE.trim_end());
+        handed.nonce = None;
+        assert_eq!(handed.render(&own), LINE.replace(" bramble.nonce=n", "").trim_end());
+        handed.nonce = Some("n");
         handed.inventory = true;
         let inventory = LINE.replace("quiet", "quiet bramble.inventory=1");
         assert_eq!(handed.render(&own), inventory.trim_end());
@@ -205,11 +210,11 @@ mod tests {
     proptest! {
         #[test]
         fn arguments_survive_the_command_line(
-            words in prop::array::uniform4(word()), head: SocketAddrV4, agent_port: u16, mac: [u8; 6],
+            words in prop::array::uniform3(word()), nonce in prop::option::of(word()), head: SocketAddrV4, agent_port: u16, mac: [u8; 6],
             address: Ipv4Addr, prefix in 0..=32_u32, gateway: Option<Ipv4Addr>, dns: Option<Ipv4Addr>, inventory: bool,
             cmdline in "[ a-z=,0-9]{0,40}",
         ) {
-            let [node, boot, nonce, set] = words;
+            let [node, boot, set] = words;
             let text = |address: Option<Ipv4Addr>| address.map(|address| address.to_string()).unwrap_or_default();
             let own = Addresses {
                 mac: mac.map(|byte| format!("{byte:02x}")).join("-"),
@@ -218,7 +223,7 @@ mod tests {
                 gateway: text(gateway),
                 dns: text(dns),
             };
-            let handed = HandedOut { node: &node, head, agent_port, boot: &boot, nonce: &nonce, set: &set, inventory, cmdline: &cmdline };
+            let handed = HandedOut { node: &node, head, agent_port, boot: &boot, nonce: nonce.as_deref(), set: &set, inventory, cmdline: &cmdline };
             let read = Arguments::read(&handed.render(&own)).expect("one of our own");
             let prefix = prefix as u8;
             prop_assert_eq!(read, Arguments { head, agent_port, node, boot, nonce, set, mac, address, prefix, gateway, inventory, dns });

@@ -47,6 +47,8 @@ pub struct HandOver {
     pub node: String,
     pub boot: String,
     pub nonce: String,
+    /// What its reports have to name beside the boot, where stage 1 has claimed it.
+    pub report: Option<String>,
     /// Digest of the boot set's manifest, in hex.
     pub set: String,
     pub head: IpAddr,
@@ -64,7 +66,7 @@ pub struct HandOver {
 impl HandOver {
     /// One JSON object.
     pub fn render(&self) -> String {
-        Writer::default()
+        let mut out = Writer::default()
             .text("address", &self.address.to_string())
             .number("agent_port", u64::from(self.agent_port))
             .text("boot", &self.boot)
@@ -73,9 +75,11 @@ impl HandOver {
             .text("interface", &self.interface)
             .truth("inventory", self.inventory)
             .text("node", &self.node)
-            .text("nonce", &self.nonce)
-            .text("set", &self.set)
-            .end()
+            .text("nonce", &self.nonce);
+        if let Some(report) = &self.report {
+            out = out.text("report", report);
+        }
+        out.text("set", &self.set).end()
     }
 
     /// Reads what any generation of stage 1 left.
@@ -95,6 +99,7 @@ impl HandOver {
             node: text("node")?,
             boot: text("boot")?,
             nonce: text("nonce")?,
+            report: fields.optional_text("report").map(str::to_owned),
             set: text("set")?,
             head: address("head")?,
             http_port: port("http_port")?,
@@ -141,12 +146,12 @@ mod tests {
         #[test]
         fn a_boot_survives_its_file(
             words in prop::array::uniform5(any::<String>()), head: std::net::IpAddr, address: std::net::Ipv4Addr,
-            ports: [u16; 2], inventory: bool,
+            ports: [u16; 2], inventory: bool, report: Option<String>,
         ) {
             let [node, boot, nonce, set, interface] = words;
             let [http_port, agent_port] = ports;
             let address = address.into();
-            let boot = HandOver { node, boot, nonce, set, head, http_port, agent_port, address, interface, inventory };
+            let boot = HandOver { node, boot, nonce, report, set, head, http_port, agent_port, address, interface, inventory };
             prop_assert_eq!(HandOver::read(boot.render().as_bytes()), Ok(boot));
         }
 

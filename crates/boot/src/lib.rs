@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! firmware ──▶ head ── kernel arguments ─▶ stage 1 ── boot.json ─▶ agent
-//!   (who asks)  ▲ ▲────── reports ───────────┘
+//!   (who asks)  ▲ ▲─── claim, reports ───────┘
 //!               └── names of files: loaders, kernel, initrd, layers, manifest
 //! ```
 //! An image may be older or newer than the head that serves it: a word that is not known here is kept as it
@@ -11,6 +11,7 @@
 //! No dependencies, since all of it is in the first program of a booting node.
 
 mod arguments;
+mod claim;
 mod file;
 mod firmware;
 mod json;
@@ -19,12 +20,13 @@ mod place;
 mod report;
 
 pub use arguments::{Addresses, Arguments, HandedOut, Missing};
+pub use claim::{CLAIMS, Claim, Claimed};
 pub use file::{File, HandOver};
 pub use firmware::{Asker, Cpu, Firmware, Pi};
 pub use json::Malformed;
 pub use loader::Loader;
 pub use place::{
-    BOOT_FILE, KEY_FILE, MANIFEST, SIGNATURE, file_path, is_kept_of_a_set, kept_file, kept_set, report_path, set_path,
+    BOOT_FILE, KEY_FILE, MANIFEST, SIGNATURE, claim_path, file_path, inventory_path, is_kept_of_a_set, kept_file, kept_set, report_path, reporting, set_path,
 };
 pub use report::{Failure, Report, Step};
 

@@ -26,9 +26,29 @@ pub fn set_path(set: &str, name: &str) -> String {
     format!("/boot/sets/{set}/{name}")
 }
 
+/// Path that stage 1 claims its boot at.
+pub fn claim_path(boot: &str) -> String {
+    format!("/v1/boots/{boot}/claim")
+}
+
+/// What a report or an inventory of a boot names: the boot, and where that was claimed its word for reports.
+fn reporter(boot: &str, report: Option<&str>) -> String {
+    report.map_or_else(|| boot.to_owned(), |report| format!("{boot}.{report}"))
+}
+
 /// Path that stage 1 of a boot reports to.
-pub fn report_path(boot: &str) -> String {
-    format!("/v1/boots/{boot}/report")
+pub fn report_path(boot: &str, report: Option<&str>) -> String {
+    format!("/v1/boots/{}/report", reporter(boot, report))
+}
+
+/// Path that a machine says at what it is.
+pub fn inventory_path(boot: &str, report: Option<&str>) -> String {
+    format!("/v1/boots/{}/inventory", reporter(boot, report))
+}
+
+/// The boot and the word for reports that such a path names.
+pub fn reporting(reporter: &str) -> (&str, Option<&str>) {
+    reporter.split_once('.').map_or((reporter, None), |(boot, report)| (boot, Some(report)))
 }
 
 /// The folder of a set below a shelf or a data partition.

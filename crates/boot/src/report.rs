@@ -48,6 +48,8 @@ pub enum Failure {
     NoLink,
     /// The head, or what is between, does not answer.
     Fetch,
+    /// The head does not give this boot to this machine: only another boot helps.
+    Claim,
     /// What arrived is not what was named: its digest differs.
     Digest,
     /// The manifest is not signed with the key of this initrd.
@@ -61,11 +63,12 @@ pub enum Failure {
 }
 
 impl Failure {
-    const ALL: [Failure; 8] = [
+    const ALL: [Failure; 9] = [
         Failure::Arguments,
         Failure::NoDriver,
         Failure::NoLink,
         Failure::Fetch,
+        Failure::Claim,
         Failure::Digest,
         Failure::Signature,
         Failure::NoMemory,
@@ -78,6 +81,7 @@ impl Failure {
             Failure::NoDriver => "no-driver",
             Failure::NoLink => "no-link",
             Failure::Fetch => "fetch",
+            Failure::Claim => "claim",
             Failure::Digest => "digest",
             Failure::Signature => "signature",
             Failure::NoMemory => "no-memory",

@@ -398,6 +398,7 @@ mod tests {
             kernel,
             layers: Vec::new(),
             cmdline: String::new(),
+            knows: Vec::new(),
             packages: Vec::new(),
             inputs: None,
             data: Vec::new(),

@@ -17,13 +17,15 @@ impl Record for Admissions {
     type Key = Name;
     type Value = Admission;
     const TABLE: Table = Table::new("admissions");
-    const FORM: u32 = 2;
+    const FORM: u32 = 3;
     const WHAT: &'static str = "the admission of";
     const ON_LOSS: OnLoss = OnLoss::Wait;
 
     fn older(form: u32, json: &[u8]) -> Result<Admission, Why> {
         match form {
             1 => Ok(serde_json::from_slice::<form_1::Record>(json)?.into()),
+            // Every boot had a nonce of the head's then, and none a word for its reports: it reads as it is.
+            2 => Ok(serde_json::from_slice(json)?),
             form => Err(Why::UnknownForm { form }),
         }
     }
@@ -83,7 +85,8 @@ mod form_1 {
                         (false, _) => Cause::Unknown,
                     };
                     // From where it was asked for, nobody wrote down.
-                    now.served.push_back(admission::Boot { id, nonce, set, at, cause, card: None });
+                    let nonce = Some(nonce);
+                    now.served.push_back(admission::Boot { id, nonce, report: None, set, at, cause, card: None });
                 }
             }
             now
@@ -98,9 +101,17 @@ impl Record for HandOffs {
     type Key = Name;
     type Value = HandOff;
     const TABLE: Table = Table::new("hand-offs");
-    const FORM: u32 = 1;
+    const FORM: u32 = 2;
     const WHAT: &'static str = "the hand-off of";
     const ON_LOSS: OnLoss = OnLoss::Wait;
+
+    fn older(form: u32, json: &[u8]) -> Result<HandOff, Why> {
+        match form {
+            // How its boot was asked for was not written down: it reads as it is.
+            1 => Ok(serde_json::from_slice(json)?),
+            form => Err(Why::UnknownForm { form }),
+        }
+    }
 }
 
 /// Node → the chain that ran on it. What is lost is learned again.

@@ -1,11 +1,13 @@
 //! The machines of the wire, by what was last heard of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use bramble_model::names::Mac;
 use bramble_model::timeline::Millis;
+use bramble_netboot::Heard;
 use bramble_system::{locked, now};
 
 /// Addresses that are remembered. A wire of a thousand machines fits; a flood of forged ones does not.
@@ -14,49 +16,125 @@ const REMEMBERED: usize = 8192;
 /// A machine asks for its script within so many milliseconds after its DHCP.
 const JUST: Millis = 120_000;
 
+/// The kernel's table is read again after so long, and for whoever was not in it.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// Who has an address: its card, and the interface of the head's on whose wire it is.
+pub(crate) type Neighbour = (Mac, String);
+
 pub(crate) struct Neighbours {
-    /// Whose card an address of the wire is, where that can be told.
-    table: fn(Ipv4Addr) -> Option<Mac>,
+    /// Who has which address, where that can be told.
+    table: fn() -> HashMap<Ipv4Addr, Neighbour>,
+    read: Mutex<Option<(Instant, HashMap<Ipv4Addr, Neighbour>)>>,
     since: Millis,
     by_address: Mutex<HashMap<Ipv4Addr, Mac>>,
     last_asked: Mutex<HashMap<Mac, Millis>>,
-    /// Cards of nodes alone: no flood of strangers has anyone forgotten.
-    nodes_asked: Mutex<HashMap<Mac, Millis>>,
+    /// When each card was heard last, and where: nobody who says to have it on another wire has it forgotten here. Cards
+    /// of nodes alone: no flood of strangers has anyone forgotten.
+    heard: Mutex<HashMap<Mac, BTreeMap<Heard, Millis>>>,
+}
+
+/// From where a machine with a node's card asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// From this card's own place on the wire, on which the head heard its DHCP.
+    Own(Mac),
+    /// From another card's place, on the wire on which the head heard that card. Some bridges answer in the name of the
+    /// machines behind them.
+    Others,
+    /// From behind a relay, by which the head heard it.
+    Relayed,
+}
+
+impl Place {
+    /// The card whose own place it is.
+    pub(crate) fn card(self) -> Option<Mac> {
+        match self {
+            Place::Own(card) => Some(card),
+            Place::Others | Place::Relayed => None,
+        }
+    }
+}
+
+/// Why nothing is given to whoever asks in a node's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Misplaced {
+    /// The head has not heard that card ask for an address within two minutes.
+    Unheard,
+    /// It was heard on a wire, or by a relay, and this address is not there.
+    Elsewhere,
 }
 
 impl Default for Neighbours {
     fn default() -> Self {
         Neighbours {
-            table: neighbour,
+            table: neighbours,
+            read: Mutex::default(),
             since: now(),
             by_address: Mutex::default(),
             last_asked: Mutex::default(),
-            nodes_asked: Mutex::default(),
+            heard: Mutex::default(),
         }
     }
 }
 
 impl Neighbours {
-    /// As on a wire where each address is of the card that this says.
+    /// As on a wire with these machines.
     #[cfg(test)]
-    pub(crate) fn on(table: fn(Ipv4Addr) -> Option<Mac>) -> Self {
+    pub(crate) fn on(table: fn() -> HashMap<Ipv4Addr, Neighbour>) -> Self {
         Neighbours { table, since: 0, ..Neighbours::default() }
     }
 
-    /// The card that packets to this address leave for: nobody else hears them.
+    /// Who packets to this address leave for: nobody else hears them.
+    fn at(&self, address: Ipv4Addr) -> Option<Neighbour> {
+        let mut read = locked(&self.read);
+        if let Some((at, table)) = &*read
+            && at.elapsed() < FRESH
+            && let Some(found) = table.get(&address)
+        {
+            return Some(found.clone());
+        }
+        let (_, table) = read.insert((Instant::now(), (self.table)()));
+        table.get(&address).cloned()
+    }
+
+    /// The card that packets to this address leave for, where it is on a wire on which that card was heard.
     pub(crate) fn card_at(&self, address: Ipv4Addr) -> Option<Mac> {
-        (self.table)(address)
+        let (card, wire) = self.at(address)?;
+        let heard = locked(&self.heard);
+        let mut wires = heard.get(&card).into_iter().flat_map(BTreeMap::keys).filter(|on| **on != Heard::Relay).peekable();
+        // One that was heard on none has not started since the head has.
+        (wires.peek().is_none() || wires.any(|on| *on == Heard::Wire(wire.clone()))).then_some(card)
     }
 
-    /// Whether the head has just heard a node's card ask for a boot by DHCP; one that has just started may have missed it.
-    pub(crate) fn has_just_asked(&self, card: Mac) -> bool {
+    /// The card that packets to this address leave for, on whichever wire.
+    pub(crate) fn on_the_wire(&self, address: Ipv4Addr) -> Option<Mac> {
+        self.at(address).map(|(card, _)| card)
+    }
+
+    /// From where a machine with this card asks, which is at this address; or why it is given nothing. A head that has
+    /// just started may have missed its DHCP: there `is_patient` says that the machine can ask for an address again.
+    pub(crate) fn place(&self, card: Mac, address: Ipv4Addr, is_patient: bool) -> Result<Place, Misplaced> {
         let least = now().saturating_sub(JUST);
-        self.since >= least || locked(&self.nodes_asked).get(&card).is_some_and(|at| *at >= least)
+        let at = self.at(address);
+        let heard = locked(&self.heard);
+        let just = |on: &Heard| heard.get(&card).and_then(|heard| heard.get(on)).is_some_and(|at| *at >= least);
+        match at {
+            Some((own, wire)) if just(&Heard::Wire(wire.clone())) => {
+                Ok(if own == card { Place::Own(card) } else { Place::Others })
+            }
+            None if just(&Heard::Relay) => Ok(Place::Relayed),
+            _ if heard.get(&card).is_some_and(|heard| heard.values().any(|at| *at >= least)) => {
+                Err(Misplaced::Elsewhere)
+            }
+            Some((own, _)) if own == card && !is_patient && self.since >= least => Ok(Place::Own(card)),
+            _ => Err(Misplaced::Unheard),
+        }
     }
 
-    /// A card of a node asks for a boot.
-    pub(crate) fn node_asks(&self, card: Mac, at: Millis) {
-        locked(&self.nodes_asked).insert(card, at);
+    /// A card of a node asks for an address.
+    pub(crate) fn hears(&self, card: Mac, on: Heard, at: Millis) {
+        locked(&self.heard).entry(card).or_default().insert(on, at);
     }
 
     /// Learns that a machine has an address.
@@ -68,15 +146,12 @@ impl Neighbours {
         known.insert(address, mac);
     }
 
-    /// Whoever has this address says that it has this card. Where the kernel knows better, that is not believed.
-    pub(crate) fn is_told(&self, address: Ipv4Addr, mac: Mac) {
-        if self.card_at(address).is_none_or(|card| card == mac) {
-            self.learn(address, mac);
-        }
-    }
-
+    /// The card of whoever has this address: by the kernel's word, and where that has none, by what was heard.
     pub(crate) fn mac(&self, address: Ipv4Addr) -> Option<Mac> {
-        locked(&self.by_address).get(&address).copied()
+        match self.at(address) {
+            Some((card, _)) => Some(card),
+            None => locked(&self.by_address).get(&address).copied(),
+        }
     }
 
     /// When the machine asked before, and that it asks now.
@@ -89,17 +164,42 @@ impl Neighbours {
     }
 }
 
-/// The kernel's own word on who has an address (`/proc/net/arp`): it answers a machine's ARP question
+/// The kernel's own word on who has which address (`/proc/net/arp`): it answers a machine's ARP question
 /// before this program has read it.
-fn neighbour(address: Ipv4Addr) -> Option<Mac> {
-    let table = std::fs::read_to_string("/proc/net/arp").ok()?;
-    let wanted = address.to_string();
-    let card = |line: &str| {
-        let mut words = line.split_whitespace();
-        (words.next() == Some(&wanted)).then(|| words.nth(2)?.parse().ok()).flatten()
-    };
+fn neighbours() -> HashMap<Ipv4Addr, Neighbour> {
+    let table = std::fs::read_to_string("/proc/net/arp").unwrap_or_default();
+    table.lines().filter_map(neighbour).collect()
+}
+
+/// How many neighbours the kernel remembers (arp(7)); `None` where it does not say, as in a container.
+fn room() -> Option<usize> {
+    std::fs::read_to_string("/proc/sys/net/ipv4/neigh/default/gc_thresh3").ok()?.trim().parse().ok()
+}
+
+/// Whether the kernel remembers enough of so many cards, with all else that is on a wire: a card that it has forgotten
+/// is at no place.
+pub(crate) fn too_little_room(cards: usize) -> Option<String> {
+    told_of_room(cards, room()?)
+}
+
+fn told_of_room(cards: usize, room: usize) -> Option<String> {
+    let wanted = (cards * 4).next_power_of_two();
+    (cards * 2 > room).then(|| {
+        format!(
+            "the kernel remembers {room} neighbours, and {cards} cards are declared: machines that it forgets are not \
+             known by their place; `sysctl net.ipv4.neigh.default.gc_thresh3={wanted}`"
+        )
+    })
+}
+
+/// `10.77.0.11  0x1  0x2  52:54:00:00:00:01  *  eth0`
+fn neighbour(line: &str) -> Option<(Ipv4Addr, Neighbour)> {
+    let mut words = line.split_whitespace();
+    let address = words.next()?.parse().ok()?;
+    let card: Mac = words.nth(2)?.parse().ok()?;
+    let wire = words.nth(1)?.to_owned();
     // One that is being asked for has zeros.
-    table.lines().filter_map(card).find(|mac| *mac != Mac([0; 6]))
+    (card != Mac([0; 6])).then_some((address, (card, wire)))
 }
 
 #[cfg(test)]
@@ -109,31 +209,98 @@ mod tests {
     const OWN: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);
     const AT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
+    const OTHERS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 12);
+    const GUESTS: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 11);
+    const ROUTED: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
+
+    fn wires() -> HashMap<Ipv4Addr, Neighbour> {
+        let on = |address, card, wire: &str| (address, (card, wire.to_owned()));
+        [on(AT, OWN, "eth0"), on(OTHERS, OTHER, "eth0"), on(GUESTS, OWN, "eth1")].into()
+    }
+
+    fn wire(name: &str) -> Heard {
+        Heard::Wire(name.into())
+    }
 
     #[test]
-    fn a_node_has_just_asked_whatever_strangers_do() {
-        let wire = Neighbours::on(|_| None);
-        assert!(!wire.has_just_asked(OWN));
-        wire.node_asks(OWN, now());
-        for n in 0..3 * REMEMBERED as u32 {
-            wire.asks(Mac([6, 0, (n >> 24) as u8, (n >> 16) as u8, (n >> 8) as u8, n as u8]), now());
+    fn nothing_is_given_where_the_card_was_not_just_heard_on_that_wire() {
+        let known = Neighbours::on(wires);
+        assert_eq!(known.place(OWN, AT, true), Err(Misplaced::Unheard));
+        known.hears(OWN, wire("eth0"), now());
+        assert_eq!(known.place(OWN, AT, true), Ok(Place::Own(OWN)));
+        assert_eq!(known.place(OWN, OTHERS, true), Ok(Place::Others), "as behind a repeater: nobody is let in by it");
+        for address in [GUESTS, ROUTED] {
+            assert_eq!(known.place(OWN, address, true), Err(Misplaced::Elsewhere), "{address}");
         }
-        assert!(wire.has_just_asked(OWN));
-        wire.node_asks(OWN, now() - JUST - 1000);
-        assert!(!wire.has_just_asked(OWN), "that was another boot");
-        assert!(Neighbours::default().has_just_asked(OWN), "a head that has just started may have missed it");
+        known.hears(OWN, wire("eth0"), now() - JUST - 1000);
+        assert_eq!(known.place(OWN, AT, true), Err(Misplaced::Unheard), "that was another boot");
+        known.hears(OWN, Heard::Relay, now());
+        assert_eq!(known.place(OWN, ROUTED, true), Ok(Place::Relayed));
+        assert_eq!(known.place(OWN, AT, true), Err(Misplaced::Elsewhere), "a relay's word is nobody's on the wire");
+    }
+
+    /// Whoever says so on another wire, or as a relay does, took the machine's own boot from it.
+    #[test]
+    fn who_says_to_have_a_card_elsewhere_takes_nothing_from_where_it_is() {
+        let known = Neighbours::on(wires);
+        known.hears(OWN, wire("eth0"), now());
+        known.hears(OWN, wire("eth1"), now());
+        known.hears(OWN, Heard::Relay, now());
+        assert_eq!(known.place(OWN, AT, true), Ok(Place::Own(OWN)));
+        assert_eq!(known.card_at(AT), Some(OWN));
+    }
+
+    #[test]
+    fn a_head_that_has_just_started_may_have_missed_who_cannot_ask_again() {
+        let known = Neighbours { since: now(), ..Neighbours::on(wires) };
+        assert_eq!(known.place(OWN, AT, true), Err(Misplaced::Unheard), "iPXE asks again");
+        assert_eq!(known.place(OWN, AT, false), Ok(Place::Own(OWN)), "a Raspberry Pi cannot");
+        assert_eq!(known.place(OWN, OTHERS, false), Err(Misplaced::Unheard));
+        assert_eq!(known.place(OWN, ROUTED, false), Err(Misplaced::Unheard));
+    }
+
+    #[test]
+    fn a_place_is_on_the_wire_on_which_its_card_was_heard() {
+        let known = Neighbours::on(wires);
+        assert_eq!((known.card_at(AT), known.card_at(ROUTED)), (Some(OWN), None));
+        known.hears(OWN, wire("eth0"), 7);
+        assert_eq!((known.card_at(AT), known.card_at(GUESTS)), (Some(OWN), None));
+    }
+
+    #[test]
+    fn a_node_was_just_heard_whatever_strangers_do() {
+        let known = Neighbours::on(wires);
+        known.hears(OWN, wire("eth0"), now());
+        for n in 0..3 * REMEMBERED as u32 {
+            known.asks(Mac([6, 0, (n >> 24) as u8, (n >> 16) as u8, (n >> 8) as u8, n as u8]), now());
+        }
+        assert_eq!(known.place(OWN, AT, true), Ok(Place::Own(OWN)));
     }
 
     /// A request in a node's name made the head take what comes from there for that node's, its reports and its files.
     #[test]
-    fn whoever_says_to_have_anothers_card_is_not_believed() {
-        let wire = Neighbours::on(|address| (address == AT).then_some(OTHER));
-        wire.is_told(AT, OWN);
-        assert_eq!(wire.mac(AT), None);
-        wire.is_told(AT, OTHER);
-        assert_eq!(wire.mac(AT), Some(OTHER));
-        let away = Ipv4Addr::new(192, 168, 1, 1);
-        wire.is_told(away, OWN);
-        assert_eq!(wire.mac(away), Some(OWN), "behind a relay nobody can tell");
+    fn whose_an_address_is_says_the_kernel_and_what_was_heard_only_behind_a_relay() {
+        let known = Neighbours::on(wires);
+        known.learn(OTHERS, OWN);
+        assert_eq!(known.mac(OTHERS), Some(OTHER));
+        known.learn(ROUTED, OWN);
+        assert_eq!(known.mac(ROUTED), Some(OWN), "behind a relay nobody can tell");
+    }
+
+    #[test]
+    fn a_table_that_is_too_small_is_told_with_what_to_do() {
+        assert_eq!(told_of_room(512, 1024), None);
+        let told = told_of_room(1000, 1024).expect("too little");
+        assert!(told.ends_with("`sysctl net.ipv4.neigh.default.gc_thresh3=4096`"), "{told}");
+    }
+
+    #[test]
+    fn the_kernels_table_is_read() {
+        let table = "IP address       HW type     Flags       HW address            Mask     Device\n\
+                     10.77.0.11       0x1         0x2         02:00:00:00:00:01     *        eth0\n\
+                     10.77.0.13       0x1         0x0         00:00:00:00:00:00     *        eth0\n\
+                     torn";
+        let read: Vec<_> = table.lines().filter_map(neighbour).collect();
+        assert_eq!(read, [(AT, (OWN, "eth0".to_owned()))]);
     }
 }

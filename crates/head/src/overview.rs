@@ -23,6 +23,7 @@ use crate::boot_sets::BootSets;
 use crate::ca::Authority;
 use crate::desired::Desired;
 use crate::loops::Sections;
+use crate::neighbours::too_little_room;
 use crate::snapshots::Snapshots;
 use crate::store;
 use crate::strangers::Strangers;
@@ -174,6 +175,7 @@ impl Overview {
             [self.store.blocking().trouble(), self.timeline.clock_problem()].into_iter().flatten().collect();
         problems.extend(records.as_ref().err().map(|error| bramble_system::sentence(error)));
         problems.extend(self.wires.problems());
+        problems.extend(too_little_room(cluster.nodes.values().map(|node| node.macs.len()).sum()));
         problems.extend(self.snapshots.trouble());
         problems.extend(self.snapshots.lost());
         let refusing = nodes.iter().filter_map(|node| Some((&node.name, node.health.as_ref()?.refuses?)));

@@ -77,6 +77,7 @@ pub fn build(
         initrd: shelf.take_stream(std::io::Read::chain(&program[..], drivers))?,
         layers: vec![layer("root", &root.layer())?, layer("site", &site)?],
         cmdline: cmdline(cluster, recipe.architecture),
+        knows: vec![bramble_boot::CLAIMS.to_owned()],
         packages: root.facts.packages,
         data: cluster.engines().into_iter().flat_map(|kind| parts(kind).data).map(folder).collect(),
         inputs: ingredients.inputs,

@@ -65,6 +65,9 @@ pub struct Manifest {
     pub firmware: Vec<Layer>,
     /// Kernel arguments that every node gets.
     pub cmdline: String,
+    /// What its stage 1 can do beside what every one can: [`bramble_boot::CLAIMS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub knows: Vec<String>,
     /// SHA-256 of all that the repository and this program say of the image; `None` in sets of programs that did
     /// not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,6 +94,11 @@ impl Manifest {
     /// What firmware fetches by this name.
     pub fn firmware(&self, name: &str) -> Option<&Artifact> {
         self.firmware.iter().find(|file| file.name == name).map(|file| &file.artifact)
+    }
+
+    /// Whether its stage 1 claims its boot, with a nonce that it draws itself.
+    pub fn claims(&self) -> bool {
+        self.knows.iter().any(|known| known == bramble_boot::CLAIMS)
     }
 
     /// Bytes that a node without a disk fetches to boot.

@@ -150,6 +150,10 @@ pub enum What {
         #[serde(with = "word")]
         reason: Stopped,
     },
+    /// Someone asked for its boot, and was given nothing: not the machine, as far as the head can tell.
+    NotGiven {
+        reason: String,
+    },
     /// The node fetched the script of a new boot.
     ScriptServed {
         boot: BootTag,
@@ -321,6 +325,7 @@ impl What {
             | What::AskedBootServer
             | What::LookedForHead { .. }
             | What::NoLoader { .. }
+            | What::NotGiven { .. }
             | What::TftpMissing { .. }
             | What::TftpStopped { .. }
             | What::Card { .. }
@@ -353,6 +358,7 @@ impl What {
             What::AskedBootServer => "asked the boot server (port 4011)".into(),
             What::LookedForHead { address } => format!("looks for the head, from {address}"),
             What::NoLoader { firmware } => format!("nothing here boots {firmware}"),
+            What::NotGiven { reason } => format!("its boot was asked for and not given: {reason}"),
             What::HttpSent { file, bytes } => format!("fetched {file} over HTTP, {bytes} bytes"),
             What::TftpSent { file, bytes } => format!("fetched {file} over TFTP, {bytes} bytes"),
             What::TftpMissing { file } => format!("asked for {file}, which is not there"),

@@ -92,6 +92,8 @@ mod tests {
     fn a_frame_over_which_its_witness_panics_is_dropped() {
         struct Ill;
         impl Witness for Ill {
+            fn heard(&self, _: Mac, _: crate::Heard) {}
+
             fn saw(&self, _: Mac, _: Sight) {
                 panic!("as an error of bramble's own does");
             }

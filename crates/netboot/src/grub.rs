@@ -101,6 +101,12 @@ pub fn wait_menu(reason: &str) -> String {
     format!("echo 'bramble: {reason}'\nsleep 5\n{CONFIGURATION}")
 }
 
+/// For a machine whose DHCP the head has not heard: ask for an address again (GRUB manual, "net_dhcp"), and then for the
+/// menu.
+pub fn ask_again_menu(reason: &str) -> String {
+    wait_menu(reason).replace(CONFIGURATION, &format!("net_dhcp\n{CONFIGURATION}"))
+}
+
 /// A word of GRUB's shell, whatever is in it (GRUB manual, "Quoting").
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))

@@ -109,10 +109,26 @@ pub fn chain_script(node: &Name, url: &str) -> String {
     )
 }
 
+fn printable(reason: &str) -> String {
+    reason.chars().filter(|c| c.is_ascii() && !c.is_ascii_control()).collect()
+}
+
 /// For a machine that has nothing to boot yet: wait, and ask again.
 pub fn wait_script(reason: &str, http: SocketAddrV4) -> String {
-    let reason: String = reason.chars().filter(|c| c.is_ascii() && !c.is_ascii_control()).collect();
+    let reason = printable(reason);
     format!("#!ipxe\necho bramble: {reason}\nsleep 5\nchain --replace http://{http}/boot/script/${{netX/mac}}\n")
+}
+
+/// For a machine whose DHCP the head has not heard: ask for an address again (ipxe.org/cmd/dhcp), and then for the script.
+pub fn ask_again_script(reason: &str, http: SocketAddrV4) -> String {
+    let reason = printable(reason);
+    format!(
+        "#!ipxe\n\
+         echo bramble: {reason}\n\
+         sleep 5\n\
+         dhcp netX || dhcp ||\n\
+         chain --replace http://{http}/boot/script/${{netX/mac}}\n"
+    )
 }
 
 #[cfg(test)]
@@ -130,7 +146,7 @@ mod tests {
             head: "10.77.0.1:7080".parse().expect("an address"),
             agent_port: 7443,
             boot: "b00t",
-            nonce: "n0nce",
+            nonce: Some("n0nce"),
             set: &set,
             inventory: false,
             cmdline: "quiet console=ttyS0",
@@ -158,5 +174,6 @@ mod tests {
     fn the_script_that_waits() {
         let http = "10.77.0.1:7080".parse().expect("an address");
         insta::assert_snapshot!(wait_script("no boot set\nyet", http));
+        insta::assert_snapshot!(ask_again_script("its card was\nnot heard", http));
     }
 }

@@ -41,9 +41,22 @@ pub trait Directory: Send + Sync {
 
 /// Whom the sockets tell what came of a message. No decision asks it anything.
 pub trait Witness: Send + Sync {
+    /// The machine with this card asks for an address, there. Told before anything is decided on its message, of every
+    /// message, a machine's that runs, too.
+    fn heard(&self, mac: Mac, on: Heard);
+
     /// Something was seen of the machine with this card. Told after what it leads to has been decided, and before
     /// the machine is answered.
     fn saw(&self, mac: Mac, sight: Sight);
+}
+
+/// Where a machine's DHCP was heard.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Heard {
+    /// On the wire of this interface.
+    Wire(String),
+    /// By a relay.
+    Relay,
 }
 
 /// A machine of the repository.

@@ -31,6 +31,37 @@ pub(crate) fn address(index: u32, ethertype: u16) -> SockAddr {
     unsafe { SockAddr::new(storage, length as libc::socklen_t) }
 }
 
+/// Has the kernel drop every frame that is no UDP of IPv4 to this port (socket(7), `SO_ATTACH_FILTER`): what else is on
+/// the wire wakes nobody.
+pub(crate) fn only_udp_to(socket: &Socket, port: u16) -> io::Result<()> {
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let (load_byte, load_far) = (0x30, 0x48);
+    let (equal, header_length, give) = (0x15, 0xb1, 0x06);
+    let mut program = [
+        // The protocol is UDP, which begins behind a header of this length.
+        step(load_byte, 0, 0, 23),
+        step(equal, 0, 4, 17),
+        step(header_length, 0, 0, 14),
+        step(load_far, 0, 0, 16),
+        step(equal, 0, 1, u32::from(port)),
+        step(give, 0, 0, u32::from(u16::MAX)),
+        step(give, 0, 0, 0),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    let length = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the kernel copies the program before the call returns.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const filter).cast(),
+            length,
+        )
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Sets a socket option whose value is an int (setsockopt(2)).
 pub(crate) fn set_option(socket: &impl AsRawFd, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
     let length = size_of::<libc::c_int>() as libc::socklen_t;

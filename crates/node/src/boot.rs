@@ -13,6 +13,8 @@ pub struct ThisBoot {
     pub node: Name,
     pub boot: BootId,
     pub nonce: String,
+    /// What its reports name beside the boot.
+    pub report: Option<String>,
     pub set: String,
     pub head: IpAddr,
     /// Where boot files and the signed time are.
@@ -38,6 +40,7 @@ impl ThisBoot {
             node: left.node.parse().map_err(|error| format!("node `{}`: {error}", left.node))?,
             boot: BootId(left.boot),
             nonce: left.nonce,
+            report: left.report,
             set: left.set,
             head: left.head,
             http_port: left.http_port,

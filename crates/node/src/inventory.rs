@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
+use bramble_boot::inventory_path;
 use bramble_model::inventory::{Card, Disk, Inventory};
 use bramble_model::names::Mac;
 use bramble_system::Command;
@@ -33,7 +34,7 @@ pub(crate) async fn run(boot: &ThisBoot) -> Result<std::convert::Infallible, Err
     }
     let body = serde_json::to_vec(&inventory).expect("plain data");
     for again in 0..TRIES {
-        match http::post(boot, &format!("/v1/boots/{}/inventory", boot.boot), &body).await {
+        match http::post(boot, &inventory_path(&boot.boot.0, boot.report.as_deref()), &body).await {
             Ok(()) => {
                 health::say_on_console("the head knows what this machine is; switching off");
                 break;

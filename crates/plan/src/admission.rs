@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!                 script asked                     enrol, and one of these:
-//!   ┌──────────┐ (boot and nonce) ┌────────┐       the key that it is known by  ┌──────────┐
+//!   ┌──────────┐ (and claimed)    ┌────────┐       the key that it is known by  ┌──────────┐
 //!   │   Idle   │ ───────────────▶ │ Served │ ───▶  a person approved this key ─▶│ Admitted │
 //!   └──────────┘                  └────────┘       this boot was expected, and  └──────────┘
 //!                                  ▲      ▲        asks from its own place          │
@@ -61,8 +61,11 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boot {
     pub id: BootId,
-    /// SHA-256 of the nonce: the nonce itself is not kept.
-    pub nonce: Digest,
+    /// SHA-256 of the nonce, which is not kept; `None` where the machine has not claimed its boot yet.
+    pub nonce: Option<Digest>,
+    /// SHA-256 of what its reports have to name beside the boot, where it was claimed.
+    #[serde(default)]
+    pub report: Option<Digest>,
     /// The boot set that it was given.
     pub set: Digest,
     pub at: Millis,
@@ -75,7 +78,8 @@ pub struct Boot {
 #[derive(Debug, Clone)]
 pub struct Served {
     pub id: BootId,
-    pub nonce: Digest,
+    /// As the head drew it for a machine that does not claim its boot.
+    pub nonce: Option<Digest>,
     pub set: Digest,
     pub card: Option<Mac>,
 }
@@ -92,6 +96,17 @@ pub enum Cause {
     Here,
     /// None that anybody knows.
     Unknown,
+}
+
+/// Why a machine is not given the boot that it claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotGiven {
+    /// It was not handed out, or is over.
+    Unknown,
+    /// Someone has claimed it, with another nonce.
+    Taken,
+    /// It was handed out at another card's place.
+    Elsewhere,
 }
 
 /// Who was let in.
@@ -150,7 +165,7 @@ pub enum Verdict {
 }
 
 impl Record {
-    /// Every boot whose machine may still report, or be let in, and the set that it was given; the newest last.
+    /// Every boot that leads to this node, and the set that it was given; the newest last.
     pub fn boots(&self) -> impl Iterator<Item = (&BootId, Option<Digest>)> {
         let admitted = self.admitted.iter().map(|admitted| (&admitted.boot, admitted.set));
         admitted.chain(self.served.iter().map(|boot| (&boot.id, Some(boot.set))))
@@ -205,11 +220,36 @@ impl Record {
             (_, true) => Cause::Lost,
             (_, false) => Cause::Unknown,
         };
-        self.served.push_back(Boot { id, nonce, set, at: now, cause, card });
+        self.served.push_back(Boot { id, nonce, report: None, set, at: now, cause, card });
         let mut like = self.served.iter().enumerate().filter(|(_, boot)| boot.card.is_some() == card.is_some());
         if let (Some((oldest, _)), MOST_SERVED..) = (like.next(), like.count()) {
             self.served.remove(oldest);
         }
+    }
+
+    /// The machine with this card makes a boot its own, by the hash of a nonce that it has drawn. The same one again is
+    /// the same machine, whose answer was lost; `report` is what it names from now on.
+    ///
+    /// # Errors
+    /// Why it is not given to it; nothing has changed then.
+    pub fn claim(&mut self, id: &BootId, nonce: Digest, report: Digest, card: Option<Mac>) -> Result<(), NotGiven> {
+        let boot = self.served.iter_mut().find(|boot| boot.id == *id).ok_or(NotGiven::Unknown)?;
+        if boot.card.is_some() && boot.card != card {
+            return Err(NotGiven::Elsewhere);
+        }
+        // One that the head drew itself was told with the boot: nobody claims that.
+        if boot.nonce.is_some_and(|known| known != nonce) || (boot.nonce.is_some() && boot.report.is_none()) {
+            return Err(NotGiven::Taken);
+        }
+        boot.nonce = Some(nonce);
+        boot.report = Some(report);
+        Ok(())
+    }
+
+    /// Whether what names this boot, and this word of it, is its machine on its way. Once an agent was let in, it says by
+    /// itself how it goes.
+    pub fn may_report(&self, id: &BootId, word: Option<Digest>) -> bool {
+        self.served.iter().any(|boot| boot.id == *id && boot.report == word)
     }
 
     /// Whether a certificate for this key still counts, on a connection of this boot.
@@ -238,7 +278,7 @@ impl Record {
             (_, Some(last)) if last.boot == *boot => Verdict::Refuse("the nonce of this boot has been used".into()),
             _ => match served {
                 None => Verdict::Refuse("this boot was not handed out, or another one has taken its place".into()),
-                Some(served) if served.nonce != *nonce => {
+                Some(served) if served.nonce != Some(*nonce) => {
                     Verdict::Refuse("the nonce is not the one of this boot".into())
                 }
                 Some(served) => self.judge(enrolment, served, declared),

@@ -122,6 +122,11 @@ fn stage_1_failed(said: String, kind: Option<&Failure>) -> Cause {
         Some(Failure::Fetch) => {
             cause("layer-fetch-stalls", said, "it goes on where it stopped when the line is back: cable, switch, head")
         }
+        Some(Failure::Claim) => cause(
+            "boot-not-given",
+            said,
+            "it starts again by itself, and asks for another boot; where that goes on, another machine uses its MAC address or its boot",
+        ),
         Some(Failure::Arguments | Failure::NoLink | Failure::Signature | Failure::Machine | Failure::Other(_))
         | None => cause("stage1-failed", said, "it tries again by itself; the sentence names what to put right"),
     }
@@ -255,6 +260,9 @@ impl Evidence<'_> {
         let asked_4011 = any(|what| matches!(what, What::AskedBootServer));
         let leased = any(|what| matches!(what, What::Leased { .. }));
         let goes_to_4011 = matches!(asker.firmware(), Some(Firmware::Uefi(_)));
+        if over_http && let Some(cause) = self.not_given() {
+            return cause;
+        }
         if over_http && (leased || looked) {
             return cause(
                 "http-blocked",
@@ -267,6 +275,13 @@ impl Evidence<'_> {
                 "boot-server-port-unreachable",
                 "it accepted the offer and looks for the head, and nothing of it arrives at UDP port 4011",
                 "let UDP port 4011 into the head: its firewall, or one between",
+            );
+        }
+        if matches!(self.dhcp, Dhcp::Router) && !looked {
+            return cause(
+                "router-names-no-boot-file",
+                format!("{asker} asks for an address, and then for nothing here: the router does not tell it what to boot"),
+                "put what `bramble router-recipe` prints into the router, or use `dhcp = \"proxy\"`",
             );
         }
         if asked_4011 || leased || looked {
@@ -410,8 +425,22 @@ impl Evidence<'_> {
         self.events.iter().rev().map(|event| &event.what).find(|what| test(what))
     }
 
+    /// Someone asks for its boot, and was not given it since it last had one.
+    fn not_given(&self) -> Option<Cause> {
+        let last = self.last_of(|what| matches!(what, What::NotGiven { .. } | What::ScriptServed { .. }))?;
+        let What::NotGiven { reason } = last else { return None };
+        Some(cause(
+            "boot-not-given",
+            format!("its boot was not given: {reason}"),
+            "where that is the machine, its DHCP has to reach the head: on the same wire, or by a relay that sends it here, too; else someone uses its MAC address",
+        ))
+    }
+
     /// Nothing was heard of it since it was switched on.
     fn unheard(&self) -> Cause {
+        if let Some(cause) = self.not_given() {
+            return cause;
+        }
         if !self.has_set && !self.foreign {
             return cause(
                 "no-boot-set",

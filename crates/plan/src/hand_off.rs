@@ -12,6 +12,7 @@
 
 use bramble_model::names::{BootId, Name};
 use bramble_model::repository::HandOff;
+use bramble_model::timeline::Millis;
 use serde::{Deserialize, Serialize};
 
 /// What the store keeps of a node that runs another system.
@@ -20,11 +21,49 @@ pub struct Record {
     /// The profile that this is about; another one in the repository begins anew.
     pub profile: Option<Name>,
     pub state: Stage,
-    /// The latest boot that was handed out: the capability for its templates, and to say "done".
+    /// The latest boot that was handed out: with its own place the capability for its templates, and to say "done".
     pub boot: Option<BootId>,
+    /// When that was asked for, and how; `None` of a head that did not write it down.
+    #[serde(default)]
+    pub asked: Option<Asked>,
     /// How often it was handed out in full.
     pub times: u32,
 }
+
+/// How a boot was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    pub at: Millis,
+    pub by: By,
+}
+
+/// Who asked for a boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum By {
+    /// The machine, from its card's own place on the wire.
+    Card,
+    /// The machine, from behind a relay, where nobody can tell whose card an address is of.
+    Relayed,
+    /// Pixiecore, for the machine: it fetches its kernel for it, too.
+    Pixiecore,
+}
+
+/// Who fetches in a node's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetches {
+    /// A card of the node, from its own place.
+    Card,
+    /// Someone from whom a router is between.
+    Routed,
+    /// Whom the repository lets ask as Pixiecore.
+    Pixiecore,
+    /// Another card of the wire.
+    Other,
+}
+
+/// For how long an installing machine is given its templates, in milliseconds.
+pub const INSTALLS_FOR: Millis = 60 * 60 * 1000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -62,9 +101,27 @@ impl Record {
         }
     }
 
-    /// It says that it is installed.
-    pub fn installed(&mut self) {
+    /// Whether who fetches in this boot's name is its machine.
+    pub fn is_of(&self, fetches: Fetches) -> bool {
+        match (self.asked.map_or(By::Card, |asked| asked.by), fetches) {
+            (_, Fetches::Card) | (By::Relayed | By::Pixiecore, Fetches::Routed) => true,
+            (By::Pixiecore, Fetches::Pixiecore) => true,
+            (_, Fetches::Other) | (By::Card, Fetches::Routed) | (By::Card | By::Relayed, Fetches::Pixiecore) => false,
+        }
+    }
+
+    /// Whether its templates, with what is secret in them, are given still.
+    pub fn is_installing(&self, now: Millis) -> bool {
+        self.state != Stage::Installed && self.asked.is_none_or(|asked| now < asked.at + INSTALLS_FOR)
+    }
+
+    /// It says that it is installed. `true` where it can be: it has fetched its files, or `is_unseen`, from elsewhere.
+    pub fn installed(&mut self, is_unseen: bool) -> bool {
+        if self.state == Stage::Due && !is_unseen {
+            return false;
+        }
         self.state = Stage::Installed;
+        true
     }
 
     /// Someone wants it installed again.
@@ -100,10 +157,27 @@ mod tests {
     fn until_done_survives_a_power_cut_in_the_middle_and_ends() {
         let mut record = Record::default();
         assert_eq!(record.give(&name("debian"), HandOff::UntilDone), Give::Profile);
+        assert!(!record.installed(false), "it has fetched nothing");
         record.handed();
         assert_eq!(record.give(&name("debian"), HandOff::UntilDone), Give::Profile);
-        record.installed();
+        assert!(record.installed(false));
         assert_eq!(record.give(&name("debian"), HandOff::UntilDone), Give::Disk);
+    }
+
+    #[test]
+    fn templates_are_for_the_machine_that_installs_and_for_an_hour() {
+        let mut record = Record { asked: Some(Asked { at: 1000, by: By::Card }), ..Record::default() };
+        let fetch = [Fetches::Card, Fetches::Routed, Fetches::Pixiecore, Fetches::Other];
+        assert_eq!(fetch.map(|who| record.is_of(who)), [true, false, false, false]);
+        record.asked = Some(Asked { at: 1000, by: By::Relayed });
+        assert_eq!(fetch.map(|who| record.is_of(who)), [true, true, false, false]);
+        record.asked = Some(Asked { at: 1000, by: By::Pixiecore });
+        assert_eq!(fetch.map(|who| record.is_of(who)), [true, true, true, false]);
+        assert!(record.is_installing(1000 + INSTALLS_FOR - 1) && !record.is_installing(1000 + INSTALLS_FOR));
+        record.handed();
+        assert!(record.is_installing(2000), "it fetches them after its kernel");
+        record.installed(false);
+        assert!(!record.is_installing(2000));
     }
 
     #[test]
@@ -125,7 +199,7 @@ mod tests {
                 match event {
                     0 => prop_assert_eq!(record.give(&profile, HandOff::Once) == Give::Disk, handed),
                     1 if record.profile.is_some() => { record.handed(); handed = true; }
-                    2 if record.profile.is_some() => { record.installed(); handed = true; }
+                    2 if record.profile.is_some() => handed = record.installed(false) || handed,
                     _ => {}
                 }
             }

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
 /// How long the head may be silent.
-const SILENCE: Duration = Duration::from_secs(20);
+pub const SILENCE: Duration = Duration::from_secs(20);
 const LONGEST_HEAD: u64 = 16 << 10;
 
 /// An answer whose body has not been read yet.
@@ -28,13 +28,13 @@ pub fn get(head: SocketAddrV4, path: &str, from: u64) -> io::Result<Response> {
     }
 }
 
-/// Sends JSON and does not care for the answer's body.
-pub fn post(head: SocketAddrV4, path: &str, json: &str) -> io::Result<()> {
+/// Sends JSON to a head that answers within this time, or not.
+pub fn post(head: SocketAddrV4, path: &str, json: &str, silence: Duration) -> io::Result<Response> {
     let length = json.len();
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: {head}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{json}"
     );
-    exchange(head, Duration::from_secs(3), &request).map(drop)
+    exchange(head, silence, &request)
 }
 
 fn exchange(head: SocketAddrV4, silence: Duration, request: &str) -> io::Result<Response> {

@@ -1,13 +1,14 @@
 //! Stage 1: the first program of a booting node, `/init` of the initrd.
 //!
 //! ```text
-//! kernel ─▶ drivers ─▶ network ─▶ manifest ─▶ layers ─▶ mount ─▶ switch root ─▶ systemd
-//!              ▲__________________ failed: say why, wait, try again ________|
+//! kernel ─▶ drivers ─▶ network ─▶ claim ─▶ manifest ─▶ layers ─▶ mount ─▶ switch root ─▶ systemd
+//!              ▲__________________ failed: say why, wait, try again __________________|
 //! ```
 //! It never opens a shell and never boots what the signed manifest does not vouch for. What goes
 //! wrong is said on the console and to the head, and tried again until it works or someone
 //! switches the machine off.
 
+mod claim;
 mod clock;
 mod drivers;
 mod error;
@@ -24,8 +25,12 @@ use std::thread;
 use std::time::Duration;
 
 use bramble_boot::{Arguments, Failure, Step};
+use claim::Nonce;
 use error::{Doing, Error};
 use report::Reporter;
+
+/// How long a person can read on the console why the machine starts again, to ask for another boot.
+const ANOTHER_BOOT: Duration = Duration::from_secs(30);
 
 fn main() {
     if std::process::id() != 1 {
@@ -37,14 +42,19 @@ fn main() {
     if let Err(error) = root::early_mounts() {
         reporter.failed(&error, waits.next());
     }
+    let mut nonce = Nonce::default();
     loop {
-        let error = match boot(&mut reporter) {
+        let error = match boot(&mut reporter, &mut nonce) {
             Ok(()) => break,
             Err(error) => error,
         };
-        let wait = waits.next();
+        let wait = if error.kind == Failure::Claim { ANOTHER_BOOT } else { waits.next() };
         reporter.failed(&error, wait);
         thread::sleep(wait);
+        if error.kind == Failure::Claim {
+            let error = root::restart();
+            reporter.failed(&error, wait);
+        }
     }
     reporter.flush();
     let error = root::switch();
@@ -53,7 +63,7 @@ fn main() {
 }
 
 /// One attempt to put the root together. Everything it does can be done again by the next.
-fn boot(reporter: &mut Reporter) -> Result<(), Error> {
+fn boot(reporter: &mut Reporter, nonce: &mut Nonce) -> Result<(), Error> {
     let line = fs::read_to_string("/proc/cmdline").doing("cannot read the kernel's command line")?;
     let arguments = Arguments::read(&line).map_err(|missing| Error::new(Failure::Arguments, missing.to_string()))?;
     reporter.step(Step::Drivers, None);
@@ -61,14 +71,17 @@ fn boot(reporter: &mut Reporter) -> Result<(), Error> {
     drivers.load_for_devices()?;
     drivers.load(&["loop", "squashfs", "overlay"])?;
     let interface = network::up(&arguments, &mut drivers)?;
-    reporter.connect(&arguments);
+    reporter.connect(&arguments, None);
     reporter.step(Step::Network, None);
+    let proof = claim::claim(&arguments, nonce)?;
+    reporter.connect(&arguments, proof.report.as_deref());
     // Nothing is mounted of a machine that is not a node.
     let data = if arguments.inventory { None } else { layers::data_partition(&mut drivers) };
     let manifest = manifest::fetch(&arguments, data.as_deref())?;
     let paths = layers::gather(&arguments, &manifest, data.as_deref(), reporter)?;
     reporter.step(Step::Mount, None);
-    root::assemble(&paths, &manifest.data, &arguments, &interface, data.as_deref())?;
+    root::assemble(&paths, &manifest.data, data.as_deref())?;
+    root::hand_over(&arguments, proof, &interface)?;
     reporter.step(Step::SwitchRoot, None);
     Ok(())
 }

@@ -169,6 +169,7 @@ mod tests {
             initrd: artifact(),
             firmware: Vec::new(),
             layers: vec![model::Layer { name: "root".into(), artifact: artifact() }],
+            knows: Vec::new(),
             cmdline: String::new(),
             packages: Vec::new(),
             inputs: None,

@@ -20,28 +20,36 @@ pub struct Reporter {
 }
 
 struct Head {
-    queue: Sender<String>,
+    /// Where each report goes, and what it says.
+    queue: Sender<(String, String)>,
     thread: JoinHandle<()>,
+    path: String,
 }
+
+/// A head that is slower than this misses a report.
+const SILENCE: Duration = Duration::from_secs(3);
 
 impl Reporter {
     pub fn console() -> Self {
         Reporter { head: None, last: None }
     }
 
-    pub fn connect(&mut self, arguments: &Arguments) {
-        if self.head.is_some() {
+    /// What is told from now on goes to the head, too; `claimed` is its word for reports, where the boot has one.
+    pub fn connect(&mut self, arguments: &Arguments, claimed: Option<&str>) {
+        let path = report_path(&arguments.boot, claimed);
+        if let Some(head) = &mut self.head {
+            head.path = path;
             return;
         }
-        let (queue, reports) = mpsc::channel::<String>();
-        let (head, path): (SocketAddrV4, _) = (arguments.head, report_path(&arguments.boot));
+        let (queue, reports) = mpsc::channel::<(String, String)>();
+        let head: SocketAddrV4 = arguments.head;
         let thread = thread::spawn(move || {
-            for report in reports {
+            for (path, report) in reports {
                 // A head that is away misses a report, no more: the boot does not depend on it.
-                let _ = http::post(head, &path, &report);
+                let _ = http::post(head, &path, &report, SILENCE);
             }
         });
-        self.head = Some(Head { queue, thread });
+        self.head = Some(Head { queue, thread, path });
     }
 
     pub fn step(&mut self, step: Step, percent: Option<u8>) {
@@ -76,7 +84,7 @@ impl Reporter {
     fn send(&self, report: &Report) {
         if let Some(head) = &self.head {
             // The receiver lives as long as the sender.
-            let _ = head.queue.send(report.render());
+            let _ = head.queue.send((head.path.clone(), report.render()));
         }
     }
 

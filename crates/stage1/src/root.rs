@@ -1,18 +1,21 @@
 //! The root: verified layers under an overlay in memory, and the switch to it.
 
 use std::ffi::CStr;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bramble_boot::{Arguments, BOOT_FILE, Failure, HandOver};
 use rustix::io::Errno;
+use rustix::system::{RebootCommand, reboot};
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
 
 use sha2::{Digest, Sha256};
 
+use crate::claim::Proof;
 use crate::error::{Doing, Error};
 use crate::loop_device;
 use crate::manifest::{DataFolder, hex};
@@ -39,13 +42,7 @@ fn once(source: &str, target: &str, kind: &str, flags: MountFlags, data: Option<
 }
 
 /// Puts the root together in [`NEW`]. `grow` are the manifest's folders, `data` is the data partition.
-pub fn assemble(
-    layers: &[PathBuf],
-    grow: &[DataFolder],
-    arguments: &Arguments,
-    interface: &str,
-    data: Option<&Path>,
-) -> Result<(), Error> {
+pub fn assemble(layers: &[PathBuf], grow: &[DataFolder], data: Option<&Path>) -> Result<(), Error> {
     let mut lower = Vec::new();
     for (index, layer) in layers.iter().enumerate() {
         let place = format!("/run/bramble/layer{index}");
@@ -87,15 +84,16 @@ pub fn assemble(
         }
         mount_bind(&kept, &target).doing("cannot mount the agent's folder")?;
     }
-    hand_over(arguments, interface)
+    Ok(())
 }
 
 /// What the root needs to know of this boot.
-fn hand_over(arguments: &Arguments, interface: &str) -> Result<(), Error> {
+pub fn hand_over(arguments: &Arguments, proof: Proof, interface: &str) -> Result<(), Error> {
     let boot = HandOver {
         node: arguments.node.clone(),
         boot: arguments.boot.clone(),
-        nonce: arguments.nonce.clone(),
+        nonce: proof.nonce,
+        report: proof.report,
         set: arguments.set.clone(),
         head: (*arguments.head.ip()).into(),
         http_port: arguments.head.port(),
@@ -104,8 +102,10 @@ fn hand_over(arguments: &Arguments, interface: &str) -> Result<(), Error> {
         interface: interface.to_owned(),
         inventory: arguments.inventory,
     };
-    fs::write(BOOT_FILE, boot.render()).doing("cannot write what the agent needs")?;
-    fs::set_permissions(BOOT_FILE, fs::Permissions::from_mode(0o600)).doing("cannot protect what the agent needs")?;
+    let mut file = OpenOptions::new();
+    let file = file.write(true).create(true).truncate(true).mode(0o600).open(BOOT_FILE);
+    let written = file.and_then(|mut file| file.write_all(boot.render().as_bytes()));
+    written.doing("cannot write what the agent needs")?;
     let dns = arguments.dns.map(|server| format!("nameserver {server}\n")).unwrap_or_default();
     fs::write("/run/bramble/resolv.conf", dns).doing("cannot write resolv.conf")?;
     fs::write(format!("{NEW}/etc/hostname"), format!("{}\n", arguments.node)).doing("cannot write the host name")?;
@@ -123,6 +123,15 @@ fn hand_over(arguments: &Arguments, interface: &str) -> Result<(), Error> {
          [DHCPv4]\nClientIdentifier=mac\nUseDomains=yes\nSendRelease=no\n"
     );
     fs::write(format!("{folder}/10-boot.network"), network).doing("cannot write the network's settings")
+}
+
+/// Starts the machine again. Returns only when that failed.
+pub fn restart() -> Error {
+    rustix::fs::sync();
+    match reboot(RebootCommand::Restart).doing("cannot start the machine again") {
+        Ok(()) => Error::new(Failure::Machine, "the machine has not started again"),
+        Err(error) => error,
+    }
 }
 
 /// Leaves the initrd for the root, and stage 1 for systemd. Returns only when that failed, and

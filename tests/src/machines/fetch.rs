@@ -171,8 +171,18 @@ pub fn http_size(stack: &mut Stack, url: &str) -> Result<u64, String> {
 
 /// Gets `url`, all of it.
 pub fn http(stack: &mut Stack, url: &str) -> Fetched {
+    ask(stack, url, "GET", "")
+}
+
+/// Posts text to `url`, as `wget --post-data` does.
+pub fn post(stack: &mut Stack, url: &str, text: &str) -> Fetched {
+    ask(stack, url, "POST", text)
+}
+
+fn ask(stack: &mut Stack, url: &str, method: &str, body: &str) -> Fetched {
     let Some((to, path)) = parse_url(url) else { return Fetched::Failed(format!("{url} is no URL")) };
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n");
+    let length = if method == "POST" { format!("Content-Length: {}\r\n", body.len()) } else { String::new() };
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: {to}\r\n{length}Connection: close\r\n\r\n{body}");
     let mut answer = Vec::new();
     let mut failed = String::new();
     // A loader tries a connection again that does not open.

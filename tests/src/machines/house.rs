@@ -61,6 +61,8 @@ pub struct House {
 /// The wire's name in the head's namespace.
 const BRIDGE: &str = "eth0";
 pub const HEAD: &str = "10.77.0.1";
+/// The address that the repository lets ask as Pixiecore.
+pub const PIXIECORE: &str = "10.77.0.98";
 const ROUTER: &str = "10.77.0.254";
 
 impl House {
@@ -145,7 +147,7 @@ impl House {
         let full = format!("subnet = \"10.77.0.0/{prefix}\"\npool = \"{pool}\"\nrouter = \"{ROUTER}\"\n");
         let interfaces = if subnets.is_empty() { "\"eth0\"" } else { "[\"eth0\", \"eth1.7\"]" };
         let text = format!(
-            "[cluster]\nname = \"house\"\n{cluster}\n\n[network]\ninterface = {interfaces}\ndhcp = \"{dhcp}\"\n{}\n{subnets}\n\
+            "[cluster]\nname = \"house\"\n{cluster}\n\n[network]\ninterface = {interfaces}\ndhcp = \"{dhcp}\"\npixiecore = \"{PIXIECORE}\"\n{}\n{subnets}\n\
              [roles.worker]\nengine = \"worker\"\n\n[roles.other]\nengine = \"none\"\n\n{machines}",
             if dhcp == "full" { full.as_str() } else { "" }
         );
@@ -527,6 +529,7 @@ fn shelve(house: &Path, shelf: &Path, architecture: Architecture, kernel: &[u8])
         layers: vec![plain("root", 1000)],
         firmware,
         cmdline: "quiet".into(),
+        knows: vec!["claim".into()],
         packages: Vec::new(),
         inputs: None,
         data: Vec::new(),

@@ -58,15 +58,15 @@ pub(crate) async fn inventory(
     })
 }
 
-/// `POST /v1/boots/BOOT/inventory`: the machine of this boot says what it is. The boot's id is the capability.
+/// `POST /v1/boots/REPORTER/inventory`: the machine of this boot says what it is, with the capability for its reports.
 pub(crate) async fn report(
     State(boots): State<Arc<Boots>>,
     State(adoptions): State<Arc<Adoptions>>,
     State(timeline): State<Arc<Timeline>>,
-    Path(boot): Path<String>,
+    Path(reporter): Path<String>,
     Asked(inventory): Asked<Inventory>,
 ) -> Result<StatusCode, Refusal> {
-    let Some(mac) = boots.node_of_boot(&boot).as_ref().and_then(mac_of) else {
+    let Some(mac) = boots.reports(&reporter).as_ref().and_then(mac_of) else {
         return Err(refuse(StatusCode::NOT_FOUND, "there is no such boot", None));
     };
     let first = inventory.lines().into_iter().next().unwrap_or_default();

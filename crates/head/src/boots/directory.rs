@@ -4,7 +4,7 @@ use bramble_boot::Firmware;
 use bramble_model::names::Mac;
 use bramble_model::repository::Starts;
 use bramble_model::timeline::{Phase, What};
-use bramble_netboot::{BootServer, Client, Directory, FirstFile, KnownMachine, Sight, Witness};
+use bramble_netboot::{BootServer, Client, Directory, FirstFile, Heard, KnownMachine, Sight, Witness};
 use bramble_plan::chain::Chain;
 use bramble_plan::hand_off::Give;
 use bramble_system::now;
@@ -24,7 +24,6 @@ impl Boots {
             self.strangers.saw(mac, firmware.into(), client.uuid.clone());
             return;
         };
-        self.neighbours.node_asks(mac, at);
         self.own.asks(&name);
         self.tell_once(&name, What::Asked { mac, firmware: firmware.into() });
         let unheard = before.is_none_or(|before| before + u64::from(client.seconds) * 1000 < at);
@@ -64,6 +63,13 @@ impl Directory for Boots {
 }
 
 impl Witness for Boots {
+    fn heard(&self, mac: Mac, on: Heard) {
+        // Of cards of nodes alone: no flood of strangers has anyone forgotten.
+        if self.nodes.of_card(mac).is_some() {
+            self.neighbours.hears(mac, on, now());
+        }
+    }
+
     fn saw(&self, mac: Mac, sight: Sight) {
         match &sight {
             Sight::Asked(client) => {

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::extract::Query;
@@ -172,8 +173,9 @@ async fn answer(boots: &Boots, mut stream: TcpStream, asked: &Request) -> io::Re
     );
     if status == StatusCode::OK
         && let Ok(Query(fetch)) = Query::<Fetch>::try_from_uri(&asked.uri)
+        && let Ok(SocketAddr::V4(from)) = stream.peer_addr()
     {
-        boots.fetching(&digest, fetch, size);
+        boots.fetching(&digest, fetch, *from.ip(), size);
     }
     // Head and file leave in full segments, until the end of the file pulls the cork (tcp(7)).
     set_tcp_cork(&stream, true)?;

@@ -8,16 +8,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bramble_model::names::{BootId, Mac, Name};
 use bramble_model::repository::{BootFile, HandOff, Node, Profile, Starts};
 use bramble_model::timeline::What;
-use bramble_plan::hand_off::{Give, Record};
+use bramble_plan::hand_off::{Asked, By, Fetches, Give, Record};
 use bramble_store::Store;
-use bramble_system::locked;
+use bramble_system::{locked, now};
 use minijinja::{Environment, UndefinedBehavior, context};
 use serde::Serialize;
 
+use super::Asker;
 use super::given::{Given, Handed, tag};
 use super::index::Index;
 use crate::admissions::HandOffs;
 use crate::error::Error;
+use crate::neighbours::Place;
 use crate::nodes::Nodes;
 use crate::random::random;
 use crate::timeline::Timeline;
@@ -100,14 +102,30 @@ impl ForeignBoots {
     /// Decides and notes what this boot is given; `None` where it is bramble's own system.
     ///
     /// # Errors
-    /// When the store or a template fails; the sentence is for the console.
-    pub(super) fn hand_over(&self, node: &Name, mac: Mac, http: SocketAddrV4) -> Result<Option<Given>, String> {
+    /// When it is asked for from another card's place, or the store or a template fails; the sentence is for the console.
+    pub(super) fn hand_over(
+        &self,
+        node: &Name,
+        mac: Mac,
+        asker: Asker,
+        http: SocketAddrV4,
+    ) -> Result<Option<Given>, String> {
         let Some((name, profile)) = self.profile(node) else { return Ok(None) };
-        let boot = BootId(random());
+        let by = match asker {
+            Asker::Machine(Place::Own(_)) => By::Card,
+            Asker::Machine(Place::Relayed) => By::Relayed,
+            Asker::Pixiecore => By::Pixiecore,
+            // What is handed over once is not used up by whoever says to be the machine.
+            Asker::Machine(Place::Others) => {
+                return Err(format!("[boot.{name}] is given at the place of {mac} on the wire alone, and this is another card's"));
+            }
+        };
+        let (boot, asked) = (BootId(random()), Asked { at: now(), by });
         let begin = |record: &mut Record| {
             let give = record.give(&name, profile.hand_off);
             if give == Give::Profile {
                 record.boot = Some(boot.clone());
+                record.asked = Some(asked);
             }
             give
         };
@@ -145,11 +163,20 @@ impl ForeignBoots {
         }))
     }
 
-    /// The last of its files has been fetched: from now on this boot counts.
-    pub(super) fn handed(&self, node: &Name) {
+    /// The last of its files has been fetched: from now on this boot counts, where it was its machine.
+    pub(super) fn handed(&self, node: &Name, fetches: Fetches) {
         let Some((name, _)) = self.profile(node) else { return };
-        if let Err(error) = note_hand_off(&self.store, node, Record::handed) {
-            tracing::error!(%error, %node, "a hand-off could not be stored");
+        let handed = |record: &mut Record| {
+            let is_own = record.is_of(fetches);
+            if is_own {
+                record.handed();
+            }
+            is_own
+        };
+        match note_hand_off(&self.store, node, handed) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => tracing::error!(%error, %node, "a hand-off could not be stored"),
         }
         self.timeline.add(Some(node), What::HandedOff { profile: name });
     }
@@ -174,23 +201,36 @@ impl ForeignBoots {
         }
     }
 
-    /// The foreign node whose latest boot this is.
-    pub(super) fn node_of(&self, boot: &str) -> Option<Name> {
+    /// The foreign node whose latest boot this is, and what is known of that.
+    fn latest(&self, boot: &str) -> Option<(Name, Record)> {
         let boot = BootId(boot.to_owned());
         let node = self.present().node(&boot).cloned()?;
         let is_foreign = self.nodes.cluster().nodes.get(&node).is_some_and(|node| node.boot.is_some());
         let record = hand_off(&self.store, &node).ok().filter(|_| is_foreign)?;
-        (record.boot == Some(boot)).then_some(node)
+        (record.boot == Some(boot)).then_some((node, record))
     }
 
-    /// The node is installed, as it says.
+    /// The foreign node whose latest boot this is.
+    pub(super) fn node_of(&self, boot: &str) -> Option<Name> {
+        self.latest(boot).map(|(node, _)| node)
+    }
+
+    /// The node is installed, as it says; `false` where it cannot be, or is not its machine.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub(super) fn installed(&self, node: &Name) -> Result<(), Error> {
-        note_hand_off(&self.store, node, Record::installed)?;
-        self.timeline.add(Some(node), What::Installed);
-        Ok(())
+    pub(super) fn installed(&self, node: &Name, fetches: Fetches) -> Result<bool, Error> {
+        // What others serve, nobody here sees fetched.
+        let is_unseen = self.profile(node).is_some_and(|(_, profile)| match &profile.starts {
+            Starts::Efi(_) => false,
+            Starts::Kernel { kernel, initrds, .. } => matches!(initrds.last().unwrap_or(kernel), BootFile::Url(_)),
+        });
+        let installed = |record: &mut Record| record.is_of(fetches) && record.installed(is_unseen);
+        let is_installed = note_hand_off(&self.store, node, installed)?;
+        if is_installed {
+            self.timeline.add(Some(node), What::Installed);
+        }
+        Ok(is_installed)
     }
 
     /// The node is to be given its profile again. On disk when this returns.
@@ -203,9 +243,23 @@ impl ForeignBoots {
 
     /// A template of the node whose boot this is. cloud-init's NoCloud wants `meta-data`, which is made where the
     /// folder has none.
-    pub(super) fn template(&self, boot: &str, path: &str, http: SocketAddrV4) -> Template {
-        let found = self.node_of(boot).and_then(|node| Some((self.profile(&node)?, self.nodes.declared(&node)?, node)));
-        let Some(((name, profile), declared, node)) = found else { return Template::Missing };
+    /// Its machine gets them alone, while it installs: there may be secrets in them.
+    pub(super) fn template(
+        &self,
+        boot: &str,
+        path: &str,
+        fetches: impl FnOnce(&Name) -> Fetches,
+        http: SocketAddrV4,
+    ) -> Template {
+        let Some((node, record)) = self.latest(boot) else { return Template::Missing };
+        if !record.is_of(fetches(&node)) {
+            return Template::NotGiven("it goes to the machine that was given this boot, and to no other address");
+        }
+        if !record.is_installing(now()) {
+            return Template::NotGiven("its machine is installed, or was given this boot more than an hour ago");
+        }
+        let found = self.profile(&node).and_then(|profile| Some((profile, self.nodes.declared(&node)?)));
+        let Some(((name, profile), declared)) = found else { return Template::Missing };
         let variables = self.variables(&node, &declared, declared.macs[0], http, &BootId(boot.to_owned()));
         let source = match profile.templates.as_deref().and_then(|folder| below(folder, path)) {
             Some(found) => std::fs::read_to_string(found).map_err(|error| error.to_string()),
@@ -228,6 +282,8 @@ impl ForeignBoots {
 pub(super) enum Template {
     Rendered(String),
     Failed(String),
+    /// And why.
+    NotGiven(&'static str),
     Missing,
 }
 

@@ -33,7 +33,8 @@ pub(crate) struct Own {
     pub(super) http: SocketAddrV4,
     pub(super) agent_port: u16,
     pub(super) boot: BootId,
-    pub(super) nonce: String,
+    /// For a machine that does not claim its boot.
+    pub(super) nonce: Option<String>,
     pub(super) inventory: bool,
     pub(super) set: BootSet,
     /// Its digest in hex.
@@ -48,7 +49,7 @@ impl Own {
             head: self.http,
             agent_port: self.agent_port,
             boot: &self.boot.0,
-            nonce: &self.nonce,
+            nonce: self.nonce.as_deref(),
             set: &self.digest,
             inventory: self.inventory,
             cmdline: &self.set.manifest.cmdline,

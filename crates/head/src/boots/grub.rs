@@ -8,13 +8,13 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
-use bramble_boot::{Asker, Cpu};
+use bramble_boot::Cpu;
 use bramble_model::names::{Mac, Name};
 use bramble_netboot::grub;
 use bramble_netboot::tftp::Content;
 use bramble_system::now;
 
-use super::Boots;
+use super::{Asker, Boots};
 use super::given::{Given, Handed};
 use super::http::text;
 use crate::ends::Ends;
@@ -28,20 +28,22 @@ impl Boots {
             grub::Asked::Menu(cpu, mac) => (cpu, mac),
         };
         let Some(node) = self.nodes.of_card(mac) else {
-            self.strangers.saw(mac, Asker::Grub, None);
+            self.strangers.saw(mac, bramble_boot::Asker::Grub, None);
             return None;
         };
-        self.neighbours.is_told(from, mac);
+        let asker = match self.asker(&node, mac, from, true) {
+            Ok(asker) => asker,
+            Err(reason) => return Some(Content::Memory(grub::ask_again_menu(&reason).into_bytes().into())),
+        };
         self.chains.runs(&node);
-        let card = self.in_place(mac, from);
-        let menu = || Some(self.menu(&node, mac, card, cpu, from).unwrap_or_else(|reason| grub::wait_menu(&reason)));
-        self.made.of((mac, card.is_some()), now(), menu)
+        let menu = || Some(self.menu(&node, mac, asker, cpu, from).unwrap_or_else(|reason| grub::wait_menu(&reason)));
+        self.made.of((mac, asker.card().is_some()), now(), menu)
     }
 
     /// The menu of a new boot; or the reason why there is none.
-    fn menu(&self, node: &Name, mac: Mac, card: Option<Mac>, cpu: Cpu, from: Ipv4Addr) -> Result<String, String> {
+    fn menu(&self, node: &Name, mac: Mac, asker: Asker, cpu: Cpu, from: Ipv4Addr) -> Result<String, String> {
         let http = self.wires.http_beside(from);
-        match self.hand_out(node, mac, card, cpu, http)? {
+        match self.hand_out(node, mac, asker, cpu, http)? {
             Given::Kernel(Handed { kernel, initrds, cmdline }) => grub::menu(node, &kernel, &cmdline, &initrds),
             Given::Efi(url) => grub::chain_menu(node, &url),
             Given::Disk => Ok(grub::disk_menu(mac)),

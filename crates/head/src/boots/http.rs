@@ -9,11 +9,12 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
-use bramble_boot::{Cpu, Firmware, Report, is_kept_of_a_set};
+use bramble_boot::{Claim, Claimed, Cpu, Firmware, Report, is_kept_of_a_set};
 use bramble_model::names::{Digest, Mac};
 use bramble_model::timeline::What;
 use bramble_netboot::ipxe;
 use bramble_netboot::tftp::Content;
+use bramble_plan::admission::NotGiven;
 use serde::Deserialize;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
@@ -22,6 +23,7 @@ use tokio_util::io::ReaderStream;
 use super::Boots;
 use super::files::{Fetch, Served};
 use super::given::{Given, Handed};
+use super::own::{Unclaimed, sentence};
 use crate::ends::Ends;
 use crate::store::beside;
 
@@ -38,7 +40,7 @@ pub(crate) struct Loader {
     arch: Option<String>,
 }
 
-/// `GET /boot/script/MAC`: a new boot for the node with this card.
+/// `GET /boot/script/MAC`: a new boot for the node with this card, where the head has just heard it ask for an address.
 pub(crate) async fn script(
     State(boots): State<Arc<Boots>>,
     Extension(ends): Extension<Ends>,
@@ -54,28 +56,31 @@ pub(crate) async fn script(
     let architecture = ipxe::architecture(loader.arch.as_deref());
     let made = beside({
         let boots = Arc::clone(&boots);
-        move || {
-            boots.neighbours.is_told(from, mac);
-            boots.script(mac, from, architecture, http)
-        }
+        move || boots.script(mac, from, architecture, http)
     });
-    let script = made.await.unwrap_or_else(|reason| ipxe::wait_script(&reason, http));
-    text(StatusCode::OK, script)
+    text(StatusCode::OK, made.await)
 }
 
 impl Boots {
-    /// The script of a new boot; or the reason why there is none.
-    fn script(&self, mac: Mac, from: Ipv4Addr, cpu: Cpu, http: SocketAddrV4) -> Result<String, String> {
-        let node = &self.nodes.of_card(mac).ok_or("this machine is not in the repository")?;
-        Ok(match self.hand_out(node, mac, self.in_place(mac, from), cpu, http)? {
-            Given::Kernel(Handed { kernel, initrds, cmdline }) => ipxe::start(node, &kernel, &cmdline, &initrds),
-            Given::Efi(url) => ipxe::chain_script(node, &url),
-            Given::Disk => ipxe::disk_script(mac),
-            Given::Own(own) => {
+    /// The script of a new boot; where there is none one that says why, and asks again.
+    fn script(&self, mac: Mac, from: Ipv4Addr, cpu: Cpu, http: SocketAddrV4) -> String {
+        let Some(node) = &self.nodes.of_card(mac) else {
+            return ipxe::wait_script("this machine is not in the repository", http);
+        };
+        let asker = match self.asker(node, mac, from, true) {
+            Ok(asker) => asker,
+            Err(reason) => return ipxe::ask_again_script(&reason, http),
+        };
+        match self.hand_out(node, mac, asker, cpu, http) {
+            Ok(Given::Kernel(Handed { kernel, initrds, cmdline })) => ipxe::start(node, &kernel, &cmdline, &initrds),
+            Ok(Given::Efi(url)) => ipxe::chain_script(node, &url),
+            Ok(Given::Disk) => ipxe::disk_script(mac),
+            Ok(Given::Own(own)) => {
                 let [kernel, initrd] = own.urls();
                 ipxe::script(node, &kernel, &own.words(), &initrd)
             }
-        })
+            Err(reason) => ipxe::wait_script(&reason, http),
+        }
     }
 }
 
@@ -103,6 +108,7 @@ fn pci(busid: &str) -> Option<String> {
 /// `GET /boot/files/SHA256`: a file of a boot set, or a part of it.
 pub(crate) async fn file(
     State(boots): State<Arc<Boots>>,
+    Extension(ends): Extension<Ends>,
     Path(digest): Path<String>,
     Query(fetch): Query<Fetch>,
     method: Method,
@@ -112,7 +118,8 @@ pub(crate) async fn file(
     let path = boots.own.shelf.file(&digest);
     let mut response = send_file(&path, &headers).await;
     if response.status() == StatusCode::OK && method == Method::GET {
-        boots.fetching(&digest, fetch, std::fs::metadata(path).map_or(0, |data| data.len()));
+        let bytes = std::fs::metadata(path).map_or(0, |data| data.len());
+        boots.fetching(&digest, fetch, *ends.peer.ip(), bytes);
     }
     if response.status().is_success() {
         // A file is what its name says for ever: any proxy may keep it.
@@ -180,10 +187,42 @@ pub(crate) async fn loader(
         .into_response()
 }
 
-/// `POST /v1/boots/BOOT/report`: stage 1 of this boot reports a step. The boot's id is the
-/// capability: only the head and the booting machine know it.
-pub(crate) async fn report(State(boots): State<Arc<Boots>>, Path(boot): Path<String>, body: Bytes) -> StatusCode {
-    let Some(node) = boots.node_of_boot(&boot) else { return StatusCode::NOT_FOUND };
+/// `POST /v1/boots/BOOT/claim`: stage 1 of this boot tells what its nonce hashes to, from its card's own place. Once a
+/// boot; what it is answered is what its reports name from then on.
+pub(crate) async fn claim(
+    State(boots): State<Arc<Boots>>,
+    Extension(ends): Extension<Ends>,
+    Path(boot): Path<String>,
+    body: Bytes,
+) -> Response<Body> {
+    let nonce = Claim::read(&body).ok().and_then(|claim| claim.nonce.parse::<Digest>().ok());
+    let Some(nonce) = nonce else { return text(StatusCode::BAD_REQUEST, "expected the SHA-256 of a nonce\n") };
+    let from = *ends.peer.ip();
+    let claimed = beside({
+        let boots = Arc::clone(&boots);
+        move || boots.own.claim(&boot, nonce, boots.neighbours.card_at(from))
+    });
+    match claimed.await {
+        Ok(report) => text(StatusCode::OK, Claimed { report }.render()),
+        Err(Unclaimed::NotGiven(reason)) => {
+            let status = match reason {
+                NotGiven::Unknown => StatusCode::NOT_FOUND,
+                NotGiven::Taken => StatusCode::CONFLICT,
+                NotGiven::Elsewhere => StatusCode::FORBIDDEN,
+            };
+            text(status, format!("{}\n", sentence(reason)))
+        }
+        Err(Unclaimed::Store(error)) => {
+            tracing::error!(error = bramble_system::sentence(&error), "a boot could not be claimed");
+            text(StatusCode::SERVICE_UNAVAILABLE, "the head cannot write it down; ask again\n")
+        }
+    }
+}
+
+/// `POST /v1/boots/REPORTER/report`: stage 1 of this boot reports a step. What the boot's claim was answered is the
+/// capability: only the head and the booting machine know it, and it ends when the machine's agent is let in.
+pub(crate) async fn report(State(boots): State<Arc<Boots>>, Path(reporter): Path<String>, body: Bytes) -> StatusCode {
+    let Some(node) = boots.reports(&reporter) else { return StatusCode::NOT_FOUND };
     let what = match Report::read(&body) {
         Ok(Report::Step { step, percent }) => What::Stage1 { step, percent },
         Ok(Report::Failed { kind, reason, retry_in_seconds }) => {
@@ -200,9 +239,9 @@ pub(crate) async fn report(State(boots): State<Arc<Boots>>, Path(boot): Path<Str
 
 impl Boots {
     /// A file of a boot set is being fetched from its beginning: a step of the boot that fetches it.
-    pub(super) fn fetching(&self, digest: &Digest, fetch: Fetch, bytes: u64) {
+    pub(super) fn fetching(&self, digest: &Digest, fetch: Fetch, from: Ipv4Addr, bytes: u64) {
         let (Some(boot), Some(name)) = (fetch.boot, fetch.name) else { return };
-        let Some(node) = self.node_of_boot(&boot) else { return };
+        let Some(node) = self.machine_of_boot(&boot, from) else { return };
         tracing::debug!(%node, %digest, "fetches a file");
         self.timeline.add(Some(&node), What::Fetching { file: name.as_str().into(), bytes });
         if let Some(pci) = fetch.card.as_deref().and_then(pci) {

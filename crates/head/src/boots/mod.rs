@@ -32,14 +32,14 @@ use std::sync::Arc;
 use bramble_boot::Cpu;
 use bramble_image::Shelf;
 use bramble_model::names::{Mac, Name};
-use bramble_model::repository::Dhcp;
 use bramble_model::timeline::What;
+use bramble_plan::hand_off::Fetches;
 use bramble_store::Store;
 
 use crate::adoptions::Adoptions;
 use crate::boot_sets::BootSets;
 use crate::error::Error;
-use crate::neighbours::Neighbours;
+use crate::neighbours::{Misplaced, Neighbours, Place};
 use crate::nodes::Nodes;
 use crate::strangers::Strangers;
 use crate::timeline::Timeline;
@@ -52,6 +52,28 @@ use own::{Asked, Loaders, OwnBoots};
 
 /// A firmware repeats itself: what it said within this many milliseconds is one event.
 const SAME: u64 = 4000;
+
+/// Who asks in a node's name from elsewhere may do so for ever: within this many milliseconds that is one event.
+const SAME_REFUSAL: u64 = 60_000;
+
+/// Who asks for a boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    /// A machine, from there.
+    Machine(Place),
+    /// Pixiecore, for a machine that it has heard.
+    Pixiecore,
+}
+
+impl Asker {
+    /// The card from whose own place it asks, where that is so.
+    fn card(self) -> Option<Mac> {
+        match self {
+            Asker::Machine(place) => place.card(),
+            Asker::Pixiecore => None,
+        }
+    }
+}
 
 /// The part of the head that hands out boots.
 pub(crate) struct Boots {
@@ -100,37 +122,70 @@ impl Boots {
     }
 
     /// Begins a boot of this machine: what it is given, or the reason why there is nothing. The only way that a boot
-    /// begins. `card` is the one from whose own place it asks, where that is so.
+    /// begins.
     fn hand_out(
         &self,
         node: &Name,
         mac: Mac,
-        card: Option<Mac>,
+        asker: Asker,
         cpu: Cpu,
         http: SocketAddrV4,
     ) -> Result<Given, String> {
-        if let Some(other) = self.foreign.hand_over(node, mac, http)? {
+        if let Some(other) = self.foreign.hand_over(node, mac, asker, http)? {
             return Ok(other);
         }
         let inventory = self.adoptions.declared(node).is_some();
         let agent_port = self.wires.network().agent_port;
-        let own = self.own.begin(&Asked { node, cpu, http, agent_port, inventory, card })?;
+        let own = self.own.begin(&Asked { node, cpu, http, agent_port, inventory, card: asker.card() })?;
         if inventory {
             self.adoptions.begins(node);
         }
         Ok(Given::Own(Box::new(own)))
     }
 
-    /// This card, where this address is its own place: by the kernel's word, and where the head hears DHCP, by that, too.
-    fn in_place(&self, mac: Mac, from: Ipv4Addr) -> Option<Mac> {
-        let hears = self.wires.network().dhcp != Dhcp::Router;
-        let card = self.neighbours.card_at(from).filter(|card| *card == mac);
-        card.filter(|card| !hears || self.neighbours.has_just_asked(*card))
+    /// From where a machine with this card of the node asks for its boot; or why it is given none, which is told.
+    /// `is_patient` says that what asks can ask for an address again.
+    fn asker(&self, node: &Name, card: Mac, from: Ipv4Addr, is_patient: bool) -> Result<Asker, String> {
+        let reason = match self.neighbours.place(card, from, is_patient) {
+            Ok(place) => {
+                if place == Place::Relayed {
+                    self.neighbours.learn(from, card);
+                }
+                return Ok(Asker::Machine(place));
+            }
+            Err(Misplaced::Unheard) => {
+                format!("it was asked for from {from}, and {card} has asked for no address (DHCP) in the last two minutes")
+            }
+            Err(Misplaced::Elsewhere) => format!("it was asked for from {from}, where {card} is not"),
+        };
+        let what = What::NotGiven { reason: reason.clone() };
+        if !self.timeline.has_just_told(node, &what, SAME_REFUSAL) {
+            self.timeline.add(Some(node), what);
+        }
+        Err(reason)
     }
 
-    /// The node, or the machine that is to be adopted, whose present boot this is.
-    pub(crate) fn node_of_boot(&self, boot: &str) -> Option<Name> {
-        self.own.node_of(boot).filter(|node| self.nodes.has(node))
+    /// Who fetches from this address in the name of a node.
+    fn fetches(&self, node: &Name, from: Ipv4Addr) -> Fetches {
+        if self.wires.network().pixiecore == Some(from) {
+            return Fetches::Pixiecore;
+        }
+        match self.neighbours.on_the_wire(from) {
+            Some(card) if self.nodes.of_card(card).as_ref() == Some(node) => Fetches::Card,
+            Some(_) => Fetches::Other,
+            None => Fetches::Routed,
+        }
+    }
+
+    /// The node whose boot this is, where it is its machine that names it from this address.
+    fn machine_of_boot(&self, boot: &str, from: Ipv4Addr) -> Option<Name> {
+        let (node, card) = self.own.boot(boot).filter(|(node, _)| self.nodes.has(node))?;
+        card.is_none_or(|card| self.neighbours.card_at(from) == Some(card)).then_some(node)
+    }
+
+    /// The node, or the machine that is to be adopted, that reports so: by its boot, and its word for reports.
+    pub(crate) fn reports(&self, reporter: &str) -> Option<Name> {
+        self.own.reports(reporter).filter(|node| self.nodes.has(node))
     }
 
     /// A node that runs another system is to be given its profile again.
@@ -141,12 +196,13 @@ impl Boots {
         self.foreign.again(node)
     }
 
-    /// The node that has this address: by what was heard on the wire, by its lease, or by its fixed one.
+    /// The node that has this address: by the kernel's word on whose it is, where there is none by what was heard behind a
+    /// relay, or by its fixed one.
     fn node_at(&self, address: Ipv4Addr) -> Option<(Mac, Name)> {
-        let cluster = self.nodes.cluster();
-        if let Some(mac) = self.neighbours.mac(address).or_else(|| self.neighbours.card_at(address)) {
+        if let Some(mac) = self.neighbours.mac(address) {
             return self.nodes.of_card(mac).map(|name| (mac, name));
         }
+        let cluster = self.nodes.cluster();
         let fixed = cluster.nodes.iter().find(|(_, node)| node.address == Some(address));
         fixed.and_then(|(name, node)| Some((*node.macs.first()?, name.clone())))
     }

@@ -5,18 +5,19 @@ use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bramble_boot::{Cpu, Loader};
+use bramble_boot::{Cpu, Loader, reporting};
 use bramble_image::{BootSet, Shelf};
 use bramble_model::boot_set::{Architecture, Artifact};
 use bramble_model::names::{BootId, Digest, Mac, Name};
 use bramble_model::timeline::What;
 use bramble_netboot::tftp::Content;
 use bramble_netboot::{architecture, ipxe};
-use bramble_plan::admission::{Record, Served};
+use bramble_plan::admission::{NotGiven, Record, Served};
 use bramble_store::Store;
 use bramble_system::{locked, now};
 use sha2::{Digest as _, Sha256};
 
+use super::SAME_REFUSAL;
 use super::given::{Own, tag};
 use super::index::Index;
 use super::sets::Sets;
@@ -227,11 +228,12 @@ impl OwnBoots {
             Some(Ok(set)) => set,
             Some(Err(_)) | None => self.set_for(node, cpu)?,
         };
-        let (boot, nonce) = (BootId(random()), random());
-        let digest = Digest(Sha256::digest(nonce.as_bytes()).into());
+        let boot = BootId(random());
+        let nonce = (!set.manifest.claims()).then(random);
+        let told = nonce.as_deref().map(sha256);
         let is_connected = self.timeline.look(node, |track| track.connected) == Some(true);
         let stored = admissions::change_even_in_memory(&self.store, node, |record| {
-            let served = Served { id: boot.clone(), nonce: digest, set: set.digest, card };
+            let served = Served { id: boot.clone(), nonce: told, set: set.digest, card };
             record.serve(served, now(), is_connected);
             ids(record)
         });
@@ -254,13 +256,66 @@ impl OwnBoots {
         Ok(Own { node: node.clone(), http, agent_port, boot, nonce, inventory, set, digest })
     }
 
-    /// The node whose present boot this is, by the index and then its record.
-    pub(super) fn node_of(&self, boot: &str) -> Option<Name> {
+    /// The node that this boot leads to, by the index and then its record.
+    fn leads_to(&self, boot: &str) -> Option<(BootId, Name, Record)> {
         let boot = BootId(boot.to_owned());
         let node = self.present().node(&boot).cloned()?;
         let record = admissions::of(&self.store, &node).ok()?;
-        record.boots().any(|(present, _)| *present == boot).then_some(node)
+        let leads = record.boots().any(|(present, _)| *present == boot);
+        leads.then_some((boot, node, record))
     }
+
+    /// The node whose boot this is, and the card that it was handed out to, where that asked from its own place.
+    pub(super) fn boot(&self, boot: &str) -> Option<(Name, Option<Mac>)> {
+        let (boot, node, record) = self.leads_to(boot)?;
+        let card = record.served.iter().find(|served| served.id == boot).and_then(|served| served.card);
+        Some((node, card))
+    }
+
+    /// The node that reports so, by its boot and its word for reports; `None` where nobody is on the way who has that.
+    pub(super) fn reports(&self, reporter: &str) -> Option<Name> {
+        let (boot, word) = reporting(reporter);
+        let (boot, node, record) = self.leads_to(boot)?;
+        record.may_report(&boot, word.map(sha256)).then_some(node)
+    }
+
+    /// The machine with this card claims a boot; gives its word for reports.
+    pub(super) fn claim(&self, boot: &str, nonce: Digest, card: Option<Mac>) -> Result<String, Unclaimed> {
+        let (boot, node, _) = self.leads_to(boot).ok_or(Unclaimed::NotGiven(NotGiven::Unknown))?;
+        let word = random();
+        let claim = |record: &mut Record| record.claim(&boot, nonce, sha256(&word), card);
+        let claimed = admissions::change_even_in_memory(&self.store, &node, claim);
+        match claimed.map_err(|error| Unclaimed::Store(Box::new(error)))? {
+            Ok(()) => Ok(word),
+            Err(reason) => {
+                let text = format!("a boot of it was claimed, and not given: {}", sentence(reason));
+                if !self.timeline.has_just_told(&node, &What::Note { text: text.clone() }, SAME_REFUSAL) {
+                    self.timeline.add(Some(&node), What::Note { text });
+                }
+                Err(Unclaimed::NotGiven(reason))
+            }
+        }
+    }
+}
+
+/// Why a boot could not be claimed.
+pub(super) enum Unclaimed {
+    NotGiven(NotGiven),
+    Store(Box<Error>),
+}
+
+/// In words, for the console of whoever claims it.
+pub(super) fn sentence(reason: NotGiven) -> &'static str {
+    match reason {
+        NotGiven::Unknown => "this boot was not handed out, or is over",
+        NotGiven::Taken => "someone has claimed this boot already",
+        NotGiven::Elsewhere => "it was handed out at the place of another card",
+    }
+}
+
+/// Of a nonce or a word for reports.
+fn sha256(text: impl AsRef<str>) -> Digest {
+    Digest(Sha256::digest(text.as_ref().as_bytes()).into())
 }
 
 #[cfg(test)]

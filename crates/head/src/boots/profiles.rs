@@ -7,13 +7,13 @@ use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::{Method, Response, StatusCode};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
-use bramble_boot::{Asker, Cpu};
+use bramble_boot::Cpu;
 use bramble_model::names::{Digest, Mac, Name};
 use bramble_model::repository::{BootFile, Starts};
 use bramble_netboot::ipxe;
 use serde::{Deserialize, Serialize};
 
-use super::Boots;
+use super::{Asker, Boots};
 use super::foreign::{Template, below};
 use super::given::{Given, Handed};
 use super::http::{send_file, text};
@@ -33,6 +33,7 @@ pub(crate) struct OfBoot {
 /// `GET /boot/profile/NAME/FILE`: kernel, initrd or UEFI program of a profile.
 pub(crate) async fn boot_file(
     State(boots): State<Arc<Boots>>,
+    Extension(ends): Extension<Ends>,
     UrlPath((profile, file)): UrlPath<(String, String)>,
     Query(of): Query<OfBoot>,
     method: Method,
@@ -69,7 +70,7 @@ pub(crate) async fn boot_file(
         && response.status().is_success()
         && let Some(node) = of.boot.as_deref().and_then(|boot| boots.foreign.node_of(boot))
     {
-        boots.foreign.handed(&node);
+        boots.foreign.handed(&node, boots.fetches(&node, *ends.peer.ip()));
     }
     response
 }
@@ -94,19 +95,27 @@ pub(crate) async fn seed(
     Extension(ends): Extension<Ends>,
     UrlPath((boot, path)): UrlPath<(String, String)>,
 ) -> Response<Body> {
-    match boots.foreign.template(&boot, &path, boots.wires.http_at(*ends.local.ip())) {
+    let fetches = |node: &Name| boots.fetches(node, *ends.peer.ip());
+    match boots.foreign.template(&boot, &path, fetches, boots.wires.http_at(*ends.local.ip())) {
         Template::Rendered(rendered) => text(StatusCode::OK, rendered),
         Template::Failed(sentence) => text(StatusCode::INTERNAL_SERVER_ERROR, sentence + "\n"),
+        Template::NotGiven(reason) => text(StatusCode::FORBIDDEN, format!("{reason}\n")),
         Template::Missing => missing(),
     }
 }
 
-/// `GET` or `POST /boot/done/BOOT`: the node says that it is installed. Installers often have nothing
-/// but a `wget` that gets.
-pub(crate) async fn done(State(boots): State<Arc<Boots>>, UrlPath(boot): UrlPath<String>) -> Response<Body> {
+/// `POST /boot/done/BOOT`: the node says that it is installed, from the place of its card, after it has fetched its files.
+pub(crate) async fn done(
+    State(boots): State<Arc<Boots>>,
+    Extension(ends): Extension<Ends>,
+    UrlPath(boot): UrlPath<String>,
+) -> Response<Body> {
     let Some(node) = boots.foreign.node_of(&boot) else { return missing() };
-    match boots.foreign.installed(&node) {
-        Ok(()) => text(StatusCode::OK, "installed\n"),
+    match boots.foreign.installed(&node, boots.fetches(&node, *ends.peer.ip())) {
+        Ok(true) => text(StatusCode::OK, "installed\n"),
+        Ok(false) => {
+            text(StatusCode::FORBIDDEN, "the machine itself says so, when it has fetched what it was given to boot\n")
+        }
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
 }
@@ -120,19 +129,23 @@ struct PixieBoot {
 }
 
 /// `GET /v1/boot/MAC`: Pixiecore's HTTP boot API (its `README.api.md`): what to boot, or 404 to leave
-/// the machine alone.
+/// the machine alone. Only for the address that the repository names, and nobody is let in by it.
 pub(crate) async fn pixiecore(
     State(boots): State<Arc<Boots>>,
     Extension(ends): Extension<Ends>,
     UrlPath(mac): UrlPath<String>,
 ) -> Response<Body> {
+    if boots.wires.network().pixiecore != Some(*ends.peer.ip()) {
+        let reason = "`[network] pixiecore` of bramble.toml does not name this address\n";
+        return text(StatusCode::FORBIDDEN, reason);
+    }
     let Ok(mac) = mac.parse::<Mac>() else { return text(StatusCode::BAD_REQUEST, "not a MAC address\n") };
     let Some(node) = boots.nodes.of_card(mac) else {
-        boots.strangers.saw(mac, Asker::Pixiecore, None);
+        boots.strangers.saw(mac, bramble_boot::Asker::Pixiecore, None);
         return text(StatusCode::NOT_FOUND, "this machine is not in the repository\n");
     };
     let http = boots.wires.http_at(*ends.local.ip());
-    let answered = match boots.hand_out(&node, mac, None, Cpu::Amd64, http) {
+    let answered = match boots.hand_out(&node, mac, Asker::Pixiecore, Cpu::Amd64, http) {
         Ok(Given::Kernel(handed)) => Ok(handed),
         Ok(Given::Efi(_)) => Err("Pixiecore cannot start a UEFI program\n".to_owned()),
         Ok(Given::Disk) => Err("it boots its disk\n".to_owned()),

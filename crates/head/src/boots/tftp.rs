@@ -22,11 +22,10 @@ impl Boots {
             if self.nodes.declared(&node)?.boot.is_some() {
                 return None;
             }
-            self.neighbours.is_told(from, mac);
             let http = self.wires.http_beside(from);
-            let card = self.in_place(mac, from);
-            return self.made.of((mac, card.is_some()), now(), || {
-                match self.hand_out(&node, mac, card, Cpu::Arm64, http).ok()? {
+            let asker = self.asker(&node, mac, from, false).ok()?;
+            return self.made.of((mac, asker.card().is_some()), now(), || {
+                match self.hand_out(&node, mac, asker, Cpu::Arm64, http).ok()? {
                     Given::Own(own) => Some(uboot::menu(&own.words().render(&uboot::addresses(mac)))),
                     Given::Kernel(_) | Given::Efi(_) | Given::Disk => None,
                 }
@@ -41,6 +40,10 @@ impl Boots {
     /// A file of a Raspberry Pi's boot. The first folder is how the board names itself.
     fn pi_file(&self, from: Ipv4Addr, path: &str) -> Option<Content> {
         let by_prefix = || {
+            // Whose an address of the wire is, the kernel says.
+            if self.neighbours.on_the_wire(from).is_some() {
+                return None;
+            }
             let mac = pi::prefix(path)?.replace('-', ":").parse::<Mac>().ok()?;
             self.nodes.of_card(mac).map(|name| (mac, name))
         };
@@ -61,9 +64,9 @@ impl Boots {
             }
             pi::File::Cmdline => {
                 let (own, http) = (self.wires.addresses(from, mac), self.wires.http_beside(from));
-                let card = self.in_place(mac, from);
-                self.made.of((mac, card.is_some()), now(), || {
-                    match self.hand_out(&node, mac, card, Cpu::Arm64, http).ok()? {
+                let asker = self.asker(&node, mac, from, false).ok()?;
+                self.made.of((mac, asker.card().is_some()), now(), || {
+                    match self.hand_out(&node, mac, asker, Cpu::Arm64, http).ok()? {
                         Given::Own(boot) => Some(boot.words().render(&own) + "\n"),
                         Given::Kernel(_) | Given::Efi(_) | Given::Disk => None,
                     }
@@ -114,7 +117,7 @@ impl Files for Boots {
                     return;
                 }
                 if let (Some(_), Some(node)) = (foreign::profile_of_efi(path), node) {
-                    self.foreign.handed(node);
+                    self.foreign.handed(node, self.fetches(node, from));
                     return;
                 }
                 if let Some(node) = node {
@@ -151,6 +154,7 @@ mod tests {
 
     use bramble_image::Shelf;
     use bramble_model::boot_set::Architecture;
+    use bramble_netboot::Heard;
 
     use super::super::Around;
     use super::super::own::Loaders;
@@ -183,14 +187,14 @@ mod tests {
         let around = Around {
             wires: Arc::new(Wires::open(&current.cluster.network)),
             nodes: Nodes::new(snapshots, Arc::clone(&adoptions)),
-            neighbours: Arc::new(Neighbours::default()),
+            neighbours: Arc::new(Neighbours::on(|| [(AT, (PI, "lo".to_owned()))].into())),
             strangers: Arc::new(Strangers::open(store.clone(), Arc::clone(&timeline)).expect("opens")),
             adoptions,
             timeline,
             boot_sets: Arc::clone(&boot_sets),
         };
         let boots = Boots::open(around, shelf, &store, Loaders::new()).expect("opens");
-        boots.neighbours.learn(AT, PI);
+        boots.neighbours.hears(PI, Heard::Wire("lo".into()), now());
         let give = move |word: &str| {
             let set = shelve(&folder, Architecture::Arm64, word);
             boot_sets.give(Architecture::Arm64, set).expect("given");

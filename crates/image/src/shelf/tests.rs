@@ -89,6 +89,7 @@ fn manifest(artifact: Artifact, version: &str) -> Manifest {
         initrd: artifact,
         layers: Vec::new(),
         cmdline: String::new(),
+        knows: Vec::new(),
         packages: Vec::new(),
         inputs: None,
         data: Vec::new(),

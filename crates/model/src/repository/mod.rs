@@ -60,6 +60,8 @@ pub struct Network {
     /// Never empty. The first is the one that the agents dial.
     pub interfaces: Vec<String>,
     pub dhcp: Dhcp,
+    /// Who may ask what machines boot in the words of Pixiecore's API.
+    pub pixiecore: Option<Ipv4Addr>,
     /// TCP port of boot files, status page and API.
     pub http_port: u16,
     /// TCP port of the status page and the API with logins, over TLS.

@@ -156,6 +156,8 @@ pub struct NetworkSection {
     /// More subnets of full DHCP: behind a DHCP relay, or on another interface.
     #[serde(default)]
     pub subnets: BTreeMap<String, SubnetSection>,
+    /// Address of a Pixiecore that asks here what machines boot (`pixiecore api`): nobody else may. Default: none.
+    pub pixiecore: Option<String>,
     /// TCP port for boot files, status page and API. Default: 7080.
     pub http_port: Option<u16>,
     /// TCP port of the status page and the API with logins, over TLS. Default: 7444.

@@ -16,6 +16,7 @@
 //! file; in proxy mode it gets silence.
 
 mod leases;
+mod listen;
 pub mod probe;
 mod raw;
 mod serve;
@@ -32,6 +33,7 @@ use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, Opcode, OptionCode};
 use dhcproto::{Decodable, Decoder, Encodable, Encoder};
 
 pub use leases::{Lease, Leases};
+pub use listen::listen;
 pub use serve::{Interface, LeaseStore, run};
 
 use crate::client::{Client, option};

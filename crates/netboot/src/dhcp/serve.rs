@@ -9,13 +9,14 @@
 //! each message costs one wake-up, and a busy head's other work does not hold it up.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bramble_model::names::Mac;
 use bramble_model::repository::mask;
+use dhcproto::v4::{Message, Opcode};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::runtime::Handle;
@@ -25,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 use super::raw::PacketSocket;
 use super::{Lease, Link, Port, Reply, Server, Target, asks, decode, encode};
 use crate::packet::set_option;
-use crate::{BootServer, Directory, Witness, isolated};
+use crate::client::Client;
+use crate::{BootServer, Directory, Heard, Witness, isolated};
 
 /// Leases that wait to be stored; more get no answer, as a full socket would give none.
 const QUEUE: usize = 4096;
@@ -195,12 +197,25 @@ fn read(socket: &std::net::UdpSocket, stop: &CancellationToken, mut heard: impl 
     }
 }
 
+/// Tells where a message was heard. One that no relay has brought is of this wire: who says nothing of its address, or one
+/// of it.
+pub(super) fn tell(message: &Message, on: &Interface, from: SocketAddr, witness: &dyn Witness) {
+    let Some(client) = Client::of(message).filter(|_| message.opcode() == Opcode::BootRequest) else { return };
+    let is_here = |address: Ipv4Addr| address.is_unspecified() || on.reaches(address);
+    if !message.giaddr().is_unspecified() {
+        witness.heard(client.mac, Heard::Relay);
+    } else if matches!(from.ip(), IpAddr::V4(address) if is_here(address)) {
+        witness.heard(client.mac, Heard::Wire(on.name.clone()));
+    }
+}
+
 /// Answers one message. What is no DHCP message costs no more than its decoding.
 fn answer(on: &Arc<Open>, port: Port, shared: &Shared, queue: &SyncSender<Unstored>, bytes: &[u8], from: SocketAddr) {
     let Some(message) = decode(bytes) else {
         tracing::debug!(%from, "not a DHCP message");
         return;
     };
+    tell(&message, &on.interface, from, &*shared.witness);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     // Both may wait for a disk: neither happens while the machine is held.
     let known = asks(&message, &on.link).and_then(|client| shared.directory.look(&client, &on.link.boot));

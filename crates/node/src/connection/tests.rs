@@ -120,6 +120,7 @@ fn this_boot(listener: &TcpListener) -> ThisBoot {
         node: name("w1"),
         boot: BootId("b1".into()),
         nonce: "n1".into(),
+        report: None,
         set: "s1".into(),
         head: [127, 0, 0, 1].into(),
         http_port: 1,

@@ -26,9 +26,14 @@ fn enrolment(boot: u8, nonce: u8, key: u8) -> Enrolment {
 
 const CARD: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
-/// A boot that was asked for from the node's own place.
+/// A boot that was asked for from the node's own place, with a nonce of the head's.
 fn boot(n: u8) -> Served {
-    Served { id: id(n), nonce: digest(n), set: digest(9), card: Some(CARD) }
+    Served { id: id(n), nonce: Some(digest(n)), set: digest(9), card: Some(CARD) }
+}
+
+/// One of a machine that claims it.
+fn unclaimed(n: u8) -> Served {
+    Served { nonce: None, ..boot(n) }
 }
 
 fn heard(last: Millis, enrolment: Enrolment) -> Enrolment {
@@ -349,22 +354,57 @@ fn a_certificate_counts_for_the_key_and_the_boot_that_were_admitted_last() {
     assert!(record.holds(&id(1), "key-1").is_err(), "someone has");
 }
 
+#[test]
+fn a_boot_is_its_machines_that_claims_it_first_and_from_its_own_place() {
+    let mut record = Record::default();
+    record.expect(0, 0);
+    record.serve(unclaimed(1), 1, false);
+    let before = record.clone();
+    let thief = Some(Mac([2, 0, 0, 0, 0, 9]));
+    for place in [thief, None] {
+        assert_eq!(record.claim(&id(1), digest(7), digest(70), place), Err(NotGiven::Elsewhere));
+    }
+    assert_eq!(record.claim(&id(2), digest(7), digest(70), Some(CARD)), Err(NotGiven::Unknown));
+    assert_eq!(record, before, "who is refused changes nothing");
+    assert!(matches!(record.enrol(&enrolment(1, 7, 1), WIRE), Verdict::Refuse(_)), "nobody has claimed it");
+    assert!(record.may_report(&id(1), None), "that it cannot claim it, say");
+    assert_eq!(record.claim(&id(1), digest(3), digest(30), Some(CARD)), Ok(()));
+    assert!(!record.may_report(&id(1), None) && record.may_report(&id(1), Some(digest(30))));
+    assert_eq!(record.claim(&id(1), digest(4), digest(40), Some(CARD)), Err(NotGiven::Taken), "as a container there does");
+    assert_eq!(record.claim(&id(1), digest(3), digest(31), Some(CARD)), Ok(()), "its answer was lost");
+    assert!(!record.may_report(&id(1), Some(digest(30))) && record.may_report(&id(1), Some(digest(31))));
+    assert!(matches!(record.enrol(&enrolment(1, 4, 1), WIRE), Verdict::Refuse(_)));
+    assert_eq!(record.enrol(&enrolment(1, 3, 1), WIRE), Verdict::Admit);
+    assert!(!record.may_report(&id(1), Some(digest(31))), "its agent speaks now");
+    assert_eq!(record.claim(&id(1), digest(3), digest(30), Some(CARD)), Err(NotGiven::Unknown), "it is over");
+}
+
+#[test]
+fn a_boot_whose_nonce_the_head_has_told_is_claimed_by_nobody() {
+    let mut record = switched_on();
+    assert_eq!(record.claim(&id(1), digest(1), digest(30), Some(CARD)), Err(NotGiven::Taken));
+    assert!(record.may_report(&id(1), None));
+}
+
 /// What happens around one node, and what anyone says in its name. Key 0 is the machine's own, which nobody else has.
 #[derive(Debug, Clone)]
 enum Event {
     Expect,
     Approve(u8),
-    Serve { is_connected: bool, from_own: bool },
+    Serve { is_connected: bool, from_own: bool, claims: bool },
+    Claim { boot: u8, nonce: u8, own_place: bool },
     Leaves,
     Restart,
     Enrol { boot: u8, nonce: u8, key: u8, keeps: u8, own_place: bool, heard: Option<u8> },
 }
 
 fn event() -> impl Strategy<Value = Event> {
+    let serve = |(is_connected, from_own, claims)| Event::Serve { is_connected, from_own, claims };
     prop_oneof![
         Just(Event::Expect),
         (0..4_u8).prop_map(Event::Approve),
-        any::<(bool, bool)>().prop_map(|(is_connected, from_own)| Event::Serve { is_connected, from_own }),
+        any::<(bool, bool, bool)>().prop_map(serve),
+        (0..4_u8, 0..4_u8, any::<bool>()).prop_map(|(boot, nonce, own_place)| Event::Claim { boot, nonce, own_place }),
         Just(Event::Leaves),
         Just(Event::Restart),
         (0..5_u8, 0..5_u8, 0..4_u8, 0..5_u8, any::<bool>(), prop::option::of(0..10_u8)).prop_map(
@@ -383,13 +423,27 @@ fn kinds(n: u8) -> Keeps {
     }
 }
 
+/// What is known of a boot beside the record.
+#[derive(Debug, Clone, Copy)]
+struct Handed {
+    at: Millis,
+    /// The nonce that it is bound to.
+    nonce: Option<u8>,
+    from_own: bool,
+    /// Someone had switched the node on by then, or it was one that was let in and that nobody had switched off.
+    has_cause: bool,
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
     /// Over any sequence of events, nobody is let in
-    /// - with a boot and a nonce that were not handed out together, but for the key that the node is known by;
-    /// - with a new key, before someone has switched the node on or lost it, or a person approved that key;
+    /// - with a nonce that is not the one that its boot was handed out with, or claimed with first, from its place; but
+    ///   with the key that the node is known by;
+    /// - with a new key, where its boot had no cause, before a person approved that key;
     /// - with a new key, where the node is known by one, before a person approved that key;
     /// - with a boot that was handed out before the node was last heard.
+    ///
+    /// And after it a key that a person has approved is let in, and then that one again where it is kept.
     #[test]
     fn nobody_gets_in_by_anything_that_was_ever_said(
         events in prop::collection::vec(event(), 0..60),
@@ -397,26 +451,42 @@ proptest! {
     ) {
         let declared = if is_kept { KEPT } else { WIRE };
         let mut record = Record::default();
-        let (mut served, mut since) = (5_u8, 0);
-        let mut times: Vec<Millis> = vec![0; 256];
+        let (mut served, mut since, mut now) = (5_u8, 0, 0);
+        let mut handed: Vec<Option<Handed>> = vec![None; 256];
         let mut approved: BTreeSet<u8> = BTreeSet::new();
-        let mut someone_said_so = false;
-        for (now, event) in events.into_iter().enumerate() {
-            let now = now as Millis;
+        let (mut is_expected, mut is_here) = (false, false);
+        for event in events {
+            now += 1;
             match event {
-                Event::Expect => { record.expect(now, now); someone_said_so = true; }
+                Event::Expect => { record.expect(now, now); is_expected = true; }
                 Event::Approve(key) => { record.approve(format!("key-{key}")); approved.insert(key); }
-                Event::Leaves => record.leaves(),
+                Event::Leaves => { record.leaves(); is_here = false; }
                 Event::Restart => since = now,
-                Event::Serve { is_connected, from_own } => {
+                Event::Serve { is_connected, from_own, claims } => {
                     served += 1;
-                    times[usize::from(served)] = now;
-                    // Each boot has its own id and nonce, as the head's random ones have.
-                    let card = from_own.then_some(CARD);
-                    record.serve(Served { card, ..boot(served) }, now, is_connected);
+                    // Each boot has its own id, and its nonce where the head draws it.
+                    let (card, nonce) = (from_own.then_some(CARD), (!claims).then_some(served));
+                    let has_cause = is_expected || is_here;
+                    handed[usize::from(served)] = Some(Handed { at: now, nonce, from_own, has_cause });
+                    record.serve(Served { card, nonce: nonce.map(digest), ..boot(served) }, now, is_connected);
+                }
+                Event::Claim { boot, nonce, own_place } => {
+                    let boot = served - boot;
+                    let before = record.clone();
+                    let claimed = record.claim(&id(boot), digest(nonce), digest(200), own_place.then_some(CARD));
+                    let Some(of) = &mut handed[usize::from(boot)] else { prop_assert!(claimed.is_err()); continue };
+                    if claimed.is_ok() {
+                        prop_assert!(own_place || !of.from_own);
+                        prop_assert!(of.nonce.is_none_or(|first| first == nonce));
+                        of.nonce = Some(nonce);
+                    } else {
+                        prop_assert_eq!(&record, &before);
+                    }
                 }
                 Event::Enrol { boot, nonce, key, keeps, own_place, heard } => {
-                    let (boot, nonce) = (served - boot, served - nonce);
+                    let boot = served - boot;
+                    // A small one is of a claim, the others are the head's own.
+                    let nonce = if nonce < 4 { nonce } else { boot };
                     let last = heard.map(|ago| now.saturating_sub(ago.into()));
                     let said = Enrolment {
                         keeps: kinds(keeps),
@@ -433,23 +503,30 @@ proptest! {
                     }
                     let knows = before.kept.as_ref().is_some_and(|kept| kept.fingerprint == said.fingerprint);
                     if !again && !knows {
-                        prop_assert_eq!(boot, nonce);
-                        let served = before.served.iter().find(|known| known.id == said.boot);
-                        prop_assert!(served.is_some());
-                        let own_place = own_place && served.is_some_and(|served| served.card == Some(CARD));
-                        prop_assert!(last.is_none_or(|last| last < times[usize::from(boot)]));
+                        prop_assert!(before.served.iter().any(|known| known.id == said.boot));
+                        let of = handed[usize::from(boot)].expect("it was handed out");
+                        prop_assert_eq!(of.nonce, Some(nonce));
+                        prop_assert!(last.is_none_or(|last| last < of.at));
                         let has_approval = approved.remove(&key);
-                        prop_assert!(has_approval || (someone_said_so && own_place && before.kept.is_none()));
+                        let by_wire = of.has_cause && of.from_own && own_place && before.kept.is_none();
+                        prop_assert!(has_approval || by_wire);
                         prop_assert!(has_approval || !is_kept || said.keeps != Keeps::Nothing);
                     }
                     if !again {
                         approved.remove(&key);
+                        is_expected = false;
+                        is_here = true;
                     }
-                    someone_said_so = true;
                 }
             }
             let stored = serde_json::to_string(&record).expect("plain data");
             prop_assert_eq!(&serde_json::from_str::<Record>(&stored).expect("reads back"), &record);
         }
+        let own = |boot: u8, kept: Keeps| keeps(kept, enrolment(boot, boot, 9));
+        record.approve("key-9".into());
+        record.serve(boot(250), now + 1, true);
+        prop_assert_eq!(record.enrol(&own(250, kinds(2)), declared), Verdict::Admit);
+        record.serve(Served { card: None, ..boot(251) }, now + 2, true);
+        prop_assert_eq!(record.enrol(&heard(now + 9, own(251, kinds(2))), declared), Verdict::Admit, "it is known now");
     }
 }

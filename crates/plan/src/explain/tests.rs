@@ -216,6 +216,25 @@ fn http_that_is_blocked() {
     Case::new(Phase::Loader, events).is("http-blocked");
 }
 
+/// The machine itself, whose DHCP does not reach the head, or someone who says to be it.
+#[test]
+fn a_boot_that_is_given_to_nobody() {
+    let refused = || What::NotGiven { reason: "it was asked for from 10.77.0.66, and nobody was heard".into() };
+    let why = Case::new(Phase::Off, vec![(9, refused())]).is("boot-not-given");
+    assert!(why.cause.contains("10.77.0.66"), "{}", why.cause);
+    let events = vec![(60, asked("iPXE")), (58, looked()), (50, refused())];
+    Case::new(Phase::Loader, events).is("boot-not-given");
+    let served = What::ScriptServed { boot: BootTag("b".into()), set: "s".into() };
+    Case::new(Phase::Loader, vec![(90, asked("iPXE")), (89, refused()), (80, served)]).is("script-not-followed");
+}
+
+#[test]
+fn a_router_that_does_not_say_what_to_boot() {
+    let mut case = Case::new(Phase::Firmware, vec![(40, asked("BIOS PXE"))]);
+    case.dhcp = Dhcp::Router;
+    assert!(case.is("router-names-no-boot-file").advice.is_some_and(|advice| advice.contains("router-recipe")));
+}
+
 #[test]
 fn a_loader_that_never_asks() {
     Case::new(Phase::Loader, vec![(60, asked("BIOS PXE")), (58, sent("undionly.kpxe"))]).is("loader-silent");
@@ -258,6 +277,7 @@ fn a_layer_that_stalls() {
 fn what_stage_1_says_itself_has_a_name() {
     for (kind, name) in [
         (Failure::Digest, "digest-mismatch"),
+        (Failure::Claim, "boot-not-given"),
         (Failure::Fetch, "layer-fetch-stalls"),
         (Failure::NoMemory, "out-of-memory"),
         (Failure::NoDriver, "no-driver"),

@@ -77,7 +77,7 @@ async fn asks(
 ) -> Result<Enrolled, String> {
     let (boot, nonce) = (BootId(boot.to_owned()), "00ff".to_owned());
     let digest = Digest(Sha256::digest(nonce.as_bytes()).into());
-    let served = Served { id: boot.clone(), nonce: digest, set: Digest([1; 32]), card: None };
+    let served = Served { id: boot.clone(), nonce: Some(digest), set: Digest([1; 32]), card: None };
     admissions::change(&agents.store, &m1(), |record| record.serve(served.clone(), 1, false)).expect("written");
     let mut lines = dial(agents, address, None).await;
     let request = EnrolRequest { node: m1(), boot, nonce, csr, keeps };

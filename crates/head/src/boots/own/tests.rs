@@ -35,7 +35,15 @@ impl Folder {
 
     /// A set with these words in its files becomes the current one.
     fn build(&self, boots: &OwnBoots, word: &str) -> Digest {
-        let set = shelve(self.0.path(), Architecture::Arm64, word);
+        self.give(boots, shelve(self.0.path(), Architecture::Arm64, word))
+    }
+
+    /// As [`Folder::build`], of a set whose stage 1 claims its boots.
+    fn build_that_claims(&self, boots: &OwnBoots, word: &str) -> Digest {
+        self.give(boots, shelve_with(self.0.path(), Architecture::Arm64, word, &[bramble_boot::CLAIMS]))
+    }
+
+    fn give(&self, boots: &OwnBoots, set: Digest) -> Digest {
         boots.given.give(Architecture::Arm64, set).expect("given");
         set
     }
@@ -43,6 +51,11 @@ impl Folder {
 
 /// Puts a set with these words in its files onto a shelf.
 pub(crate) fn shelve(shelf: &Path, architecture: Architecture, word: &str) -> Digest {
+    shelve_with(shelf, architecture, word, &[])
+}
+
+/// As [`shelve`], with what its stage 1 knows.
+fn shelve_with(shelf: &Path, architecture: Architecture, word: &str, knows: &[&str]) -> Digest {
     let file = |name: &str| {
         let bytes = format!("{word} {name}").into_bytes();
         let sha256 = Digest(Sha256::digest(&bytes).into());
@@ -62,6 +75,7 @@ pub(crate) fn shelve(shelf: &Path, architecture: Architecture, word: &str) -> Di
         firmware: vec![named("bootcode.bin"), named("start4.elf"), named("shimaa64.efi"), named("grubaa64.efi")],
         layers: Vec::new(),
         cmdline: format!("set={word}"),
+        knows: knows.iter().map(ToString::to_string).collect(),
         packages: Vec::new(),
         inputs: None,
         data: Vec::new(),
@@ -80,8 +94,13 @@ fn pi() -> Name {
 }
 
 fn begin(boots: &OwnBoots, node: &Name) -> Result<Own, String> {
+    begin_at(boots, node, None)
+}
+
+/// Begins a boot that is asked for from this card's own place.
+fn begin_at(boots: &OwnBoots, node: &Name, card: Option<Mac>) -> Result<Own, String> {
     let http = "10.77.0.1:7080".parse().expect("an address");
-    boots.begin(&Asked { node, cpu: Cpu::Arm64, http, agent_port: 7443, inventory: false, card: None })
+    boots.begin(&Asked { node, cpu: Cpu::Arm64, http, agent_port: 7443, inventory: false, card })
 }
 
 pub(crate) fn read(content: Option<Content>) -> String {
@@ -176,7 +195,7 @@ fn a_head_that_was_killed_goes_on_with_the_boots_that_it_handed_out() {
     let boots = folder.boots();
     folder.build(&boots, "new");
     assert_eq!(kernel(&boots), "old kernel");
-    assert_eq!(boots.node_of(&boot.0), Some(pi()));
+    assert_eq!(boots.boot(&boot.0).map(|(node, _)| node), Some(pi()));
 }
 
 /// The other records say what each node had: it boots that, until a person has looked.
@@ -219,11 +238,11 @@ fn a_boot_leads_to_its_node_until_another_one_is_let_in_or_until_it_is_forgotten
     let other: Name = "other".parse().expect("a name");
     let (first, second) = (begin(&boots, &pi()).expect("a boot"), begin(&boots, &pi()).expect("a boot"));
     let of_other = begin(&boots, &other).expect("a boot");
-    assert_eq!(boots.node_of(&first.boot.0), Some(pi()), "whoever asked for the second one may be anyone");
-    assert_eq!(boots.node_of(&second.boot.0), Some(pi()));
+    assert_eq!(boots.boot(&first.boot.0).map(|(node, _)| node), Some(pi()), "whoever asked for the second one may be anyone");
+    assert_eq!(boots.boot(&second.boot.0).map(|(node, _)| node), Some(pi()));
     let let_in = Enrolment {
         boot: second.boot.clone(),
-        nonce: Digest(Sha256::digest(second.nonce.as_bytes()).into()),
+        nonce: Digest(Sha256::digest(second.nonce.as_deref().expect("told")).into()),
         fingerprint: "a key".into(),
         keeps: Keeps::Nothing,
         card: None,
@@ -232,10 +251,41 @@ fn a_boot_leads_to_its_node_until_another_one_is_let_in_or_until_it_is_forgotten
     let open = Declared { admission: Admission::Open, identity: Identity::Wire };
     let verdict = admissions::change(&boots.store, &pi(), |record| record.enrol(&let_in, open)).expect("stored");
     assert_eq!(verdict, Verdict::Admit);
-    assert_eq!(boots.node_of(&first.boot.0), None, "another one was let in");
-    assert_eq!(boots.node_of(&second.boot.0), Some(pi()));
-    assert_eq!(boots.node_of(&of_other.boot.0), Some(other));
-    assert_eq!(boots.node_of("no such boot"), None);
+    assert_eq!(boots.boot(&first.boot.0).map(|(node, _)| node), None, "another one was let in");
+    assert_eq!(boots.boot(&second.boot.0).map(|(node, _)| node), Some(pi()));
+    assert_eq!(boots.boot(&of_other.boot.0).map(|(node, _)| node), Some(other));
+    assert_eq!(boots.boot("no such boot").map(|(node, _)| node), None);
     admissions::forget(&boots.store, &pi()).expect("stored");
-    assert_eq!(boots.node_of(&second.boot.0), None, "its record is gone");
+    assert_eq!(boots.boot(&second.boot.0).map(|(node, _)| node), None, "its record is gone");
+}
+
+/// A container of the node reads the kernel's command line, and a machine beside it what it was sent.
+#[test]
+fn a_boot_is_claimed_once_and_reports_with_what_that_was_answered() {
+    let folder = Folder::new();
+    let boots = folder.boots();
+    folder.build(&boots, "only");
+    let card = Mac([2, 0, 0, 0, 0, 1]);
+    let own = begin(&boots, &pi()).expect("a boot");
+    let told = own.nonce.as_deref().expect("its set does not claim boots");
+    assert!(boots.claim(&own.boot.0, sha256(told), None).is_err(), "it was told its nonce");
+    assert_eq!(boots.reports(&own.boot.0), Some(pi()));
+
+    folder.build_that_claims(&boots, "new");
+    let claiming = begin_at(&boots, &pi(), Some(card)).expect("a boot");
+    assert!(claiming.nonce.is_none(), "nobody reads it on the command line");
+    let (id, own) = (claiming.boot.0.as_str(), sha256("drawn by the machine"));
+    assert!(boots.claim(id, own, None).is_err(), "from another card's place");
+    assert_eq!(boots.reports(id), Some(pi()), "that it cannot claim it, it may say");
+    let word = boots.claim(id, own, Some(card)).map_err(drop).expect("its own");
+    assert!(boots.claim(id, sha256("a container's"), Some(card)).is_err(), "it has been");
+    for (reporter, node) in [
+        (id.to_owned(), None),
+        (format!("{id}.{word}"), Some(pi())),
+        (format!("{id}.0123"), None),
+        (format!(".{word}"), None),
+        (word, None),
+    ] {
+        assert_eq!(boots.reports(&reporter), node, "{reporter}");
+    }
 }

@@ -15,6 +15,7 @@ use bramble_model::timeline::{Event, Stopped, What};
 use bramble_netboot::dhcp::Lease;
 use bramble_plan::admission::{Admitted, By, Cause, Kept, Machine, Record};
 use bramble_plan::chain::Chain;
+use bramble_plan::hand_off::{Asked, By as HandedBy};
 use bramble_plan::source::{Newest, Obstacle};
 use bramble_plan::{admission, hand_off, swarm};
 
@@ -39,7 +40,8 @@ pub(crate) fn mac(last: u8) -> Mac {
 fn boot(number: u8, cause: Cause) -> admission::Boot {
     admission::Boot {
         id: BootId(format!("{number:032x}")),
-        nonce: Digest([number; 32]),
+        nonce: Some(Digest([number; 32])),
+        report: None,
         set: Digest([0x77; 32]),
         at: 1_764_000_000_000 + u64::from(number),
         cause,
@@ -48,7 +50,7 @@ fn boot(number: u8, cause: Cause) -> admission::Boot {
 }
 
 fn admitted(number: u8, set: Option<Digest>) -> Option<Admitted> {
-    let admission::Boot { id: boot, nonce, .. } = boot(number, Cause::Lost);
+    let (nonce, admission::Boot { id: boot, .. }) = (Digest([number; 32]), boot(number, Cause::Lost));
     Some(Admitted { boot, nonce, set, fingerprint: "0123456789abcdef0123456789abcdef".into() })
 }
 
@@ -93,12 +95,20 @@ pub(crate) fn identities() -> Vec<(Name, admission::Record)> {
     ]
 }
 
+/// What came with claims.
+pub(crate) fn claims() -> Vec<(Name, admission::Record)> {
+    let unclaimed = admission::Boot { nonce: None, ..boot(8, Cause::Lost) };
+    let claimed = admission::Boot { report: Some(Digest([0x99; 32])), card: Some(mac(1)), ..boot(9, Cause::Lost) };
+    vec![(name("c1"), Record { served: [unclaimed, claimed].into(), ..Record::default() })]
+}
+
 pub(crate) fn hand_offs() -> Vec<(Name, hand_off::Record)> {
     use hand_off::Stage;
     let record = |state, times| hand_off::Record {
         profile: Some(name("debian")),
         state,
         boot: Some(BootId("00ff".into())),
+        asked: None,
         times,
     };
     vec![
@@ -106,6 +116,14 @@ pub(crate) fn hand_offs() -> Vec<(Name, hand_off::Record)> {
         (name("d2"), record(Stage::Handed, 2)),
         (name("d3"), record(Stage::Installed, 1)),
     ]
+}
+
+/// What came with places on the wire.
+pub(crate) fn hand_offs_by_place() -> Vec<(Name, hand_off::Record)> {
+    let [(_, record), ..] = &hand_offs()[..] else { panic!("there are some") };
+    let asked = |by| hand_off::Record { asked: Some(Asked { at: 1_764_000_000_000, by }), ..record.clone() };
+    let by = [("p1", HandedBy::Card), ("p2", HandedBy::Relayed), ("p3", HandedBy::Pixiecore)];
+    by.into_iter().map(|(node, by)| (name(node), asked(by))).collect()
 }
 
 pub(crate) fn chains() -> Vec<(Name, Chain)> {
@@ -266,6 +284,7 @@ pub(crate) fn every_event() -> Vec<Event> {
         What::Ready => What::Ready;
         What::Note { .. } => What::Note { text: "a backup was made".into() };
         What::OtherRelease { .. } => What::OtherRelease { reason: "it speaks versions 3 to 4, and this head 1 to 2".into() };
+        What::NotGiven { .. } => What::NotGiven { reason: "another card's place".into() };
     };
     let numbered = (101..).zip(all);
     numbered

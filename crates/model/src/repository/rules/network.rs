@@ -44,9 +44,11 @@ impl Rules<'_> {
             }
         }
         let [(_, http_port), (_, agent_port), (_, https_port)] = ports;
+        let pixiecore = network.pixiecore.as_ref().and_then(|text| self.address(&["network", "pixiecore"], text));
         Some(Network {
             interfaces: interfaces.to_vec(),
             dhcp,
+            pixiecore,
             http_port,
             agent_port,
             https_port,
