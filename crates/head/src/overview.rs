@@ -18,6 +18,7 @@ use bramble_plan::swarm::Workload;
 use bramble_store::{Store, View};
 use bramble_system::now;
 
+use crate::access::audit::copy::Copies;
 use crate::admissions::Admissions;
 use crate::boot_sets::BootSets;
 use crate::ca::Authority;
@@ -82,6 +83,7 @@ pub(crate) struct Overview {
     pub(crate) waiting: Arc<Waiting>,
     pub(crate) sections: Arc<Sections>,
     pub(crate) swarm: Arc<Swarm>,
+    pub(crate) copies: Arc<Copies>,
 }
 
 impl Overview {
@@ -174,6 +176,7 @@ impl Overview {
             [self.store.blocking().trouble(), self.timeline.clock_problem()].into_iter().flatten().collect();
         problems.extend(records.as_ref().err().map(|error| bramble_system::sentence(error)));
         problems.extend(self.wires.problems());
+        problems.extend(self.copies.problems());
         problems.extend(self.snapshots.trouble());
         problems.extend(self.snapshots.lost());
         let refusing = nodes.iter().filter_map(|node| Some((&node.name, node.health.as_ref()?.refuses?)));

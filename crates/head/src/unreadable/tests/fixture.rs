@@ -18,7 +18,9 @@ use bramble_plan::chain::Chain;
 use bramble_plan::source::{Newest, Obstacle};
 use bramble_plan::{admission, hand_off, swarm};
 
-use crate::access::people::{Session, Token, User};
+use crate::access::oidc::Membership;
+use crate::access::people::{Token, User};
+use crate::access::sessions::Session;
 use crate::loops::source::newest::{Against, Branch, Found};
 use crate::snapshots::record::{Applied, Held, Pointer, Stored};
 
@@ -162,7 +164,15 @@ pub(crate) fn users() -> Vec<(String, User)> {
 }
 
 pub(crate) fn sessions() -> Vec<(String, Session)> {
-    let session = |user: &str, role| Session { user: user.into(), role, csrf: "77aa".into(), until: 1_764_043_200_000 };
+    let session = |user: &str, role| Session {
+        user: user.into(),
+        role,
+        csrf: "77aa".into(),
+        until: 1_764_043_200_000,
+        since: 0,
+        from: None,
+        membership: None,
+    };
     vec![
         (Digest([1; 32]).to_string(), session("ann", None)),
         (Digest([2; 32]).to_string(), session("carl", Some(Role::Viewer))),
