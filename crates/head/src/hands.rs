@@ -215,8 +215,8 @@ async fn serve(
         Some(done) => done.map(drop),
         None => {
             // Whoever does not listen is not waited for.
-            let last = tell(&mut to, &Told::Refused { error: LOST.into() });
-            timeout(LAST_WORD, last).await.unwrap_or(Ok(()))
+            let over = Told::Refused { error: LOST.into() };
+            timeout(LAST_WORD, tell(&mut to, &over)).await.unwrap_or(Ok(()))
         }
     }
 }

@@ -17,13 +17,13 @@
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Extension, Router};
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 
-use crate::access::{self, Change, audit, login, sessions};
+use crate::access::{self, At, Change, audit, login, sessions};
 use crate::api::{self, adopt, desired};
 use crate::body::{Pace, in_time};
 use crate::boots::{self, grub, profiles};
@@ -51,7 +51,7 @@ enum May {
     /// Operators, who only read here.
     Oversee,
     /// Operators; what they do is kept in the audit log.
-    Change { lasts: bool, told: fn(&[u8]) -> String },
+    Change(Change),
     /// Operators, with a file or a list of files that waits to be applied: so long at most, or as long as it is.
     Bring(Option<usize>),
     /// Operators. What they do is said after the connection stands, so the route itself asks who they are and
@@ -73,7 +73,7 @@ impl May {
             May::Anyone | May::Look => true,
             May::Booting => through == Through::Wire,
             May::Entering => through == Through::Tls,
-            May::Own | May::Oversee | May::Change { .. } | May::Bring(_) | May::Errands => {
+            May::Own | May::Oversee | May::Change(_) | May::Bring(_) | May::Errands => {
                 through != Through::Wire
             },
         }
@@ -108,12 +108,12 @@ const fn delete(path: &'static str, may: May, answer: Handler) -> Route {
 
 /// A change that would be gone with the head is not made while the store is in memory only.
 const fn lasting(told: fn(&[u8]) -> String) -> May {
-    May::Change { lasts: true, told }
+    May::Change(Change { lasts: true, told })
 }
 
 /// What is over when it is done: switching a node, taking a backup.
 const fn passing(told: fn(&[u8]) -> String) -> May {
-    May::Change { lasts: false, told }
+    May::Change(Change { lasts: false, told })
 }
 
 use May::{Anyone, Booting, Entering, Errands, Look, Oversee, Own};
@@ -207,12 +207,10 @@ impl Route {
                 let limit = longest.map_or_else(DefaultBodyLimit::disable, DefaultBodyLimit::max);
                 answer.layer(limit).route_layer(from_fn_with_state(access(), access::may_bring))
             }
-            May::Change { lasts, told } => {
-                let change = Change { lasts, told, route: self.path };
-                answer.route_layer(from_fn_with_state((access(), change), access::may_change))
-            }
+            May::Change(change) => answer.route_layer(from_fn_with_state((access(), change), access::may_change)),
         };
-        let guarded = guarded.layer(from_fn_with_state(pace, in_time));
+        let guarded: MethodRouter<Parts> = guarded.layer(from_fn_with_state(pace, in_time));
+        let guarded: MethodRouter<Parts> = guarded.layer(Extension(At(self.path)));
         match self.may {
             // Some firmware has little room for headers, and none reads these.
             May::Booting => guarded,
@@ -268,10 +266,10 @@ mod tests {
 
     use super::*;
 
-    fn change(method: &Method, path: &'static str) -> Change {
+    fn change(method: &Method, path: &str) -> Change {
         let route = ROUTES.iter().find(|route| route.method == *method && route.path == path);
         match route.expect("a route").may {
-            May::Change { lasts, told } => Change { lasts, told, route: path },
+            May::Change(change) => change,
             _ => panic!("{method} {path} changes nothing"),
         }
     }
@@ -312,7 +310,7 @@ mod tests {
             match route.may {
                 May::Own
                 | May::Oversee
-                | May::Change { .. }
+                | May::Change(_)
                 | May::Bring(_)
                 | May::Errands
                 | May::Entering => assert!(!come(Through::Wire)),
@@ -326,7 +324,7 @@ mod tests {
 
     #[test]
     fn no_secret_is_written_down() {
-        let told = |method, path: &'static str, body: &[u8]| audit::describe(&method, path, body, change(&method, path).told);
+        let told = |method, path, body: &[u8]| audit::describe(&method, path, body, change(&method, path).told);
         assert_eq!(told(Method::PUT, "/v1/users/{name}", br#"{"password":"hunter2"}"#), "PUT /v1/users/{name}");
         assert_eq!(
             told(Method::POST, "/nodes/{node}/approve", b"fingerprint=ab&csrf=77aa"),

@@ -75,8 +75,6 @@ pub(crate) struct Change {
     pub(crate) lasts: bool,
     /// What of the body the audit log may hold.
     pub(crate) told: fn(&[u8]) -> String,
-    /// Its path in the table of routes.
-    pub(crate) route: &'static str,
 }
 
 /// The actor of a request, where there is one.

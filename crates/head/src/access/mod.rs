@@ -21,7 +21,7 @@ mod standing;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -165,8 +165,13 @@ pub(crate) async fn may_look(State(access): State<Arc<Access>>, request: Request
     if let Some(actor) = who {
         return access.while_standing(&actor, Role::Viewer, next.run(request)).await;
     }
-    match request.extensions().get::<Door>() {
-        Some(Door::Wire(ends)) if is_browser(&request) => over_tls(&access, ends, request.uri()),
+    let door = request.extensions().get::<Door>().copied();
+    if !is_browser(&request) {
+        let (route, what) = asked(&request);
+        access.refused(door, None, (&route, &what), "log in first");
+    }
+    match door {
+        Some(Door::Wire(ends)) if is_browser(&request) => over_tls(&access, &ends, request.uri()),
         Some(Door::Wire(_)) => {
             let help = format!(
                 "log in over https, port {}; `[access] public = true` in bramble.toml lets anyone look",
@@ -182,10 +187,14 @@ pub(crate) async fn may_look(State(access): State<Arc<Access>>, request: Request
     }
 }
 
+/// The path of a route, as it is in the table of routes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At(pub(crate) &'static str);
+
 /// What a request asks for: its method, and its path in the table of routes.
 fn asked(request: &Request) -> (String, String) {
     let path = request.uri().path();
-    let route = request.extensions().get::<MatchedPath>().map_or(path, MatchedPath::as_str);
+    let route = request.extensions().get::<At>().map_or(path, |at| at.0);
     (format!("{} {route}", request.method()), format!("{} {path}", request.method()))
 }
 
@@ -228,11 +237,10 @@ pub(crate) async fn may_manage_own(State(access): State<Arc<Access>>, request: R
 /// so the audit log has no word of it; and it may be long, so it is not read here.
 pub(crate) async fn may_bring(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
     let who = request.extensions().get::<Who>().and_then(|who| who.0.clone());
-    let is_own = |actor: &Actor| {
-        actor.csrf.as_deref().is_none_or(|csrf| brings(request.headers(), &Bytes::new(), csrf))
-    };
+    let csrf = who.as_ref().and_then(|actor| actor.csrf.as_deref());
+    let is_own = csrf.is_none_or(|csrf| brings(request.headers(), &Bytes::new(), csrf));
     let (status, why, help) = match &who {
-        Some(actor) if actor.role >= Role::Operator && is_own(actor) => {
+        Some(actor) if actor.role >= Role::Operator && is_own => {
             if let Some(trouble) = access.trouble() {
                 let help = "make room on it, or replace it; the head goes back to it by itself";
                 return refuse(StatusCode::INSUFFICIENT_STORAGE, trouble, Some(help)).into_response();
@@ -261,13 +269,13 @@ pub(crate) async fn may_change(
 ) -> Response {
     let who = request.extensions().get::<Who>().and_then(|who| who.0.clone());
     let door = request.extensions().get::<Door>().copied();
-    let route = format!("{} {}", request.method(), change.route);
+    let (route, path) = asked(&request);
     let Some(actor) = who else {
         let (status, why) = match door {
             Some(Door::Wire(_)) => (StatusCode::FORBIDDEN, "nothing is changed over plain HTTP"),
             _ => (StatusCode::UNAUTHORIZED, "log in first"),
         };
-        access.refused(door, None, (&route, &asked(&request).1), why);
+        access.refused(door, None, (&route, &path), why);
         return refuse(status, why, None).into_response();
     };
     let (parts, body) = request.into_parts();
@@ -341,7 +349,7 @@ mod tests {
             let shelf = Shelf::open(folder.path().join("image")).expect("a shelf");
             let snapshots = Snapshots::open(folder.path(), folder.path(), shelf, store.clone()).expect("opens");
             let access = Arc::new(Access::open(store, Arc::new(snapshots), 7444).expect("opens"));
-            let change = Change { lasts, told: audit::nothing, route: "/x" };
+            let change = Change { lasts, told: audit::nothing };
             let layer = from_fn_with_state((Arc::clone(&access), change), may_change);
             let mut router = Router::new().route("/x", post(|| async {}).route_layer(layer));
             disk.is_full(true);

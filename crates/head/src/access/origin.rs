@@ -97,22 +97,25 @@ fn is_browser(headers: &HeaderMap) -> bool {
 }
 
 fn refused(access: &Access, foreign: &Foreign, request: &Request) -> Response {
-    let (error, help) = match foreign {
+    let (route, error, help) = match foreign {
         Foreign::Host(name) => (
+            "under another name",
             format!("the head is not called `{}`", name.chars().take(100).collect::<String>()),
             format!("ask for it by its address, or as head.{}", access.snapshots.cluster().domain),
         ),
         Foreign::Site => {
-            ("a page of another site made your browser ask this".into(), "open the head's own page instead".into())
+            let error = "a page of another site made your browser ask this";
+            ("from another site", error.into(), "open the head's own page instead".into())
         }
         Foreign::Browser => (
+            "by a browser",
             "this is for machines that boot, and a browser asks".into(),
             "`curl` shows what a machine is given; asking for a script begins a boot".into(),
         ),
     };
     let door = request.extensions().get::<Door>().copied();
-    let (route, what) = asked(request);
-    access.refused(door, None, (&route, &what), &error);
+    let (_, what) = asked(request);
+    access.refused(door, None, (route, &what), &error);
     refuse(StatusCode::MISDIRECTED_REQUEST, error, Some(&help)).into_response()
 }
 

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write as _};
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};

@@ -406,7 +406,7 @@ mod tests {
         let path = folder.path().join("head.redb");
         let refuse = |refusals: &Refusals| refusals.add(&refused(from("10.77.0.9"), "log in", Some("ann")));
         let refusals = Refusals::open(Store::open(&path, 1).expect("opens")).expect("read");
-        let mut news = refusals.watch();
+        let news = refusals.watch();
         refuse(&refusals);
         assert!(news.has_changed().expect("open"));
         refuse(&refusals);
