@@ -31,7 +31,7 @@ use bramble_store::Store;
 
 pub(crate) use door::{Actor, Change, Credential, Door, Who};
 pub(crate) use headers::same_origin;
-pub(crate) use origin::{no_browser, own_name};
+pub(crate) use origin::{is_a_machines, no_browser, own_name};
 pub(crate) use standing::LOST;
 
 use crate::ends::Ends;
@@ -329,39 +329,4 @@ pub(crate) async fn may_change(
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::Router;
-    use axum::middleware::from_fn_with_state;
-    use axum::routing::post;
-    use bramble_image::Shelf;
-    use bramble_store::testing::Disk;
-    use tower_service::Service as _;
-
-    use super::*;
-
-    /// The disk is full, and nobody has written since: the change would be the first to find out.
-    #[tokio::test]
-    async fn what_cannot_be_written_down_is_not_done_and_what_is_over_when_it_is_done_is() {
-        for (lasts, expected) in [(true, StatusCode::INSUFFICIENT_STORAGE), (false, StatusCode::OK)] {
-            let folder = tempfile::tempdir().expect("a folder");
-            let disk = Disk::default();
-            let store = disk.open(&folder.path().join("head.redb"));
-            let shelf = Shelf::open(folder.path().join("image")).expect("a shelf");
-            let snapshots = Snapshots::open(folder.path(), folder.path(), shelf, store.clone()).expect("opens");
-            let access = Arc::new(Access::open(store, Arc::new(snapshots), 7444).expect("opens"));
-            let change = Change { lasts, told: audit::nothing };
-            let layer = from_fn_with_state((Arc::clone(&access), change), may_change);
-            let mut router = Router::new().route("/x", post(|| async {}).route_layer(layer));
-            disk.is_full(true);
-            let (name, from) = ("ann".into(), "local".into());
-            let actor = Actor { name, credential: Credential::Owner, role: Role::Operator, from, csrf: None };
-            let mut request = Request::post("/x").body(Body::empty()).expect("a request");
-            request.extensions_mut().insert(Who(Some(actor)));
-            let answer = router.call(request).await.expect("an answer");
-            assert_eq!(answer.status(), expected, "lasts: {lasts}");
-            let told = audit::latest(&access.store, 9).expect("read").all;
-            let results: Vec<&str> = told.iter().map(|entry| entry.result.as_str()).collect();
-            assert_eq!(results, [if lasts { "refused: the disk takes no writes" } else { "done" }], "it is told all the same");
-        }
-    }
-}
+mod tests;

@@ -34,14 +34,22 @@ pub(super) fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// The host of what a request is sent to: without its port, in lower case, without the dot at its end.
+/// The host of what a request is sent to: without its port, in lower case, without the dot at its end (RFC 9110, section 7.2).
 fn named(text: &str) -> Option<String> {
-    let host = match text.strip_prefix('[') {
-        Some(rest) => rest.split_once(']')?.0,
-        // Nobody writes a bare address of IPv6 there, and whoever does names no host.
-        None => text.rsplit_once(':').map_or(text, |(host, _)| host),
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, port) = rest.split_once(']')?;
+            address.parse::<Ipv6Addr>().ok()?;
+            (address, port.strip_prefix(':').unwrap_or(port))
+        }
+        None => text.split_once(':').unwrap_or((text, "")),
     };
-    Some(host.trim_end_matches('.').to_ascii_lowercase())
+    port.bytes().all(|byte| byte.is_ascii_digit()).then(|| host.trim_end_matches('.').to_ascii_lowercase())
+}
+
+/// Whether a name is one that nobody elsewhere can have, whatever the head is called.
+fn is_nobodys(name: &str) -> bool {
+    !name.contains('.') || name.parse::<Ipv4Addr>().is_ok()
 }
 
 /// Whether this is a name of the head that nobody elsewhere can have. An address is none of DNS, and neither is a name of
@@ -50,10 +58,9 @@ fn is_own(name: &str, own: &str, cluster: &Cluster) -> bool {
     let below = |domain: &str| name == domain || name.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
     let label = own.split('.').next().filter(|label| !label.is_empty());
     let elsewhere = cluster.access.oidc.as_ref().and_then(|oidc| oidc.url.as_ref()?.parse::<Uri>().ok());
-    name.is_empty()
-        || name.parse::<Ipv4Addr>().is_ok()
+    is_nobodys(name)
+        // With an address of version 4 at its end.
         || name.parse::<Ipv6Addr>().is_ok()
-        || !name.contains('.')
         // RFC 6761, section 6.3.
         || below("localhost")
         || below(&cluster.domain)
@@ -87,13 +94,29 @@ fn foreign_site(method: &Method, headers: &HeaderMap) -> Option<Foreign> {
     (is_cross && !follows_a_link || is_of_another).then_some(Foreign::Site)
 }
 
+/// What browsers say of the page that asks, and no machine does.
+const OF_A_PAGE: [&str; 4] = ["origin", "referer", "sec-fetch-site", "sec-fetch-mode"];
+
 /// Whether a browser sends this. To an address in plain HTTP it says nothing of the page that asks for a picture of it (Fetch
-/// Metadata, section 2): what it is has to tell. Windows' own scripts call themselves one, and install machines.
+/// Metadata, section 2): what it calls itself has to tell. Windows' own scripts do so, too, and install machines.
+fn is_a_browser(agent: &str) -> bool {
+    agent.starts_with("Mozilla/") && !agent.contains("PowerShell")
+}
+
 fn is_browser(headers: &HeaderMap) -> bool {
     let agent = headers.get(header::USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()));
-    let calls_itself_one = agent.is_some_and(|agent| agent.starts_with("Mozilla/") && !agent.contains("PowerShell"));
-    let says_whence = ["origin", "referer", "sec-fetch-site", "sec-fetch-mode"];
-    calls_itself_one || says_whence.iter().any(|name| headers.contains_key(*name))
+    agent.is_some_and(|agent| is_a_browser(&agent)) || OF_A_PAGE.iter().any(|name| headers.contains_key(*name))
+}
+
+/// Whether a machine that boots may say this: such a line is nothing to look at more closely.
+pub(crate) fn is_a_machines(name: &str, value: &[u8]) -> bool {
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    let text = String::from_utf8_lossy(value);
+    match () {
+        () if is("host") => named(text.trim()).is_some_and(|name| is_nobodys(&name)),
+        () if is("user-agent") => !is_a_browser(&text),
+        () => !OF_A_PAGE.iter().any(|known| is(known)),
+    }
 }
 
 fn refused(access: &Access, foreign: &Foreign, request: &Request) -> Response {

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!  a try ── one like it within the hour ──────────────────────────▶ counted there
-//!    ├── another, and its place has not had too many kinds ───────▶ an entry of its own; the oldest whose hour is over goes
-//!    ├── of a place that has had too many ────────────────────────▶ "other requests" of that place
+//!    ├── another, and its name has not had too many kinds there ──▶ an entry of its own; the oldest whose hour is over goes
+//!    ├── of a name that has had too many at this place ───────────▶ "other requests" of it
 //!    └── all entries are younger than an hour ────────────────────▶ "other requests" of that door
 //! ```
 
@@ -42,8 +42,8 @@ impl Record for RefusalsKept {
 
 /// Entries that are kept, but for one of each door.
 const MOST: usize = 1000;
-/// Kinds of tries of one place within the hour that have an entry each.
-const OF_PLACE: usize = 16;
+/// Kinds of tries in one name at one place within the hour that have an entry each.
+const OF_PLACE: usize = 32;
 /// For so long, tries of one kind are one entry.
 const WINDOW: Millis = 3600 * 1000;
 /// How often what has changed is written.
@@ -81,9 +81,14 @@ impl Kind {
         Kind { door: door(&refused.door), route, who, place }
     }
 
-    /// All else of this door, from these addresses.
-    fn others(&self, place: &str) -> Self {
-        Kind { door: self.door, route: OTHERS.into(), who: SOMEONE.into(), place: place.to_owned() }
+    /// All else in this name, from this place.
+    fn others_there(&self) -> Self {
+        Kind { route: OTHERS.into(), ..self.clone() }
+    }
+
+    /// All else at this door.
+    fn others(&self) -> Self {
+        Kind { door: self.door, route: OTHERS.into(), who: SOMEONE.into(), place: ANYWHERE.into() }
     }
 }
 
@@ -162,14 +167,14 @@ impl Folding {
 
     /// The entry that counts it.
     fn number(&mut self, kind: &Kind, refused: &Try<'_>, now: Millis) -> u64 {
-        let others = [kind.clone(), kind.others(&kind.place), kind.others(ANYWHERE)];
-        for (turn, kind) in others.iter().enumerate() {
+        let kinds = [kind.clone(), kind.others_there(), kind.others()];
+        for (turn, kind) in kinds.iter().enumerate() {
             if let Some(number) = self.counting(kind, now) {
                 return number;
             }
             let has_room = match turn {
-                0 => self.kinds_of(&kind.place, now) < OF_PLACE && self.makes_room(now),
-                1 => self.kinds_of(&kind.place, now) >= OF_PLACE && self.makes_room(now),
+                0 => self.kinds_beside(kind, now) < OF_PLACE && self.makes_room(now),
+                1 => self.kinds_beside(kind, now) >= OF_PLACE && self.makes_room(now),
                 // One of each door is beyond the others.
                 _ => true,
             };
@@ -185,8 +190,9 @@ impl Folding {
         is_young(self.kept.get(&number)?, now).then_some(number)
     }
 
-    fn kinds_of(&self, place: &str, now: Millis) -> usize {
-        self.kept.values().filter(|entry| entry.place == place && is_young(entry, now)).count()
+    fn kinds_beside(&self, kind: &Kind, now: Millis) -> usize {
+        let beside = |entry: &&Refused| entry.place == kind.place && entry.who == kind.who && is_young(entry, now);
+        self.kept.values().filter(beside).count()
     }
 
     /// Whether there is room for another, once the oldest whose hour is over have gone.
