@@ -116,6 +116,7 @@ fn what_is_only_seen_goes_on_where_the_disk_is_full() {
     let expected = |record: &mut bramble_plan::admission::Record| record.expect(1, 1);
     admissions::change_even_in_memory(&store, &name("w1"), expected).expect("a node boots");
     let ann = store.blocking().read::<Users>(&"ann".into()).expect("read").expect("there");
-    let (secret, _) = People::new().begin(&store, ("ann", "here"), &By::Password(ann), 1000, 1).expect("a person logs in");
+    let (secret, _) =
+        People::new().begin(&store, ("ann", "here"), &By::Password(ann), 1000, 1).expect("a person logs in");
     assert!(store.blocking().read::<Sessions>(&people::kept(&secret)).expect("read").is_some());
 }

@@ -17,11 +17,11 @@
 
 use std::sync::Arc;
 
-use axum::{Extension, Router};
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::{Extension, Router};
 
 use crate::access::{self, At, Change, audit, login, sessions};
 use crate::api::{self, adopt, desired};
@@ -73,9 +73,7 @@ impl May {
             May::Anyone | May::Look => true,
             May::Booting => through == Through::Wire,
             May::Entering => through == Through::Tls,
-            May::Own | May::Oversee | May::Change(_) | May::Bring(_) | May::Errands => {
-                through != Through::Wire
-            },
+            May::Own | May::Oversee | May::Change(_) | May::Bring(_) | May::Errands => through != Through::Wire,
         }
     }
 }
@@ -308,12 +306,9 @@ mod tests {
         for route in ROUTES {
             let come = |through| route.may.come(through);
             match route.may {
-                May::Own
-                | May::Oversee
-                | May::Change(_)
-                | May::Bring(_)
-                | May::Errands
-                | May::Entering => assert!(!come(Through::Wire)),
+                May::Own | May::Oversee | May::Change(_) | May::Bring(_) | May::Errands | May::Entering => {
+                    assert!(!come(Through::Wire))
+                }
                 May::Booting => assert!(!come(Through::Tls) && !come(Through::Socket)),
                 // What would happen is asked with a body.
                 May::Look if route.path == "/v1/plan" => {}

@@ -154,14 +154,7 @@ pub struct Verdict {
 impl Follower {
     #[must_use]
     pub fn of(chain: &Chain) -> Self {
-        Follower {
-            first: chain.first,
-            anchor: chain.anchor,
-            seen: None,
-            unchained: 0,
-            chained: 0,
-            broken: Vec::new(),
-        }
+        Follower { first: chain.first, anchor: chain.anchor, seen: None, unchained: 0, chained: 0, broken: Vec::new() }
     }
 
     /// The next one.

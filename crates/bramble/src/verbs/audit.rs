@@ -28,7 +28,9 @@ fn since(at: u64) -> String {
 fn row(entry: &Entry) -> Vec<String> {
     let at = entry.folded.map_or(entry.at, |folded| folded.last);
     let result = match entry.folded {
-        Some(folded) if folded.times > 1 => format!("{} ({} times since {})", entry.result, folded.times, since(entry.at)),
+        Some(folded) if folded.times > 1 => {
+            format!("{} ({} times since {})", entry.result, folded.times, since(entry.at))
+        }
         _ => entry.result.clone(),
     };
     vec![since(at), entry.who.clone(), entry.from.clone(), entry.what.clone(), result]
@@ -117,7 +119,8 @@ fn compare(copy: &str, hashes: &BTreeMap<u64, Digest>, chain: &Chain) -> Compare
 
 /// Follows the chain from its beginning to its end, and compares a copy with it.
 pub async fn verify(copy: Option<&Path>, place: &Place, json: bool) -> Result<Exit> {
-    let copy = copy.map(|path| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display())));
+    let copy =
+        copy.map(|path| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display())));
     let copy = copy.transpose()?;
     let client = Client::of(place)?;
     let mut page = client.audit_chain(0).await?;

@@ -30,7 +30,8 @@ use bramble_model::hands::Errand;
 use bramble_model::repository::Source;
 
 use crate::cli::{
-    Arguments, EngineVerb, ImageVerb, LabVerb, NodeVerb, SessionVerb, SourceVerb, StoreVerb, TokenVerb, UserVerb, Verb, Where,
+    Arguments, EngineVerb, ImageVerb, LabVerb, NodeVerb, SessionVerb, SourceVerb, StoreVerb, TokenVerb, UserVerb, Verb,
+    Where,
 };
 use crate::exit::Exit;
 use crate::process::{log, runtime, wait, wait_for_person};

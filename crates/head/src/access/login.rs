@@ -25,8 +25,8 @@ use super::sessions::{BROWSER, By, COMMAND_LINE, Session, remove_session};
 use super::{Access, oidc};
 use crate::error::Error;
 use crate::frame::frame;
-use crate::store::beside;
 use crate::refusal::{Asked, Path, Query, Refusal, failed, refuse};
+use crate::store::beside;
 
 pub(super) fn refused(error: &Refused) -> Refusal {
     match error {

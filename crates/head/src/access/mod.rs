@@ -219,6 +219,8 @@ const FOREIGN: &str = "this request does not come from the head's own page";
 pub(crate) async fn may_manage_own(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
     let who = request.extensions().get::<Who>().and_then(|who| who.0.clone());
     let Some(actor) = who.filter(|actor| actor.credential != Credential::Nothing) else {
+        let (route, what) = asked(&request);
+        access.refused(request.extensions().get().copied(), None, (&route, &what), "log in first");
         return refuse(StatusCode::UNAUTHORIZED, "log in first", None).into_response();
     };
     let looks = *request.method() == Method::GET;
@@ -250,9 +252,7 @@ pub(crate) async fn may_bring(State(access): State<Arc<Access>>, request: Reques
         Some(actor) if actor.role >= Role::Operator => {
             (StatusCode::FORBIDDEN, FOREIGN, Some("reload the page and try again"))
         }
-        Some(_) => {
-            (StatusCode::FORBIDDEN, "a viewer may look, and not touch", Some("an operator may: log in as one"))
-        }
+        Some(_) => (StatusCode::FORBIDDEN, "a viewer may look, and not touch", Some("an operator may: log in as one")),
         None => (StatusCode::UNAUTHORIZED, "log in first", None),
     };
     let (route, what) = asked(&request);
@@ -283,7 +283,11 @@ pub(crate) async fn may_change(
         return refuse(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long", None).into_response();
     };
     let what = audit::describe(&parts.method, parts.uri.path(), &body, change.told);
-    let refused = if actor.role < Role::Operator {
+    // The body took its time, and the right to it may have gone meanwhile.
+    let stands = access.holder(&actor.credential).is_some_and(|holder| holder.role >= actor.role);
+    let refused = if !stands {
+        Some((LOST, "log in again"))
+    } else if actor.role < Role::Operator {
         Some(("a viewer may look, and not touch", "an operator may: log in as one"))
     } else if actor.csrf.as_deref().is_some_and(|csrf| !brings(&parts.headers, &body, csrf)) {
         Some((FOREIGN, "reload the page and try again"))

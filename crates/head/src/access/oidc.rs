@@ -25,8 +25,8 @@ use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::signature::{Error as BadSignature, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, Validation};
 use ring::signature as ring_signature;
-use serde::{Deserialize, Serialize};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::headers::{cookie, same};

@@ -194,7 +194,9 @@ mod tests {
         for host in ["10.77.0.1", "10.77.0.1:7080", "192.0.2.9:80", "[fd00::1]:7080", "", "head", "head:7080"] {
             assert!(!is_foreign(host), "{host}");
         }
-        for agent in ["iPXE/1.21.1", "GRUB 2.12", "U-Boot", "UefiHttpBoot/1.0", "Wget", "curl/8.5.0", "debian-installer"] {
+        for agent in
+            ["iPXE/1.21.1", "GRUB 2.12", "U-Boot", "UefiHttpBoot/1.0", "Wget", "curl/8.5.0", "debian-installer"]
+        {
             let sent = headers(&[("user-agent", agent), ("host", "10.77.0.1")]);
             assert!(!is_browser(&sent) && foreign_site(&Method::GET, &sent).is_none(), "{agent}");
         }
@@ -240,10 +242,16 @@ mod tests {
         let site = |lines: &[(&'static str, &str)]| foreign_site(&Method::GET, &headers(lines)).is_some();
         let host = ("host", "localhost:7080");
         for cross in ["cross-site", "same-site"] {
-            assert!(site(&[host, ("sec-fetch-site", cross), ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")]));
+            assert!(site(&[
+                host,
+                ("sec-fetch-site", cross),
+                ("sec-fetch-mode", "no-cors"),
+                ("sec-fetch-dest", "image")
+            ]));
             let frame = [host, ("sec-fetch-site", cross), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")];
             assert!(site(&frame));
-            let link = [host, ("sec-fetch-site", cross), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+            let link =
+                [host, ("sec-fetch-site", cross), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
             assert!(!site(&link));
             assert!(foreign_site(&Method::POST, &headers(&link)).is_some(), "a form is no link");
         }

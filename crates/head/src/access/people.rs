@@ -121,12 +121,8 @@ pub(crate) fn remove_token(store: &Store, name: &str) -> Result<bool, Error> {
 /// Who has the token that is kept by this hash.
 pub(super) fn holder(store: &Store, key: &str, now: Millis) -> Option<Holder> {
     let token = store.blocking().read::<Tokens>(&key.to_owned()).ok()??;
-    let holder = Holder {
-        name: format!("token {}", token.name),
-        role: token.role,
-        csrf: String::new(),
-        until: token.until,
-    };
+    let holder =
+        Holder { name: format!("token {}", token.name), role: token.role, csrf: String::new(), until: token.until };
     holder.until.is_none_or(|until| until > now).then_some(holder)
 }
 
@@ -197,7 +193,12 @@ pub(crate) struct People {
 
 impl People {
     pub(crate) fn new() -> Self {
-        People { limits: Mutex::default(), hashing: Semaphore::new(1), nobody: OnceLock::new(), beginning: Mutex::default() }
+        People {
+            limits: Mutex::default(),
+            hashing: Semaphore::new(1),
+            nobody: OnceLock::new(),
+            beginning: Mutex::default(),
+        }
     }
 
     fn limits(&self) -> std::sync::MutexGuard<'_, Limits> {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::{Extension, response::Response};
 use axum::response::IntoResponse;
+use axum::{Extension, response::Response};
 use bramble_model::api::{Role, SessionStatus};
 use bramble_model::repository::Oidc;
 use bramble_model::timeline::Millis;
@@ -19,11 +19,11 @@ use bramble_store::{Error as StoreError, Expect, OnLoss, Record, Store, Table, W
 use bramble_system::{locked, now};
 use serde::{Deserialize, Serialize};
 
+use super::Access;
 use super::audit::refusals::Try;
 use super::door::{Actor, Credential, Door, Who};
 use super::oidc::Membership;
 use super::people::{People, Refused, User, Users, kept, secret, user, wrong};
-use super::Access;
 use crate::error::Error;
 use crate::readable::Readable;
 use crate::refusal::{Path, Query, Refusal, failed, refuse};

@@ -37,9 +37,7 @@ impl Access {
             Credential::Owner => Some(holder("the owner of the head", Role::Operator)),
             Credential::Token(key) => people::holder(&self.store, key, now()),
             Credential::Session(key) => sessions::holder(&self.store, key, self.oidc().as_ref(), now()),
-            Credential::Nothing => {
-                self.snapshots.cluster().access.public.then(|| holder("anyone", Role::Viewer))
-            }
+            Credential::Nothing => self.snapshots.cluster().access.public.then(|| holder("anyone", Role::Viewer)),
         }
     }
 

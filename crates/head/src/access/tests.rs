@@ -249,26 +249,50 @@ async fn a_stream_ends_with_what_it_runs_in_the_name_of() {
     type Takes = fn(&House);
     let remove: Takes = |house| assert!(remove_user(&house.access().store, "ann").expect("removed"));
     let cases: [(&str, Lets, Takes); 7] = [
-        ("a session that is ended", |house| house.session("ann"), |house| {
-            let all = house.access().store.blocking().read_all::<sessions::Sessions>().expect("read").readable;
-            all.keys().for_each(|key| remove_session(&house.access().store, key).expect("ended"));
-        }),
+        (
+            "a session that is ended",
+            |house| house.session("ann"),
+            |house| {
+                let all = house.access().store.blocking().read_all::<sessions::Sessions>().expect("read").readable;
+                all.keys().for_each(|key| remove_session(&house.access().store, key).expect("ended"));
+            },
+        ),
         ("a user that is removed", |house| house.session("ann"), remove),
-        ("a token that is removed", |house| house.token("ci", Role::Viewer), |house| {
-            assert!(remove_token(&house.access().store, "ci").expect("removed"));
-        }),
-        ("an account that is no viewer any more", |house| house.member("bob@example.org", &[]), |house| {
-            house.applies(&format!("{OIDC}viewers = [\"eve@example.org\"]\n"));
-        }),
-        ("a group that is named no more", |house| house.member("carl@example.org", &["admins"]), |house| {
-            house.applies(&format!("{OIDC}viewers = [\"bob@example.org\"]\n"));
-        }),
-        ("a service whose accounts count no more", |house| house.member("bob@example.org", &[]), |house| {
-            house.applies("");
-        }),
-        ("twenty newer sessions", |house| house.session("ann"), |house| {
-            (0..20).for_each(|_| drop(house.session("ann")));
-        }),
+        (
+            "a token that is removed",
+            |house| house.token("ci", Role::Viewer),
+            |house| {
+                assert!(remove_token(&house.access().store, "ci").expect("removed"));
+            },
+        ),
+        (
+            "an account that is no viewer any more",
+            |house| house.member("bob@example.org", &[]),
+            |house| {
+                house.applies(&format!("{OIDC}viewers = [\"eve@example.org\"]\n"));
+            },
+        ),
+        (
+            "a group that is named no more",
+            |house| house.member("carl@example.org", &["admins"]),
+            |house| {
+                house.applies(&format!("{OIDC}viewers = [\"bob@example.org\"]\n"));
+            },
+        ),
+        (
+            "a service whose accounts count no more",
+            |house| house.member("bob@example.org", &[]),
+            |house| {
+                house.applies("");
+            },
+        ),
+        (
+            "twenty newer sessions",
+            |house| house.session("ann"),
+            |house| {
+                (0..20).for_each(|_| drop(house.session("ann")));
+            },
+        ),
     ];
     for (what, lets, takes) in cases {
         let house =
@@ -343,11 +367,8 @@ async fn an_errand_ends_with_the_right_to_it_and_its_process_is_stopped() {
     for (what, takes) in cases {
         let house = House::new(&format!("{OIDC}operators = [\"bob@example.org\"]\n")).await;
         let tls = house.tls().await;
-        let token = if what == "a token" {
-            house.token("ci", Role::Operator)
-        } else {
-            house.member("bob@example.org", &[])
-        };
+        let token =
+            if what == "a token" { house.token("ci", Role::Operator) } else { house.member("bob@example.org", &[]) };
         let w1: Name = "w1".parse().expect("a name");
         let mut process = runs(&house.parts.agents, &w1);
         let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -367,6 +388,25 @@ async fn an_errand_ends_with_the_right_to_it_and_its_process_is_stopped() {
     }
 }
 
+/// Half a minute is a long time for an operator who is one no more.
+#[tokio::test]
+async fn a_change_whose_right_went_while_it_was_said_is_not_made() {
+    let house = House::new("").await;
+    let (token, store) = (house.token("ci", Role::Operator), house.access().store.clone());
+    let said = async move {
+        assert!(remove_token(&store, "ci").expect("removed"));
+        Ok::<_, std::convert::Infallible>(Bytes::from_static(b"{\"password\":\"correct horse\"}"))
+    };
+    let request = Request::put("/v1/users/eve").header("authorization", format!("Bearer {token}"));
+    let request = request.header("content-type", "application/json");
+    let mut request = request.body(Body::from_stream(futures_util::stream::once(said))).expect("a request");
+    request.extensions_mut().insert(Door::Tls((Ipv4Addr::LOCALHOST, 4000).into()));
+    let answer = routes::over_tls(&house.parts).call(request).await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+    assert_eq!(people::user(&house.access().store, "eve").expect("read"), None);
+    assert_eq!(audit::latest(&house.access().store, 9).expect("read").all, []);
+}
+
 #[tokio::test]
 async fn everyone_ends_ones_own_sessions_and_an_operator_anyones() {
     let house = House::new("[access]\npublic = true\n").await;
@@ -374,7 +414,8 @@ async fn everyone_ends_ones_own_sessions_and_an_operator_anyones() {
     for (name, role) in [("ann", Role::Viewer), ("bob", Role::Viewer), ("eve", Role::Operator)] {
         house.user(name, Some("correct horse"), role).await;
     }
-    let (ann, phone, bob, eve) = (house.session("ann"), house.session("ann"), house.session("bob"), house.session("eve"));
+    let (ann, phone, bob, eve) =
+        (house.session("ann"), house.session("ann"), house.session("bob"), house.session("eve"));
     let all: Vec<SessionStatus> = read(tls, "/v1/sessions", &eve).await;
     assert_eq!(all.iter().map(|one| one.user.as_str()).collect::<Vec<_>>(), ["ann", "ann", "bob", "eve"]);
     assert_eq!(all.iter().filter(|one| one.own).count(), 1);
@@ -420,7 +461,10 @@ async fn a_browser_that_another_site_sends_reads_nothing_and_begins_no_boot() {
         ("http://evil.example/v1/status", host.clone()),
         ("/v1/status", format!("{host}Sec-Fetch-Site: cross-site\r\n")),
         ("/v1/status", format!("{host}Origin: http://evil.example\r\n")),
-        (script, format!("{host}Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n")),
+        (
+            script,
+            format!("{host}Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n"),
+        ),
         (script, format!("{host}User-Agent: Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0\r\n")),
         ("/v1/boot/52:54:00:00:00:01", format!("{host}Referer: https://evil.example/\r\n")),
     ] {
@@ -464,7 +508,10 @@ async fn a_page_says_what_it_may_load_and_that_it_is_in_no_other() {
     }
     let form = "Content-Type: application/x-www-form-urlencoded\r\n";
     let (_, head, _) = answer(tls, "POST", "/login", form, "user=x&password=y").await;
-    assert!(head.to_ascii_lowercase().contains("content-security-policy: "), "also one that says what is wrong: {head}");
+    assert!(
+        head.to_ascii_lowercase().contains("content-security-policy: "),
+        "also one that says what is wrong: {head}"
+    );
     let (_, head, _) = answer(wire, "GET", "/v1/status", "", "").await;
     assert!(head.to_ascii_lowercase().contains("x-content-type-options: nosniff"), "{head}");
     let (_, head, _) = answer(wire, "GET", "/boot/loader/none", "", "").await;
@@ -517,6 +564,10 @@ async fn what_cannot_be_written_down_is_not_done_and_what_is_over_when_it_is_don
         assert_eq!(answer.status(), expected, "lasts: {lasts}");
         let told = audit::latest(&access.store, 9).expect("read").all;
         let results: Vec<&str> = told.iter().map(|entry| entry.result.as_str()).collect();
-        assert_eq!(results, [if lasts { "refused: the disk takes no writes" } else { "done" }], "it is told all the same");
+        assert_eq!(
+            results,
+            [if lasts { "refused: the disk takes no writes" } else { "done" }],
+            "it is told all the same"
+        );
     }
 }

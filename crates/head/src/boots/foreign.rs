@@ -207,11 +207,12 @@ impl ForeignBoots {
         let found = self.node_of(boot).and_then(|node| Some((self.profile(&node)?, self.nodes.declared(&node)?, node)));
         let Some(((name, profile), declared, node)) = found else { return Template::Missing };
         let variables = self.variables(&node, &declared, declared.macs[0], http, &BootId(boot.to_owned()));
-        let source = match profile.templates.as_deref().and_then(|folder| below(&self.nodes.cluster().root, folder, path)) {
-            Some(found) => std::fs::read_to_string(found).map_err(|error| error.to_string()),
-            None if path == "meta-data" => Ok("instance-id: {{ instance }}\nlocal-hostname: {{ node }}\n".into()),
-            None => return Template::Missing,
-        };
+        let source =
+            match profile.templates.as_deref().and_then(|folder| below(&self.nodes.cluster().root, folder, path)) {
+                Some(found) => std::fs::read_to_string(found).map_err(|error| error.to_string()),
+                None if path == "meta-data" => Ok("instance-id: {{ instance }}\nlocal-hostname: {{ node }}\n".into()),
+                None => return Template::Missing,
+            };
         match source.and_then(|source| render(&source, &variables).map_err(|error| error.to_string())) {
             Ok(rendered) => Template::Rendered(rendered),
             Err(error) => {
@@ -268,7 +269,8 @@ pub(super) fn below(root: &Path, folder: &Path, path: &str) -> Option<PathBuf> {
     if !relative.components().all(|part| matches!(part, Component::Normal(_))) {
         return None;
     }
-    inside(root, &folder.join(relative)).filter(|full| folder.canonicalize().is_ok_and(|folder| full.starts_with(folder)))
+    inside(root, &folder.join(relative))
+        .filter(|full| folder.canonicalize().is_ok_and(|folder| full.starts_with(folder)))
 }
 
 #[cfg(test)]

@@ -425,7 +425,10 @@ fn what_is_listed_says_how_many_records_it_lacks() {
     assert_eq!(lacks(people.users(&store).expect("read").into_response()), fixture::users().len());
     assert_eq!(lacks(people.tokens(&store).expect("read").into_response()), fixture::tokens().len());
     assert_eq!(lacks(record::history(&store, 9).expect("read").into_response()), fixture::history().len());
-    assert_eq!(lacks(audit::latest(&store, 9).expect("read").into_response()), fixture::audit_of_form_1().len() + fixture::chained().1.len());
+    assert_eq!(
+        lacks(audit::latest(&store, 9).expect("read").into_response()),
+        fixture::audit_of_form_1().len() + fixture::chained().1.len()
+    );
     let (_folder, store) = of_everything();
     assert!(!people.users(&store).expect("read").into_response().headers().contains_key(LACKS));
 }

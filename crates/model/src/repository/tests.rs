@@ -283,7 +283,8 @@ fn a_source_that_can_be_followed_is_taken_as_it_is_written() {
 
 #[test]
 fn the_audit_log_is_copied_to_a_file_a_server_and_a_socket() {
-    let copies = |lines: &str| load(&GOOD.replacen("[image]", &format!("[audit]\n{lines}\n[image]"), 1)).expect("good").audit;
+    let copies =
+        |lines: &str| load(&GOOD.replacen("[image]", &format!("[audit]\n{lines}\n[image]"), 1)).expect("good").audit;
     assert_eq!(copies("file = '/var/log/bramble-audit.log'").file, Some("/var/log/bramble-audit.log".into()));
     let udp = |host: &str, port| Some(Syslog::Udp { host: host.into(), port });
     for (written, expected) in [

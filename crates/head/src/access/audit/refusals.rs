@@ -352,7 +352,11 @@ mod tests {
         folding.add(&refused(from("10.77.0.8"), "log in", Some("ann")), 2000);
         assert_eq!(
             told(&folding),
-            [("log in", "ann", "10.77.0.9", 500), ("log in", "someone", "10.77.0.9", 1), ("log in", "ann", "10.77.0.8", 1)]
+            [
+                ("log in", "ann", "10.77.0.9", 500),
+                ("log in", "someone", "10.77.0.9", 1),
+                ("log in", "ann", "10.77.0.8", 1)
+            ]
         );
         let first = &folding.kept[&1];
         assert_eq!((first.first, first.last), (1000, 1499));

@@ -49,12 +49,16 @@ impl Rules<'_> {
             };
             let plain = |c: char| c.is_ascii_alphanumeric() || "-.:".contains(c);
             // RFC 5426, section 3.3.
-            let port = if port.is_empty() { 514 } else { port.strip_prefix(':')?.parse().ok().filter(|port| *port > 0)? };
+            let port =
+                if port.is_empty() { 514 } else { port.strip_prefix(':')?.parse().ok().filter(|port| *port > 0)? };
             (!host.is_empty() && host.len() <= 253 && host.chars().all(plain)).then_some(Syslog::Udp { host, port })
         });
         if known.is_none() {
-            self.wrong(&["audit", "syslog"], format!("`{text}`: expected \"udp://HOST:PORT\" or the path of a socket")).help =
-                Some("\"udp://log.home.arpa:514\", or \"/dev/log\" for the head's own".into());
+            self.wrong(
+                &["audit", "syslog"],
+                format!("`{text}`: expected \"udp://HOST:PORT\" or the path of a socket"),
+            )
+            .help = Some("\"udp://log.home.arpa:514\", or \"/dev/log\" for the head's own".into());
         }
         known
     }

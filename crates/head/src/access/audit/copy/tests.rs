@@ -70,7 +70,12 @@ fn links(copied: Vec<Copied>) -> Vec<Link> {
 async fn a_file_gets_every_entry_from_when_it_was_named_also_after_a_start() {
     let head = Head::new("file = \"{}/audit.log\"");
     let runs = head.starts();
-    until(|| head.copies.progress(Kind::File, &format!("{}/audit.log", head.folder.path().display())).is_ok_and(|one| one.is_some())).await;
+    until(|| {
+        head.copies
+            .progress(Kind::File, &format!("{}/audit.log", head.folder.path().display()))
+            .is_ok_and(|one| one.is_some())
+    })
+    .await;
     head.does("POST /one");
     head.refuses();
     until(|| head.copied().len() == 3).await;
@@ -99,7 +104,12 @@ async fn a_file_gets_every_entry_from_when_it_was_named_also_after_a_start() {
 async fn a_copy_that_fails_is_told_and_holds_up_nothing() {
     let head = Head::new("file = \"{}/away/audit.log\"");
     let runs = head.starts();
-    until(|| head.copies.progress(Kind::File, &format!("{}/away/audit.log", head.folder.path().display())).is_ok_and(|one| one.is_some())).await;
+    until(|| {
+        head.copies
+            .progress(Kind::File, &format!("{}/away/audit.log", head.folder.path().display()))
+            .is_ok_and(|one| one.is_some())
+    })
+    .await;
     head.does("POST /one");
     until(|| !head.copies.problems().is_empty()).await;
     let problems = head.copies.problems();
