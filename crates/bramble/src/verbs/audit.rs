@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bramble_model::audit::{Chain, Copied, Entry, Follower, Position, Verdict};
+use bramble_model::audit::{Broken, Chain, Copied, Entry, Follower, Position, Verdict};
 use bramble_model::names::Digest;
 use serde::Serialize;
 
@@ -69,6 +69,13 @@ fn line(entry: &Entry, json: bool) -> Result<()> {
     let text = if json { serde_json::to_string(entry)? } else { row(entry).join("  ") };
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).context("cannot write what has come")
+}
+
+fn said(broken: &Broken) -> String {
+    match broken {
+        Broken::Missing { from, to } if from == to => format!("entry {from} is missing"),
+        broken => broken.to_string(),
+    }
 }
 
 /// What was found of the log and of a copy.
@@ -155,8 +162,7 @@ pub async fn verify(copy: Option<&Path>, place: &Place, json: bool) -> Result<Ex
         if let Some(Compared { same, expired, .. }) = &found.copy {
             println!("{same} of the copy are the head's; {expired} of it have expired there");
         }
-        let all: Vec<String> =
-            found.verdict.broken.iter().map(ToString::to_string).chain(wrong.iter().cloned()).collect();
+        let all: Vec<String> = found.verdict.broken.iter().map(said).chain(wrong.iter().cloned()).collect();
         all.iter().take(MOST).for_each(|what| println!("  {what}"));
         match all.len() {
             0 => println!("nothing is missing, and nothing was changed"),
