@@ -277,6 +277,12 @@ impl Refusals {
         self.stamp.subscribe()
     }
 
+    /// How many wait for news.
+    #[cfg(test)]
+    pub(crate) fn followers(&self) -> usize {
+        self.stamp.receiver_count()
+    }
+
     /// The latest, oldest first.
     pub(crate) fn latest(&self, most: usize) -> Vec<Entry> {
         let mut all: Vec<Entry> = self.folding().kept.values().map(Refused::told).collect();
