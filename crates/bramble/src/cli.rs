@@ -273,12 +273,26 @@ pub enum Verb {
     /// Tokens for programs.
     #[command(subcommand)]
     Token(TokenVerb),
-    /// Show who changed what, from where, and how it went.
-    #[command(after_help = "Example:\n  bramble audit --last 20")]
+    /// Sessions: who is logged in.
+    #[command(subcommand)]
+    Session(SessionVerb),
+    /// Show who changed what, what was refused, from where, and how it went.
+    #[command(
+        after_help = "Examples:\n  bramble audit --last 20\n  bramble audit --follow\n  bramble audit --verify --copy /mnt/nas/bramble-audit.log\n\nWhat was refused is counted: tries of one kind from one place are one line for an hour. `[audit]` in bramble.toml has\nthe head copy each entry to a file or to syslog."
+    )]
     Audit {
-        /// How many of the latest.
+        /// How many of the latest: so many changes, and so many of what was refused.
         #[arg(long, default_value_t = 100)]
         last: usize,
+        /// Go on as more come.
+        #[arg(long, short)]
+        follow: bool,
+        /// Follow the chain of hashes, and say where something is missing or was changed.
+        #[arg(long, conflicts_with_all = ["last", "follow"])]
+        verify: bool,
+        /// Compare a copy with it, that `[audit] file` made.
+        #[arg(long, requires = "verify", value_name = "FILE", value_hint = ValueHint::FilePath)]
+        copy: Option<PathBuf>,
     },
     /// Back up the head's store and keys, while it runs.
     #[command(
@@ -486,6 +500,23 @@ pub enum TokenVerb {
     /// Remove a token.
     #[command(after_help = "Example:\n  bramble token rm ci")]
     Rm { name: String },
+}
+
+#[derive(Subcommand)]
+pub enum SessionVerb {
+    /// List sessions: one's own, and an operator's everyone's.
+    #[command(after_help = "Examples:\n  bramble session ls\n  bramble session ls --user ann")]
+    Ls {
+        /// This user's only.
+        #[arg(long)]
+        user: Option<String>,
+    },
+    /// End a session, and at once whatever runs in its name.
+    #[command(after_help = "Example:\n  bramble session rm 9f86d081884c")]
+    Rm {
+        /// First digits of it, as `bramble session ls` shows them.
+        session: String,
+    },
 }
 
 #[derive(Subcommand)]

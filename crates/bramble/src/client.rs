@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bramble_head::control;
 use bramble_model::api::{
-    Audit, Expected, LACKS, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Repaired, Role, Status,
-    Switched, TokenStatus, UnreadableRecord, UserChange, UserStatus,
+    Expected, LACKS, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Repaired, Role, Status, Switched,
+    TokenStatus, UnreadableRecord, UserChange, UserStatus,
 };
 use bramble_model::boot_set::{Architecture, GivenSet};
 use bramble_model::desired::{Apply, Contents, Desired, Line, Offer, Offered, Preview, Question, SourceKey, Synced};
@@ -255,8 +255,13 @@ impl Client {
         self.ask(Method::DELETE, &format!("/v1/tokens/{}", in_path(name)), None::<&()>).await
     }
 
-    pub async fn audit(&self, last: usize) -> Result<Vec<Audit>> {
-        self.ask(Method::GET, &format!("/v1/audit?last={last}"), None::<&()>).await
+    /// What a verb alone asks for.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.ask(Method::GET, path, None::<&()>).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Result<()> {
+        self.ask(Method::DELETE, path, None::<&()>).await
     }
 
     /// Records that the head cannot read.
@@ -435,7 +440,7 @@ pub fn problem(status: hyper::StatusCode, body: &[u8]) -> anyhow::Error {
 }
 
 /// A name as a segment of a path: what is not plain is percent-encoded (RFC 3986, section 2.1).
-fn in_path(name: &str) -> String {
+pub fn in_path(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
     name.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::access::{Access, Actor, Who, same_origin};
+use crate::access::{Access, Actor, Door, LOST, Who, same_origin};
 use crate::agents::Agents;
 use crate::hands::intake::{Intake, PATIENCE};
 use crate::refusal::refuse;
@@ -27,6 +27,8 @@ use crate::snapshots::Snapshots;
 
 /// How long the first message may take.
 const SILENCE: Duration = Duration::from_secs(20);
+/// How long someone may take to be told that it is over.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// The longest message: a piece of input in base64, and a long command.
 const LONGEST: usize = 256 << 10;
 /// Messages of all nodes that wait for the person's connection.
@@ -79,22 +81,27 @@ pub(crate) async fn upgrade(
     State(access): State<Arc<Access>>,
     State(agents): State<Arc<Agents>>,
     State(snapshots): State<Arc<Snapshots>>,
+    Extension(door): Extension<Door>,
     Extension(Who(who)): Extension<Who>,
     headers: axum::http::HeaderMap,
     socket: WebSocketUpgrade,
 ) -> Response {
     use axum::http::StatusCode;
-    let Some(actor) = who else { return refuse(StatusCode::UNAUTHORIZED, "log in first", None).into_response() };
-    if actor.role < Role::Operator {
-        let refused = refuse(StatusCode::FORBIDDEN, "a viewer may look, and not touch", None);
-        // What a viewer tries is kept, too.
-        let _ = access.audit_even_in_memory(&actor, "GET /v1/hands", "refused");
-        return refused.into_response();
+    const WHAT: &str = "GET /v1/hands";
+    let refused = match &who {
+        None => Some((StatusCode::UNAUTHORIZED, "log in first")),
+        Some(actor) if actor.role < Role::Operator => Some((StatusCode::FORBIDDEN, "a viewer may look, and not touch")),
+        // A browser sends the session's cookie along for any site's WebSocket.
+        Some(actor) if actor.csrf.is_some() && !same_origin(&headers) => {
+            Some((StatusCode::FORBIDDEN, "this does not come from the head's own page"))
+        }
+        Some(_) => None,
+    };
+    if let Some((status, why)) = refused {
+        access.refused(Some(door), who.as_ref(), (WHAT, WHAT), why);
+        return refuse(status, why, None).into_response();
     }
-    // A browser sends the session's cookie along for any site's WebSocket.
-    if actor.csrf.is_some() && !same_origin(&headers) {
-        return refuse(StatusCode::FORBIDDEN, "this does not come from the head's own page", None).into_response();
-    }
+    let Some(actor) = who else { return StatusCode::UNAUTHORIZED.into_response() };
     socket.max_message_size(LONGEST).on_upgrade(move |socket| async move {
         if let Err(error) = serve(&access, &agents, &snapshots, &actor, socket).await {
             tracing::debug!(%error, who = actor.name, "remote hands ended");
@@ -158,13 +165,18 @@ pub(crate) async fn carry(
 }
 
 async fn serve(
-    access: &Access,
+    access: &Arc<Access>,
     agents: &Arc<Agents>,
     snapshots: &Snapshots,
     actor: &Actor,
     mut socket: WebSocket,
 ) -> Result<(), axum::Error> {
-    let first = timeout(SILENCE, socket.recv()).await.ok().flatten().transpose()?;
+    // From here on, whatever takes the right away.
+    let mut lost = Box::pin(access.lost(actor, Role::Operator));
+    let first = tokio::select! {
+        first = timeout(SILENCE, socket.recv()) => first.ok().flatten().transpose()?,
+        () = &mut lost => return Ok(()),
+    };
     let Some(Message::Text(text)) = first else { return Ok(()) };
     let (mut to, mut from) = socket.split();
     let request: Request = match serde_json::from_str(&text) {
@@ -187,14 +199,26 @@ async fn serve(
         }
     };
     tell(&mut to, &Told::Nodes { nodes: nodes.iter().cloned().collect() }).await?;
-    let done = run(agents, &request.errand, nodes.into_iter().collect(), &mut from, to).await;
+    let done = tokio::select! {
+        done = run(agents, &request.errand, nodes.into_iter().collect(), &mut from, &mut to) => Some(done),
+        // With the errand its processes end.
+        () = lost => None,
+    };
     let result = match &done {
-        Ok(failed) if failed.is_empty() => "done".to_owned(),
-        Ok(failed) => format!("failed on {}", failed.join(",")),
-        Err(_) => "broken off".to_owned(),
+        Some(Ok(failed)) if failed.is_empty() => "done".to_owned(),
+        Some(Ok(failed)) => format!("failed on {}", failed.join(",")),
+        Some(Err(_)) => "broken off".to_owned(),
+        None => format!("ended: {LOST}"),
     };
     access.audit_result(number, &result);
-    done.map(drop)
+    match done {
+        Some(done) => done.map(drop),
+        None => {
+            // Whoever does not listen is not waited for.
+            let over = Told::Refused { error: LOST.into() };
+            timeout(LAST_WORD, tell(&mut to, &over)).await.unwrap_or(Ok(()))
+        }
+    }
 }
 
 /// Does the errand on every node; gives those where it failed.

@@ -9,7 +9,8 @@ use bramble_plan::hand_off;
 use bramble_store::testing::Disk;
 use bramble_store::{Key, Record, Store};
 
-use crate::access::people::{self, By, People, Refused, Sessions, Tokens, Users};
+use crate::access::people::{self, People, Refused, Tokens, Users};
+use crate::access::sessions::{self, By, Sessions};
 use crate::admissions::{self, Admissions, HandOffs};
 use crate::adoptions::{Adoptions, AdoptionsKept};
 use crate::boots::foreign;
@@ -56,7 +57,7 @@ const ACTS: [(&str, Act); 12] = [
         People::new().add_token(store, &new, 1).map(drop).map_err(stored)
     }),
     ("a token is removed", |store| people::remove_token(store, "robot").map(drop)),
-    ("a session is ended", |store| people::remove_session(store, &Digest([1; 32]).to_string())),
+    ("a session is ended", |store| sessions::remove_session(store, &Digest([1; 32]).to_string())),
     ("a key is let in", |store| admissions::change(store, &name("w1"), |record| record.approve("ab".repeat(16)))),
     ("a node is let go", |store| admissions::forget(store, &name("m1"))),
     ("a node is to be installed again", |store| foreign::change_hand_off(store, &name("d2"), hand_off::Record::again)),
@@ -115,6 +116,7 @@ fn what_is_only_seen_goes_on_where_the_disk_is_full() {
     let expected = |record: &mut bramble_plan::admission::Record| record.expect(1, 1);
     admissions::change_even_in_memory(&store, &name("w1"), expected).expect("a node boots");
     let ann = store.blocking().read::<Users>(&"ann".into()).expect("read").expect("there");
-    let (secret, _) = People::new().begin(&store, "ann", &By::Password(ann), 1000, 1).expect("a person logs in");
-    assert!(People::new().of_session(&store, &secret, 2).is_some());
+    let (secret, _) =
+        People::new().begin(&store, ("ann", "here"), &By::Password(ann), 1000, 1).expect("a person logs in");
+    assert!(store.blocking().read::<Sessions>(&people::kept(&secret)).expect("read").is_some());
 }

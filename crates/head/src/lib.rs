@@ -129,6 +129,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<Ended, E
         let parts = parts;
         parts.timeline.flush();
         parts.strangers.flush();
+        parts.access.refusals.flush();
     });
     if tokio::time::timeout(ENDING, flushed).await.is_err() {
         tracing::error!("the last events are not on the disk, which does not answer");
@@ -289,6 +290,8 @@ async fn start(parts: &Parts, state: &Path, stop: &CancellationToken, tasks: &mu
     let (snapshots, timeline) = (Arc::clone(&parts.snapshots), Arc::clone(&parts.timeline));
     tasks.spawn(keep(watch_disk(snapshots, parts.store.clone(), timeline, stop.clone())));
     tasks.spawn(keep(Arc::clone(&parts.strangers).keep(stop.clone())));
+    tasks.spawn(keep(Arc::clone(&parts.access.refusals).keep(stop.clone())));
+    tasks.spawn(keep(Arc::clone(&parts.access.copies).keep(stop.clone())));
     parts.loops.start(stop, &mut |task| drop(tasks.spawn(keep(task))));
     tasks.spawn(keep(Arc::clone(&parts.timeline).keep(stop.clone())));
     Ok(())

@@ -18,6 +18,7 @@ use bramble_plan::swarm::Workload;
 use bramble_store::{Store, View};
 use bramble_system::now;
 
+use crate::access::audit::copy::Copies;
 use crate::admissions::Admissions;
 use crate::boot_sets::BootSets;
 use crate::ca::Authority;
@@ -83,6 +84,7 @@ pub(crate) struct Overview {
     pub(crate) waiting: Arc<Waiting>,
     pub(crate) sections: Arc<Sections>,
     pub(crate) swarm: Arc<Swarm>,
+    pub(crate) copies: Arc<Copies>,
 }
 
 impl Overview {
@@ -176,6 +178,7 @@ impl Overview {
         problems.extend(records.as_ref().err().map(|error| bramble_system::sentence(error)));
         problems.extend(self.wires.problems());
         problems.extend(too_little_room(cluster.nodes.values().map(|node| node.macs.len()).sum()));
+        problems.extend(self.copies.problems());
         problems.extend(self.snapshots.trouble());
         problems.extend(self.snapshots.lost());
         let refusing = nodes.iter().filter_map(|node| Some((&node.name, node.health.as_ref()?.refuses?)));

@@ -8,6 +8,7 @@
 //! Booting    ×
 //! Entering                       ×
 //! Look       ×                   ×     ×
+//! Own                            ×     ×
 //! Oversee                        ×     ×
 //! Change                         ×     ×
 //! Bring                          ×     ×
@@ -16,19 +17,19 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::{Extension, Router};
 
-use crate::access::{self, Change, audit, login};
+use crate::access::{self, At, Change, audit, login, sessions};
 use crate::api::{self, adopt, desired};
 use crate::body::{Pace, in_time};
 use crate::boots::{self, grub, profiles};
 use crate::refusal::{Refusal, refuse};
 use crate::wiring::Parts;
-use crate::{backup, boot_sets, hands, metrics, page, unreadable};
+use crate::{backup, boot_sets, frame, hands, metrics, page, unreadable};
 
 /// The longest list of a snapshot's files, and the most small files in one request, in bytes.
 const LONGEST_LIST: usize = 16 << 20;
@@ -45,6 +46,8 @@ enum May {
     Entering,
     /// Viewers and operators; everyone, where the repository says so.
     Look,
+    /// Whoever has a name, about what is one's own.
+    Own,
     /// Operators, who only read here.
     Oversee,
     /// Operators; what they do is kept in the audit log.
@@ -70,7 +73,7 @@ impl May {
             May::Anyone | May::Look => true,
             May::Booting => through == Through::Wire,
             May::Entering => through == Through::Tls,
-            May::Oversee | May::Change(_) | May::Bring(_) | May::Errands => through != Through::Wire,
+            May::Own | May::Oversee | May::Change(_) | May::Bring(_) | May::Errands => through != Through::Wire,
         }
     }
 }
@@ -111,7 +114,7 @@ const fn passing(told: fn(&[u8]) -> String) -> May {
     May::Change(Change { lasts: false, told })
 }
 
-use May::{Anyone, Booting, Entering, Errands, Look, Oversee};
+use May::{Anyone, Booting, Entering, Errands, Look, Oversee, Own};
 
 static ROUTES: &[Route] = &[
     get("/", Look, |at| on(at, page::overview)),
@@ -156,7 +159,11 @@ static ROUTES: &[Route] = &[
     get("/v1/tokens", Oversee, |at| on(at, login::tokens)),
     post("/v1/tokens", lasting(audit::body), |at| on(at, login::add_token)),
     delete("/v1/tokens/{name}", lasting(audit::nothing), |at| on(at, login::remove_token)),
+    get("/v1/sessions", Own, |at| on(at, sessions::list)),
+    delete("/v1/sessions/{id}", Own, |at| on(at, sessions::end)),
     get("/v1/audit", Oversee, |at| on(at, login::audit)),
+    get("/v1/audit/chain", Oversee, |at| on(at, login::audit_chain)),
+    get("/v1/audit/news", Oversee, |at| on(at, login::audit_news)),
     post("/v1/plan", Look, |at| on(at, desired::plan)),
     get("/v1/history", Look, |at| on(at, desired::history)),
     post("/v1/snapshots", May::Bring(Some(LONGEST_LIST)), |at| on(at, desired::offer)),
@@ -187,19 +194,26 @@ impl Route {
         let method = MethodFilter::try_from(self.method.clone()).expect("a method of HTTP");
         let answer = (self.answer)(method);
         let pace = if matches!(self.may, May::Bring(_)) { Pace::GoesOn } else { Pace::Whole };
+        let access = || Arc::clone(&parts.access);
         let guarded = match self.may {
-            May::Anyone | May::Booting | May::Entering | May::Errands => answer,
-            May::Look => answer.route_layer(from_fn_with_state(Arc::clone(&parts.access), access::may_look)),
-            May::Oversee => answer.route_layer(from_fn(access::may_oversee)),
+            May::Anyone | May::Entering | May::Errands => answer,
+            May::Booting => answer.route_layer(from_fn_with_state(access(), access::no_browser)),
+            May::Look => answer.route_layer(from_fn_with_state(access(), access::may_look)),
+            May::Own => answer.route_layer(from_fn_with_state(access(), access::may_manage_own)),
+            May::Oversee => answer.route_layer(from_fn_with_state(access(), access::may_oversee)),
             May::Bring(longest) => {
                 let limit = longest.map_or_else(DefaultBodyLimit::disable, DefaultBodyLimit::max);
-                answer.layer(limit).route_layer(from_fn_with_state(Arc::clone(&parts.access), access::may_bring))
+                answer.layer(limit).route_layer(from_fn_with_state(access(), access::may_bring))
             }
-            May::Change(change) => {
-                answer.route_layer(from_fn_with_state((Arc::clone(&parts.access), change), access::may_change))
-            }
+            May::Change(change) => answer.route_layer(from_fn_with_state((access(), change), access::may_change)),
         };
-        guarded.layer(from_fn_with_state(pace, in_time))
+        let guarded: MethodRouter<Parts> = guarded.layer(from_fn_with_state(pace, in_time));
+        let guarded: MethodRouter<Parts> = guarded.layer(Extension(At(self.path)));
+        match self.may {
+            // Some firmware has little room for headers, and none reads these.
+            May::Booting => guarded,
+            _ => guarded.layer(map_response(frame::guarded)),
+        }
     }
 }
 
@@ -207,9 +221,12 @@ impl Route {
 fn through(door: Through, parts: &Parts) -> Router {
     let routes = ROUTES.iter().filter(|route| route.may.come(door));
     let router = routes.fold(Router::new(), |router, route| router.route(route.path, route.guarded(parts)));
+    let router = router.fallback(nowhere).method_not_allowed_fallback(otherwise);
+    let router = match door {
+        Through::Wire => router.layer(from_fn_with_state(Arc::clone(&parts.access), access::own_name)),
+        Through::Tls | Through::Socket => router,
+    };
     router
-        .fallback(nowhere)
-        .method_not_allowed_fallback(otherwise)
         .layer(from_fn_with_state(Arc::clone(&parts.access), access::identify))
         .layer(DefaultBodyLimit::max(LONGEST_BODY))
         .with_state(parts.clone())
@@ -289,7 +306,7 @@ mod tests {
         for route in ROUTES {
             let come = |through| route.may.come(through);
             match route.may {
-                May::Oversee | May::Change(_) | May::Bring(_) | May::Errands | May::Entering => {
+                May::Own | May::Oversee | May::Change(_) | May::Bring(_) | May::Errands | May::Entering => {
                     assert!(!come(Through::Wire))
                 }
                 May::Booting => assert!(!come(Through::Tls) && !come(Through::Socket)),

@@ -12,8 +12,11 @@ use bramble_model::api::{Repaired, UnreadableRecord};
 use bramble_store::{OnLoss, Record, Store, Unreadable};
 use bramble_system::{locked, now};
 
-use crate::access::audit::AuditLog;
-use crate::access::people::{Sessions, Tokens, Users};
+use crate::access::audit::copy::CopiedTo;
+use crate::access::audit::refusals::RefusalsKept;
+use crate::access::audit::{AuditLog, Chains};
+use crate::access::people::{Tokens, Users};
+use crate::access::sessions::Sessions;
 use crate::admissions::{Admissions, HandOffs, LastChains};
 use crate::adoptions::AdoptionsKept;
 use crate::boot_sets::GivenSets;
@@ -63,6 +66,9 @@ fn all(store: &Store) -> Result<Vec<(OnLoss, Unreadable)>, Error> {
     add::<Tokens>(store, &mut found)?;
     add::<Events>(store, &mut found)?;
     add::<AuditLog>(store, &mut found)?;
+    add::<Chains>(store, &mut found)?;
+    add::<RefusalsKept>(store, &mut found)?;
+    add::<CopiedTo>(store, &mut found)?;
     found.extend(record::dangling(store)?.map(|pointer| (Pointers::ON_LOSS, pointer)));
     Ok(found)
 }

@@ -188,7 +188,7 @@ impl Parts {
             Arc::clone(&wires),
             source::folder(&state),
         ));
-        let access = Arc::new(Access::new(store.clone(), Arc::clone(&snapshots), cluster.network.https_port));
+        let access = Arc::new(Access::open(store.clone(), Arc::clone(&snapshots), cluster.network.https_port)?);
         let power = Arc::new(Power::new(lab, Arc::clone(&wires), nodes, store.clone(), Arc::clone(&timeline)));
         let backups = Arc::new(Backups::new(state, store.clone(), Arc::clone(&snapshots), Arc::clone(&timeline)));
         let sections = Arc::<Sections>::default();
@@ -219,6 +219,7 @@ impl Parts {
             waiting: Arc::clone(&waiting),
             sections: Arc::clone(&sections),
             swarm: Arc::clone(&swarm),
+            copies: Arc::clone(&access.copies),
         });
         let parts = Parts {
             store,

@@ -330,18 +330,22 @@ pub struct TokenStatus {
     pub until: Option<Millis>,
 }
 
-/// One change that someone made, or tried to. `GET /v1/audit`.
+/// Someone who is logged in. `GET /v1/sessions`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Audit {
-    pub number: u64,
-    pub at: Millis,
-    /// `ann`, `token ci`, or `root on the head`.
-    pub who: String,
-    /// The address it came from, or `local`.
-    pub from: String,
-    pub what: String,
-    /// `begun` until it is known; one that stays so was cut off by the end of the head.
-    pub result: String,
+pub struct SessionStatus {
+    /// The first digits of the hash that the head keeps: it lets nobody in.
+    pub id: String,
+    pub user: String,
+    pub role: Role,
+    /// 0 where a former release began it.
+    pub since: Millis,
+    pub until: Millis,
+    /// The address that it was begun from; `None` where a former release began it.
+    pub from: Option<String>,
+    /// The account is another service's.
+    pub elsewhere: bool,
+    /// It is the one that asks.
+    pub own: bool,
 }
 
 /// The header of an answer that lists records: how many more there are that cannot be read. Without it, none.

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod audit;
 pub mod boot_set;
 pub mod desired;
 pub mod engine;

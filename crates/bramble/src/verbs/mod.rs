@@ -1,6 +1,7 @@
 //! The verbs, a file each.
 
 mod adopt;
+mod audit;
 mod backup;
 mod check;
 mod desired;
@@ -14,6 +15,7 @@ mod people;
 mod power;
 mod router_recipe;
 mod serve;
+mod session;
 mod source;
 mod status;
 mod store;
@@ -28,7 +30,8 @@ use bramble_model::hands::Errand;
 use bramble_model::repository::Source;
 
 use crate::cli::{
-    Arguments, EngineVerb, ImageVerb, LabVerb, NodeVerb, SourceVerb, StoreVerb, TokenVerb, UserVerb, Verb, Where,
+    Arguments, EngineVerb, ImageVerb, LabVerb, NodeVerb, SessionVerb, SourceVerb, StoreVerb, TokenVerb, UserVerb, Verb,
+    Where,
 };
 use crate::exit::Exit;
 use crate::process::{log, runtime, wait, wait_for_person};
@@ -121,7 +124,12 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
         Verb::Reboot { nodes } => wait(hands::send_down(&nodes, Errand::Reboot, place)),
         Verb::Halt { nodes } => wait(hands::send_down(&nodes, Errand::Halt, place)),
         Verb::Top { role, once } => wait(top::run(role, place, once, json)),
-        Verb::Audit { last } => wait(people::audit(last, place, json)),
+        Verb::Session(verb) => match verb {
+            SessionVerb::Ls { user } => wait(session::list(user.as_deref(), place, json)),
+            SessionVerb::Rm { session } => wait(session::remove(&session, place)),
+        },
+        Verb::Audit { verify: true, copy, .. } => wait(audit::verify(copy.as_deref(), place, json)),
+        Verb::Audit { last, follow, .. } => wait(audit::list(last, follow, place, json)),
         Verb::Backup { output } => wait(backup::make(output, place)),
         Verb::Restore { backup } => backup::restore(&backup, place),
         Verb::Store(StoreVerb::Repair { yes }) => wait(store::repair(yes, place, json)),

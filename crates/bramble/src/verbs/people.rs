@@ -1,4 +1,4 @@
-//! `bramble login`, `logout`, `user`, `token` and `audit`
+//! `bramble login`, `logout`, `user` and `token`
 
 use std::io::{IsTerminal as _, Write as _, stdin, stdout};
 use std::time::Duration;
@@ -224,21 +224,5 @@ pub async fn tokens(place: &Place, json: bool) -> Result<Exit> {
         .map(|token| vec![token.name.clone(), token.role.as_str().into(), since(token.since), until(token.until)])
         .collect();
     print!("{}", screen::table(&["TOKEN", "ROLE", "SINCE", "GOOD FOR"], &rows));
-    Ok(Exit::Done)
-}
-
-pub async fn audit(last: usize, place: &Place, json: bool) -> Result<Exit> {
-    let entries = Client::of(place)?.audit(last).await?;
-    if json {
-        screen::json(&entries)?;
-        return Ok(Exit::Done);
-    }
-    let rows: Vec<_> = entries
-        .iter()
-        .map(|entry| {
-            vec![since(entry.at), entry.who.clone(), entry.from.clone(), entry.what.clone(), entry.result.clone()]
-        })
-        .collect();
-    print!("{}", screen::table(&["WHEN", "WHO", "FROM", "WHAT", "RESULT"], &rows));
     Ok(Exit::Done)
 }

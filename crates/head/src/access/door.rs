@@ -1,6 +1,6 @@
 //! Who asks, and through which door.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bramble_model::api::Role;
 
@@ -19,20 +19,48 @@ pub(crate) enum Door {
 }
 
 impl Door {
-    /// Where someone comes from: the address, or `local`.
-    pub(super) fn from(self) -> String {
+    /// In a word.
+    pub(super) fn name(self) -> &'static str {
         match self {
-            Door::Wire(ends) => ends.peer.ip().to_string(),
-            Door::Tls(peer) => peer.ip().to_string(),
-            Door::Socket { .. } => "local".into(),
+            Door::Wire(_) => "http",
+            Door::Tls(_) => "https",
+            Door::Socket { .. } => "socket",
         }
     }
+
+    /// The address of whoever comes; `None` of someone on the head's own machine.
+    pub(super) fn address(self) -> Option<IpAddr> {
+        match self {
+            Door::Wire(ends) => Some(IpAddr::V4(*ends.peer.ip())),
+            Door::Tls(peer) => Some(peer.ip()),
+            Door::Socket { .. } => None,
+        }
+    }
+
+    /// Where someone comes from: the address, or `local`.
+    pub(super) fn from(self) -> String {
+        self.address().map_or_else(|| "local".into(), |address| address.to_string())
+    }
+}
+
+/// What someone shows, by which the head knows who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Credential {
+    /// The kernel says so, at the control socket.
+    Owner,
+    /// A program's token, by the hash that is kept.
+    Token(String),
+    /// A login, by the hash that is kept.
+    Session(String),
+    /// None: everyone may look here.
+    Nothing,
 }
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Actor {
     pub(crate) name: String,
+    pub(crate) credential: Credential,
     pub(crate) role: Role,
     /// The address, or `local`.
     pub(crate) from: String,

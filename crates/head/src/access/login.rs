@@ -1,23 +1,32 @@
 //! Logging in and out, on the page and in the API; users and tokens.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Form, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::{Extension, Json};
 use bramble_model::api::{LoggedIn, Login, Me, NewToken, Role, UserChange};
-use bramble_model::repository::{Cluster, Oidc};
+use bramble_model::audit::{Entry, News, Page, Position};
+use bramble_model::repository::Cluster;
+use bramble_model::timeline::Millis;
+use bramble_store::Record as _;
 use bramble_system::now;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::door::{Actor, Door, Who};
+use super::audit::refusals::Try;
+use super::audit::{self, AuditLog};
+use super::door::{Door, Who};
 use super::headers::{COOKIE, bearer, cookie};
-use super::people::{self, BROWSER, By, COMMAND_LINE, Refused, Session, kept};
+use super::people::{self, Refused, kept};
+use super::sessions::{BROWSER, By, COMMAND_LINE, Session, remove_session};
 use super::{Access, oidc};
+use crate::error::Error;
 use crate::frame::frame;
 use crate::refusal::{Asked, Path, Query, Refusal, failed, refuse};
+use crate::store::beside;
 
 pub(super) fn refused(error: &Refused) -> Refusal {
     match error {
@@ -31,31 +40,37 @@ pub(super) fn refused(error: &Refused) -> Refusal {
 const NO_PROVIDER: &str = "bramble.toml names no provider";
 
 impl Access {
-    fn provider(&self) -> Option<Oidc> {
-        self.snapshots.cluster().access.oidc.clone()
-    }
-
     /// Checks a password and begins a session. Both outcomes are in the audit log.
     async fn log_in(&self, door: Door, login: &Login, life: u64) -> Result<(String, Session), Refused> {
         let from = door.from();
         let checked = self.people.check(&self.store, &from, &login.user, &login.password, now()).await;
-        let begun =
-            checked.and_then(|user| self.people.begin(&self.store, &login.user, &By::Password(user), life, now()));
-        // What was typed as a name may be a password: one that no user has is not written down.
-        let known = people::user(&self.store, &login.user)?.is_some();
-        let name = if known { login.user.clone() } else { "someone".into() };
-        let actor = Actor { name, role: Role::Viewer, from, csrf: None };
+        let role = checked.as_ref().ok().and_then(|user| user.role);
+        let begun = checked
+            .and_then(|user| self.people.begin(&self.store, (&login.user, &from), &By::Password(user), life, now()));
         match begun {
             Ok(begun) => {
                 // Where this cannot be written, nobody is told the session's secret.
-                self.audit_even_in_memory(&actor, "log in", "done")?;
+                self.came(door, &login.user, role, "log in")?;
                 Ok(begun)
             }
             Err(error) => {
-                self.audit_even_in_memory(&actor, "log in", &format!("refused: {error}"))?;
+                // What was typed as a name may be a password: one that no user has is not written down.
+                let known = people::user(&self.store, &login.user)?.map(|_| login.user.as_str());
+                let result = format!("refused: {error}");
+                self.refusals.add(&Try { door, route: "log in", who: known, what: "log in", result: &result });
                 Err(error)
             }
         }
+    }
+
+    /// Writes down that someone has logged in. An operator is about to change something; of others there may be many, who
+    /// change nothing, and are counted.
+    fn came(&self, door: Door, name: &str, role: Option<Role>, what: &str) -> Result<(), Error> {
+        if role >= Some(Role::Operator) {
+            return audit::begin(&self.store, (name, &door.from()), what, "done", false).map(drop);
+        }
+        self.refusals.add(&Try { door, route: "logged in", who: Some(name), what, result: "done" });
+        Ok(())
     }
 }
 
@@ -121,7 +136,7 @@ pub(crate) async fn enter(
 /// `POST /logout`
 pub(crate) async fn leave(State(access): State<Arc<Access>>, headers: HeaderMap) -> Response {
     if let Some(token) = cookie(&headers, COOKIE).or_else(|| bearer(&headers))
-        && let Err(error) = people::remove_session(&access.store, &kept(token))
+        && let Err(error) = remove_session(&access.store, &kept(token))
     {
         tracing::error!(error = bramble_system::sentence(&error), "a session could not be ended");
         return failed(&error).into_response();
@@ -137,7 +152,7 @@ fn oidc_failed(access: &Access, reason: &str) -> Response {
 
 /// `GET /login/oidc`: sends the browser to the provider.
 pub(crate) async fn oidc(State(access): State<Arc<Access>>, headers: HeaderMap) -> Response {
-    let Some(provider) = access.provider() else { return oidc_failed(&access, NO_PROVIDER) };
+    let Some(provider) = access.oidc() else { return oidc_failed(&access, NO_PROVIDER) };
     match oidc::begin(&access.flows, &provider, &headers).await {
         Ok((state, url)) => {
             let cookie = format!("{}={state}; Path=/; Max-Age=600; Secure; HttpOnly; SameSite=Lax", oidc::COOKIE);
@@ -155,25 +170,24 @@ pub(crate) async fn oidc_callback(
     Query(back): Query<oidc::Back>,
     headers: HeaderMap,
 ) -> Response {
-    let Some(provider) = access.provider() else { return oidc_failed(&access, NO_PROVIDER) };
+    let Some(provider) = access.oidc() else { return oidc_failed(&access, NO_PROVIDER) };
     let claims = match oidc::come_back(&access.flows, &provider, &back, &headers).await {
         Ok(claims) => claims,
         Err(reason) => return oidc_failed(&access, &reason),
     };
-    let from = door.from();
     let name = claims.mail().unwrap_or(&claims.sub).to_owned();
-    let role = claims.role(&provider);
-    let actor = Actor { name: name.clone(), role: role.unwrap_or(Role::Viewer), from, csrf: None };
-    let result = if role.is_some() { "done" } else { "refused: neither operator nor viewer" };
-    if let Err(error) = access.audit_even_in_memory(&actor, &format!("log in by {}", provider.issuer), result) {
-        return oidc_failed(&access, &bramble_system::sentence(&error));
-    }
-    let Some(role) = role else {
+    let membership = claims.membership(&provider);
+    let what = format!("log in by {}", provider.issuer);
+    let Some(role) = membership.role(&provider) else {
+        let result = "refused: neither operator nor viewer";
+        access.refusals.add(&Try { door, route: "log in", who: Some(&name), what: &what, result });
         let text = format!("{name} is neither among the operators nor among the viewers of this cluster.");
         return (StatusCode::FORBIDDEN, Html(login_page(&access.snapshots.cluster(), Some(&text)).into_string()))
             .into_response();
     };
-    match access.people.begin(&access.store, &name, &By::Provider(role), BROWSER, now()) {
+    let by = By::Provider(role, membership);
+    let begun = access.people.begin(&access.store, (&name, &door.from()), &by, BROWSER, now());
+    match begun.and_then(|begun| Ok(access.came(door, &name, Some(role), &what).map(|()| begun)?)) {
         Ok((token, _)) => {
             ([(header::SET_COOKIE, cookie_header(&token, BROWSER / 1000))], Redirect::to("/")).into_response()
         }
@@ -262,11 +276,85 @@ fn hundred() -> usize {
     100
 }
 
-/// `GET /v1/audit?last=N`
+/// `GET /v1/audit?last=N`: so many of the latest changes, and of what was refused beside them.
 pub(crate) async fn audit(
     State(access): State<Arc<Access>>,
     Query(Latest { last }): Query<Latest>,
 ) -> Result<Response, Refusal> {
-    let entries = super::audit::latest(&access.store, last).map_err(|error| refused(&error.into()))?;
+    let mut entries = audit::latest(&access.store, last).map_err(failed)?;
+    entries.all.extend(access.refusals.latest(last));
+    entries.all.sort_by_key(time);
     Ok(entries.into_response())
+}
+
+/// When there was something of it last.
+fn time(entry: &Entry) -> Millis {
+    entry.folded.map_or(entry.at, |folded| folded.last)
+}
+
+#[derive(Deserialize)]
+pub(crate) struct AfterLink {
+    #[serde(default)]
+    after: u64,
+}
+
+/// `GET /v1/audit/chain?after=N`: the entries as they are chained, for whoever checks them.
+pub(crate) async fn audit_chain(
+    State(access): State<Arc<Access>>,
+    Query(AfterLink { after }): Query<AfterLink>,
+) -> Result<Json<Page>, Refusal> {
+    beside(move || audit::page(&access.store, after)).await.map(Json).map_err(failed)
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Since {
+    link: Option<u64>,
+    refusal: Option<u64>,
+    /// Seconds to wait, where there is nothing yet.
+    #[serde(default)]
+    wait: u64,
+}
+
+/// How long a question for news waits for some.
+const LONGEST_WAIT: Duration = Duration::from_secs(25);
+
+/// `GET /v1/audit/news?link=N&refusal=N&wait=SECONDS`: what has come since; without a position, where that is now.
+pub(crate) async fn audit_news(
+    State(access): State<Arc<Access>>,
+    Query(Since { link, refusal, wait }): Query<Since>,
+) -> Result<Json<News>, Refusal> {
+    let now = audit::position(&access.store, &access.refusals).map_err(failed)?;
+    let (Some(link), Some(refusal)) = (link, refusal) else {
+        return Ok(Json(News { entries: Vec::new(), next: now }));
+    };
+    if wait > 0 && link >= now.link && refusal >= now.refusal {
+        access.news(Position { link, refusal }, Duration::from_secs(wait).min(LONGEST_WAIT)).await.map_err(failed)?;
+    }
+    let (mut entries, link) = audit::news(&access.store, link).map_err(failed)?;
+    let refused = access.refusals.since(refusal);
+    let refusal = refused.last().map_or(refusal, |last| last.stamp);
+    entries.extend(refused.iter().map(|refused| refused.told()));
+    entries.sort_by_key(time);
+    Ok(Json(News { entries, next: Position { link, refusal } }))
+}
+
+impl Access {
+    /// Waits until there is something after this position, or for so long.
+    async fn news(&self, after: Position, most: Duration) -> Result<(), Error> {
+        let (mut links, mut refusals) = (self.store.watch(AuditLog::TABLE), self.refusals.watch());
+        let waiting = async {
+            while audit::last(&self.store)? <= after.link && self.refusals.stamp() <= after.refusal {
+                let changed = tokio::select! {
+                    changed = links.changed() => changed,
+                    changed = refusals.changed() => changed,
+                };
+                if changed.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        // Late means none: the answer is then empty.
+        tokio::time::timeout(most, waiting).await.unwrap_or(Ok(()))
+    }
 }

@@ -13,7 +13,10 @@ mod headers;
 pub(crate) mod limits;
 pub(crate) mod login;
 pub(crate) mod oidc;
+mod origin;
 pub(crate) mod people;
+pub(crate) mod sessions;
+mod standing;
 
 use std::sync::Arc;
 
@@ -23,19 +26,23 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use bramble_model::api::Role;
+use bramble_model::repository::Oidc;
 use bramble_store::Store;
-use bramble_system::now;
 
-pub(crate) use door::{Actor, Change, Door, Who};
+pub(crate) use door::{Actor, Change, Credential, Door, Who};
 pub(crate) use headers::same_origin;
+pub(crate) use origin::{is_a_machines, no_browser, own_name};
+pub(crate) use standing::LOST;
 
 use crate::ends::Ends;
 use crate::error::Error;
 use crate::refusal::refuse;
 use crate::snapshots::Snapshots;
+use audit::copy::Copies;
+use audit::refusals::{Refusals, Try};
 use headers::{COOKIE, bearer, brings, cookie};
 use oidc::Flows;
-use people::People;
+use people::{People, kept};
 
 /// The longest body of a request that changes something.
 const LONGEST_CHANGE: usize = 64 << 10;
@@ -47,11 +54,26 @@ pub(crate) struct Access {
     https_port: u16,
     people: People,
     flows: Flows,
+    pub(crate) refusals: Arc<Refusals>,
+    pub(crate) copies: Arc<Copies>,
+    /// What this machine calls itself.
+    host: String,
 }
 
 impl Access {
-    pub(crate) fn new(store: Store, snapshots: Arc<Snapshots>, https_port: u16) -> Self {
-        Access { store, snapshots, https_port, people: People::new(), flows: Flows::default() }
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) fn open(store: Store, snapshots: Arc<Snapshots>, https_port: u16) -> Result<Self, Error> {
+        let refusals = Arc::new(Refusals::open(store.clone())?);
+        let copies = Arc::new(Copies::new(store.clone(), Arc::clone(&snapshots), Arc::clone(&refusals)));
+        let host = origin::host();
+        let (people, flows) = (People::new(), Flows::default());
+        Ok(Access { store, snapshots, https_port, people, flows, refusals, copies, host })
+    }
+
+    /// The login of another service, as the repository has it now.
+    fn oidc(&self) -> Option<Oidc> {
+        self.snapshots.cluster().access.oidc.clone()
     }
 
     /// Writes down a change that is to last; gives the entry's number. On disk when this returns.
@@ -59,16 +81,16 @@ impl Access {
     /// # Errors
     /// When the disk takes no writes.
     fn audit(&self, actor: &Actor, what: &str, result: &str) -> Result<u64, Error> {
-        audit::begin(&self.store, actor, what, result, true)
+        audit::begin(&self.store, (&actor.name, &actor.from), what, result, true)
     }
 
-    /// Writes down what changes nothing that lasts: what was refused, a login, what is over when it is done. A disk that
-    /// takes no writes is mended by people who do these.
+    /// Writes down what changes nothing that lasts: an operator's login, what is over when it is done. A disk that takes no
+    /// writes is mended by people who do these.
     ///
     /// # Errors
     /// When the store cannot be written.
     pub(crate) fn audit_even_in_memory(&self, actor: &Actor, what: &str, result: &str) -> Result<u64, Error> {
-        audit::begin(&self.store, actor, what, result, false)
+        audit::begin(&self.store, (&actor.name, &actor.from), what, result, false)
     }
 
     /// Writes down how it went.
@@ -84,28 +106,34 @@ impl Access {
     /// Who sends a request with these headers through this door.
     fn who(&self, door: Door, headers: &HeaderMap) -> Option<Actor> {
         let from = door.from();
-        match door {
+        let credential = match door {
             Door::Socket { user } => {
                 let name = if user == 0 { "root on the head".into() } else { format!("user {user} on the head") };
-                return Some(Actor { name, role: Role::Operator, from, csrf: None });
+                return Some(Actor { name, credential: Credential::Owner, role: Role::Operator, from, csrf: None });
             }
-            Door::Tls(_) => {
-                let found = match (bearer(headers), cookie(headers, COOKIE)) {
-                    (Some(token), _) => self.people.of_token(&self.store, token, now()).map(|known| (known, false)),
-                    (None, Some(session)) => {
-                        self.people.of_session(&self.store, session, now()).map(|known| (known, true))
-                    }
-                    (None, None) => None,
-                };
-                if let Some((known, by_cookie)) = found {
-                    let csrf = by_cookie.then_some(known.csrf);
-                    return Some(Actor { name: known.name, role: known.role, from, csrf });
-                }
-            }
-            Door::Wire(_) => {}
-        }
-        let public = self.snapshots.cluster().access.public;
-        public.then(|| Actor { name: "anyone".into(), role: Role::Viewer, from, csrf: None })
+            Door::Tls(_) => match (bearer(headers), cookie(headers, COOKIE)) {
+                // A program's token, or that of someone who logged in on the command line.
+                (Some(token), _) => [Credential::Token(kept(token)), Credential::Session(kept(token))].to_vec(),
+                (None, Some(session)) => vec![Credential::Session(kept(session))],
+                (None, None) => Vec::new(),
+            },
+            Door::Wire(_) => Vec::new(),
+        };
+        let by_cookie = bearer(headers).is_none();
+        let shown = credential.into_iter().chain([Credential::Nothing]);
+        shown.into_iter().find_map(|credential| {
+            let known = self.holder(&credential)?;
+            let csrf = (by_cookie && matches!(credential, Credential::Session(_))).then_some(known.csrf);
+            Some(Actor { name: known.name, credential, role: known.role, from: from.clone(), csrf })
+        })
+    }
+
+    /// Counts a request that was refused.
+    pub(crate) fn refused(&self, door: Option<Door>, who: Option<&Actor>, (route, what): (&str, &str), why: &str) {
+        let Some(door) = door else { return };
+        // Whoever may look without a name is nobody.
+        let who = who.filter(|actor| actor.credential != Credential::Nothing).map(|actor| actor.name.as_str());
+        self.refusals.add(&Try { door, route, who, what, result: &format!("refused: {why}") });
     }
 }
 
@@ -133,12 +161,17 @@ fn over_tls(access: &Access, ends: &Ends, uri: &Uri) -> Response {
 
 /// Lets in who may look.
 pub(crate) async fn may_look(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
-    let who = request.extensions().get::<Who>().and_then(|who| who.0.as_ref());
-    if who.is_some() {
-        return next.run(request).await;
+    let who = request.extensions().get::<Who>().and_then(|who| who.0.clone());
+    if let Some(actor) = who {
+        return access.while_standing(&actor, Role::Viewer, next.run(request)).await;
     }
-    match request.extensions().get::<Door>() {
-        Some(Door::Wire(ends)) if is_browser(&request) => over_tls(&access, ends, request.uri()),
+    let door = request.extensions().get::<Door>().copied();
+    if !is_browser(&request) {
+        let (route, what) = asked(&request);
+        access.refused(door, None, (&route, &what), "log in first");
+    }
+    match door {
+        Some(Door::Wire(ends)) if is_browser(&request) => over_tls(&access, &ends, request.uri()),
         Some(Door::Wire(_)) => {
             let help = format!(
                 "log in over https, port {}; `[access] public = true` in bramble.toml lets anyone look",
@@ -154,36 +187,77 @@ pub(crate) async fn may_look(State(access): State<Arc<Access>>, request: Request
     }
 }
 
+/// The path of a route, as it is in the table of routes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At(pub(crate) &'static str);
+
+/// What a request asks for: its method, and its path in the table of routes.
+fn asked(request: &Request) -> (String, String) {
+    let path = request.uri().path();
+    let route = request.extensions().get::<At>().map_or(path, |at| at.0);
+    (format!("{} {route}", request.method()), format!("{} {path}", request.method()))
+}
+
 /// Lets in who may see what only operators see.
-pub(crate) async fn may_oversee(request: Request, next: Next) -> Response {
-    match request.extensions().get::<Who>().and_then(|who| who.0.as_ref()) {
-        Some(actor) if actor.role >= Role::Operator => next.run(request).await,
-        Some(_) => refuse(StatusCode::FORBIDDEN, "only operators see this", None).into_response(),
-        None => refuse(StatusCode::UNAUTHORIZED, "log in first", None).into_response(),
+pub(crate) async fn may_oversee(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
+    let who = request.extensions().get::<Who>().and_then(|who| who.0.clone());
+    let refused = match &who {
+        Some(actor) if actor.role >= Role::Operator => {
+            return access.while_standing(actor, Role::Operator, next.run(request)).await;
+        }
+        Some(_) => (StatusCode::FORBIDDEN, "only operators see this"),
+        None => (StatusCode::UNAUTHORIZED, "log in first"),
+    };
+    let (route, what) = asked(&request);
+    access.refused(request.extensions().get().copied(), who.as_ref(), (&route, &what), refused.1);
+    refuse(refused.0, refused.1, None).into_response()
+}
+
+const FOREIGN: &str = "this request does not come from the head's own page";
+
+/// Lets in whoever has a name, to what is one's own.
+pub(crate) async fn may_manage_own(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
+    let who = request.extensions().get::<Who>().and_then(|who| who.0.clone());
+    let Some(actor) = who.filter(|actor| actor.credential != Credential::Nothing) else {
+        let (route, what) = asked(&request);
+        access.refused(request.extensions().get().copied(), None, (&route, &what), "log in first");
+        return refuse(StatusCode::UNAUTHORIZED, "log in first", None).into_response();
+    };
+    let looks = *request.method() == Method::GET;
+    if !looks && actor.csrf.as_deref().is_some_and(|csrf| !brings(request.headers(), &Bytes::new(), csrf)) {
+        let (route, what) = asked(&request);
+        access.refused(request.extensions().get().copied(), Some(&actor), (&route, &what), FOREIGN);
+        return refuse(StatusCode::FORBIDDEN, FOREIGN, Some("reload the page and try again")).into_response();
+    }
+    match looks {
+        true => access.while_standing(&actor, Role::Viewer, next.run(request)).await,
+        false => next.run(request).await,
     }
 }
 
 /// Lets in who may change things, with a file or a list of files that waits to be applied. It changes nothing before,
 /// so the audit log has no word of it; and it may be long, so it is not read here.
 pub(crate) async fn may_bring(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
-    let actor = match request.extensions().get::<Who>().and_then(|who| who.0.as_ref()) {
-        Some(actor) if actor.role >= Role::Operator => actor,
-        Some(_) => {
-            let help = "an operator may: log in as one";
-            return refuse(StatusCode::FORBIDDEN, "a viewer may look, and not touch", Some(help)).into_response();
+    let who = request.extensions().get::<Who>().and_then(|who| who.0.clone());
+    let csrf = who.as_ref().and_then(|actor| actor.csrf.as_deref());
+    let is_own = csrf.is_none_or(|csrf| brings(request.headers(), &Bytes::new(), csrf));
+    let (status, why, help) = match &who {
+        Some(actor) if actor.role >= Role::Operator && is_own => {
+            if let Some(trouble) = access.trouble() {
+                let help = "make room on it, or replace it; the head goes back to it by itself";
+                return refuse(StatusCode::INSUFFICIENT_STORAGE, trouble, Some(help)).into_response();
+            }
+            return access.while_standing(actor, Role::Operator, next.run(request)).await;
         }
-        None => return refuse(StatusCode::UNAUTHORIZED, "log in first", None).into_response(),
+        Some(actor) if actor.role >= Role::Operator => {
+            (StatusCode::FORBIDDEN, FOREIGN, Some("reload the page and try again"))
+        }
+        Some(_) => (StatusCode::FORBIDDEN, "a viewer may look, and not touch", Some("an operator may: log in as one")),
+        None => (StatusCode::UNAUTHORIZED, "log in first", None),
     };
-    if actor.csrf.as_deref().is_some_and(|csrf| !brings(request.headers(), &Bytes::new(), csrf)) {
-        let help = "reload the page and try again";
-        return refuse(StatusCode::FORBIDDEN, "this request does not come from the head's own page", Some(help))
-            .into_response();
-    }
-    if let Some(trouble) = access.trouble() {
-        let help = "make room on it, or replace it; the head goes back to it by itself";
-        return refuse(StatusCode::INSUFFICIENT_STORAGE, trouble, Some(help)).into_response();
-    }
-    next.run(request).await
+    let (route, what) = asked(&request);
+    access.refused(request.extensions().get().copied(), who.as_ref(), (&route, &what), why);
+    refuse(status, why, help).into_response()
 }
 
 /// Lets in who may change things, and keeps what they did in the audit log: before it is done, and how it
@@ -194,49 +268,52 @@ pub(crate) async fn may_change(
     next: Next,
 ) -> Response {
     let who = request.extensions().get::<Who>().and_then(|who| who.0.clone());
+    let door = request.extensions().get::<Door>().copied();
+    let (route, path) = asked(&request);
     let Some(actor) = who else {
-        return match request.extensions().get::<Door>() {
-            Some(Door::Wire(_)) => refuse(StatusCode::FORBIDDEN, "nothing is changed over plain HTTP", None),
-            _ => refuse(StatusCode::UNAUTHORIZED, "log in first", None),
-        }
-        .into_response();
+        let (status, why) = match door {
+            Some(Door::Wire(_)) => (StatusCode::FORBIDDEN, "nothing is changed over plain HTTP"),
+            _ => (StatusCode::UNAUTHORIZED, "log in first"),
+        };
+        access.refused(door, None, (&route, &path), why);
+        return refuse(status, why, None).into_response();
     };
     let (parts, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, LONGEST_CHANGE).await else {
         return refuse(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long", None).into_response();
     };
     let what = audit::describe(&parts.method, parts.uri.path(), &body, change.told);
-    let refused = if actor.role < Role::Operator {
-        let help = "an operator may: log in as one";
-        Some(refuse(StatusCode::FORBIDDEN, "a viewer may look, and not touch", Some(help)))
+    // The body took its time, and the right to it may have gone meanwhile.
+    let stands = access.holder(&actor.credential).is_some_and(|holder| holder.role >= actor.role);
+    let refused = if !stands {
+        Some((LOST, "log in again"))
+    } else if actor.role < Role::Operator {
+        Some(("a viewer may look, and not touch", "an operator may: log in as one"))
     } else if actor.csrf.as_deref().is_some_and(|csrf| !brings(&parts.headers, &body, csrf)) {
-        let help = "reload the page and try again";
-        Some(refuse(StatusCode::FORBIDDEN, "this request does not come from the head's own page", Some(help)))
+        Some((FOREIGN, "reload the page and try again"))
     } else {
         None
     };
-    let refused = refused.or_else(|| {
-        let trouble = access.trouble().filter(|_| change.lasts)?;
-        Some(refuse(
-            StatusCode::INSUFFICIENT_STORAGE,
-            trouble,
-            Some("make room on it, or replace it; the head goes back to it by itself"),
-        ))
-    });
-    let written_down = match &refused {
-        Some(_) => access.audit_even_in_memory(&actor, &what, "refused"),
-        None if change.lasts => access.audit(&actor, &what, "begun"),
-        None => access.audit_even_in_memory(&actor, &what, "begun"),
-    };
-    if let Some(refused) = refused {
-        return refused.into_response();
+    if let Some((why, help)) = refused {
+        access.refused(door, Some(&actor), (&route, &what), why);
+        return refuse(StatusCode::FORBIDDEN, why, Some(help)).into_response();
     }
+    if let Some(trouble) = access.trouble().filter(|_| change.lasts) {
+        // It is told in memory, by someone who may do it.
+        let _ = access.audit_even_in_memory(&actor, &what, "refused: the disk takes no writes");
+        let help = "make room on it, or replace it; the head goes back to it by itself";
+        return refuse(StatusCode::INSUFFICIENT_STORAGE, trouble, Some(help)).into_response();
+    }
+    let written_down = match change.lasts {
+        true => access.audit(&actor, &what, "begun"),
+        false => access.audit_even_in_memory(&actor, &what, "begun"),
+    };
     let number = match written_down {
         Ok(number) => number,
         // What cannot be written down is not done.
         Err(error) => {
             // A disk that has just failed: the store is in memory from now on, and what was refused is told there.
-            let _ = access.audit_even_in_memory(&actor, &what, "refused");
+            let _ = access.audit_even_in_memory(&actor, &what, "refused: the disk takes no writes");
             let error = format!("the audit log cannot be written: {}", bramble_system::sentence(&error));
             return refuse(StatusCode::INSUFFICIENT_STORAGE, error, Some("`bramble status` says what is wrong"))
                 .into_response();
@@ -256,38 +333,4 @@ pub(crate) async fn may_change(
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::Router;
-    use axum::middleware::from_fn_with_state;
-    use axum::routing::post;
-    use bramble_image::Shelf;
-    use bramble_store::testing::Disk;
-    use tower_service::Service as _;
-
-    use super::*;
-
-    /// The disk is full, and nobody has written since: the change would be the first to find out.
-    #[tokio::test]
-    async fn what_cannot_be_written_down_is_not_done_and_what_is_over_when_it_is_done_is() {
-        for (lasts, expected) in [(true, StatusCode::INSUFFICIENT_STORAGE), (false, StatusCode::OK)] {
-            let folder = tempfile::tempdir().expect("a folder");
-            let disk = Disk::default();
-            let store = disk.open(&folder.path().join("head.redb"));
-            let shelf = Shelf::open(folder.path().join("image")).expect("a shelf");
-            let snapshots = Snapshots::open(folder.path(), folder.path(), shelf, store.clone()).expect("opens");
-            let access = Arc::new(Access::new(store, Arc::new(snapshots), 7444));
-            let change = Change { lasts, told: audit::nothing };
-            let layer = from_fn_with_state((Arc::clone(&access), change), may_change);
-            let mut router = Router::new().route("/x", post(|| async {}).route_layer(layer));
-            disk.is_full(true);
-            let actor = Actor { name: "ann".into(), role: Role::Operator, from: "local".into(), csrf: None };
-            let mut request = Request::post("/x").body(Body::empty()).expect("a request");
-            request.extensions_mut().insert(Who(Some(actor)));
-            let answer = router.call(request).await.expect("an answer");
-            assert_eq!(answer.status(), expected, "lasts: {lasts}");
-            let told = audit::latest(&access.store, 9).expect("read").all;
-            let results: Vec<&str> = told.iter().map(|entry| entry.result.as_str()).collect();
-            assert_eq!(results, [if lasts { "refused" } else { "done" }], "it is told all the same");
-        }
-    }
-}
+mod tests;

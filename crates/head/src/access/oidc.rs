@@ -8,7 +8,7 @@
 //! head ─ code, verifier, its own secret ─▶ provider ─▶ ID token ─▶ signature, issuer, audience, time, nonce
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, Once};
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::signature::{Error as BadSignature, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, Validation};
 use ring::signature as ring_signature;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::headers::{cookie, same};
@@ -108,16 +108,39 @@ impl Claims {
         self.email.as_deref().filter(|_| verified)
     }
 
+    /// What of it the repository goes by, which is kept with the session: also groups only where it names them, since some
+    /// are in hundreds.
+    pub(super) fn membership(&self, oidc: &Oidc) -> Membership {
+        let named = oidc.operators.iter().chain(&oidc.viewers).filter_map(|entry| entry.strip_prefix("group:"));
+        let named: BTreeSet<&str> = named.collect();
+        let groups = self.groups.iter().filter(|group| named.contains(group.as_str())).cloned().collect();
+        Membership { issuer: oidc.issuer.clone(), mail: self.mail().map(str::to_owned), groups }
+    }
+}
+
+/// What a provider vouched for when someone logged in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Membership {
+    pub(crate) issuer: String,
+    /// Verified.
+    pub(crate) mail: Option<String>,
+    pub(crate) groups: BTreeSet<String>,
+}
+
+impl Membership {
     fn is_one_of(&self, entries: &[String]) -> bool {
         entries.iter().any(|entry| match entry.strip_prefix("group:") {
-            Some(group) => self.groups.iter().any(|own| own == group),
+            Some(group) => self.groups.contains(group),
             None if entry == "*" => true,
-            None => self.mail().is_some_and(|mail| mail.eq_ignore_ascii_case(entry)),
+            None => self.mail.as_ref().is_some_and(|mail| mail.eq_ignore_ascii_case(entry)),
         })
     }
 
-    pub(super) fn role(&self, oidc: &Oidc) -> Option<Role> {
-        if self.is_one_of(&oidc.operators) {
+    /// The role that the repository gives for it.
+    pub(crate) fn role(&self, oidc: &Oidc) -> Option<Role> {
+        if self.issuer != oidc.issuer {
+            None
+        } else if self.is_one_of(&oidc.operators) {
             Some(Role::Operator)
         } else {
             self.is_one_of(&oidc.viewers).then_some(Role::Viewer)
@@ -389,12 +412,12 @@ mod tests {
 
     #[test]
     fn only_a_verified_address_counts() {
-        let role = |text| claims(text).role(&oidc());
+        let role = |text| claims(text).membership(&oidc()).role(&oidc());
         assert_eq!(role(r#"{"sub":"1","email":"Ann@example.org","email_verified":true}"#), Some(Role::Operator));
         assert_eq!(role(r#"{"sub":"1","email":"ann@example.org","email_verified":"true"}"#), Some(Role::Operator));
         assert_eq!(role(r#"{"sub":"1","email":"ann@example.org"}"#), Some(Role::Viewer), "anyone can write that");
         assert_eq!(role(r#"{"sub":"1","groups":["admins"]}"#), Some(Role::Operator));
         let nobody = Oidc { viewers: Vec::new(), ..oidc() };
-        assert_eq!(claims(r#"{"sub":"1"}"#).role(&nobody), None);
+        assert_eq!(claims(r#"{"sub":"1"}"#).membership(&nobody).role(&nobody), None);
     }
 }

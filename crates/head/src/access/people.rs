@@ -1,5 +1,5 @@
-//! Users, sessions and tokens. Passwords are kept as argon2id, sessions and tokens as SHA-256 of what was
-//! given out: nothing in the store lets anyone in.
+//! Users and tokens. Passwords are kept as argon2id, tokens, as sessions, as SHA-256 of what was given out: nothing in the
+//! store lets anyone in.
 
 use std::sync::{Mutex, OnceLock};
 
@@ -16,19 +16,15 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use super::limits::Limits;
+use super::sessions::{Holder, ends_of_sessions};
 use crate::error::Error;
 use crate::random::random;
 use crate::readable::Readable;
 use crate::store::beside;
 
-/// A browser's session, and one of the command line.
-pub(crate) const BROWSER: Millis = 12 * 3600 * 1000;
-pub(crate) const COMMAND_LINE: Millis = 30 * 24 * 3600 * 1000;
 const DAY: Millis = 24 * 3600 * 1000;
 const SHORTEST_PASSWORD: usize = 8;
 const LONGEST: usize = 128;
-/// Sessions that are kept; the oldest go first.
-const MOST_SESSIONS: usize = 1000;
 
 /// A person with a password.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,16 +33,6 @@ pub(crate) struct User {
     pub(crate) hash: String,
     pub(crate) role: Option<Role>,
     pub(crate) since: Millis,
-}
-
-/// Someone who logged in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Session {
-    pub(crate) user: String,
-    /// The role that the provider's claims gave; `None` for a user of this head, whose role may change.
-    pub(crate) role: Option<Role>,
-    pub(crate) csrf: String,
-    pub(crate) until: Millis,
 }
 
 /// What a program shows.
@@ -70,18 +56,6 @@ impl Record for Users {
     const ON_LOSS: OnLoss = OnLoss::Wait;
 }
 
-/// SHA-256 of its secret → a session. Whoever loses one logs in again.
-pub(crate) struct Sessions;
-
-impl Record for Sessions {
-    type Key = String;
-    type Value = Session;
-    const TABLE: Table = Table::new("sessions");
-    const FORM: u32 = 1;
-    const WHAT: &'static str = "the session";
-    const ON_LOSS: OnLoss = OnLoss::BeginAnew;
-}
-
 /// SHA-256 of its secret → a program's token.
 pub(crate) struct Tokens;
 
@@ -98,13 +72,6 @@ impl Record for Tokens {
 /// When the record cannot be read.
 pub(super) fn user(store: &Store, name: &str) -> Result<Option<User>, Error> {
     Ok(store.blocking().read::<Users>(&name.to_owned())?)
-}
-
-/// The ends of a user's sessions, as parts of a commit.
-fn ends_of_sessions(store: &Store, user: &str) -> Result<Vec<Write>, StoreError> {
-    let sessions = store.blocking().read_all::<Sessions>()?.readable.into_iter();
-    let own = sessions.filter(|(_, session)| session.user == user && session.role.is_none());
-    Ok(own.map(|(key, _)| remove::<Sessions>(&key)).collect())
 }
 
 /// Writes over a user that is as it was read, or again from the beginning. Gives whether there was one.
@@ -137,60 +104,6 @@ pub(crate) fn remove_user(store: &Store, name: &str) -> Result<bool, Error> {
     })
 }
 
-/// By what someone is let in.
-#[derive(Debug, Clone)]
-pub(crate) enum By {
-    /// The password of a user of this head, who was this one when it was checked.
-    Password(User),
-    /// What a provider says.
-    Provider(Role),
-}
-
-/// Keeps a session. Those whose time is over go, and the oldest of more than `most`. Where the disk takes no writes it is
-/// lost with the process, and whoever had it logs in again.
-fn put_session(
-    store: &Store,
-    (key, session): (&String, &Session),
-    by: &By,
-    now: Millis,
-    most: usize,
-) -> Result<(), Refused> {
-    let store = store.blocking();
-    loop {
-        let mut expects = Vec::new();
-        let mut writes = vec![put::<Sessions>(key, session)];
-        if let By::Password(checked) = by {
-            let (user, version) = store.read_with_version::<Users>(&session.user)?;
-            let Some(user) = user.filter(|user| user.hash == checked.hash) else {
-                return wrong("the user has been changed meanwhile: log in again");
-            };
-            expects.push(Expect { table: Users::TABLE, key: Users::key(&session.user), version });
-            // Whoever is about to end the user's sessions finds another version, and looks for them anew.
-            writes.push(put::<Users>(&session.user, &user));
-        }
-        let sessions = store.read_all::<Sessions>()?.readable;
-        let mut known: Vec<(Millis, String)> =
-            sessions.into_iter().map(|(key, session)| (session.until, key)).collect();
-        known.sort_unstable();
-        let over = known.partition_point(|(until, _)| *until <= now).max((known.len() + 1).saturating_sub(most));
-        writes.extend(known[..over].iter().map(|(_, old)| remove::<Sessions>(old)));
-        match store.commit_even_in_memory(&expects, &writes) {
-            Ok(_) => return Ok(()),
-            Err(StoreError::Conflict { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// Ends a session. On disk when this returns.
-///
-/// # Errors
-/// When the disk takes no writes.
-pub(crate) fn remove_session(store: &Store, key: &String) -> Result<(), Error> {
-    store.blocking().commit(&[], &[remove::<Sessions>(key)])?;
-    Ok(())
-}
-
 /// Removes the token of this name, and each other that has it; `false` where there was none. On disk when this returns.
 ///
 /// # Errors
@@ -205,11 +118,12 @@ pub(crate) fn remove_token(store: &Store, name: &str) -> Result<bool, Error> {
     Ok(!gone.is_empty())
 }
 
-/// Who a credential belongs to.
-pub(crate) struct Holder {
-    pub(crate) name: String,
-    pub(crate) role: Role,
-    pub(crate) csrf: String,
+/// Who has the token that is kept by this hash.
+pub(super) fn holder(store: &Store, key: &str, now: Millis) -> Option<Holder> {
+    let token = store.blocking().read::<Tokens>(&key.to_owned()).ok()??;
+    let holder =
+        Holder { name: format!("token {}", token.name), role: token.role, csrf: String::new(), until: token.until };
+    holder.until.is_none_or(|until| until > now).then_some(holder)
 }
 
 /// Why something about a person was not done.
@@ -229,7 +143,7 @@ impl From<StoreError> for Refused {
     }
 }
 
-fn wrong<T>(reason: impl Into<String>) -> Result<T, Refused> {
+pub(super) fn wrong<T>(reason: impl Into<String>) -> Result<T, Refused> {
     Err(Refused::Wrong(reason.into()))
 }
 
@@ -273,11 +187,18 @@ pub(crate) struct People {
     hashing: Semaphore,
     /// Compared with where there is no such user, so that the time does not tell.
     nobody: OnceLock<String>,
+    /// Whoever begins a session.
+    pub(super) beginning: Mutex<()>,
 }
 
 impl People {
     pub(crate) fn new() -> Self {
-        People { limits: Mutex::default(), hashing: Semaphore::new(1), nobody: OnceLock::new() }
+        People {
+            limits: Mutex::default(),
+            hashing: Semaphore::new(1),
+            nobody: OnceLock::new(),
+            beginning: Mutex::default(),
+        }
     }
 
     fn limits(&self) -> std::sync::MutexGuard<'_, Limits> {
@@ -315,53 +236,6 @@ impl People {
                 self.limits().failed(from, name, now);
                 wrong("the name or the password is wrong")
             }
-        }
-    }
-
-    /// Begins a session; gives its secret.
-    ///
-    /// # Errors
-    /// Where the user has another password by now, or is gone: then none begins.
-    pub(crate) fn begin(
-        &self,
-        store: &Store,
-        user: &str,
-        by: &By,
-        life: Millis,
-        now: Millis,
-    ) -> Result<(String, Session), Refused> {
-        let token = secret();
-        let role = match by {
-            By::Password(_) => None,
-            By::Provider(role) => Some(*role),
-        };
-        let session = Session { user: user.to_owned(), role, csrf: secret(), until: now + life };
-        put_session(store, (&kept(&token), &session), by, now, MOST_SESSIONS)?;
-        Ok((token, session))
-    }
-
-    pub(crate) fn of_session(&self, store: &Store, token: &str, now: Millis) -> Option<Holder> {
-        let session = store.blocking().read::<Sessions>(&kept(token)).ok()?.filter(|session| session.until > now)?;
-        let role = match session.role {
-            Some(role) => role,
-            // The role may have changed, and the user may be gone.
-            None => user(store, &session.user).ok()??.role?,
-        };
-        Some(Holder { name: session.user, role, csrf: session.csrf })
-    }
-
-    /// A token of a program, or of someone who logged in on the command line.
-    pub(crate) fn of_token(&self, store: &Store, token: &str, now: Millis) -> Option<Holder> {
-        let found = store
-            .blocking()
-            .read::<Tokens>(&kept(token))
-            .ok()?
-            .filter(|token| token.until.is_none_or(|until| until > now));
-        match found {
-            Some(token) => {
-                Some(Holder { name: format!("token {}", token.name), role: token.role, csrf: String::new() })
-            }
-            None => self.of_session(store, token, now),
         }
     }
 
@@ -428,6 +302,7 @@ impl People {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sessions::{self, By, Sessions};
     use super::*;
 
     fn store() -> (tempfile::TempDir, Store) {
@@ -438,6 +313,10 @@ mod tests {
 
     fn change(password: Option<&str>, role: Option<Role>) -> UserChange {
         UserChange { password: password.map(str::to_owned), role }
+    }
+
+    fn of_session(store: &Store, token: &str, now: Millis) -> Option<Holder> {
+        sessions::holder(store, &kept(token), None, now)
     }
 
     /// Ann, as one who checks her password finds her.
@@ -466,17 +345,17 @@ mod tests {
         let (_folder, store) = store();
         let people = People::new();
         people.change_user(&store, "ann", change(Some("correct horse"), Some(Role::Operator)), 0).await.expect("made");
-        let (token, _) = people.begin(&store, "ann", &checked(&store), 1000, 0).expect("begun");
-        assert!(people.of_session(&store, &token, 999).is_some_and(|known| known.role == Role::Operator));
-        assert!(people.of_session(&store, &token, 1000).is_none(), "its time is over");
-        assert!(people.of_session(&store, &kept(&token), 0).is_none(), "what the store has opens nothing");
+        let (token, _) = people.begin(&store, ("ann", "here"), &checked(&store), 1000, 0).expect("begun");
+        assert!(of_session(&store, &token, 999).is_some_and(|known| known.role == Role::Operator));
+        assert!(of_session(&store, &token, 1000).is_none(), "its time is over");
+        assert!(of_session(&store, &kept(&token), 0).is_none(), "what the store has opens nothing");
         people.change_user(&store, "ann", change(None, Some(Role::Viewer)), 0).await.expect("changed");
-        assert!(people.of_session(&store, &token, 1).is_some_and(|known| known.role == Role::Viewer));
+        assert!(of_session(&store, &token, 1).is_some_and(|known| known.role == Role::Viewer));
         people.change_user(&store, "ann", change(Some("battery staple"), None), 0).await.expect("changed");
-        assert!(people.of_session(&store, &token, 1).is_none(), "a new password");
-        let (token, _) = people.begin(&store, "ann", &checked(&store), 1000, 0).expect("begun");
+        assert!(of_session(&store, &token, 1).is_none(), "a new password");
+        let (token, _) = people.begin(&store, ("ann", "here"), &checked(&store), 1000, 0).expect("begun");
         remove_user(&store, "ann").expect("removed");
-        assert!(people.of_session(&store, &token, 1).is_none(), "the user is gone");
+        assert!(of_session(&store, &token, 1).is_none(), "the user is gone");
     }
 
     /// The old one was right when it was checked, which takes a while.
@@ -487,9 +366,9 @@ mod tests {
         people.change_user(&store, "ann", change(Some("correct horse"), None), 0).await.expect("made");
         let right = By::Password(people.check(&store, "here", "ann", "correct horse", 1).await.expect("right"));
         people.change_user(&store, "ann", change(Some("battery staple"), None), 2).await.expect("changed");
-        assert!(matches!(people.begin(&store, "ann", &right, 1000, 3), Err(Refused::Wrong(_))));
+        assert!(matches!(people.begin(&store, ("ann", "here"), &right, 1000, 3), Err(Refused::Wrong(_))));
         remove_user(&store, "ann").expect("removed");
-        assert!(matches!(people.begin(&store, "ann", &right, 1000, 3), Err(Refused::Wrong(_))));
+        assert!(matches!(people.begin(&store, ("ann", "here"), &right, 1000, 3), Err(Refused::Wrong(_))));
         assert!(store.blocking().read_all::<Sessions>().expect("read").readable.is_empty());
     }
 
@@ -503,7 +382,7 @@ mod tests {
         commit_user::<StoreError>(&store, "ann", |_| {
             let ends = ends_of_sessions(&store, "ann")?;
             if turn.replace(turn.get() + 1) == 0 {
-                people.begin(&store, "ann", &right, 1000, 1).expect("begun");
+                people.begin(&store, ("ann", "here"), &right, 1000, 1).expect("begun");
             }
             Ok(ends)
         })
@@ -523,9 +402,9 @@ mod tests {
         );
         let token = people.add_token(&store, &new, 0).expect("made");
         assert!(people.add_token(&store, &new, 0).is_err(), "twice");
-        assert!(people.of_token(&store, &token, DAY - 1).is_some_and(|known| known.name == "token ci"));
-        assert!(people.of_token(&store, &token, DAY).is_none());
+        assert!(holder(&store, &kept(&token), DAY - 1).is_some_and(|known| known.name == "token ci"));
+        assert!(holder(&store, &kept(&token), DAY).is_none());
         remove_token(&store, "ci").expect("removed");
-        assert!(people.of_token(&store, &token, 1).is_none());
+        assert!(holder(&store, &kept(&token), 1).is_none());
     }
 }

@@ -219,6 +219,34 @@ pub(crate) fn pretend(
     });
 }
 
+/// An agent without a wire that starts whatever it is to, and ends nothing by itself; gives when it has started something,
+/// and what that is told.
+pub(crate) fn runs(agents: &Agents, name: &Name) -> mpsc::UnboundedReceiver<Option<ToProcess>> {
+    let (say, mut queue) = mpsc::channel(serve::QUEUE);
+    let (tells, told) = mpsc::unbounded_channel();
+    let number = agents.numbers.fetch_add(1, Ordering::Relaxed);
+    let (protocol, capabilities) = (Versions::OWN, Capability::OWN.to_vec());
+    let entry = Connected { number, say, last_heard: now(), version: "0".into(), protocol, capabilities };
+    agents.sessions().insert(name.clone(), entry);
+    tokio::spawn(async move {
+        let mut running = Vec::new();
+        while let Some(said) = queue.recv().await {
+            let told = match said {
+                Say::Start(_, _, process) => {
+                    running.push(process);
+                    None
+                }
+                Say::Process(_, order) => Some(order),
+                Say::Ask(..) | Say::Goodbye(_) => continue,
+            };
+            if tells.send(told).is_err() {
+                return;
+            }
+        }
+    });
+    told
+}
+
 /// Its agent says that it refuses this head's lead; gives how.
 pub(crate) fn refuses(agents: &Agents, name: &Name) -> String {
     let FromAgent::Health(health) = health() else { unreachable!("it is health") };

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::Boots;
+use crate::access::is_a_machines;
 
 const PREFIX: &[u8] = b"GET /boot/files/";
 /// Longer request heads are the router's to refuse.
@@ -110,6 +111,9 @@ fn parse(head: &[u8]) -> Option<Request> {
     if value("content-length").is_some_and(|length| length != "0") || value("transfer-encoding").is_some() {
         return None;
     }
+    // A browser, or a name that may not be the head's: whether it is answered is the router's to say.
+    let from_a_machine = request.headers.iter().all(|header| is_a_machines(header.name, header.value));
+    from_a_machine.then_some(())?;
     Some(Request { uri: request.path?.parse().ok()?, range: value("range").map(str::to_owned), keep })
 }
 
@@ -222,6 +226,10 @@ mod tests {
         let old = parse(b"GET /boot/files/ab HTTP/1.0\r\n\r\n").expect("well-formed");
         assert!(!old.keep);
         assert!(parse(b"GET /boot/files/ab HTTP/1.1\r\nContent-Length: 5\r\n\r\n").is_none());
+        for strange in ["Host: evil.example", "Origin: null", "User-Agent: Mozilla/5.0"] {
+            let head = format!("GET /boot/files/ab HTTP/1.1\r\n{strange}\r\n\r\n");
+            assert!(parse(head.as_bytes()).is_none(), "{strange}: the router looks at it");
+        }
     }
 
     proptest::proptest! {

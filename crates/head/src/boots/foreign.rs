@@ -261,11 +261,12 @@ impl ForeignBoots {
         let found = self.profile(&node).and_then(|profile| Some((profile, self.nodes.declared(&node)?)));
         let Some(((name, profile), declared)) = found else { return Template::Missing };
         let variables = self.variables(&node, &declared, declared.macs[0], http, &BootId(boot.to_owned()));
-        let source = match profile.templates.as_deref().and_then(|folder| below(folder, path)) {
-            Some(found) => std::fs::read_to_string(found).map_err(|error| error.to_string()),
-            None if path == "meta-data" => Ok("instance-id: {{ instance }}\nlocal-hostname: {{ node }}\n".into()),
-            None => return Template::Missing,
-        };
+        let source =
+            match profile.templates.as_deref().and_then(|folder| below(&self.nodes.cluster().root, folder, path)) {
+                Some(found) => std::fs::read_to_string(found).map_err(|error| error.to_string()),
+                None if path == "meta-data" => Ok("instance-id: {{ instance }}\nlocal-hostname: {{ node }}\n".into()),
+                None => return Template::Missing,
+            };
         match source.and_then(|source| render(&source, &variables).map_err(|error| error.to_string())) {
             Ok(rendered) => Template::Rendered(rendered),
             Err(error) => {
@@ -311,14 +312,21 @@ fn render(text: &str, variables: &Variables) -> Result<String, minijinja::Error>
     environment.render_str(text, context! { ..minijinja::Value::from_serialize(variables) })
 }
 
-/// A path below `folder`, where it stays there; symbolic links may not lead out either.
-pub(super) fn below(folder: &Path, path: &str) -> Option<PathBuf> {
+/// A file of the repository, where no link on the way leads out of it.
+pub(super) fn inside(root: &Path, file: &Path) -> Option<PathBuf> {
+    let full = file.canonicalize().ok()?;
+    (full.is_file() && full.starts_with(root.canonicalize().ok()?)).then_some(full)
+}
+
+/// A path below a folder of the repository, where it stays there; no link leads out of the folder, or out of the repository
+/// where the folder is one.
+pub(super) fn below(root: &Path, folder: &Path, path: &str) -> Option<PathBuf> {
     let relative = Path::new(path);
     if !relative.components().all(|part| matches!(part, Component::Normal(_))) {
         return None;
     }
-    let full = folder.join(relative).canonicalize().ok()?;
-    (full.is_file() && full.starts_with(folder.canonicalize().ok()?)).then_some(full)
+    inside(root, &folder.join(relative))
+        .filter(|full| folder.canonicalize().is_ok_and(|folder| full.starts_with(folder)))
 }
 
 #[cfg(test)]
@@ -340,11 +348,37 @@ mod tests {
         std::fs::create_dir(&inside).expect("a folder");
         std::fs::write(inside.join("file"), "x").expect("a file");
         std::fs::write(folder.path().join("secret"), "x").expect("a file");
-        std::os::unix::fs::symlink(folder.path().join("secret"), inside.join("link")).expect("a link");
-        assert!(below(&inside, "file").is_some());
+        let link = |to: &str, name: &str| {
+            std::os::unix::fs::symlink(folder.path().join(to), folder.path().join(name)).expect("a link");
+        };
+        link("secret", "in/link");
+        let root = folder.path();
+        assert!(below(root, &inside, "file").is_some());
         for path in ["../secret", "/etc/passwd", "a/../../secret", "link", "", ".", "none"] {
-            assert_eq!(below(&inside, path), None, "{path}");
+            assert_eq!(below(root, &inside, path), None, "{path}");
         }
+    }
+
+    /// The folder of a profile, or its kernel, as whoever writes the repository names it.
+    #[test]
+    fn no_link_leads_out_of_the_repository() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (root, out) = (folder.path().join("repository"), folder.path().join("keys"));
+        for folder in [&root, &out] {
+            std::fs::create_dir(folder).expect("a folder");
+            std::fs::write(folder.join("ca.key"), "x").expect("a file");
+        }
+        let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, root.join(name)).expect("a link");
+        link(&out, "files");
+        link(Path::new("../keys"), "relative");
+        link(&out.join("ca.key"), "kernel");
+        link(Path::new("ca.key"), "own");
+        for name in ["files", "relative"] {
+            assert_eq!(below(&root, &root.join(name), "ca.key"), None, "{name}");
+            assert_eq!(super::inside(&root, &root.join(name).join("ca.key")), None, "{name}");
+        }
+        assert_eq!(super::inside(&root, &root.join("kernel")), None);
+        assert!(super::inside(&root, &root.join("own")).is_some(), "one that stays there is followed");
     }
 
     #[test]

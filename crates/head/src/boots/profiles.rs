@@ -13,8 +13,8 @@ use bramble_model::repository::{BootFile, Starts};
 use bramble_netboot::ipxe;
 use serde::{Deserialize, Serialize};
 
+use super::foreign::{Template, below, inside};
 use super::{Asker, Boots};
-use super::foreign::{Template, below};
 use super::given::{Given, Handed};
 use super::http::{send_file, text};
 use crate::ends::Ends;
@@ -62,7 +62,11 @@ pub(crate) async fn boot_file(
             kept = boots.own.shelf.file(&content);
             &kept
         }
-        Some(_) | None => path,
+        Some(_) | None => {
+            let Some(own) = inside(&cluster.root, path) else { return missing() };
+            kept = own;
+            &kept
+        }
     };
     let response = send_file(path, &headers).await;
     if last
@@ -83,7 +87,7 @@ pub(crate) async fn static_file(
 ) -> Response<Body> {
     let cluster = boots.nodes.cluster();
     let profile = profile.parse::<Name>().ok().and_then(|name| cluster.boots.get(&name));
-    match profile.and_then(|profile| below(profile.files.as_deref()?, &path)) {
+    match profile.and_then(|profile| below(&cluster.root, profile.files.as_deref()?, &path)) {
         Some(path) => send_file(&path, &headers).await,
         None => missing(),
     }

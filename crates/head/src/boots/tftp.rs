@@ -90,7 +90,7 @@ impl Files for Boots {
             let cluster = self.nodes.cluster();
             let profile = cluster.boots.get(&profile)?;
             let Starts::Efi(path) = &profile.starts else { return None };
-            return content(path);
+            return content(&foreign::inside(&cluster.root, path)?);
         }
         if let Some(menu) = self.grub(path, from) {
             return Some(menu);

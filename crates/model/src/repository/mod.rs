@@ -12,6 +12,7 @@ pub mod tree;
 pub mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -47,6 +48,7 @@ pub struct Cluster {
     /// The git repository that the head follows.
     pub source: Option<Source>,
     pub backup: Option<Backup>,
+    pub audit: AuditCopies,
     pub nodes: BTreeMap<Name, Node>,
     pub workloads: BTreeMap<Name, Workload>,
     pub lab: Lab,
@@ -171,6 +173,33 @@ pub struct Backup {
     pub every_hours: u32,
     pub keep: usize,
     pub days: u32,
+}
+
+/// Where the audit log is copied to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditCopies {
+    /// Absolute.
+    pub file: Option<PathBuf>,
+    pub syslog: Option<Syslog>,
+}
+
+/// What takes messages of syslog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Syslog {
+    /// RFC 5426.
+    Udp { host: String, port: u16 },
+    /// Absolute.
+    Socket(PathBuf),
+}
+
+impl fmt::Display for Syslog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Syslog::Udp { host, port } if host.contains(':') => write!(f, "udp://[{host}]:{port}"),
+            Syslog::Udp { host, port } => write!(f, "udp://{host}:{port}"),
+            Syslog::Socket(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// Who may look at the cluster, and change it.

@@ -44,6 +44,7 @@ pub(super) fn hold(
     let boots = rules.boots(&written.boot);
     let access = rules.access(&written.access);
     let backup = written.backup.as_ref().and_then(|backup| rules.backup(backup));
+    let audit = rules.audit(&written.audit);
     let source = written.source.as_ref().and_then(|source| rules.source(source));
     let admission = rules.word(
         &["cluster", "admission"],
@@ -81,6 +82,7 @@ pub(super) fn hold(
         access,
         source,
         backup,
+        audit,
         nodes,
         workloads,
         lab,

@@ -154,6 +154,9 @@ golden! {
     source_whose_path_leads_out: "[image]" => "[source]\ngit = '/srv/home.git'\npath = 'clusters/../..'\n\n[image]";
     source_whose_path_is_gits_own: "[image]" => "[source]\ngit = '/srv/home.git'\npath = '.git/x'\n\n[image]";
     source_whose_signer_is_a_fingerprint: "[image]" => "[source]\ngit = '/srv/home.git'\nsigners = ['0123456789ABCDEF0123456789ABCDEF01234567']\n\n[image]";
+    copy_of_the_audit_log_in_no_file: "[image]" => "[audit]\nfile = 'audit.log'\n\n[image]";
+    copy_of_the_audit_log_by_tcp: "[image]" => "[audit]\nsyslog = 'tcp://log.home.arpa:514'\n\n[image]";
+    copy_of_the_audit_log_to_a_port_that_is_none: "[image]" => "[audit]\nsyslog = 'udp://log.home.arpa:x'\n\n[image]";
     source_that_is_looked_at_too_often: "[image]" => "[source]\ngit = '/srv/home.git'\nevery = '1s'\n\n[image]";
 }
 
@@ -276,4 +279,21 @@ fn a_source_that_can_be_followed_is_taken_as_it_is_written() {
             (git, "ann/x", "clusters/home")
         );
     }
+}
+
+#[test]
+fn the_audit_log_is_copied_to_a_file_a_server_and_a_socket() {
+    let copies =
+        |lines: &str| load(&GOOD.replacen("[image]", &format!("[audit]\n{lines}\n[image]"), 1)).expect("good").audit;
+    assert_eq!(copies("file = '/var/log/bramble-audit.log'").file, Some("/var/log/bramble-audit.log".into()));
+    let udp = |host: &str, port| Some(Syslog::Udp { host: host.into(), port });
+    for (written, expected) in [
+        ("udp://log.home.arpa", udp("log.home.arpa", 514)),
+        ("udp://10.77.0.9:1514", udp("10.77.0.9", 1514)),
+        ("udp://[fd00::9]:514", udp("fd00::9", 514)),
+        ("/dev/log", Some(Syslog::Socket("/dev/log".into()))),
+    ] {
+        assert_eq!(copies(&format!("syslog = '{written}'")).syslog, expected, "{written}");
+    }
+    assert_eq!(copies(""), AuditCopies::default());
 }

@@ -21,6 +21,9 @@ pub struct Repository {
     pub source: Option<SourceSection>,
     /// Where the head's state is backed up by itself.
     pub backup: Option<BackupSection>,
+    /// Where the audit log is copied to, entry by entry.
+    #[serde(default)]
+    pub audit: AuditSection,
     #[serde(default)]
     pub image: ImageSection,
     /// Systems that are not bramble's own, for nodes that name one with `boot`.
@@ -105,6 +108,16 @@ pub struct BackupSection {
     pub keep: Option<usize>,
     /// Days after which one is removed. Default: 90.
     pub days: Option<u32>,
+}
+
+/// Copies of the audit log that leave the head's store, and best its machine. What comes from now on is copied.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditSection {
+    /// A file on the head that only grows, absolute: a line of JSON for each entry.
+    pub file: Option<String>,
+    /// A syslog server, such as "udp://log.home.arpa:514", or a socket, such as "/dev/log" (RFC 5424).
+    pub syslog: Option<String>,
 }
 
 /// OpenID Connect.

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bramble_boot::Failure;
-use bramble_model::api::{Audit, Role, Seen};
+use bramble_model::api::{Role, Seen};
+use bramble_model::audit::{self, Link, Position, Refused, Step};
 use bramble_model::boot_set::GivenSet;
 use bramble_model::hands::Data;
 use bramble_model::inventory::{Adoption, Card, Disk, Inventory};
@@ -19,7 +20,10 @@ use bramble_plan::hand_off::{Asked, By as HandedBy};
 use bramble_plan::source::{Newest, Obstacle};
 use bramble_plan::{admission, hand_off, swarm};
 
-use crate::access::people::{Session, Token, User};
+use crate::access::audit::copy::Progress;
+use crate::access::oidc::Membership;
+use crate::access::people::{Token, User};
+use crate::access::sessions::Session;
 use crate::loops::source::newest::{Against, Branch, Found};
 use crate::snapshots::record::{Applied, Held, Pointer, Stored};
 
@@ -180,7 +184,15 @@ pub(crate) fn users() -> Vec<(String, User)> {
 }
 
 pub(crate) fn sessions() -> Vec<(String, Session)> {
-    let session = |user: &str, role| Session { user: user.into(), role, csrf: "77aa".into(), until: 1_764_043_200_000 };
+    let session = |user: &str, role| Session {
+        user: user.into(),
+        role,
+        csrf: "77aa".into(),
+        until: 1_764_043_200_000,
+        since: 0,
+        from: None,
+        membership: None,
+    };
     vec![
         (Digest([1; 32]).to_string(), session("ann", None)),
         (Digest([2; 32]).to_string(), session("carl", Some(Role::Viewer))),
@@ -292,17 +304,64 @@ pub(crate) fn every_event() -> Vec<Event> {
         .collect()
 }
 
-/// Without their numbers: those are given as they are written.
-pub(crate) fn audit() -> Vec<Audit> {
-    let entry = |number, who: &str, what: &str, result: &str| Audit {
+/// As form 1 had them.
+pub(crate) fn audit_of_form_1() -> Vec<Link> {
+    let entry = |number, who: &str, what: &str, result: &str| Link {
         number,
         at: 1_764_000_100_000 + number,
-        who: who.into(),
-        from: "10.77.0.2".into(),
-        what: what.into(),
-        result: result.into(),
+        before: None,
+        step: Step::Did { who: who.into(), from: "10.77.0.2".into(), what: what.into(), result: result.into() },
     };
     vec![entry(1, "ann", "POST /v1/nodes/w1/power \"on\"", "done"), entry(2, "token ci", "POST /v1/backup", "begun")]
+}
+
+/// After those.
+pub(crate) fn chained() -> (audit::Chain, Vec<Link>) {
+    let mut chain = audit::Chain::new(3);
+    let begun = audit_of_form_1().remove(1).step;
+    let steps = [begun, Step::Ended { of: 3, result: "failed: 507 Insufficient Storage".into() }];
+    let links = steps.map(|step| {
+        let link = chain.next(1_764_000_200_000, step);
+        chain.takes(&link);
+        link
+    });
+    (chain, links.into())
+}
+
+pub(crate) fn refusals() -> Vec<(u64, Refused)> {
+    let refused = Refused {
+        number: 7,
+        first: 1_764_000_300_000,
+        last: 1_764_000_400_000,
+        times: 123,
+        door: "https".into(),
+        route: "log in".into(),
+        who: "ann".into(),
+        from: "2001:db8::9".into(),
+        place: "2001:db8:0:0::/64".into(),
+        what: "log in".into(),
+        result: "refused: the name or the password is wrong".into(),
+        stamp: 12,
+    };
+    vec![(7, refused)]
+}
+
+pub(crate) fn copied() -> Vec<(String, Progress)> {
+    let at = Position { link: 4, refusal: 12 };
+    vec![("file".into(), Progress { to: "/var/log/bramble-audit.log".into(), at, lost: 3 })]
+}
+
+/// With what came to sessions.
+pub(crate) fn newer_sessions() -> Vec<(String, Session)> {
+    let (_, old) = sessions().remove(1);
+    let membership = Membership {
+        issuer: "https://id.home.arpa".into(),
+        mail: Some("carl@example.org".into()),
+        groups: BTreeSet::from(["admins".to_owned()]),
+    };
+    let session =
+        Session { since: 1_764_000_000_000, from: Some("10.77.0.9".into()), membership: Some(membership), ..old };
+    vec![(Digest([5; 32]).to_string(), session)]
 }
 
 fn revision() -> Revision {

@@ -1,4 +1,4 @@
-//! The rules of `[access]` and `[backup]`.
+//! The rules of `[access]`, `[backup]` and `[audit]`.
 
 use super::*;
 
@@ -23,6 +23,44 @@ impl Rules<'_> {
             keep: backup.keep.unwrap_or(14),
             days: backup.days.unwrap_or(90),
         })
+    }
+
+    pub(super) fn audit(&mut self, audit: &written::AuditSection) -> AuditCopies {
+        let file = audit.file.as_deref().map(PathBuf::from);
+        if let Some(path) = file.as_ref().filter(|path| !path.is_absolute() || path.file_name().is_none()) {
+            let shown = path.display();
+            self.wrong(&["audit", "file"], format!("`{shown}`: expected the path of a file that begins with /")).help =
+                Some("name a file on the head, best of another disk: \"/var/log/bramble-audit.log\"".into());
+        }
+        AuditCopies { file, syslog: audit.syslog.as_deref().and_then(|text| self.syslog(text)) }
+    }
+
+    fn syslog(&mut self, text: &str) -> Option<Syslog> {
+        if text.starts_with('/') {
+            return Some(Syslog::Socket(text.into()));
+        }
+        let known = text.strip_prefix("udp://").and_then(|rest| {
+            let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+                Some((host, port)) => (host.parse::<std::net::Ipv6Addr>().ok()?.to_string(), port),
+                None => match rest.split_once(':') {
+                    Some((host, _)) => (host.to_owned(), &rest[host.len()..]),
+                    None => (rest.to_owned(), ""),
+                },
+            };
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-.:".contains(c);
+            // RFC 5426, section 3.3.
+            let port =
+                if port.is_empty() { 514 } else { port.strip_prefix(':')?.parse().ok().filter(|port| *port > 0)? };
+            (!host.is_empty() && host.len() <= 253 && host.chars().all(plain)).then_some(Syslog::Udp { host, port })
+        });
+        if known.is_none() {
+            self.wrong(
+                &["audit", "syslog"],
+                format!("`{text}`: expected \"udp://HOST:PORT\" or the path of a socket"),
+            )
+            .help = Some("\"udp://log.home.arpa:514\", or \"/dev/log\" for the head's own".into());
+        }
+        known
     }
 
     fn oidc(&mut self, oidc: &written::OidcSection) -> Option<Oidc> {
