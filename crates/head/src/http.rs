@@ -155,6 +155,7 @@ mod tests {
         let network = Network {
             interfaces: vec!["lo".into()],
             dhcp: bramble_model::repository::Dhcp::Router,
+            relays: Vec::new(),
             http_port: 0,
             https_port: 0,
             agent_port: taken.local_addr().expect("bound").port(),

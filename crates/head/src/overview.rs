@@ -11,6 +11,7 @@ use bramble_model::names::{Digest, Name};
 use bramble_model::repository::Node;
 use bramble_model::section::{self, Section};
 use bramble_model::timeline::What;
+use bramble_netboot::away::Counts;
 use bramble_plan::admission::{By, Record};
 use bramble_plan::explain::{Evidence, explain};
 use bramble_plan::lead;
@@ -22,6 +23,7 @@ use crate::admissions::Admissions;
 use crate::boot_sets::BootSets;
 use crate::ca::Authority;
 use crate::desired::Desired;
+use crate::floods;
 use crate::loops::Sections;
 use crate::snapshots::Snapshots;
 use crate::store;
@@ -80,6 +82,7 @@ pub(crate) struct Overview {
     pub(crate) wires: Arc<Wires>,
     pub(crate) strangers: Arc<Strangers>,
     pub(crate) waiting: Arc<Waiting>,
+    pub(crate) turned_away: Arc<Counts>,
     pub(crate) sections: Arc<Sections>,
     pub(crate) swarm: Arc<Swarm>,
 }
@@ -174,6 +177,7 @@ impl Overview {
             [self.store.blocking().trouble(), self.timeline.clock_problem()].into_iter().flatten().collect();
         problems.extend(records.as_ref().err().map(|error| bramble_system::sentence(error)));
         problems.extend(self.wires.problems());
+        problems.extend(floods::problems(&self.turned_away, now() / 1000));
         problems.extend(self.snapshots.trouble());
         problems.extend(self.snapshots.lost());
         let refusing = nodes.iter().filter_map(|node| Some((&node.name, node.health.as_ref()?.refuses?)));

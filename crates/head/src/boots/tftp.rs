@@ -98,6 +98,13 @@ impl Files for Boots {
         self.pi_file(from, path)
     }
 
+    fn is_of_a_node(&self, from: Ipv4Addr) -> bool {
+        match self.neighbours.mac(from) {
+            Some(mac) => self.nodes.of_card(mac).is_some(),
+            None => self.nodes.cluster().nodes.values().any(|node| node.address == Some(from)),
+        }
+    }
+
     fn ended(&self, from: Ipv4Addr, path: &str, end: End) {
         let node: Option<Name> = self.node_at(from).map(|(_, node)| node);
         let node = node.as_ref();
@@ -121,7 +128,9 @@ impl Files for Boots {
                     self.chains.sent(node, path);
                 }
                 // Each counts: a loader that is fetched again and again is a loop.
-                self.timeline.add(node, What::TftpSent { file, bytes });
+                if node.is_some() || self.strangers.may_be_told_of() {
+                    self.timeline.add(node, What::TftpSent { file, bytes });
+                }
                 return;
             }
             End::Missing => What::TftpMissing { file },
@@ -130,16 +139,22 @@ impl Files for Boots {
             End::Aborted { reason, at, of, block } => {
                 What::TftpStopped { file, at, of, block, agreed: true, reason: Stopped::GaveUp(reason) }
             }
+            // A single datagram, in whoever's name, does not get into the journal of a machine that nobody knows.
+            End::Silent { at: 0, agreed: false, .. } if node.is_none() => return,
             End::Silent { at, of, block, agreed } => {
                 What::TftpStopped { file, at, of, block, agreed, reason: Stopped::Silent }
             }
+            End::Slow { at, of, .. } => What::Note {
+                text: format!("{path} is sent no further after {at} of {of} bytes: it was taken too slowly"),
+            },
             End::Unreadable { reason } => What::Note { text: format!("cannot read {path}: {reason}") },
         };
         match node {
             Some(node) => self.tell_once(node, what),
             // Strangers ask for much.
             None if matches!(what, What::TftpMissing { .. }) => tracing::debug!(%from, path, "no such file"),
-            None => self.timeline.add(None, what),
+            None if self.strangers.may_be_told_of() => self.timeline.add(None, what),
+            None => {}
         }
     }
 }

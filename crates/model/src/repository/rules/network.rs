@@ -33,6 +33,16 @@ impl Rules<'_> {
             Mode::Proxy => self.without_addresses(network, "proxy", Dhcp::Proxy),
             Mode::Router => self.without_addresses(network, "router", Dhcp::Router),
         };
+        if dhcp == Dhcp::Router && !network.relays.is_empty() {
+            let message = "has no effect while `dhcp` is \"router\": the home router answers them";
+            self.wrong(&["network", "relays"], message).help =
+                Some("remove it, or set `dhcp = \"proxy\"` or `dhcp = \"full\"`".into());
+        }
+        let relays = match &dhcp {
+            Dhcp::Full(subnets) => subnets[0].relays.clone(),
+            Dhcp::Proxy => self.relays(&["network"], &network.relays),
+            Dhcp::Router => Vec::new(),
+        };
         let ports = [
             ("http_port", network.http_port.unwrap_or(7080)),
             ("agent_port", network.agent_port.unwrap_or(7443)),
@@ -47,6 +57,7 @@ impl Rules<'_> {
         Some(Network {
             interfaces: interfaces.to_vec(),
             dhcp,
+            relays,
             http_port,
             agent_port,
             https_port,
@@ -111,6 +122,7 @@ impl Rules<'_> {
             subnet: subnet.clone(),
             pool: pool.clone(),
             router: network.router.clone(),
+            relays: Some(network.relays.clone()),
             dns: network.dns.clone(),
         };
         let mut found = vec![self.subnet(&["network"], &main, seconds)?];
@@ -145,7 +157,15 @@ impl Rules<'_> {
             );
             return None;
         };
-        let mut found = Subnet { address, prefix, pool: (first, last), router: None, dns: Vec::new(), lease_seconds };
+        let mut found = Subnet {
+            address,
+            prefix,
+            pool: (first, last),
+            router: None,
+            dns: Vec::new(),
+            relays: Vec::new(),
+            lease_seconds,
+        };
         let (low, high) = found.hosts();
         if first > last {
             self.wrong(&key("pool"), format!("the pool ends ({last}) before it begins ({first})"));
@@ -159,10 +179,29 @@ impl Rules<'_> {
                 self.wrong(&key("router"), format!("{router} is outside the subnet {}", section.subnet));
             }
         }
+        found.relays = match &section.relays {
+            Some(relays) => self.relays(at, relays),
+            None => found.router.into_iter().collect(),
+        };
         for (index, server) in section.dns.iter().enumerate() {
             let index = index.to_string();
             found.dns.extend(self.address(&[at, &["dns", &index]].concat(), server));
         }
         Some(found)
+    }
+    /// The relays that are written in the table `at`.
+    fn relays(&mut self, at: &[&str], relays: &[String]) -> Vec<Ipv4Addr> {
+        let mut found = Vec::new();
+        for (index, relay) in relays.iter().enumerate() {
+            let index = index.to_string();
+            let key = [at, &["relays", &index]].concat();
+            let Some(address) = self.address(&key, relay) else { continue };
+            if address.is_unspecified() || address.is_broadcast() || address.is_multicast() {
+                self.wrong(&key, format!("`{relay}` is no relay's address"));
+            } else {
+                found.push(address);
+            }
+        }
+        found
     }
 }
