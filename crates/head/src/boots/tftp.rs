@@ -99,9 +99,10 @@ impl Files for Boots {
     }
 
     fn is_of_a_node(&self, from: Ipv4Addr) -> bool {
+        let cluster = self.nodes.cluster();
         match self.neighbours.mac(from) {
-            Some(mac) => self.nodes.of_card(mac).is_some(),
-            None => self.nodes.cluster().nodes.values().any(|node| node.address == Some(from)),
+            Some(mac) => cluster.node_of(mac).is_some() || self.adoptions.of_card(mac).is_some(),
+            None => cluster.nodes.values().any(|node| node.address == Some(from)),
         }
     }
 
@@ -230,5 +231,37 @@ mod tests {
                 assert_eq!(fetch("1a2b3c4d/kernel.img"), format!("{word} kernel"), "{first}");
             }
         }
+    }
+    #[test]
+    fn nodes_go_first_by_what_was_heard_of_their_cards() {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let (boots, _) = boots(home.path());
+        let guest = Ipv4Addr::new(127, 0, 0, 10);
+        assert!(boots.is_of_a_node(AT));
+        assert!(!boots.is_of_a_node(guest), "nothing was heard from there");
+        boots.neighbours.learn(guest, Mac([2, 0, 0, 0, 0, 9]));
+        assert!(!boots.is_of_a_node(guest), "it has a lease, and is nobody's");
+    }
+
+    /// Each of them was an event, and a write.
+    #[test]
+    fn machines_that_nobody_knows_do_not_fill_the_journal() {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let (boots, _) = boots(home.path());
+        let events = || boots.timeline.after(0, 10_000).len();
+        let before = events();
+        for number in 0..2000_u32 {
+            let guest = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 88, 0, 0)) + number);
+            boots.ended(guest, "ipxe.efi", End::Silent { at: 0, of: 1000, block: 512, agreed: false });
+        }
+        assert_eq!(events(), before, "a datagram in somebody's name");
+        for number in 0..2000_u32 {
+            let guest = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 88, 0, 0)) + number);
+            boots.ended(guest, "ipxe.efi", End::Sent { bytes: 1000 });
+            boots.ended(guest, "ipxe.efi", End::Aborted { reason: "enough".into(), at: 512, of: 1000, block: 512 });
+        }
+        let told = events() - before;
+        // A minute may begin meanwhile.
+        assert!((1..=120).contains(&told), "{told}");
     }
 }

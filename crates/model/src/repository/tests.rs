@@ -125,6 +125,7 @@ golden! {
     subnet_with_host_bits: "10.77.0.0/24" => "10.77.0.7/24";
     address_outside_the_subnet: "10.77.0.11" => "10.78.0.11";
     address_of_the_subnet_itself: "10.77.0.11" => "10.77.0.255";
+    pool_smaller_than_the_nodes: "10.77.0.100-10.77.0.199" => "10.77.0.100-10.77.0.100";
     relay_malformed: "interface =" => "relays = [\"10.77.0.1\", \"attic\"]\ninterface =";
     relay_that_is_everyone: "interface =" => "relays = [\"255.255.255.255\"]\ninterface =";
     the_routers_dhcp_with_relays: "\"full\"\nsubnet = \"10.77.0.0/24\"\npool = \"10.77.0.100-10.77.0.199\"\n" => "\"router\"\nrelays = [\"10.77.0.1\"]\n";

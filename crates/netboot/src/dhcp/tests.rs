@@ -5,6 +5,7 @@ use dhcproto::v4::{Architecture, DhcpOptions, UnknownOption};
 use dhcproto::{Decodable, Decoder};
 use proptest::prelude::*;
 
+use super::codec::HEADER;
 use super::*;
 use bramble_boot::{Cpu, Loader};
 

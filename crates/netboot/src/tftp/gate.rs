@@ -242,14 +242,15 @@ impl Gate {
         if self.running.len() < MOST { Ok(None) } else { Err(Away::Full) }
     }
 
-    /// The client has acknowledged something, or ended it: there is somebody. `false` where it had to give way.
-    pub fn proves(&mut self, id: Id, now: Instant) -> bool {
+    /// The client at this address has acknowledged something, or ended it: there is somebody, who may ask on. `false`
+    /// where the transfer had to give way, as one does whose abort is read after the next request.
+    pub fn proves(&mut self, id: Id, from: Ipv4Addr, now: Instant) -> bool {
+        if let Some(address) = self.addresses.get_mut(&from) {
+            address.left = ONE.full(now);
+        }
         let Some(running) = self.running.get_mut(&id) else { return false };
         running.is_proven = true;
         self.unproven_strangers.remove(&id);
-        if let Some(address) = self.addresses.get_mut(running.from.ip()) {
-            address.left = ONE.full(now);
-        }
         true
     }
 

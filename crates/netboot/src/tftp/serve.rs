@@ -125,16 +125,25 @@ impl Transfers {
         let gives_way = Arc::<AtomicBool>::default();
         inner.gives_way.insert(start.id, Arc::clone(&gives_way));
         drop(inner);
-        Ok(Place { transfers: Arc::clone(self), id: start.id, window: start.window, gives_way })
+        let client = *client.ip();
+        Ok(Place { transfers: Arc::clone(self), client, id: start.id, window: start.window, gives_way })
     }
 }
 
 /// The place of one transfer, held by its thread for as long as that is there.
 struct Place {
     transfers: Arc<Transfers>,
+    client: Ipv4Addr,
     id: Id,
     window: u16,
     gives_way: Arc<AtomicBool>,
+}
+
+impl Place {
+    /// Its client has answered; `false` where it had to give way before that.
+    fn is_proven(&self) -> bool {
+        self.transfers.inner().gate.proves(self.id, self.client, Instant::now())
+    }
 }
 
 impl Drop for Place {
@@ -171,7 +180,7 @@ fn transfer(socket: &UdpSocket, content: Content, request: &ReadRequest, place: 
     loop {
         if !is_proven {
             // Once it is, nobody takes its place, and this costs it no more.
-            is_proven = transfer.is_proven() && place.transfers.inner().gate.proves(place.id, Instant::now());
+            is_proven = transfer.is_proven() && place.is_proven();
             if !is_proven && place.gives_way.load(Ordering::Acquire) {
                 return Ok(None);
             }

@@ -189,6 +189,20 @@ impl Rules<'_> {
         }
         Some(found)
     }
+    /// Every card of a node without a fixed address may need one of a pool.
+    pub(super) fn room_for(&mut self, network: Option<&Network>, nodes: &BTreeMap<Name, Node>) {
+        let Some(Network { dhcp: Dhcp::Full(subnets), .. }) = network else { return };
+        let cards: usize = nodes.values().filter(|node| node.address.is_none()).map(|node| node.macs.len()).sum();
+        let size = |subnet: &Subnet| u32::from(subnet.pool.1).saturating_sub(u32::from(subnet.pool.0)) as usize + 1;
+        let addresses: usize = subnets.iter().map(size).sum();
+        if cards > addresses {
+            let message =
+                format!("of {addresses} addresses, {cards} cards of nodes without a fixed one may need one each");
+            let problem = self.source.problem(&["network", "pool"], message).warning();
+            self.problems.push(problem.help("make it larger, or give nodes an `address`"));
+        }
+    }
+
     /// The relays that are written in the table `at`.
     fn relays(&mut self, at: &[&str], relays: &[String]) -> Vec<Ipv4Addr> {
         let mut found = Vec::new();

@@ -43,7 +43,7 @@ fn made_up_addresses_stop_no_node_and_cost_a_bounded_number_of_threads() {
         if number % 1000 == 0 {
             // A node asks in the midst of it, and answers when it has the first packet.
             let start = gate.ask(at(NODE, 3000 + (number / 1000) as u16), now, || true).expect("nodes go first");
-            assert!(gate.proves(start.id, now));
+            assert!(gate.proves(start.id, NODE, now));
             gate.ends(start.id);
             gate.is_gone(start.id);
         }
@@ -60,13 +60,13 @@ fn where_all_is_full_a_node_takes_the_place_of_whoever_has_not_answered() {
     while gate.running.len() < MOST - 1 {
         nodes += 1;
         let start = gate.ask(at(made_up(nodes), 2000), now, || true).expect("there is room");
-        assert!(gate.proves(start.id, now));
+        assert!(gate.proves(start.id, made_up(nodes), now));
     }
     let nobody = gate.ask(at(GUEST, 2000), now, || false).expect("the last place");
     assert_eq!(gate.ask(at(made_up(0), 2000), now, || false), Err(No::Turned(Away::Full)));
     let start = gate.ask(at(NODE, 2000), now, || true).expect("a node's place");
     assert_eq!(start.instead_of, Some(nobody.id));
-    assert!(!gate.proves(nobody.id, now), "its answer comes too late");
+    assert!(!gate.proves(nobody.id, GUEST, now), "its answer comes too late");
     assert_eq!(gate.ask(at(NODE, 2001), now, || true).map(|start| start.instead_of), Ok(Some(start.id)), "its own");
 }
 
@@ -76,13 +76,13 @@ fn slow_readers_that_are_no_nodes_hold_half_of_all_transfers_at_most() {
     for number in 0..4 * STRANGERS as u32 {
         now += Duration::from_millis(10);
         if let Ok(start) = gate.ask(at(made_up(number / 16), 2000 + number as u16), now, || false) {
-            gate.proves(start.id, now);
+            gate.proves(start.id, made_up(number / 16), now);
         }
     }
     assert_eq!(gate.running.len(), STRANGERS);
     for number in 0..(MOST - STRANGERS) as u32 {
         let start = gate.ask(at(made_up(10_000 + number), 2000), now, || true).expect("half is the nodes'");
-        assert!(gate.proves(start.id, now));
+        assert!(gate.proves(start.id, made_up(10_000 + number), now));
     }
 }
 
@@ -93,13 +93,13 @@ fn pxe_roms_that_ask_again_from_a_new_port_are_served_at_once() {
     for port in 2000..2100 {
         let size = gate.ask(at(NODE, port), now, || true).expect("the first request");
         if port % 2 == 0 {
-            assert!(gate.proves(size.id, now), "its abort says that it is there");
+            assert!(gate.proves(size.id, NODE, now), "its abort says that it is there");
             gate.ends(size.id);
             gate.is_gone(size.id);
         }
         let read = gate.ask(at(NODE, 10_000 + port), now, || true).expect("the second one");
         assert_eq!(read.instead_of, (port % 2 == 1).then_some(size.id));
-        assert!(gate.proves(read.id, now));
+        assert!(gate.proves(read.id, NODE, now));
         gate.ends(read.id);
         gate.is_gone(read.id);
         if let Some(before) = read.instead_of {
@@ -109,6 +109,21 @@ fn pxe_roms_that_ask_again_from_a_new_port_are_served_at_once() {
     assert_eq!(gate.threads(), 0);
 }
 
+/// On a busy head the next request is read before the thread of the last one has read its abort.
+#[test]
+fn a_machine_whose_aborts_are_read_late_may_ask_on() {
+    let (mut gate, now) = gate();
+    let mut before = None;
+    for port in 0..1000 {
+        let start = gate.ask(at(NODE, 2000 + port), now, || true).expect("there is somebody");
+        assert_eq!(start.instead_of, before);
+        if let Some(before) = before.replace(start.id) {
+            assert!(!gate.proves(before, NODE, now));
+            gate.is_gone(before);
+        }
+    }
+}
+
 #[test]
 fn a_request_that_is_sent_again_from_the_same_port_has_its_transfer_already() {
     let (mut gate, now) = gate();
@@ -116,7 +131,7 @@ fn a_request_that_is_sent_again_from_the_same_port_has_its_transfer_already() {
     for _ in 0..1000 {
         assert_eq!(gate.ask(at(NODE, 2000), now, || true), Err(No::Repeated));
     }
-    assert!(gate.proves(start.id, now));
+    assert!(gate.proves(start.id, NODE, now));
     assert!(gate.ask(at(NODE, 2001), now, || true).is_ok(), "that cost it nothing");
 }
 
@@ -136,7 +151,7 @@ fn several_machines_behind_one_address_read_at_the_same_time() {
     for port in 0..OF_ONE as u16 {
         let start = gate.ask(at(NODE, 2000 + port), now, || true).expect("a transfer");
         assert_eq!(start.instead_of, None);
-        assert!(gate.proves(start.id, now));
+        assert!(gate.proves(start.id, NODE, now));
     }
     assert_eq!(gate.ask(at(NODE, 3000), now, || true), Err(No::Turned(Away::Address)));
 }
@@ -155,7 +170,7 @@ fn in_a_crowd_windows_are_smaller() {
     let windows: Vec<u16> = (0..600)
         .map(|number| {
             let start = gate.ask(at(made_up(number), 2000), now, || true).expect("a transfer");
-            gate.proves(start.id, now);
+            gate.proves(start.id, made_up(number), now);
             start.window
         })
         .collect();
@@ -205,7 +220,8 @@ proptest! {
                 }
                 Event::Proves(which) if !threads.is_empty() => {
                     let id = threads[which % threads.len()];
-                    if gate.proves(id, now) {
+                    let from = gate.running.get(&id).map_or(GUEST, |running| *running.from.ip());
+                    if gate.proves(id, from, now) {
                         proven.insert(id);
                     }
                 }
