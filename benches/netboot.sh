@@ -69,6 +69,8 @@ ip link set srv up
 away() { nsenter --target "$there" --net -- "$@"; }
 away ip link set lo up
 away ip address add 10.64.255.254/16 dev cli
+# Each TFTP client has an address of its own, as machines have.
+for client in $(seq 200); do away ip address add 10.64.254.$client/16 dev cli; done
 away ip link set cli up
 
 # A cluster whose boot set is one layer of 200 MB.
@@ -82,6 +84,8 @@ interface = "srv"
 dhcp = "full"
 subnet = "10.64.0.0/16"
 pool = "10.64.1.0-10.64.200.255"
+# perfdhcp asks as a relay with its own address.
+relays = ["10.64.255.254"]
 [roles.worker]
 engine = "worker"
 [nodes.n1]

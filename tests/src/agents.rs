@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::machines::house::RELAY;
 use bramble_model::agent::{EnrolRequest, Enrolled, Facts, FromAgent, Health, Keeps, LONGEST_LINE, ToAgent};
 use bramble_model::engine::{EngineKind, EngineState};
 use bramble_model::hands::{Channel, Data, End, FromProcess, ToProcess};
@@ -142,7 +143,7 @@ impl Head {
     /// When it cannot be sent.
     pub fn discover(&self, mac: &str) -> std::io::Result<()> {
         let card: Mac = mac.parse().map_err(std::io::Error::other)?;
-        let bytes = dhcp_discover(card, Ipv4Addr::new(10, 99, 0, 1));
+        let bytes = dhcp_discover(card, RELAY.parse().expect("an address"));
         // A broadcast comes back to who listens on the wire here.
         let socket = std::net::UdpSocket::bind((self.address, 0))?;
         socket.set_broadcast(true)?;

@@ -54,23 +54,23 @@ impl Dhcp {
             Pool { subnet: subnet.clone(), leases }
         };
         let pools = subnets.iter().map(pool).collect();
-        Ok(Dhcp { server: Some(Arc::new(Mutex::new(Server { domain: domain.to_owned(), pools }))) })
+        let relays = wires.network().relays.clone();
+        Ok(Dhcp { server: Some(Arc::new(Mutex::new(Server { domain: domain.to_owned(), pools, relays }))) })
     }
 
     pub(crate) fn server(&self) -> Option<Arc<Mutex<Server>>> {
         self.server.clone()
     }
 
-    /// The nodes' fixed addresses are those of this cluster.
+    /// The nodes' cards and fixed addresses are those of this cluster.
     pub(crate) fn follow(&self, cluster: &Cluster) {
         if let Some(server) = &self.server {
-            locked(server).fix(&fixed_addresses(cluster));
+            locked(server).follow(&cards(cluster));
         }
     }
 }
 
-/// Fixed addresses by card.
-fn fixed_addresses(cluster: &Cluster) -> BTreeMap<Mac, Ipv4Addr> {
-    let nodes = cluster.nodes.values();
-    nodes.flat_map(|node| node.macs.iter().filter_map(|mac| Some((*mac, node.address?)))).collect()
+/// The nodes' cards, with the fixed address of each that has one.
+fn cards(cluster: &Cluster) -> BTreeMap<Mac, Option<Ipv4Addr>> {
+    cluster.nodes.values().flat_map(|node| node.macs.iter().map(|mac| (*mac, node.address))).collect()
 }

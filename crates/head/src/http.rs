@@ -156,6 +156,7 @@ mod tests {
             interfaces: vec!["lo".into()],
             dhcp: bramble_model::repository::Dhcp::Router,
             pixiecore: None,
+            relays: Vec::new(),
             http_port: 0,
             https_port: 0,
             agent_port: taken.local_addr().expect("bound").port(),

@@ -26,6 +26,7 @@ mod desired;
 mod dhcp;
 mod ends;
 mod error;
+mod floods;
 mod frame;
 mod gate;
 mod hands;
@@ -257,15 +258,19 @@ async fn start(parts: &Parts, state: &Path, stop: &CancellationToken, tasks: &mu
             wires.interfaces().iter().map(|wire| (wire.clone(), BootServer { http: wires.http_at(wire.address) }));
         let (served, end) = (served.collect(), stop.clone());
         let (directory, witness) = (Arc::clone(&parts.boots), Arc::clone(&parts.boots));
-        let leases = Arc::new(leases::Leases(parts.store.clone()));
+        let store = Arc::new(leases::Leases(parts.store.clone()));
+        let around = netboot_dhcp::Around { directory, witness, store, counts: Arc::clone(&parts.turned_away) };
         tasks.spawn(async move {
-            let served = netboot_dhcp::run(server, served, directory, witness, leases, end).await;
+            let served = netboot_dhcp::run(server, served, around, end).await;
             served.map_err(Error::service("DHCP (ports 67 and 4011)"))
         });
     }
     for wire in wires.interfaces() {
-        let (files, end, address) = (Arc::clone(&parts.boots), stop.clone(), wire.address);
-        tasks.spawn(async move { tftp::run(address, files, end).await.map_err(Error::service("TFTP (port 69)")) });
+        let (files, counts) = (Arc::clone(&parts.boots), Arc::clone(&parts.turned_away));
+        let (end, address) = (stop.clone(), wire.address);
+        tasks.spawn(
+            async move { tftp::run(address, files, counts, end).await.map_err(Error::service("TFTP (port 69)")) },
+        );
         if wires.network().no_ipv6_router {
             let (wire, end, timeline) = (wire.clone(), stop.clone(), Arc::clone(&parts.timeline));
             tasks.spawn(async move {
@@ -281,8 +286,9 @@ async fn start(parts: &Parts, state: &Path, stop: &CancellationToken, tasks: &mu
         tasks.spawn(async move { arp::run(&heard, witness, end).await.map_err(Error::service("listening to ARP")) });
         if wires.network().dhcp == Dhcp::Router {
             let (wire, witness, end) = (wire.clone(), Arc::clone(&parts.boots), stop.clone());
+            let relays = network.relays.clone();
             tasks.spawn(async move {
-                let heard = netboot_dhcp::listen(&wire, witness, end).await;
+                let heard = netboot_dhcp::listen(&wire, &relays, witness, end).await;
                 heard.map_err(Error::service("listening to DHCP"))
             });
         }

@@ -1,4 +1,4 @@
-//! `GET /metrics`: what the loops say of themselves, as Prometheus reads it (text exposition format, version 0.0.4).
+//! `GET /metrics`: what the loops say of themselves, and what DHCP and TFTP turn away, as Prometheus reads it (text exposition format, version 0.0.4).
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use bramble_model::section::{Ends, Section};
+use bramble_netboot::away::{Away, Count, Counts};
 
 use crate::loops::Sections;
 
@@ -67,8 +68,10 @@ static METRICS: &[Metric] = &[
     },
 ];
 
+const TURNED_AWAY: &str = "bramble_netboot_turned_away_total";
+
 /// Names of loops are ours, and need no escaping.
-fn render(sections: &[Section]) -> String {
+fn render(sections: &[Section], turned_away: &[(Away, Count)]) -> String {
     let mut text = String::new();
     for Metric { name, help, samples } in METRICS {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
@@ -79,18 +82,30 @@ fn render(sections: &[Section]) -> String {
             }
         }
     }
+    let _ = writeln!(
+        text,
+        "# HELP {TURNED_AWAY} What DHCP and TFTP left unanswered, by why.\n# TYPE {TURNED_AWAY} counter"
+    );
+    for (away, count) in turned_away {
+        let _ = writeln!(text, "{TURNED_AWAY}{{what=\"{}\"}} {}", away.label(), count.times);
+    }
     text
 }
 
 /// `GET /metrics`
-pub(crate) async fn metrics(State(sections): State<Arc<Sections>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render(&sections.all()))
+pub(crate) async fn metrics(
+    State(sections): State<Arc<Sections>>,
+    State(turned_away): State<Arc<Counts>>,
+) -> impl IntoResponse {
+    let text = render(&sections.all(), &turned_away.all());
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
 #[cfg(test)]
 mod tests {
     use bramble_model::section::{Busy, Failure, Unknown, Waiting};
     use bramble_model::subject::Subject;
+    use bramble_netboot::away::Turned;
 
     use super::*;
 
@@ -116,6 +131,8 @@ mod tests {
         };
         let unknown = Some(Unknown { reason: reason.clone(), since: 3 });
         let swarm = Section { name: "swarm".into(), unknown, ..Section::default() };
-        insta::assert_snapshot!(render(&[source, swarm]));
+        let counts = Counts::default();
+        counts.add(Turned { away: Away::Address, who: "10.77.0.9".into() }, 5);
+        insta::assert_snapshot!(render(&[source, swarm], &counts.all()));
     }
 }

@@ -11,6 +11,7 @@ use bramble_model::names::{Digest, Name};
 use bramble_model::repository::Node;
 use bramble_model::section::{self, Section};
 use bramble_model::timeline::What;
+use bramble_netboot::away::Counts;
 use bramble_plan::admission::{By, Record};
 use bramble_plan::explain::{Evidence, explain};
 use bramble_plan::lead;
@@ -23,6 +24,7 @@ use crate::admissions::Admissions;
 use crate::boot_sets::BootSets;
 use crate::ca::Authority;
 use crate::desired::Desired;
+use crate::floods;
 use crate::loops::Sections;
 use crate::neighbours::too_little_room;
 use crate::snapshots::Snapshots;
@@ -82,6 +84,7 @@ pub(crate) struct Overview {
     pub(crate) wires: Arc<Wires>,
     pub(crate) strangers: Arc<Strangers>,
     pub(crate) waiting: Arc<Waiting>,
+    pub(crate) turned_away: Arc<Counts>,
     pub(crate) sections: Arc<Sections>,
     pub(crate) swarm: Arc<Swarm>,
     pub(crate) copies: Arc<Copies>,
@@ -179,6 +182,7 @@ impl Overview {
         problems.extend(self.wires.problems());
         problems.extend(too_little_room(cluster.nodes.values().map(|node| node.macs.len()).sum()));
         problems.extend(self.copies.problems());
+        problems.extend(floods::problems(&self.turned_away, now() / 1000));
         problems.extend(self.snapshots.trouble());
         problems.extend(self.snapshots.lost());
         let refusing = nodes.iter().filter_map(|node| Some((&node.name, node.health.as_ref()?.refuses?)));

@@ -72,14 +72,17 @@ impl Inner {
         let seen = Seen { mac, vendor, firmware: firmware.to_owned(), uuid, first, last: at, times: times + 1 };
         self.seen.insert(mac, seen);
         self.changed.insert(mac);
+        !recent && self.may_tell(at)
+    }
+
+    /// Whether one event more of strangers is told in this minute.
+    fn may_tell(&mut self, at: Millis) -> bool {
         if at / 60_000 != self.told.0 {
             self.told = (at / 60_000, 0);
         }
-        if recent || self.told.1 >= TOLD {
-            return false;
-        }
-        self.told.1 += 1;
-        true
+        let may = self.told.1 < TOLD;
+        self.told.1 += u32::from(may);
+        may
     }
 }
 
@@ -101,6 +104,11 @@ impl Strangers {
         if is_news {
             self.timeline.add(None, What::SeenUnknown { mac, firmware });
         }
+    }
+
+    /// Whether one more event of machines that are nobody's goes into the journal: a flood of them does not fill it.
+    pub(crate) fn may_be_told_of(&self) -> bool {
+        self.inner().may_tell(now())
     }
 
     /// Nothing is kept of having seen it.

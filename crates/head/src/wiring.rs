@@ -13,6 +13,7 @@ use axum::extract::FromRef;
 use bramble_image::Shelf;
 use bramble_model::repository::{Cluster, Source};
 use bramble_model::snapshot::Revision;
+use bramble_netboot::away::Counts;
 use bramble_plan::swarm::Memory;
 use bramble_store::{Record, Store, View};
 use bramble_system::now;
@@ -102,6 +103,7 @@ parts! {
     power: Arc<Power>,
     backups: Arc<Backups>,
     waiting: Arc<Waiting>,
+    turned_away: Arc<Counts>,
     overview: Arc<Overview>,
 }
 
@@ -206,6 +208,7 @@ impl Parts {
             backups: Arc::clone(&backups),
             sections: Arc::clone(&sections),
         }));
+        let turned_away = Arc::<Counts>::default();
         let overview = Arc::new(Overview {
             store: store.clone(),
             admissions: View::new(store.clone()),
@@ -217,6 +220,7 @@ impl Parts {
             wires: Arc::clone(&wires),
             strangers: Arc::clone(&strangers),
             waiting: Arc::clone(&waiting),
+            turned_away: Arc::clone(&turned_away),
             sections: Arc::clone(&sections),
             swarm: Arc::clone(&swarm),
             copies: Arc::clone(&access.copies),
@@ -242,6 +246,7 @@ impl Parts {
             power,
             backups,
             waiting,
+            turned_away,
             overview,
         };
         Ok((parts, first))

@@ -6,6 +6,7 @@
 //! outside of this crate: see [`Directory`].
 
 pub mod arp;
+pub mod away;
 pub mod client;
 pub mod dhcp;
 pub mod grub;

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,10 +48,11 @@ fn tftp(server: &str, file: &str, block: usize, window: usize, clients: usize, r
     let start = Instant::now();
     let bytes = AtomicU64::new(0);
     thread::scope(|scope| {
-        for _ in 0..clients {
-            scope.spawn(|| {
+        for client in 0..clients {
+            let bytes = &bytes;
+            scope.spawn(move || {
                 for _ in 0..rounds {
-                    let got = read(server, file, block, window);
+                    let got = read(client, server, file, block, window);
                     bytes.fetch_add(got as u64, Ordering::Relaxed);
                 }
             });
@@ -84,10 +85,11 @@ fn seeds(folder: &std::path::Path) {
     write("configuration", "first-light", &std::fs::read(example).expect("the example"));
 }
 
-/// Reads a file (RFC 1350, 2348, 7440) and gives its size. A server that does not grant a window is
-/// read without.
-fn read(server: &str, file: &str, block: usize, window: usize) -> usize {
-    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+/// Reads a file (RFC 1350, 2348, 7440) as the client of this number, from an address of its own where `netboot.sh` has
+/// given it one, and gives the file's size. A server that does not grant a window is read without.
+fn read(client: usize, server: &str, file: &str, block: usize, window: usize) -> usize {
+    let own = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 64, 254, 1)) + client as u32);
+    let socket = UdpSocket::bind((own, 0)).or_else(|_| UdpSocket::bind("0.0.0.0:0")).expect("a socket");
     socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
     let mut request = [&[0, 1], file.as_bytes(), b"\0octet\0blksize\0", block.to_string().as_bytes(), b"\0"].concat();
     if window > 1 {

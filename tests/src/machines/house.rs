@@ -63,6 +63,8 @@ const BRIDGE: &str = "eth0";
 pub const HEAD: &str = "10.77.0.1";
 /// The address that the repository lets ask as Pixiecore.
 pub const PIXIECORE: &str = "10.77.0.98";
+/// A relay that simulated agents ask by.
+pub const RELAY: &str = "10.99.0.1";
 const ROUTER: &str = "10.77.0.254";
 
 impl House {
@@ -147,7 +149,7 @@ impl House {
         let full = format!("subnet = \"10.77.0.0/{prefix}\"\npool = \"{pool}\"\nrouter = \"{ROUTER}\"\n");
         let interfaces = if subnets.is_empty() { "\"eth0\"" } else { "[\"eth0\", \"eth1.7\"]" };
         let text = format!(
-            "[cluster]\nname = \"house\"\n{cluster}\n\n[network]\ninterface = {interfaces}\ndhcp = \"{dhcp}\"\npixiecore = \"{PIXIECORE}\"\n{}\n{subnets}\n\
+            "[cluster]\nname = \"house\"\n{cluster}\n\n[network]\ninterface = {interfaces}\ndhcp = \"{dhcp}\"\npixiecore = \"{PIXIECORE}\"\nrelays = [\"{RELAY}\"]\n{}\n{subnets}\n\
              [roles.worker]\nengine = \"worker\"\n\n[roles.other]\nengine = \"none\"\n\n{machines}",
             if dhcp == "full" { full.as_str() } else { "" }
         );

@@ -101,6 +101,14 @@ impl Files for Boots {
         self.pi_file(from, path)
     }
 
+    fn is_of_a_node(&self, from: Ipv4Addr) -> bool {
+        let cluster = self.nodes.cluster();
+        match self.neighbours.mac(from) {
+            Some(mac) => cluster.node_of(mac).is_some() || self.adoptions.of_card(mac).is_some(),
+            None => cluster.nodes.values().any(|node| node.address == Some(from)),
+        }
+    }
+
     fn ended(&self, from: Ipv4Addr, path: &str, end: End) {
         let node: Option<Name> = self.node_at(from).map(|(_, node)| node);
         let node = node.as_ref();
@@ -124,7 +132,9 @@ impl Files for Boots {
                     self.chains.sent(node, path);
                 }
                 // Each counts: a loader that is fetched again and again is a loop.
-                self.timeline.add(node, What::TftpSent { file, bytes });
+                if node.is_some() || self.strangers.may_be_told_of() {
+                    self.timeline.add(node, What::TftpSent { file, bytes });
+                }
                 return;
             }
             End::Missing => What::TftpMissing { file },
@@ -133,16 +143,22 @@ impl Files for Boots {
             End::Aborted { reason, at, of, block } => {
                 What::TftpStopped { file, at, of, block, agreed: true, reason: Stopped::GaveUp(reason) }
             }
+            // A single datagram, in whoever's name, does not get into the journal of a machine that nobody knows.
+            End::Silent { at: 0, agreed: false, .. } if node.is_none() => return,
             End::Silent { at, of, block, agreed } => {
                 What::TftpStopped { file, at, of, block, agreed, reason: Stopped::Silent }
             }
+            End::Slow { at, of, .. } => What::Note {
+                text: format!("{path} is sent no further after {at} of {of} bytes: it was taken too slowly"),
+            },
             End::Unreadable { reason } => What::Note { text: format!("cannot read {path}: {reason}") },
         };
         match node {
             Some(node) => self.tell_once(node, what),
             // Strangers ask for much.
             None if matches!(what, What::TftpMissing { .. }) => tracing::debug!(%from, path, "no such file"),
-            None => self.timeline.add(None, what),
+            None if self.strangers.may_be_told_of() => self.timeline.add(None, what),
+            None => {}
         }
     }
 }
@@ -219,5 +235,37 @@ mod tests {
                 assert_eq!(fetch("1a2b3c4d/kernel.img"), format!("{word} kernel"), "{first}");
             }
         }
+    }
+    #[test]
+    fn nodes_go_first_by_what_was_heard_of_their_cards() {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let (boots, _) = boots(home.path());
+        let guest = Ipv4Addr::new(127, 0, 0, 10);
+        assert!(boots.is_of_a_node(AT));
+        assert!(!boots.is_of_a_node(guest), "nothing was heard from there");
+        boots.neighbours.learn(guest, Mac([2, 0, 0, 0, 0, 9]));
+        assert!(!boots.is_of_a_node(guest), "it has a lease, and is nobody's");
+    }
+
+    /// Each of them was an event, and a write.
+    #[test]
+    fn machines_that_nobody_knows_do_not_fill_the_journal() {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let (boots, _) = boots(home.path());
+        let events = || boots.timeline.after(0, 10_000).len();
+        let before = events();
+        for number in 0..2000_u32 {
+            let guest = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 88, 0, 0)) + number);
+            boots.ended(guest, "ipxe.efi", End::Silent { at: 0, of: 1000, block: 512, agreed: false });
+        }
+        assert_eq!(events(), before, "a datagram in somebody's name");
+        for number in 0..2000_u32 {
+            let guest = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 88, 0, 0)) + number);
+            boots.ended(guest, "ipxe.efi", End::Sent { bytes: 1000 });
+            boots.ended(guest, "ipxe.efi", End::Aborted { reason: "enough".into(), at: 512, of: 1000, block: 512 });
+        }
+        let told = events() - before;
+        // A minute may begin meanwhile.
+        assert!((1..=120).contains(&told), "{told}");
     }
 }

@@ -64,6 +64,8 @@ pub struct Network {
     pub dhcp: Dhcp,
     /// Who may ask what machines boot in the words of Pixiecore's API.
     pub pixiecore: Option<Ipv4Addr>,
+    /// DHCP relays that may ask for machines of this wire; those of other subnets are theirs.
+    pub relays: Vec<Ipv4Addr>,
     /// TCP port of boot files, status page and API.
     pub http_port: u16,
     /// TCP port of the status page and the API with logins, over TLS.
@@ -108,6 +110,8 @@ pub struct Subnet {
     pub pool: (Ipv4Addr, Ipv4Addr),
     pub router: Option<Ipv4Addr>,
     pub dns: Vec<Ipv4Addr>,
+    /// DHCP relays whose questions are answered.
+    pub relays: Vec<Ipv4Addr>,
     pub lease_seconds: u32,
 }
 

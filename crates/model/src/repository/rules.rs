@@ -58,6 +58,7 @@ pub(super) fn hold(
     let workloads = rules.workloads(&written.workloads);
     let lab = rules.lab(&written.lab, &workloads);
     rules.managers(&nodes, !workloads.is_empty());
+    rules.room_for(network.as_ref(), &nodes);
 
     let mut problems = rules.problems;
     problems.sort_by_key(|problem| (problem.line, problem.column));

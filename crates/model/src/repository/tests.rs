@@ -125,6 +125,9 @@ golden! {
     subnet_with_host_bits: "10.77.0.0/24" => "10.77.0.7/24";
     address_outside_the_subnet: "10.77.0.11" => "10.78.0.11";
     address_of_the_subnet_itself: "10.77.0.11" => "10.77.0.255";
+    pool_smaller_than_the_nodes: "10.77.0.100-10.77.0.199" => "10.77.0.100-10.77.0.100";
+    relay_malformed: "interface =" => "relays = [\"10.77.0.1\", \"attic\"]\ninterface =";
+    relay_that_is_everyone: "interface =" => "relays = [\"255.255.255.255\"]\ninterface =";
     address_malformed: "10.77.0.11" => "10.77.0.256";
     address_of_the_router: "interface =" => "router = \"10.77.0.11\"\ninterface =";
     interface_too_long: "\"eth0\"" => "\"enp0s31f6-uplink\"";
@@ -193,6 +196,25 @@ fn the_good_repository_has_no_problems_and_its_defaults() {
     assert_eq!(cluster.managers(EngineKind::Swarm).map(Name::as_str).collect::<Vec<_>>(), ["m1"]);
     let second_card = "52:54:00:00:00:03".parse().expect("a MAC");
     assert_eq!(cluster.node_of(second_card).map(|(name, _)| name.as_str()), Some("w1"));
+}
+
+#[test]
+fn a_subnets_relays_are_those_that_it_names_or_its_router() {
+    let subnets = "[network.subnets.attic]\nsubnet = \"10.78.0.0/24\"\npool = \"10.78.0.100-10.78.0.199\"\n\
+                   router = \"10.78.0.1\"\n\n[network.subnets.barn]\nsubnet = \"10.79.0.0/24\"\n\
+                   pool = \"10.79.0.100-10.79.0.199\"\nrouter = \"10.79.0.1\"\nrelays = [\"10.99.0.1\"]\n\n[image]";
+    let relays = |text: String| -> Vec<Vec<String>> {
+        let network = load(&text).expect("valid").network;
+        let Dhcp::Full(subnets) = network.dhcp else {
+            return vec![network.relays.iter().map(ToString::to_string).collect()];
+        };
+        subnets.iter().map(|subnet| subnet.relays.iter().map(ToString::to_string).collect()).collect()
+    };
+    let text = GOOD.replace("[image]", subnets).replace("interface =", "router = \"10.77.0.254\"\ninterface =");
+    assert_eq!(relays(text), [vec![], vec!["10.78.0.1"], vec!["10.99.0.1"]], "the wire's own router relays nothing");
+    let proxy = "\"proxy\"\nrelays = [\"10.88.0.1\"]\n";
+    let text = GOOD.replace("\"full\"\nsubnet = \"10.77.0.0/24\"\npool = \"10.77.0.100-10.77.0.199\"\n", proxy);
+    assert_eq!(relays(text.replace("address = \"10.77.0.11\"\n", "")), [["10.88.0.1"]]);
 }
 
 #[test]

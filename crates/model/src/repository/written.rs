@@ -166,6 +166,10 @@ pub struct NetworkSection {
     pub dns: Vec<String>,
     /// Seconds an address is lent for. Default: 3600.
     pub lease_seconds: Option<u32>,
+    /// DHCP relays that may ask for machines of this wire, by the address that they write into what they pass on.
+    /// While `dhcp` is "router" they pass it on to the head, too, which listens. Default: none.
+    #[serde(default)]
+    pub relays: Vec<String>,
     /// More subnets of full DHCP: behind a DHCP relay, or on another interface.
     #[serde(default)]
     pub subnets: BTreeMap<String, SubnetSection>,
@@ -191,6 +195,9 @@ pub struct SubnetSection {
     pub pool: String,
     /// Its default gateway.
     pub router: Option<String>,
+    /// DHCP relays that may ask for its machines, by the address that they write into what they pass on. What comes by
+    /// any other is not answered. Default: its `router`.
+    pub relays: Option<Vec<String>>,
     /// Its name servers. Default: `network.dns`.
     #[serde(default)]
     pub dns: Vec<String>,

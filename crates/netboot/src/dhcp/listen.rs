@@ -42,7 +42,12 @@ fn message(frame: &[u8]) -> Option<(SocketAddr, &[u8])> {
 ///
 /// # Errors
 /// When a packet socket is not allowed.
-pub async fn listen(interface: &Interface, witness: Arc<dyn Witness>, stop: CancellationToken) -> io::Result<()> {
+pub async fn listen(
+    interface: &Interface,
+    relays: &[Ipv4Addr],
+    witness: Arc<dyn Witness>,
+    stop: CancellationToken,
+) -> io::Result<()> {
     let socket = packet::open(interface.index, ETHERTYPE_IPV4)?;
     packet::only_udp_to(&socket, SERVER)?;
     // tokio has no packet sockets; its UDP socket only ever calls recv, which is the same.
@@ -60,15 +65,15 @@ pub async fn listen(interface: &Interface, witness: Arc<dyn Witness>, stop: Canc
                 }
             },
         };
-        isolated(|| hear(&buffer[..length], interface, &*witness));
+        isolated(|| hear(&buffer[..length], interface, relays, &*witness));
     }
 }
 
 /// Tells of whom a frame is.
-fn hear(frame: &[u8], on: &Interface, witness: &dyn Witness) {
+fn hear(frame: &[u8], on: &Interface, relays: &[Ipv4Addr], witness: &dyn Witness) {
     let Some((from, bytes)) = message(frame) else { return };
     let Some(message) = decode(bytes) else { return };
-    tell(&message, on, from, witness);
+    tell(&message, on, from, relays.contains(&message.giaddr()), witness);
     let asks = message.opts().msg_type().is_some() && message.opcode() == dhcproto::v4::Opcode::BootRequest;
     if let Some(client) = Client::of(&message).filter(|client| asks && client.firmware.is_some()) {
         witness.saw(client.mac, Sight::Asked(client));
@@ -124,7 +129,7 @@ mod tests {
         let address = Ipv4Addr::new(10, 77, 0, 1);
         let on = Interface { name: "eth0".into(), index: 1, mac, address, prefix: 24, gateway: None };
         let ear = Ear::default();
-        hear(frame, &on, &ear);
+        hear(frame, &on, &[Ipv4Addr::new(10, 99, 0, 1)], &ear);
         ear.0.into_inner().expect("nobody panicked")
     }
 
@@ -138,6 +143,8 @@ mod tests {
         assert_eq!(heard(&frame([192, 168, 9, 9], 67, b"MSFT 5.0", none)), [], "it is on another wire");
         let relay = Ipv4Addr::new(10, 99, 0, 1);
         assert_eq!(heard(&frame([192, 168, 9, 9], 67, b"MSFT 5.0", relay)), [(CARD, Some(Heard::Relay))]);
+        let other = Ipv4Addr::new(10, 99, 0, 2);
+        assert_eq!(heard(&frame([192, 168, 9, 9], 67, b"MSFT 5.0", other)), [], "nobody names that one");
         assert_eq!(heard(&frame([0; 4], 69, b"PXEClient", none)), [], "another port");
     }
 

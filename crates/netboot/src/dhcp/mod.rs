@@ -12,39 +12,46 @@
 //! Who the client is comes as an argument, and what was seen of it goes back with the answer: nothing is looked up
 //! or recorded while a message is being decided on.
 //!
-//! A machine that the repository does not know gets an address in full mode and never a boot
-//! file; in proxy mode it gets silence.
+//! A machine that the repository does not know gets an address in full mode, of the share that is for such machines, and
+//! never a boot file; in proxy mode it gets silence.
+//!
+//! Who a message is from is what it says of itself, and everyone on the wire can say anything. So no message touches
+//! more than one card's own lease or offer, a card has one, and no answer leaves for an address that the repository does
+//! not name or the wire does not have.
 
+mod codec;
 mod leases;
 mod listen;
 pub mod probe;
 mod raw;
 mod serve;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use bramble_boot::{Firmware, Pi};
 use bramble_model::names::{Mac, Name};
-use bramble_model::repository::Subnet;
+use bramble_model::repository::{Subnet, mask};
 use dhcproto::v4::relay::{RelayCode, RelayInfo};
 use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, Opcode, OptionCode};
-use dhcproto::{Decodable, Decoder, Encodable, Encoder};
 
+pub use codec::{decode, encode};
 pub use leases::{Lease, Leases};
 pub use listen::listen;
-pub use serve::{Interface, LeaseStore, run};
+pub use serve::{Around, Interface, LeaseStore, run};
 
+use crate::away::{Away, Turned};
 use crate::client::{Client, option};
 use crate::{BootServer, KnownMachine, Sight, pi};
 
-/// Relays and old clients drop shorter messages: the BOOTP minimum (RFC 1542, section 2.1).
-const SHORTEST: usize = 300;
 /// Seconds for which an offered address is kept for its client.
 const OFFER_SECONDS: u64 = 60;
 /// The ROM of a Pi 3 misses an answer that comes at once (raspberrypi/firmware#862).
 const PI_ROM_DELAY: Duration = Duration::from_secs(1);
+/// A lease whose end would move by less than this many seconds, or an eighth of it, stays as it is on disk: the loaders
+/// of one boot ask one after the other, and who asks a thousand times a second has nothing written.
+const SAME_LEASE: u64 = 60;
 
 /// The port that a message came in on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +94,10 @@ pub struct Outcome {
     pub store: Vec<Lease>,
     /// What was seen of the machine with this card, in order.
     pub saw: Vec<(Mac, Sight)>,
+    /// Whether the repository has the sender's card: it goes before those that it has not.
+    pub is_of_a_node: bool,
+    /// Why it gets no answer, where that is to be told.
+    pub turned: Option<Turned>,
 }
 
 /// One wire that is served: the head's own address on it, which is server identifier and boot
@@ -94,7 +105,26 @@ pub struct Outcome {
 #[derive(Debug, Clone, Copy)]
 pub struct Link {
     pub address: Ipv4Addr,
+    /// Length of the network prefix in bits.
+    pub prefix: u8,
     pub boot: BootServer,
+}
+
+impl Link {
+    /// Whether this address is on this wire.
+    fn reaches(&self, address: Ipv4Addr) -> bool {
+        let mask = u32::from(mask(self.prefix));
+        u32::from(address) & mask == u32::from(self.address) & mask
+    }
+}
+
+/// Where a message came in, and from where.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival<'a> {
+    pub link: &'a Link,
+    pub port: Port,
+    /// The sender's address, as the message's IP header has it.
+    pub from: Ipv4Addr,
 }
 
 /// The machine. Without pools it is a proxy.
@@ -103,6 +133,8 @@ pub struct Server {
     pub domain: String,
     /// One for each subnet, on a wire of the head's own or behind a relay.
     pub pools: Vec<Pool>,
+    /// Relays that a proxy answers.
+    pub relays: Vec<Ipv4Addr>,
 }
 
 /// What full DHCP hands out on one subnet.
@@ -139,24 +171,35 @@ fn elsewhere(message: &Message, link: &Link) -> Option<Ipv4Addr> {
 }
 
 impl Server {
-    /// Replaces the fixed addresses of nodes: each goes to the pool of its subnet.
-    pub fn fix(&mut self, fixed: &BTreeMap<Mac, Ipv4Addr>) {
+    /// Replaces the nodes' cards, each with its fixed address where it has one: that goes to the pool of its subnet.
+    pub fn follow(&mut self, cards: &BTreeMap<Mac, Option<Ipv4Addr>>) {
+        let without: BTreeSet<Mac> = cards.iter().filter(|(_, fixed)| fixed.is_none()).map(|(mac, _)| *mac).collect();
         for pool in &mut self.pools {
-            let own = fixed.iter().filter(|(_, address)| pool.subnet.contains(**address));
-            pool.leases.fix(own.map(|(mac, address)| (*mac, *address)).collect());
+            let fixed = cards.iter().filter_map(|(mac, fixed)| Some((*mac, (*fixed)?)));
+            let own = fixed.filter(|(_, address)| pool.subnet.contains(*address));
+            pool.leases.follow(own.collect(), without.clone());
         }
     }
 
-    /// Takes one message that came in on `link`. `now` is in seconds since the epoch; `known` is what the directory
-    /// says of a client that [`asks`].
+    /// These leases are on disk.
+    pub fn stored(&mut self, leases: &[Lease]) {
+        for lease in leases {
+            if let Some(pool) = self.pools.iter_mut().find(|pool| pool.subnet.contains(lease.address)) {
+                pool.leases.stored(lease);
+            }
+        }
+    }
+
+    /// Takes one message. `now` is in seconds since the epoch; `known` is what the directory says of a client that
+    /// [`asks`].
     pub fn handle(
         &mut self,
         message: &Message,
-        link: &Link,
-        port: Port,
+        arrival: Arrival<'_>,
         now: u64,
         known: Option<&KnownMachine>,
     ) -> Outcome {
+        let Arrival { link, port, .. } = arrival;
         let mut outcome = Outcome::default();
         if message.opcode() != Opcode::BootRequest {
             return outcome;
@@ -164,6 +207,12 @@ impl Server {
         let (Some(kind), Some(client)) = (message.opts().msg_type(), Client::of(message)) else {
             return outcome;
         };
+        let relay = Some(message.giaddr()).filter(|relay| !relay.is_unspecified());
+        if let Some(relay) = relay.filter(|relay| !self.is_relay(message, link, *relay)) {
+            outcome.turned = Some(Turned { away: Away::Relay, who: format!("the relay {relay}") });
+            return outcome;
+        }
+        outcome.is_of_a_node = known.is_some() || self.pools.iter().any(|pool| pool.leases.is_of_a_node(client.mac));
         if let Some(server) = elsewhere(message, link) {
             if kind == MessageType::Request {
                 for pool in &mut self.pools {
@@ -203,25 +252,35 @@ impl Server {
             return outcome;
         }
         let on = subnet_of(message, link);
-        match self.pools.iter_mut().find(|pool| pool.subnet.contains(on)) {
-            Some(pool) => full(pool, &self.domain, &question, now, &mut outcome),
-            None => {
-                tracing::warn!(mac = %question.client.mac, relay = %on, "no subnet of bramble.toml holds this relay's address");
-            }
+        if let Some(pool) = self.pools.iter_mut().find(|pool| pool.subnet.contains(on)) {
+            full(pool, &self.domain, &question, arrival.from, now, &mut outcome);
         }
         outcome
     }
+
+    /// Whether the subnet that this message is for names this relay. An answer to any other would leave for whatever
+    /// address the message was made up with.
+    pub(crate) fn is_relay(&self, message: &Message, link: &Link, relay: Ipv4Addr) -> bool {
+        if self.pools.is_empty() {
+            return self.relays.contains(&relay);
+        }
+        let on = subnet_of(message, link);
+        self.pools.iter().any(|pool| pool.subnet.contains(on) && pool.subnet.relays.contains(&relay))
+    }
 }
 
-/// The address whose subnet the client is on: what a relay says of its link (RFC 3527), the relay
-/// itself, or this wire.
+/// The address whose subnet the client is on: this wire, the relay itself, or what that says of its link (RFC 3527). A
+/// client that says so itself, without a relay, is not believed (RFC 3046, section 2.1).
 fn subnet_of(message: &Message, link: &Link) -> Ipv4Addr {
+    if message.giaddr().is_unspecified() {
+        return link.address;
+    }
     if let Some(DhcpOption::RelayAgentInformation(relay)) = option(message, OptionCode::RelayAgentInformation)
         && let Some(RelayInfo::LinkSelection(address)) = relay.get(RelayCode::LinkSelection)
     {
         return *address;
     }
-    if message.giaddr().is_unspecified() { link.address } else { message.giaddr() }
+    message.giaddr()
 }
 
 fn proxy(question: &Question<'_>, port: Port) -> Option<Reply> {
@@ -229,11 +288,15 @@ fn proxy(question: &Question<'_>, port: Port) -> Option<Reply> {
     let kind = if question.kind == MessageType::Discover { MessageType::Offer } else { MessageType::Ack };
     let mut message = answer(question, kind);
     add_boot(&mut message, question, file, true);
-    let to = if port == Port::Proxy { Target::Sender } else { target(question.message, Ipv4Addr::UNSPECIFIED) };
+    let to = if port == Port::Proxy {
+        Target::Sender
+    } else {
+        target(question, Ipv4Addr::UNSPECIFIED, |client| question.link.reaches(client))?
+    };
     Some(Reply { to, delay: delay(&question.client), message })
 }
 
-fn full(pool: &mut Pool, domain: &str, question: &Question<'_>, now: u64, outcome: &mut Outcome) {
+fn full(pool: &mut Pool, domain: &str, question: &Question<'_>, from: Ipv4Addr, now: u64, outcome: &mut Outcome) {
     let Question { message, client, .. } = question;
     let requested = match option(message, OptionCode::RequestedIpAddress) {
         Some(DhcpOption::RequestedIpAddress(address)) => Some(*address),
@@ -243,27 +306,28 @@ fn full(pool: &mut Pool, domain: &str, question: &Question<'_>, now: u64, outcom
     match question.kind {
         MessageType::Discover => {
             let Some(address) = pool.leases.choose(client.mac, requested, now) else {
-                tracing::warn!(mac = %client.mac, "the pool is exhausted");
+                outcome.turned = Some(pool.none_for(client.mac));
                 return;
             };
             // The ROM of a Pi 3 takes the offer and never sends a REQUEST: the offer is its lease.
-            if client.firmware == Some(Firmware::RaspberryPi(Pi::Rom)) {
+            let until = if client.firmware == Some(Firmware::RaspberryPi(Pi::Rom)) {
                 // No firmware is named: that it took the offer is not known.
                 outcome.saw.push((client.mac, Sight::Leased { address, firmware: None }));
-                outcome.store.push(pool.leases.grant(client.mac, address, now + seconds));
+                pool.lease(client.mac, address, now, outcome)
             } else {
-                pool.leases.hold(client.mac, address, now + OFFER_SECONDS);
-            }
-            outcome.reply = Some(with_address(&pool.subnet, domain, question, MessageType::Offer, address));
+                pool.leases.hold(client.mac, address, now, now + OFFER_SECONDS);
+                now + seconds
+            };
+            outcome.reply = with_address(pool, domain, question, MessageType::Offer, address, until - now);
         }
         MessageType::Request => {
             let renewing = message.ciaddr();
             let wanted = if renewing.is_unspecified() { requested } else { Some(renewing) };
             let Some(wanted) = wanted else { return };
             if pool.leases.may_have(client.mac, wanted, now) {
-                outcome.store.push(pool.leases.grant(client.mac, wanted, now + seconds));
+                let until = pool.lease(client.mac, wanted, now, outcome);
                 outcome.saw.push((client.mac, Sight::Leased { address: wanted, firmware: client.firmware }));
-                outcome.reply = Some(with_address(&pool.subnet, domain, question, MessageType::Ack, wanted));
+                outcome.reply = with_address(pool, domain, question, MessageType::Ack, wanted, until - now);
                 return;
             }
             let mut reply = answer(question, MessageType::Nak);
@@ -280,26 +344,65 @@ fn full(pool: &mut Pool, domain: &str, question: &Question<'_>, now: u64, outcom
             if let Some((_, file)) = question.boot {
                 add_boot(&mut reply, question, file, false);
             }
-            let to = target(message, Ipv4Addr::UNSPECIFIED);
-            outcome.reply = Some(Reply { to, delay: Duration::ZERO, message: reply });
+            let to = target(question, Ipv4Addr::UNSPECIFIED, |client| pool.subnet.contains(client));
+            outcome.reply = to.map(|to| Reply { to, delay: Duration::ZERO, message: reply });
         }
-        MessageType::Release => outcome.store.extend(pool.leases.release(client.mac, message.ciaddr(), now)),
+        // From the address that it is about (RFC 2131, section 4.4.6): no program of another machine's says it by a mere
+        // datagram of its own.
+        MessageType::Release if from == message.ciaddr() => {
+            outcome.store.extend(pool.leases.release(client.mac, message.ciaddr(), now));
+        }
         MessageType::Decline => {
-            // Only what the client could have been given: nobody takes another's address away.
-            let declined = requested.filter(|address| pool.leases.may_have(client.mac, *address, now));
-            outcome.store.extend(declined.map(|address| pool.leases.quarantine(client.mac, address, now + seconds)));
+            let declined =
+                requested.and_then(|address| pool.leases.quarantine(client.mac, address, now, now + seconds));
+            outcome.store.extend(declined);
         }
         _ => {}
     }
 }
 
-fn with_address(subnet: &Subnet, domain: &str, question: &Question<'_>, kind: MessageType, address: Ipv4Addr) -> Reply {
+impl Pool {
+    /// Lends an address that this card may have, and gives the lease's end.
+    fn lease(&mut self, mac: Mac, address: Ipv4Addr, now: u64, outcome: &mut Outcome) -> u64 {
+        let seconds = u64::from(self.subnet.lease_seconds);
+        let until = now + seconds;
+        if let Some(lease) = self.leases.covering(mac, address, until, SAME_LEASE.min(seconds / 8)) {
+            return lease.until;
+        }
+        outcome.store.push(self.leases.grant(mac, address, until));
+        until
+    }
+
+    /// Why this card gets no address.
+    fn none_for(&self, mac: Mac) -> Turned {
+        let Subnet { address, prefix, .. } = self.subnet;
+        let Pool { leases, .. } = self;
+        if leases.is_of_a_node(mac) {
+            let who = format!("{mac} on {address}/{prefix}, whose pool has {} addresses", leases.size());
+            return Turned { away: Away::Exhausted, who };
+        }
+        let (held, share, size) = (leases.held_by_strangers(), leases.share(), leases.size());
+        let who =
+            format!("{mac} on {address}/{prefix}, where they hold {held} of {size} addresses and may hold {share}");
+        Turned { away: Away::Share, who }
+    }
+}
+
+fn with_address(
+    pool: &Pool,
+    domain: &str,
+    question: &Question<'_>,
+    kind: MessageType,
+    address: Ipv4Addr,
+    seconds: u64,
+) -> Option<Reply> {
+    let subnet = &pool.subnet;
     let mut message = answer(question, kind);
     message.set_yiaddr(address);
     if kind == MessageType::Ack {
         message.set_ciaddr(question.message.ciaddr());
     }
-    let seconds = subnet.lease_seconds;
+    let seconds = u32::try_from(seconds).unwrap_or(subnet.lease_seconds);
     for option in [
         DhcpOption::AddressLeaseTime(seconds),
         DhcpOption::Renewal(seconds / 2),
@@ -312,8 +415,8 @@ fn with_address(subnet: &Subnet, domain: &str, question: &Question<'_>, kind: Me
         message.opts_mut().insert(DhcpOption::Hostname(node.to_string()));
         add_boot(&mut message, question, file, false);
     }
-    let to = target(question.message, address);
-    Reply { to, delay: delay(&question.client), message }
+    let to = target(question, address, |client| subnet.contains(client))?;
+    Some(Reply { to, delay: delay(&question.client), message })
 }
 
 /// An answer with what every answer has.
@@ -389,62 +492,23 @@ fn delay(client: &Client) -> Duration {
     }
 }
 
-/// Where an answer that gives `address` goes (RFC 2131, section 4.1).
-fn target(message: &Message, address: Ipv4Addr) -> Target {
+/// Where an answer that gives `address` goes (RFC 2131, section 4.1): to a client that names its address only where that
+/// is one of its subnet. Nowhere else, or whoever makes one up would send the head's answers anywhere.
+fn target(question: &Question<'_>, address: Ipv4Addr, is_near: impl Fn(Ipv4Addr) -> bool) -> Option<Target> {
+    let Question { message, kind, client, .. } = question;
     if !message.giaddr().is_unspecified() {
-        Target::Relay(message.giaddr())
-    } else if !message.ciaddr().is_unspecified() {
-        Target::Client(message.ciaddr())
-    } else if message.flags().broadcast() || address.is_unspecified() {
-        Target::Broadcast
-    } else {
-        Target::Card(Mac(message.chaddr().try_into().unwrap_or_default()), address)
+        return Some(Target::Relay(message.giaddr()));
     }
-}
-
-/// Options that mean something here, and the length that they have to have; 0 is any.
-const KNOWN: [(u8, usize); 10] =
-    [(50, 4), (53, 1), (54, 4), (60, 0), (61, 0), (77, 0), (82, 0), (93, 2), (97, 0), (175, 0)];
-/// Bytes of the BOOTP header and the magic cookie (RFC 2131, section 2; RFC 2132, section 2).
-const HEADER: usize = 240;
-const COOKIE: [u8; 4] = [0x63, 0x82, 0x53, 0x63];
-
-/// Reads a message from the wire. Only what is used here is looked at: an option that firmware gets
-/// wrong, or that the library below cannot take (dhcproto 0.15 panics at an option 94 that has not three
-/// bytes), does no harm.
-pub fn decode(bytes: &[u8]) -> Option<Message> {
-    let (header, mut rest) = bytes.split_at_checked(HEADER)?;
-    if header[HEADER - 4..] != COOKIE {
-        return None;
-    }
-    let mut plain = header.to_vec();
-    while let [code, after @ ..] = rest {
-        match (code, after) {
-            (0, _) => rest = after,
-            (255, _) | (_, []) => break,
-            (_, [length, value @ ..]) => {
-                // One that is torn ends the message.
-                let Some(value) = value.get(..usize::from(*length)) else { break };
-                let fits = |wanted: usize| wanted == 0 || wanted == value.len();
-                if KNOWN.iter().any(|(known, wanted)| known == code && fits(*wanted)) {
-                    plain.extend([*code, *length]);
-                    plain.extend(value);
-                }
-                rest = &after[1 + value.len()..];
-            }
+    if !message.ciaddr().is_unspecified() {
+        if is_near(message.ciaddr()) {
+            return Some(Target::Client(message.ciaddr()));
+        }
+        if *kind == MessageType::Inform {
+            return None;
         }
     }
-    plain.push(255);
-    Message::decode(&mut Decoder::new(&plain)).ok()
-}
-
-/// The bytes of a message, padded.
-pub fn encode(message: &Message) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(SHORTEST);
-    let encoded = message.encode(&mut Encoder::new(&mut bytes));
-    debug_assert!(encoded.is_ok(), "an answer of our own encodes");
-    bytes.resize(bytes.len().max(SHORTEST), 0);
-    bytes
+    let on_the_wire = message.flags().broadcast() || address.is_unspecified();
+    Some(if on_the_wire { Target::Broadcast } else { Target::Card(client.mac, address) })
 }
 
 #[cfg(test)]

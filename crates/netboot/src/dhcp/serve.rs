@@ -7,9 +7,13 @@
 //! While one transaction goes to disk the leases of the next one gather, so the rate does not hang on
 //! how long a disk takes to sync; and what gives no lease waits for none. Readers and store are threads:
 //! each message costs one wake-up, and a busy head's other work does not hold it up.
+//!
+//! What waits is bounded, for the disk as for the time when a slow ROM hears it, and the last places are for the
+//! repository's own machines.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -24,13 +28,17 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::raw::PacketSocket;
-use super::{Lease, Link, Port, Reply, Server, Target, asks, decode, encode};
+use super::{Arrival, Lease, Link, Port, Reply, Server, Target, asks, decode, encode};
+use crate::away::{Away, Counts, Turned};
 use crate::packet::set_option;
 use crate::client::Client;
 use crate::{BootServer, Directory, Heard, Witness, isolated};
 
-/// Leases that wait to be stored; more get no answer, as a full socket would give none.
-const QUEUE: usize = 4096;
+/// Leases that wait to be stored; more get no answer, as a full socket would give none. The first number is all that is
+/// for machines that the repository does not have.
+const QUEUE: Room = Room { strangers: 4096, all: 5120 };
+/// Answers that are held back for a ROM that misses quick ones.
+const LATE: Room = Room { strangers: 64, all: 1024 };
 /// Answers whose leases go to disk together.
 const BATCH: usize = 512;
 /// After more answers than these at once it is a rush: then the next ones gather for a moment, since a
@@ -120,12 +128,45 @@ struct Outgoing {
     port: Port,
     from: SocketAddr,
     reply: Reply,
+    /// Held until an answer has left that is held back.
+    _late: Option<Place>,
+}
+
+/// How many may wait.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    strangers: usize,
+    all: usize,
+}
+
+/// Those that wait now.
+#[derive(Debug, Default)]
+struct Waiting(AtomicUsize);
+
+impl Waiting {
+    /// A place among them, for as long as it is held; `None` where there is none left for such a machine.
+    fn enter(self: &Arc<Self>, room: Room, is_of_a_node: bool) -> Option<Place> {
+        let most = if is_of_a_node { room.all } else { room.strangers };
+        let entered = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now < most).then_some(now + 1));
+        entered.ok().map(|_| Place(Arc::clone(self)))
+    }
+}
+
+/// One that waits.
+#[derive(Debug)]
+struct Place(Arc<Waiting>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// Leases that are not on disk yet, and the answer that waits for that: both go or fail together.
 struct Unstored {
     leases: Vec<Lease>,
     answer: Option<Outgoing>,
+    _place: Place,
 }
 
 /// What the readers share.
@@ -133,7 +174,18 @@ struct Shared {
     server: Arc<Mutex<Server>>,
     directory: Arc<dyn Directory>,
     witness: Arc<dyn Witness>,
+    counts: Arc<Counts>,
+    unstored: Arc<Waiting>,
+    late: Arc<Waiting>,
     stop: CancellationToken,
+}
+
+/// Whom the sockets ask and tell.
+pub struct Around {
+    pub directory: Arc<dyn Directory>,
+    pub witness: Arc<dyn Witness>,
+    pub store: Arc<dyn LeaseStore>,
+    pub counts: Arc<Counts>,
 }
 
 /// Serves `interfaces` until cancelled.
@@ -143,20 +195,21 @@ struct Shared {
 pub async fn run(
     server: Arc<Mutex<Server>>,
     interfaces: Vec<(Interface, BootServer)>,
-    directory: Arc<dyn Directory>,
-    witness: Arc<dyn Witness>,
-    store: Arc<dyn LeaseStore>,
+    around: Around,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let (queue, unstored) = sync_channel(QUEUE);
-    let shared = Arc::new(Shared { server, directory, witness, stop });
+    let Around { directory, witness, store, counts } = around;
+    let (queue, unstored) = sync_channel(QUEUE.all);
+    let (waiting, late) = (Arc::default(), Arc::default());
+    let storing = Arc::clone(&server);
+    let shared = Arc::new(Shared { server, directory, witness, counts, unstored: waiting, late, stop });
     let mut threads = JoinSet::new();
     for (interface, boot) in interfaces {
         let open = Arc::new(Open {
             dhcp: bind(&interface.name, 67)?.into(),
             proxy: bind(&interface.name, 4011)?.into(),
             wire: PacketSocket::open(interface.index)?,
-            link: Link { address: interface.address, boot },
+            link: Link { address: interface.address, prefix: interface.prefix, boot },
             interface,
         });
         for port in [Port::Dhcp, Port::Proxy] {
@@ -170,7 +223,7 @@ pub async fn run(
     }
     // The last reader that ends closes the queue.
     drop(queue);
-    threads.spawn_blocking(move || keep(&unstored, &*store));
+    threads.spawn_blocking(move || keep(&unstored, &*store, &storing));
     while let Some(ended) = threads.join_next().await {
         if let Err(error) = ended
             && error.is_panic()
@@ -197,13 +250,15 @@ fn read(socket: &std::net::UdpSocket, stop: &CancellationToken, mut heard: impl 
     }
 }
 
-/// Tells where a message was heard. One that no relay has brought is of this wire: who says nothing of its address, or one
-/// of it.
-pub(super) fn tell(message: &Message, on: &Interface, from: SocketAddr, witness: &dyn Witness) {
+/// Tells where a message was heard: by a relay, where that is one that the repository names. One that no relay has brought
+/// is of this wire: who says nothing of its address, or one of it.
+pub(super) fn tell(message: &Message, on: &Interface, from: SocketAddr, is_relay: bool, witness: &dyn Witness) {
     let Some(client) = Client::of(message).filter(|_| message.opcode() == Opcode::BootRequest) else { return };
     let is_here = |address: Ipv4Addr| address.is_unspecified() || on.reaches(address);
     if !message.giaddr().is_unspecified() {
-        witness.heard(client.mac, Heard::Relay);
+        if is_relay {
+            witness.heard(client.mac, Heard::Relay);
+        }
     } else if matches!(from.ip(), IpAddr::V4(address) if is_here(address)) {
         witness.heard(client.mac, Heard::Wire(on.name.clone()));
     }
@@ -215,34 +270,57 @@ fn answer(on: &Arc<Open>, port: Port, shared: &Shared, queue: &SyncSender<Unstor
         tracing::debug!(%from, "not a DHCP message");
         return;
     };
-    tell(&message, &on.interface, from, &*shared.witness);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let IpAddr::V4(sender) = from.ip() else { return };
     // Both may wait for a disk: neither happens while the machine is held.
     let known = asks(&message, &on.link).and_then(|client| shared.directory.look(&client, &on.link.boot));
     // Its leases are whole between any two lines, also those of a message over which a reader panicked.
     let mut server = shared.server.lock().unwrap_or_else(PoisonError::into_inner);
-    let outcome = server.handle(&message, &on.link, port, now, known.as_ref());
+    let arrival = Arrival { link: &on.link, port, from: sender };
+    let outcome = server.handle(&message, arrival, now, known.as_ref());
+    let is_relay = server.is_relay(&message, &on.link, message.giaddr());
     drop(server);
+    tell(&message, &on.interface, from, is_relay, &*shared.witness);
     for (mac, sight) in outcome.saw {
         shared.witness.saw(mac, sight);
     }
-    let answer = outcome.reply.map(|reply| Outgoing { on: Arc::clone(on), port, from, reply });
+    if let Some(turned) = outcome.turned {
+        shared.counts.add(turned, now);
+    }
+    let is_of_a_node = outcome.is_of_a_node;
+    let waits = |waiting: &Arc<Waiting>, room| {
+        let place = waiting.enter(room, is_of_a_node);
+        if place.is_none() {
+            shared.counts.add(Turned { away: Away::Waiting, who: format!("{from} on {}", on.interface.name) }, now);
+        }
+        place
+    };
+    // A client that is not answered asks again.
+    let answer = match outcome.reply {
+        Some(reply) if reply.delay.is_zero() => Some((reply, None)),
+        Some(reply) => waits(&shared.late, LATE).map(|place| (reply, Some(place))),
+        None => None,
+    };
+    let answer = answer.map(|(reply, late)| Outgoing { on: Arc::clone(on), port, from, reply, _late: late });
     if !outcome.store.is_empty() {
-        // A client that is not answered asks again.
-        let _ = queue.try_send(Unstored { leases: outcome.store, answer });
+        if let Some(place) = waits(&shared.unstored, QUEUE) {
+            // The queue has room for all who have a place; it is closed where the head ends.
+            let _ = queue.try_send(Unstored { leases: outcome.store, answer, _place: place });
+        }
     } else if let Some(answer) = answer {
         answer.send();
     }
 }
 
 /// Stores leases and then sends their answers, until the queue is closed.
-fn keep(queue: &Receiver<Unstored>, store: &dyn LeaseStore) {
+fn keep(queue: &Receiver<Unstored>, store: &dyn LeaseStore, server: &Mutex<Server>) {
     while let Ok(first) = queue.recv() {
         let batch: Vec<Unstored> = std::iter::once(first).chain(queue.try_iter()).take(BATCH).collect();
         let leases: Vec<Lease> = batch.iter().flat_map(|unstored| unstored.leases.iter().copied()).collect();
         let rush = batch.len() > RUSH;
         match store.store(&leases) {
             Ok(()) => {
+                server.lock().unwrap_or_else(PoisonError::into_inner).stored(&leases);
                 for answer in batch.into_iter().filter_map(|unstored| unstored.answer) {
                     isolated(|| answer.send());
                 }
@@ -278,7 +356,7 @@ impl Outgoing {
     }
 
     fn leave(&self) {
-        let Outgoing { on, port, from, reply } = self;
+        let Outgoing { on, port, from, reply, .. } = self;
         let bytes = encode(&reply.message);
         let socket = on.socket(*port);
         let to = |address: Ipv4Addr, port| SocketAddr::V4(SocketAddrV4::new(address, port));
@@ -300,6 +378,17 @@ impl Outgoing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_places_of_what_waits_are_for_the_repositorys_own_machines() {
+        let (waiting, room) = (Arc::<Waiting>::default(), Room { strangers: 3, all: 5 });
+        let mut places: Vec<Place> = (0..100).filter_map(|_| waiting.enter(room, false)).collect();
+        assert_eq!(places.len(), 3);
+        places.extend((0..100).filter_map(|_| waiting.enter(room, true)));
+        assert_eq!(places.len(), 5);
+        drop(places);
+        assert!(waiting.enter(room, false).is_some(), "a place is free again once it is left");
+    }
 
     /// It ended the part, and the head with it.
     #[test]

@@ -5,6 +5,7 @@ use dhcproto::v4::{Architecture, DhcpOptions, UnknownOption};
 use dhcproto::{Decodable, Decoder};
 use proptest::prelude::*;
 
+use super::codec::HEADER;
 use super::*;
 use bramble_boot::{Cpu, Loader};
 
@@ -22,11 +23,18 @@ fn look(message: &Message) -> Option<KnownMachine> {
 
 /// One message, from whoever sent it.
 fn handle(server: &mut Server, message: &Message, port: Port, now: u64) -> Outcome {
-    server.handle(message, &link(), port, now, look(message).as_ref())
+    handle_from(server, message, port, message.ciaddr(), now)
+}
+
+/// One message, whose IP header names this sender.
+fn handle_from(server: &mut Server, message: &Message, port: Port, from: Ipv4Addr, now: u64) -> Outcome {
+    let outcome = server.handle(message, Arrival { link: &link(), port, from }, now, look(message).as_ref());
+    server.stored(&outcome.store);
+    outcome
 }
 
 fn link() -> Link {
-    Link { address: HEAD, boot: BootServer { http: "10.77.0.1:7080".parse().expect("an address") } }
+    Link { address: HEAD, prefix: 24, boot: BootServer { http: "10.77.0.1:7080".parse().expect("an address") } }
 }
 
 fn subnet(third: u8) -> Subnet {
@@ -36,6 +44,7 @@ fn subnet(third: u8) -> Subnet {
         pool: ([10, 77, third, 100].into(), [10, 77, third, 102].into()),
         router: Some([10, 77, third, 254].into()),
         dns: Vec::new(),
+        relays: if third == 0 { Vec::new() } else { vec![[10, 77, third, 1].into(), [10, 99, 0, 1].into()] },
         lease_seconds: 600,
     }
 }
@@ -47,7 +56,8 @@ fn server(full: bool) -> Server {
         let subnet = subnet(third);
         Pool { leases: Leases::new(subnet.pool, fixed, vec![HEAD], []), subnet }
     };
-    Server { domain: "home.arpa".into(), pools: if full { vec![pool(0), pool(9)] } else { Vec::new() } }
+    let pools = if full { vec![pool(0), pool(9)] } else { Vec::new() };
+    Server { domain: "home.arpa".into(), pools, relays: vec![[10, 88, 0, 1].into()] }
 }
 
 fn message(kind: MessageType, mac: Mac) -> Message {
@@ -233,6 +243,7 @@ fn an_exhausted_pool_offers_nothing_until_a_lease_runs_out() {
 #[test]
 fn a_declined_address_is_left_alone() {
     let mut server = server(true);
+    ask(&mut server, &message(MessageType::Discover, STRANGER), Port::Dhcp).expect("an offer");
     let mut decline = message(MessageType::Decline, STRANGER);
     decline.opts_mut().insert(DhcpOption::RequestedIpAddress([10, 77, 0, 100].into()));
     assert_eq!(handle(&mut server, &decline, Port::Dhcp, 1000).store.len(), 1);
@@ -267,7 +278,9 @@ fn a_relay_decides_the_subnet_and_gets_its_option_back() {
     let echoed = offer.opts().get(OptionCode::RelayAgentInformation);
     assert_eq!(echoed, Some(&DhcpOption::RelayAgentInformation(relay)));
     discover.opts_mut().remove(OptionCode::RelayAgentInformation);
-    assert!(ask(&mut server(true), &discover, Port::Dhcp).is_none(), "no subnet is known there");
+    let outcome = handle(&mut server(true), &discover, Port::Dhcp, 1000);
+    assert!(outcome.reply.is_none(), "no subnet is known there");
+    assert_eq!(outcome.turned.map(|turned| turned.away), Some(Away::Relay), "and a person is told");
 }
 
 #[test]
@@ -341,11 +354,6 @@ fn a_request_for_another_server_is_left_to_it() {
     assert!(ask(&mut server(true), &request, Port::Dhcp).is_none());
 }
 
-/// Any message of any client, over time.
-fn events() -> impl Strategy<Value = Vec<(u8, u8, Option<u8>, u64)>> {
-    prop::collection::vec((0..6_u8, 0..6_u8, prop::option::of(98..105_u8), 0..400_u64), 0..60)
-}
-
 proptest! {
     #[test]
     fn no_bytes_make_the_server_panic(options in prop::collection::vec(any::<u8>(), 0..500), full: bool) {
@@ -368,37 +376,6 @@ proptest! {
             let _ = ask(&mut server(full), &message, Port::Dhcp);
         }
     }
-
-    /// Whatever clients say, no two of them hold the same address at the same time.
-    #[test]
-    fn no_address_is_given_twice(events in events()) {
-        let mut server = server(true);
-        let mut now = 1000;
-        let mut held: BTreeMap<Ipv4Addr, (Mac, u64)> = BTreeMap::new();
-        for (client, kind, address, later) in events {
-            now += later;
-            let mac = Mac([2, 0, 0, 0, 0, client]);
-            let address = address.map(|last| Ipv4Addr::new(10, 77, 0, last));
-            let kind = [
-                MessageType::Discover, MessageType::Request, MessageType::Request,
-                MessageType::Release, MessageType::Decline, MessageType::Inform,
-            ][usize::from(kind)];
-            let mut message = message(kind, mac);
-            if let Some(address) = address {
-                if kind == MessageType::Release { message.set_ciaddr(address); }
-                else { message.opts_mut().insert(DhcpOption::RequestedIpAddress(address)); }
-            }
-            let outcome = handle(&mut server, &message, Port::Dhcp, now);
-            for lease in &outcome.store {
-                if kind == MessageType::Release || lease.quarantined {
-                    held.retain(|at, (owner, _)| !(*at == lease.address && *owner == mac));
-                    continue;
-                }
-                if let Some((owner, until)) = held.insert(lease.address, (mac, lease.until)) {
-                    prop_assert!(owner == mac || until < now, "{} belongs to {owner} until {until}", lease.address);
-                }
-                prop_assert!((100..=102).contains(&lease.address.octets()[3]));
-            }
-        }
-    }
 }
+
+mod floods;

@@ -5,7 +5,10 @@
 //! read request ─▶ (options) OACK ─ ACK 0 ─▶ window of DATA ─ ACK n ─▶ … ─▶ short DATA ─ last ACK ─▶ done
 //!                                   └────────── silence: the window again ◀──┘
 //! ```
+//! Before the first ACK one packet goes out, a few times: whoever made the request up has no more than that sent to
+//! somebody else. Who gets a transfer at all is [`gate`]'s.
 
+mod gate;
 mod serve;
 
 use std::fs::File;
@@ -27,6 +30,18 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// A client that is silent for so long is gone.
 const GONE: Duration = Duration::from_secs(20);
+/// How often the first packet goes out that nobody acknowledges: for under four seconds, by when a client that is there
+/// has asked again.
+const FIRST_TRIES: u32 = 4;
+/// The longest wait that a client may ask for (RFC 2349 allows 255 s, in which it could be silent and keep its place).
+/// U-Boot asks for 5 s.
+const LONGEST_TIMEOUT: u64 = 10;
+/// Bytes a second of a client that is not too slow, after the first half minute. Lock step with blocks of 512 bytes over
+/// a wire that loses a tenth of its packets has more than five times of it.
+const LEAST_RATE: u64 = 1024;
+/// Bytes of a client's own words that are kept.
+const LONGEST_REASON: usize = 200;
+const SLOW_START: Duration = Duration::from_secs(30);
 
 /// What a name stands for: bytes made for this client, or a file of any size.
 #[derive(Debug, Clone)]
@@ -73,6 +88,8 @@ pub enum End {
     /// The client fell silent after so many bytes of so many; `agreed` where it had confirmed the
     /// options, of which `block` bytes in a packet is one.
     Silent { at: u64, of: u64, block: u32, agreed: bool },
+    /// The client takes it so slowly that it only keeps a place.
+    Slow { at: u64, of: u64, block: u32 },
     /// The file cannot be read any more.
     Unreadable { reason: String },
 }
@@ -82,6 +99,9 @@ pub trait Files: Send + Sync {
     /// What the machine at this address gets by this name. It may have to be made, and may begin a boot: whoever
     /// asks waits for it, and holds nobody else up.
     fn open(&self, from: Ipv4Addr, path: &str) -> Option<Content>;
+
+    /// Whether this address is a node's, as far as is known without asking anybody: such go first where much is asked for.
+    fn is_of_a_node(&self, from: Ipv4Addr) -> bool;
 
     /// How the read of it ended.
     fn ended(&self, from: Ipv4Addr, path: &str, end: End);
@@ -169,10 +189,17 @@ pub struct Transfer {
     content: Content,
     block: usize,
     window: u16,
-    /// What the client asked to be waited for (RFC 2349).
+    /// The largest window that is granted.
+    largest_window: u16,
+    /// What the client asked to be waited for (RFC 2349); from its first answer on.
     timeout: Option<Duration>,
     wait: Duration,
+    begun: Instant,
     heard: Instant,
+    /// How often the first packet went out.
+    tries: u32,
+    /// The client has answered: there is one.
+    is_proven: bool,
     /// Options still to be acknowledged by ACK 0.
     oack: Option<Vec<u8>>,
     /// The client has acknowledged the options.
@@ -185,14 +212,19 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    pub fn start(content: Content, request: &ReadRequest, now: Instant) -> (Self, Step) {
+    /// Begins it. Windows of more than `window` blocks are not granted.
+    pub fn start(content: Content, request: &ReadRequest, window: u16, now: Instant) -> (Self, Step) {
         let mut transfer = Transfer {
             content,
             block: 512,
             window: 1,
+            largest_window: window.clamp(1, LARGEST_WINDOW),
             timeout: None,
             wait: FIRST_WAIT,
+            begun: now,
             heard: now,
+            tries: 0,
+            is_proven: false,
             oack: None,
             agreed: false,
             acknowledged: 0,
@@ -219,12 +251,13 @@ impl Transfer {
                 Some(self.block.to_string())
             }
             "tsize" => Some(self.content.size().to_string()),
-            "timeout" if (1..=255).contains(&number) => {
+            // Not granted where it is longer: another value than the one asked for cannot be (RFC 2349).
+            "timeout" if (1..=LONGEST_TIMEOUT).contains(&number) => {
                 self.timeout = Some(Duration::from_secs(number));
                 Some(number.to_string())
             }
             "windowsize" if number >= 1 => {
-                self.window = u16::try_from(number).unwrap_or(u16::MAX).min(LARGEST_WINDOW);
+                self.window = u16::try_from(number).unwrap_or(u16::MAX).min(self.largest_window);
                 Some(self.window.to_string())
             }
             _ => None,
@@ -262,7 +295,9 @@ impl Transfer {
     }
 
     fn send(&mut self, now: Instant) -> Step {
-        self.deadline = now + self.timeout.unwrap_or(self.wait);
+        let asked = self.timeout.filter(|_| self.is_proven);
+        self.deadline = now + asked.unwrap_or(self.wait);
+        self.tries += u32::from(!self.is_proven);
         self.out.clear();
         if let Some(oack) = &self.oack {
             self.out.extend_from_slice(oack);
@@ -293,6 +328,8 @@ impl Transfer {
         match packet {
             [0, 4, high, low, ..] => self.acknowledge(u16::from_be_bytes([*high, *low]), now),
             [0, 5, _, _, text @ ..] => {
+                self.is_proven = true;
+                let text = &text[..text.len().min(LONGEST_REASON)];
                 let reason: String = String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).collect();
                 Step::Over(self.aborted(reason))
             }
@@ -318,6 +355,7 @@ impl Transfer {
             return Step::Wait;
         }
         self.acknowledged += ahead;
+        self.is_proven = true;
         if self.acknowledged == self.blocks() {
             return Step::Over(End::Sent { bytes: self.content.size() });
         }
@@ -326,8 +364,21 @@ impl Transfer {
 
     /// The client has what was sent: on with the next.
     fn progress(&mut self, now: Instant) -> Step {
-        (self.wait, self.heard) = (FIRST_WAIT, now);
+        (self.wait, self.heard, self.is_proven) = (FIRST_WAIT, now, true);
+        if self.is_too_slow(now) {
+            return Step::Over(End::Slow { at: self.arrived(), of: self.content.size(), block: self.block as u32 });
+        }
         self.send(now)
+    }
+
+    fn is_too_slow(&self, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.begun);
+        passed >= SLOW_START && self.arrived() < LEAST_RATE * passed.as_secs()
+    }
+
+    /// Whether the client has answered: somebody is there.
+    pub fn is_proven(&self) -> bool {
+        self.is_proven
     }
 
     /// Nobody listens at the client's port any more.
@@ -342,7 +393,8 @@ impl Transfer {
     /// The client has been silent until the deadline.
     pub fn timed_out(&mut self, now: Instant) -> Step {
         self.wait = (self.wait * 2).min(LONGEST_WAIT);
-        if now.duration_since(self.heard) >= GONE {
+        let is_nobody = !self.is_proven && self.tries >= FIRST_TRIES;
+        if is_nobody || now.saturating_duration_since(self.heard) >= GONE {
             return Step::Over(End::Silent {
                 at: self.arrived(),
                 of: self.content.size(),

@@ -33,6 +33,10 @@ impl Rules<'_> {
             Mode::Proxy => self.without_addresses(network, "proxy", Dhcp::Proxy),
             Mode::Router => self.without_addresses(network, "router", Dhcp::Router),
         };
+        let relays = match &dhcp {
+            Dhcp::Full(subnets) => subnets[0].relays.clone(),
+            Dhcp::Proxy | Dhcp::Router => self.relays(&["network"], &network.relays),
+        };
         let ports = [
             ("http_port", network.http_port.unwrap_or(7080)),
             ("agent_port", network.agent_port.unwrap_or(7443)),
@@ -49,6 +53,7 @@ impl Rules<'_> {
             interfaces: interfaces.to_vec(),
             dhcp,
             pixiecore,
+            relays,
             http_port,
             agent_port,
             https_port,
@@ -113,6 +118,7 @@ impl Rules<'_> {
             subnet: subnet.clone(),
             pool: pool.clone(),
             router: network.router.clone(),
+            relays: Some(network.relays.clone()),
             dns: network.dns.clone(),
         };
         let mut found = vec![self.subnet(&["network"], &main, seconds)?];
@@ -147,7 +153,15 @@ impl Rules<'_> {
             );
             return None;
         };
-        let mut found = Subnet { address, prefix, pool: (first, last), router: None, dns: Vec::new(), lease_seconds };
+        let mut found = Subnet {
+            address,
+            prefix,
+            pool: (first, last),
+            router: None,
+            dns: Vec::new(),
+            relays: Vec::new(),
+            lease_seconds,
+        };
         let (low, high) = found.hosts();
         if first > last {
             self.wrong(&key("pool"), format!("the pool ends ({last}) before it begins ({first})"));
@@ -161,10 +175,44 @@ impl Rules<'_> {
                 self.wrong(&key("router"), format!("{router} is outside the subnet {}", section.subnet));
             }
         }
+        found.relays = match &section.relays {
+            Some(relays) => self.relays(at, relays),
+            None => found.router.into_iter().collect(),
+        };
         for (index, server) in section.dns.iter().enumerate() {
             let index = index.to_string();
             found.dns.extend(self.address(&[at, &["dns", &index]].concat(), server));
         }
         Some(found)
+    }
+
+    /// Every card of a node without a fixed address may need one of a pool.
+    pub(super) fn room_for(&mut self, network: Option<&Network>, nodes: &BTreeMap<Name, Node>) {
+        let Some(Network { dhcp: Dhcp::Full(subnets), .. }) = network else { return };
+        let cards: usize = nodes.values().filter(|node| node.address.is_none()).map(|node| node.macs.len()).sum();
+        let size = |subnet: &Subnet| u32::from(subnet.pool.1).saturating_sub(u32::from(subnet.pool.0)) as usize + 1;
+        let addresses: usize = subnets.iter().map(size).sum();
+        if cards > addresses {
+            let message =
+                format!("of {addresses} addresses, {cards} cards of nodes without a fixed one may need one each");
+            let problem = self.source.problem(&["network", "pool"], message).warning();
+            self.problems.push(problem.help("make it larger, or give nodes an `address`"));
+        }
+    }
+
+    /// The relays that are written in the table `at`.
+    fn relays(&mut self, at: &[&str], relays: &[String]) -> Vec<Ipv4Addr> {
+        let mut found = Vec::new();
+        for (index, relay) in relays.iter().enumerate() {
+            let index = index.to_string();
+            let key = [at, &["relays", &index]].concat();
+            let Some(address) = self.address(&key, relay) else { continue };
+            if address.is_unspecified() || address.is_broadcast() || address.is_multicast() {
+                self.wrong(&key, format!("`{relay}` is no relay's address"));
+            } else {
+                found.push(address);
+            }
+        }
+        found
     }
 }
