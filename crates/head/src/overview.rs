@@ -21,6 +21,7 @@ use bramble_system::now;
 use crate::admissions::Admissions;
 use crate::boot_sets::BootSets;
 use crate::ca::Authority;
+use crate::descriptors::Shares;
 use crate::desired::Desired;
 use crate::loops::Sections;
 use crate::snapshots::Snapshots;
@@ -82,6 +83,7 @@ pub(crate) struct Overview {
     pub(crate) waiting: Arc<Waiting>,
     pub(crate) sections: Arc<Sections>,
     pub(crate) swarm: Arc<Swarm>,
+    pub(crate) shares: Shares,
 }
 
 impl Overview {
@@ -174,6 +176,7 @@ impl Overview {
             [self.store.blocking().trouble(), self.timeline.clock_problem()].into_iter().flatten().collect();
         problems.extend(records.as_ref().err().map(|error| bramble_system::sentence(error)));
         problems.extend(self.wires.problems());
+        problems.extend(self.shares.problem());
         problems.extend(self.snapshots.trouble());
         problems.extend(self.snapshots.lost());
         let refusing = nodes.iter().filter_map(|node| Some((&node.name, node.health.as_ref()?.refuses?)));

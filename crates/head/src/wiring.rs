@@ -29,6 +29,7 @@ use crate::boot_sets::BootSets;
 use crate::boots::own::loaders;
 use crate::boots::{Around, Boots};
 use crate::ca::{self, Authority};
+use crate::descriptors::{self, Shares};
 use crate::desired::Desired;
 use crate::dhcp::{self, Dhcp};
 use crate::error::Error;
@@ -103,6 +104,7 @@ parts! {
     backups: Arc<Backups>,
     waiting: Arc<Waiting>,
     overview: Arc<Overview>,
+    shares: Shares,
 }
 
 impl Parts {
@@ -142,6 +144,7 @@ impl Parts {
         };
         keep_the_folder(&snapshots, apply, &home, &first);
         let cluster = Arc::clone(&first.cluster);
+        let shares = descriptors::shares(cluster.nodes.len());
         let wires = Arc::new(Wires::open(&cluster.network));
         wires.problems().iter().for_each(|problem| tracing::error!(problem, "a wire is not served"));
         let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), format!("head.{}", cluster.domain)];
@@ -219,6 +222,7 @@ impl Parts {
             waiting: Arc::clone(&waiting),
             sections: Arc::clone(&sections),
             swarm: Arc::clone(&swarm),
+            shares,
         });
         let parts = Parts {
             store,
@@ -242,6 +246,7 @@ impl Parts {
             backups,
             waiting,
             overview,
+            shares,
         };
         Ok((parts, first))
     }
