@@ -148,7 +148,10 @@ fn pixiecore_is_answered_at_its_usual_path() {
         assert!(answer["cmdline"].as_str().expect("a command line").starts_with("auto=true ds=nocloud"));
         // It has been handed over: the disk from now on, which Pixiecore's API says by 404.
         assert!(matches!(get_as_pixiecore(&house, &format!("http://10.77.0.1:7080/v1/boot/{MAC}")), Fetched::Missing));
-        assert!(matches!(get_as_pixiecore(&house, "http://10.77.0.1:7080/v1/boot/52:54:00:99:99:99"), Fetched::Missing));
+        assert!(matches!(
+            get_as_pixiecore(&house, "http://10.77.0.1:7080/v1/boot/52:54:00:99:99:99"),
+            Fetched::Missing
+        ));
     }
 }
 

@@ -26,7 +26,8 @@ pub use firmware::{Asker, Cpu, Firmware, Pi};
 pub use json::Malformed;
 pub use loader::Loader;
 pub use place::{
-    BOOT_FILE, KEY_FILE, MANIFEST, SIGNATURE, claim_path, file_path, inventory_path, is_kept_of_a_set, kept_file, kept_set, report_path, reporting, set_path,
+    BOOT_FILE, KEY_FILE, MANIFEST, SIGNATURE, claim_path, file_path, inventory_path, is_kept_of_a_set, kept_file,
+    kept_set, report_path, reporting, set_path,
 };
 pub use report::{Failure, Report, Step};
 

@@ -49,9 +49,9 @@ const SAME_ANSWER: Millis = 3_600_000;
 /// What a process may have said and nobody has taken. Its window is full before, unless it prints letter by
 /// letter to someone who does not read.
 const PROCESS_QUEUE: usize = 4096;
-/// Connections that have not said who they are, in all and from one address. A node has one.
+/// Connections that have not said who they are, of one address. A node has one.
 const STRANGERS: usize = 4096;
-const STRANGERS_OF_ONE: usize = 16;
+pub(crate) const STRANGERS_OF_ONE: usize = 16;
 /// Letters of a boot's name; the head's own have 32.
 const LONGEST_BOOT: usize = 64;
 
@@ -236,12 +236,13 @@ impl Agents {
 pub(crate) async fn listen(
     agents: Arc<Agents>,
     address: SocketAddrV4,
+    gate: Arc<Gate>,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = Result<(), Error>> + use<>, Error> {
     let name = format!("agents (port {})", address.port());
     let listener = TcpListener::bind(address).await.map_err(Error::service(&name))?;
     let tls = TlsAcceptor::from(Arc::new(agents.authority.tls()?));
-    Ok(run(agents, listener, tls, stop))
+    Ok(run(agents, listener, tls, gate, stop))
 }
 
 /// Serves agents until cancelled.
@@ -249,15 +250,17 @@ async fn run(
     agents: Arc<Agents>,
     listener: TcpListener,
     tls: TlsAcceptor,
+    gate: Arc<Gate>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let gate = Gate::new(STRANGERS, STRANGERS_OF_ONE);
     let serve = |(stream, from): (TcpStream, SocketAddr)| {
         let pass = gate.enter(from.ip())?;
         let (agents, tls) = (Arc::clone(&agents), tls.clone());
         Some(async move {
-            if let Err(error) = serve::greet(agents, tls, stream, from, pass).await {
-                tracing::debug!(%from, %error, "a connection ended");
+            match pass.stay().during(serve::greet(agents, tls, stream, from, pass)).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::debug!(%from, %error, "a connection ended"),
+                None => tracing::debug!(%from, "it said nothing, and another one needs its room"),
             }
         })
     };

@@ -17,12 +17,15 @@ use crate::refusal::refuse;
 /// How long a short body may take in all, and a long one between two of its pieces.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What has to come of a long body in that time, in bytes.
+const LEAST: usize = 64 << 10;
+
 /// How a body may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
     /// All of it within [`PATIENCE`].
     Whole,
-    /// As long as it takes, where it goes on: a file of gigabytes over a slow line.
+    /// As long as it takes, where at least [`LEAST`] comes within [`PATIENCE`]: a file of gigabytes over a slow line.
     GoesOn,
 }
 
@@ -33,10 +36,10 @@ pub(crate) async fn in_time(State(pace): State<Pace>, request: Request, next: Ne
         return next.run(Request::from_parts(parts, body)).await;
     }
     let is_late = Arc::new(AtomicBool::new(false));
-    let start = (body.into_data_stream(), Instant::now() + PATIENCE, Arc::clone(&is_late));
-    let pieces = futures_util::stream::unfold(start, move |(mut pieces, mut until, is_late)| async move {
-        if pace == Pace::GoesOn {
-            until = Instant::now() + PATIENCE;
+    let start = (body.into_data_stream(), Instant::now() + PATIENCE, 0, Arc::clone(&is_late));
+    let pieces = futures_util::stream::unfold(start, move |(mut pieces, mut until, mut so_far, is_late)| async move {
+        if pace == Pace::GoesOn && so_far >= LEAST {
+            (until, so_far) = (Instant::now() + PATIENCE, 0);
         }
         let piece = match timeout_at(until, pieces.next()).await {
             Ok(piece) => piece?,
@@ -45,7 +48,8 @@ pub(crate) async fn in_time(State(pace): State<Pace>, request: Request, next: Ne
                 Err(axum::Error::new(late))
             }
         };
-        Some((piece, (pieces, until, is_late)))
+        so_far += piece.as_ref().map_or(0, |piece| piece.len());
+        Some((piece, (pieces, until, so_far, is_late)))
     });
     let response = next.run(Request::from_parts(parts, Body::from_stream(pieces))).await;
     if !is_late.load(Ordering::Relaxed) {
@@ -53,7 +57,9 @@ pub(crate) async fn in_time(State(pace): State<Pace>, request: Request, next: Ne
     }
     let error = match pace {
         Pace::Whole => format!("the request's body did not come within {} s", PATIENCE.as_secs()),
-        Pace::GoesOn => format!("nothing more of the request's body came for {} s", PATIENCE.as_secs()),
+        Pace::GoesOn => {
+            format!("less than {} KB of the request's body came within {} s", LEAST >> 10, PATIENCE.as_secs())
+        }
     };
     refuse(StatusCode::REQUEST_TIMEOUT, error, Some("nothing was done: send it again, whole")).into_response()
 }
@@ -74,7 +80,11 @@ mod tests {
 
     /// What is answered to a JSON text that comes in pieces, with so long before each, and perhaps never ends.
     async fn answered(pace: Pace, pause: Duration, ends: bool) -> (StatusCode, String) {
-        let pieces = stream::iter(["[1,", "2,", "3", "]"]).then(move |piece| async move {
+        answered_to(["[1,", "2,", "3", "]"].map(str::to_owned), pace, pause, ends).await
+    }
+
+    async fn answered_to(pieces: [String; 4], pace: Pace, pause: Duration, ends: bool) -> (StatusCode, String) {
+        let pieces = stream::iter(pieces).then(move |piece| async move {
             tokio::time::sleep(pause).await;
             Ok::<_, std::convert::Infallible>(piece)
         });
@@ -101,8 +111,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_goes_on_may_take_longer_where_it_may_be_long() {
-        assert_eq!(answered(Pace::GoesOn, 20 * SECOND, true).await, (StatusCode::OK, "3".into()));
-        assert_eq!(answered(Pace::GoesOn, 40 * SECOND, true).await.0, StatusCode::REQUEST_TIMEOUT);
+        let long = ["[1,", "2,", "3", "]"].map(|piece| format!("{piece}{}", " ".repeat(LEAST)));
+        let answer = answered_to(long.clone(), Pace::GoesOn, 20 * SECOND, true).await;
+        assert_eq!(answer, (StatusCode::OK, "3".into()));
+        assert_eq!(answered_to(long, Pace::GoesOn, 40 * SECOND, true).await.0, StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(
+            answered(Pace::GoesOn, 20 * SECOND, true).await.0,
+            StatusCode::REQUEST_TIMEOUT,
+            "a few bytes now and then hold it for ever"
+        );
         assert_eq!(answered(Pace::Whole, 20 * SECOND, true).await.0, StatusCode::REQUEST_TIMEOUT);
         assert_eq!(answered(Pace::Whole, SECOND, true).await, (StatusCode::OK, "3".into()));
     }

@@ -21,6 +21,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -244,14 +245,20 @@ impl Sockets {
 
 /// Serves the command line on a Unix socket for the owner of the folder of the head's state, until `stop`. That it cannot
 /// be made ends no head.
-pub(crate) fn serve(routes: Router, state: &Path, stop: CancellationToken) -> impl Future<Output = Part> + use<> {
-    serve_below(Path::new(RUN), routes, state, stop)
+pub(crate) fn serve(
+    routes: Router,
+    state: &Path,
+    gate: Arc<Gate>,
+    stop: CancellationToken,
+) -> impl Future<Output = Part> + use<> {
+    serve_below(Path::new(RUN), routes, state, gate, stop)
 }
 
 fn serve_below(
     run: &Path,
     routes: Router,
     state: &Path,
+    gate: Arc<Gate>,
     stop: CancellationToken,
 ) -> impl Future<Output = Part> + use<> {
     others(run, state).iter().for_each(|place| remove_dead(place));
@@ -262,7 +269,7 @@ fn serve_below(
         let mut ended = pin!(http::ended(&stop));
         let mut serving = FuturesUnordered::new();
         loop {
-            serving.extend(opened.drain(..).map(|opened| accept(opened, &routes)));
+            serving.extend(opened.drain(..).map(|opened| accept(opened, &routes, &gate)));
             tokio::select! {
                 () = &mut ended => break,
                 Some(never) = serving.next() => match never {},
@@ -278,8 +285,7 @@ fn serve_below(
 }
 
 /// Answers whoever connects and may.
-async fn accept((listener, owners): (UnixListener, Owners), routes: &Router) -> Infallible {
-    let gate = Gate::new(http::MOST, http::MOST);
+async fn accept((listener, owners): (UnixListener, Owners), routes: &Router, gate: &Arc<Gate>) -> Infallible {
     let handle = |(stream, _): (tokio::net::UnixStream, _)| {
         let user = stream.peer_cred().ok()?.uid();
         if !owners.have(user) {
@@ -289,8 +295,8 @@ async fn accept((listener, owners): (UnixListener, Owners), routes: &Router) -> 
         let pass = gate.enter(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
         let routes = routes.clone();
         Some(async move {
-            let _pass = pass;
-            http::converse(stream, Door::Socket { user }, routes).await;
+            // Whoever may be here is the head's owner.
+            let _ = pass.stay().during(http::converse(stream, Door::Socket { user }, routes, &pass)).await;
         })
     };
     gate::accept(|| listener.accept(), handle).await

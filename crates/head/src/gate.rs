@@ -1,7 +1,8 @@
 //! Connections that are accepted: each ends alone. And how many are held, in all and from one address: what one machine
 //! opens and leaves must not keep out the others.
 
-use std::collections::HashMap;
+mod room;
+
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -9,58 +10,76 @@ use std::time::Duration;
 
 use bramble_system::locked;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use room::{Entered, Id, Room};
 
 /// Connections that a listener holds.
-pub(crate) struct Gate {
-    held: Mutex<Held>,
-    most: usize,
-    most_of_one: usize,
-}
-
-#[derive(Default)]
-struct Held {
-    all: usize,
-    by_address: HashMap<IpAddr, usize>,
-}
+pub(crate) struct Gate(Mutex<Room<CancellationToken>>);
 
 /// A connection that was let in. Dropped, it is counted no more.
 pub(crate) struct Pass {
     gate: Arc<Gate>,
-    from: IpAddr,
+    id: Id,
+    goes: CancellationToken,
 }
+
+/// A connection says something, until this is dropped.
+pub(crate) struct Speaks(Arc<Pass>);
+
+/// How long a connection is held: until another one needs its room.
+pub(crate) struct Stay(CancellationToken);
 
 impl Gate {
     pub(crate) fn new(most: usize, most_of_one: usize) -> Arc<Self> {
-        Arc::new(Gate { held: Mutex::default(), most, most_of_one })
+        Arc::new(Gate(Mutex::new(Room::new(most, most_of_one))))
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
-        locked(&self.held)
-    }
-
-    /// Lets a connection in; `None` where there are too many.
-    pub(crate) fn enter(self: &Arc<Self>, from: IpAddr) -> Option<Pass> {
-        let mut held = self.held();
-        let own = held.by_address.get(&from).copied().unwrap_or(0);
-        if held.all >= self.most || own >= self.most_of_one {
-            return None;
+    /// Lets a connection in; the oldest silent one goes for it where there are too many. `None` where none is silent.
+    pub(crate) fn enter(self: &Arc<Self>, from: IpAddr) -> Option<Arc<Pass>> {
+        let goes = CancellationToken::new();
+        let Entered { id, goes: other } = locked(&self.0).enter(from, goes.clone())?;
+        if let Some(other) = other {
+            other.cancel();
         }
-        held.all += 1;
-        held.by_address.insert(from, own + 1);
-        Some(Pass { gate: Arc::clone(self), from })
+        Some(Arc::new(Pass { gate: Arc::clone(self), id, goes }))
+    }
+}
+
+impl Pass {
+    /// It has said what it wants, and is served until what is given is dropped.
+    pub(crate) fn speaks(self: &Arc<Self>) -> Speaks {
+        locked(&self.gate.0).speaks(self.id);
+        Speaks(Arc::clone(self))
+    }
+
+    pub(crate) fn stay(&self) -> Stay {
+        Stay(self.goes.clone())
+    }
+}
+
+impl Stay {
+    /// Does the connection's work, unless it has to go for another one meanwhile.
+    pub(crate) async fn during<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            // Whoever has said something by now is served.
+            biased;
+            done = work => Some(done),
+            () = self.0.cancelled() => None,
+        }
+    }
+}
+
+impl Drop for Speaks {
+    fn drop(&mut self) {
+        let Pass { gate, id, .. } = &*self.0;
+        locked(&gate.0).is_silent(*id);
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let mut held = self.gate.held();
-        held.all -= 1;
-        if let Some(own) = held.by_address.get_mut(&self.from) {
-            *own -= 1;
-            if *own == 0 {
-                held.by_address.remove(&self.from);
-            }
-        }
+        locked(&self.gate.0).leave(self.id);
     }
 }
 
@@ -101,16 +120,21 @@ where
 mod tests {
     use super::*;
 
-    #[test]
-    fn one_address_cannot_take_all() {
-        let gate = Gate::new(3, 2);
-        let at = |last| IpAddr::from([10, 0, 0, last]);
-        let first = gate.enter(at(1)).expect("room");
-        let _second = gate.enter(at(1)).expect("room");
-        assert!(gate.enter(at(1)).is_none(), "two of one address");
-        let _third = gate.enter(at(2)).expect("room for another");
-        assert!(gate.enter(at(3)).is_none(), "three in all");
-        drop(first);
-        assert!(gate.enter(at(1)).is_some());
+    #[tokio::test]
+    async fn the_oldest_silent_one_goes_and_whoever_is_served_stays() {
+        let gate = Gate::new(2, 2);
+        let enter = |last: u8| gate.enter([10, 0, 0, last].into());
+        let (first, second) = (enter(1).expect("room"), enter(2).expect("room"));
+        let speaks = first.speaks();
+        let third = enter(3).expect("the second one goes");
+        assert_eq!(second.stay().during(std::future::pending::<()>()).await, None);
+        assert_eq!(first.stay().during(std::future::ready(7)).await, Some(7));
+        let third = third.speaks();
+        assert!(enter(4).is_none(), "both are served");
+        drop(speaks);
+        let _fourth = enter(4).expect("the first one waits for its next request");
+        assert_eq!(first.stay().during(std::future::pending::<()>()).await, None);
+        drop((first, second, third));
+        let _more = enter(5).expect("room");
     }
 }

@@ -4,10 +4,13 @@
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
 use bramble_model::repository::Network;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -24,7 +27,8 @@ use crate::boots::{Boots, files};
 use crate::ca::Authority;
 use crate::ends::Ends;
 use crate::error::Error;
-use crate::gate::{self, Gate};
+use crate::gate::{self, Gate, Pass, Speaks};
+use crate::timely::Timely;
 
 /// How long a client may take to say what it wants: the head of a request, from its first byte to its last.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -33,10 +37,6 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_millis(300);
 /// The longest head of a request, in bytes.
 const LONGEST_HEAD: usize = 16 << 10;
-/// Connections in all and from one address. A thousand machines that boot at once fetch a few files each.
-pub(crate) const MOST: usize = 6000;
-const MOST_OF_ONE: usize = 512;
-
 /// Waits until `stop` and a moment more.
 pub(crate) async fn ended(stop: &CancellationToken) {
     stop.cancelled().await;
@@ -67,19 +67,23 @@ pub(crate) async fn serve(
     boots: Arc<Boots>,
     routes: Router,
     address: SocketAddrV4,
+    gate: Arc<Gate>,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = Part> + use<>, Error> {
     let listener = TcpListener::bind(address).await.map_err(Error::service(&format!("HTTP ({address})")))?;
-    let gate = Gate::new(MOST, MOST_OF_ONE);
     Ok(async move {
         let handle = |(stream, from): (TcpStream, SocketAddr)| {
             let pass = gate.enter(from.ip())?;
             let (boots, routes) = (Arc::clone(&boots), routes.clone());
             Some(async move {
-                let _pass = pass;
-                let Some(stream) = files::serve(&boots, stream).await else { return };
-                let Ok(ends) = Ends::of(&stream, from) else { return };
-                converse(stream, Door::Wire(ends), routes).await;
+                let serving = async {
+                    let Some(stream) = files::serve(&boots, stream, &pass).await else { return };
+                    let Ok(ends) = Ends::of(&stream, from) else { return };
+                    converse(stream, Door::Wire(ends), routes, &pass).await;
+                };
+                if pass.stay().during(serving).await.is_none() {
+                    tracing::debug!(%from, "it said nothing, and another one needs its room");
+                }
             })
         };
         tokio::select! {
@@ -97,21 +101,25 @@ pub(crate) async fn serve_tls(
     authority: &Authority,
     routes: Router,
     address: SocketAddrV4,
+    gate: Arc<Gate>,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = Part> + use<>, Error> {
     let listener = TcpListener::bind(address).await.map_err(Error::service(&format!("HTTPS ({address})")))?;
     let tls = TlsAcceptor::from(Arc::new(authority.tls_for_people()?));
-    let gate = Gate::new(MOST, MOST_OF_ONE);
     Ok(async move {
         let handle = |(stream, from): (TcpStream, SocketAddr)| {
             let pass = gate.enter(from.ip())?;
             let (tls, routes) = (tls.clone(), routes.clone());
             Some(async move {
-                let _pass = pass;
-                match timeout(HANDSHAKE, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => converse(stream, Door::Tls(from), routes).await,
-                    Ok(Err(error)) => tracing::debug!(%from, %error, "no TLS handshake"),
-                    Err(_) => tracing::debug!(%from, "no TLS handshake in time"),
+                let serving = async {
+                    match timeout(HANDSHAKE, tls.accept(stream)).await {
+                        Ok(Ok(stream)) => converse(stream, Door::Tls(from), routes, &pass).await,
+                        Ok(Err(error)) => tracing::debug!(%from, %error, "no TLS handshake"),
+                        Err(_) => tracing::debug!(%from, "no TLS handshake in time"),
+                    }
+                };
+                if pass.stay().during(serving).await.is_none() {
+                    tracing::debug!(%from, "it said nothing, and another one needs its room");
                 }
             })
         };
@@ -124,24 +132,56 @@ pub(crate) async fn serve_tls(
 
 /// Answers what this connection asks, to its end. Headers are written `Content-Length` and not
 /// `content-length`: GRUB over UEFI's HTTP compares them letter by letter, and takes a file for empty.
-pub(crate) async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, door: Door, routes: Router) {
-    let answer = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+pub(crate) async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    door: Door,
+    routes: Router,
+    pass: &Arc<Pass>,
+) {
+    let answer = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(door);
         if let Door::Wire(ends) = door {
             request.extensions_mut().insert(ends);
         }
-        routes.clone().call(request)
+        let (speaks, answered) = (pass.speaks(), routes.clone().call(request));
+        async move { answered.await.map(|response| response.map(|body| Serving { body, _speaks: speaks })) }
     });
     let ended = http1::Builder::new()
         .title_case_headers(true)
         .timer(TokioTimer::new())
         .header_read_timeout(SILENCE)
         .max_buf_size(LONGEST_HEAD)
-        .serve_connection(TokioIo::new(stream), answer)
+        .serve_connection(TokioIo::new(Timely::new(stream)), answer)
         .with_upgrades()
         .await;
     if let Err(error) = ended {
         tracing::debug!(?door, %error, "an HTTP connection ended");
+    }
+}
+
+/// A body on its way: its connection speaks until it is gone.
+struct Serving {
+    body: Body,
+    _speaks: Speaks,
+}
+
+impl HttpBody for Serving {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
     }
 }
 

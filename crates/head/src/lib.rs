@@ -22,6 +22,7 @@ mod boots;
 mod ca;
 mod changes;
 pub mod control;
+mod descriptors;
 mod desired;
 mod dhcp;
 mod ends;
@@ -52,6 +53,7 @@ mod store;
 mod strangers;
 mod swarm;
 mod timeline;
+mod timely;
 pub mod unreadable;
 mod vendor;
 mod wires;
@@ -70,6 +72,8 @@ use bramble_store::Store;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use descriptors::Shares;
+use gate::Gate;
 use snapshots::Snapshots;
 use timeline::Timeline;
 use wires::Wires;
@@ -238,21 +242,30 @@ async fn start(parts: &Parts, state: &Path, stop: &CancellationToken, tasks: &mu
     let wires = &parts.wires;
     let network = wires.network();
     let (on_the_wire, over_tls) = (routes::on_the_wire(parts), routes::over_tls(parts));
+    let shares = &parts.shares;
+    let (boots_gate, people_gate, strangers_gate) = (
+        Gate::new(shares.boots, Shares::of_one(shares.boots)),
+        Gate::new(shares.people, Shares::of_one(shares.people)),
+        Gate::new(shares.strangers, agents::STRANGERS_OF_ONE),
+    );
     // Ports that another program may have come first: where one is taken, nothing else is started.
     for wire in wires.interfaces() {
         let at = |port| SocketAddrV4::new(wire.address, port);
         let boots = Arc::clone(&parts.boots);
-        tasks.spawn(http::serve(boots, on_the_wire.clone(), wires.http_at(wire.address), stop.clone()).await?);
-        let tls = http::serve_tls(&parts.authority, over_tls.clone(), at(network.https_port), stop.clone());
-        tasks.spawn(tls.await?);
-        tasks.spawn(agents::listen(Arc::clone(&parts.agents), at(network.agent_port), stop.clone()).await?);
+        let (http, gate) = (wires.http_at(wire.address), Arc::clone(&boots_gate));
+        tasks.spawn(http::serve(boots, on_the_wire.clone(), http, gate, stop.clone()).await?);
+        let (https, gate) = (at(network.https_port), Arc::clone(&people_gate));
+        tasks.spawn(http::serve_tls(&parts.authority, over_tls.clone(), https, gate, stop.clone()).await?);
+        let (agents, gate) = (Arc::clone(&parts.agents), Arc::clone(&strangers_gate));
+        tasks.spawn(agents::listen(agents, at(network.agent_port), gate, stop.clone()).await?);
     }
     let (following, end) = (Arc::clone(&parts.following), stop.clone());
     tasks.spawn(keep(async move {
         end.cancelled().await;
         following.end();
     }));
-    tasks.spawn(control::serve(routes::on_the_socket(parts), state, stop.clone()));
+    let gate = Gate::new(shares.owner, shares.owner);
+    tasks.spawn(control::serve(routes::on_the_socket(parts), state, gate, stop.clone()));
     if let Some(server) = parts.dhcp.server().filter(|_| !wires.interfaces().is_empty()) {
         let served =
             wires.interfaces().iter().map(|wire| (wire.clone(), BootServer { http: wires.http_at(wire.address) }));

@@ -102,7 +102,8 @@ impl Neighbours {
     pub(crate) fn card_at(&self, address: Ipv4Addr) -> Option<Mac> {
         let (card, wire) = self.at(address)?;
         let heard = locked(&self.heard);
-        let mut wires = heard.get(&card).into_iter().flat_map(BTreeMap::keys).filter(|on| **on != Heard::Relay).peekable();
+        let mut wires =
+            heard.get(&card).into_iter().flat_map(BTreeMap::keys).filter(|on| **on != Heard::Relay).peekable();
         // One that was heard on none has not started since the head has.
         (wires.peek().is_none() || wires.any(|on| *on == Heard::Wire(wire.clone()))).then_some(card)
     }

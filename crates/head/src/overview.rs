@@ -23,6 +23,7 @@ use crate::access::audit::copy::Copies;
 use crate::admissions::Admissions;
 use crate::boot_sets::BootSets;
 use crate::ca::Authority;
+use crate::descriptors::Shares;
 use crate::desired::Desired;
 use crate::floods;
 use crate::loops::Sections;
@@ -88,6 +89,7 @@ pub(crate) struct Overview {
     pub(crate) sections: Arc<Sections>,
     pub(crate) swarm: Arc<Swarm>,
     pub(crate) copies: Arc<Copies>,
+    pub(crate) shares: Shares,
 }
 
 impl Overview {
@@ -183,6 +185,7 @@ impl Overview {
         problems.extend(too_little_room(cluster.nodes.values().map(|node| node.macs.len()).sum()));
         problems.extend(self.copies.problems());
         problems.extend(floods::problems(&self.turned_away, now() / 1000));
+        problems.extend(self.shares.problem());
         problems.extend(self.snapshots.trouble());
         problems.extend(self.snapshots.lost());
         let refusing = nodes.iter().filter_map(|node| Some((&node.name, node.health.as_ref()?.refuses?)));

@@ -30,6 +30,7 @@ use crate::boot_sets::BootSets;
 use crate::boots::own::loaders;
 use crate::boots::{Around, Boots};
 use crate::ca::{self, Authority};
+use crate::descriptors::{self, Shares};
 use crate::desired::Desired;
 use crate::dhcp::{self, Dhcp};
 use crate::error::Error;
@@ -105,6 +106,7 @@ parts! {
     waiting: Arc<Waiting>,
     turned_away: Arc<Counts>,
     overview: Arc<Overview>,
+    shares: Shares,
 }
 
 impl Parts {
@@ -144,6 +146,7 @@ impl Parts {
         };
         keep_the_folder(&snapshots, apply, &home, &first);
         let cluster = Arc::clone(&first.cluster);
+        let shares = descriptors::shares(cluster.nodes.len());
         let wires = Arc::new(Wires::open(&cluster.network));
         wires.problems().iter().for_each(|problem| tracing::error!(problem, "a wire is not served"));
         let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), format!("head.{}", cluster.domain)];
@@ -224,6 +227,7 @@ impl Parts {
             sections: Arc::clone(&sections),
             swarm: Arc::clone(&swarm),
             copies: Arc::clone(&access.copies),
+            shares,
         });
         let parts = Parts {
             store,
@@ -248,6 +252,7 @@ impl Parts {
             waiting,
             turned_away,
             overview,
+            shares,
         };
         Ok((parts, first))
     }

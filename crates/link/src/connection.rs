@@ -62,6 +62,9 @@ pub enum Event {
     Beat,
 }
 
+/// The longest first message of one that has not said who it is, in bytes: an enrolment has a key and its certificate.
+const LONGEST_FIRST: usize = 16 << 10;
+
 /// A connection's stream and its session.
 #[derive(Debug)]
 pub struct Connection<S> {
@@ -103,8 +106,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         !self.session.is_sending()
     }
 
+    /// The other side may be anyone: its first message is short. Called before anything is read.
+    pub fn is_a_strangers(&mut self) {
+        *self.lines.codec_mut() = LinesCodec::new_with_max_length(LONGEST_FIRST);
+    }
+
     /// The other side has said who it is.
     pub fn greeted(&mut self) {
+        // What it has sent beyond its first line is in the buffer, and stays there.
+        *self.lines.codec_mut() = LinesCodec::new_with_max_length(LONGEST_LINE);
         self.session.greeted();
     }
 

@@ -280,7 +280,9 @@ impl Evidence<'_> {
         if matches!(self.dhcp, Dhcp::Router) && !looked {
             return cause(
                 "router-names-no-boot-file",
-                format!("{asker} asks for an address, and then for nothing here: the router does not tell it what to boot"),
+                format!(
+                    "{asker} asks for an address, and then for nothing here: the router does not tell it what to boot"
+                ),
                 "put what `bramble router-recipe` prints into the router, or use `dhcp = \"proxy\"`",
             );
         }

@@ -57,7 +57,10 @@ pub fn claim(arguments: &Arguments, nonce: &mut Nonce) -> Result<Proof, Error> {
         // Nothing that this boot does makes it another one.
         403 | 404 | 409 => {
             let said = String::from_utf8_lossy(&body);
-            Err(Error::new(Failure::Claim, format!("the head does not give this boot to this machine: {}", said.trim())))
+            Err(Error::new(
+                Failure::Claim,
+                format!("the head does not give this boot to this machine: {}", said.trim()),
+            ))
         }
         _ => Err(Error::new(Failure::Fetch, format!("{what}: the head answered {status}"))),
     }

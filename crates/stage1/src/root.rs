@@ -10,8 +10,8 @@ use std::process::Command;
 
 use bramble_boot::{Arguments, BOOT_FILE, Failure, HandOver};
 use rustix::io::Errno;
-use rustix::system::{RebootCommand, reboot};
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
+use rustix::system::{RebootCommand, reboot};
 
 use sha2::{Digest, Sha256};
 

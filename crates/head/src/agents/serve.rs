@@ -57,11 +57,12 @@ pub(super) async fn greet(
     tls: TlsAcceptor,
     stream: TcpStream,
     from: SocketAddr,
-    pass: Pass,
+    pass: Arc<Pass>,
 ) -> Result<(), Why> {
     stream.set_nodelay(true)?;
     let shaken = Connection::open(agents.limits, tls.accept(stream)).await;
     let mut agent = Box::new(shaken.inspect_err(|error| agents.tls_failed(from, error))?);
+    agent.is_a_strangers();
     let certificates = agent.stream().get_ref().1.peer_certificates();
     let certificate = certificates.and_then(|chain| chain.first()).map(|der| der.to_vec());
     match certificate {
@@ -71,6 +72,8 @@ pub(super) async fn greet(
         }
         None => {
             let request: EnrolRequest = agent.first().await?;
+            // What it says it is, it has yet to prove.
+            agent.is_a_strangers();
             let ask = |has_proved| {
                 let (agents, request) = (Arc::clone(&agents), request.clone());
                 beside(move || agents.enrol(&request, from.ip(), has_proved))
@@ -139,7 +142,7 @@ impl Who<'_> {
 }
 
 /// Finds out whether a node's agent is served, and serves it.
-async fn serve(agents: Arc<Agents>, node: Name, key: String, mut agent: Agent, pass: Pass) -> Result<(), Why> {
+async fn serve(agents: Arc<Agents>, node: Name, key: String, mut agent: Agent, pass: Arc<Pass>) -> Result<(), Why> {
     let (boot, version, facts, protocol, capabilities) = match agent.first().await {
         Ok(FromAgent::Hello { boot, version, facts, protocol, capabilities }) => {
             (boot, version, facts, protocol, capabilities)

@@ -68,7 +68,8 @@ async fn listening(agents: &Arc<Agents>) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let address = listener.local_addr().expect("bound");
     let tls = TlsAcceptor::from(Arc::new(agents.authority.tls().expect("certificates")));
-    tokio::spawn(run(Arc::clone(agents), listener, tls, CancellationToken::new()));
+    let gate = Gate::new(64, STRANGERS_OF_ONE);
+    tokio::spawn(run(Arc::clone(agents), listener, tls, gate, CancellationToken::new()));
     address
 }
 

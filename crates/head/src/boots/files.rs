@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Query;
@@ -14,19 +15,23 @@ use bramble_model::names::Digest;
 use bramble_netboot::range::{Part, part};
 use rustix::fs::{Advice, fadvise, sendfile};
 use rustix::net::sockopt::set_tcp_cork;
+use rustix::net::{RecvFlags, recv};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Boots;
 use crate::access::is_a_machines;
+use crate::gate::Pass;
 
 const PREFIX: &[u8] = b"GET /boot/files/";
 /// Longer request heads are the router's to refuse.
 const LONGEST_HEAD: usize = 4096;
 /// How long a client may be silent before its request, and while it is sent a file.
 const SILENCE: Duration = Duration::from_secs(60);
+/// What a machine takes at least in that time, in bytes: a root of 200 MB in three hours.
+const LEAST: u64 = 1 << 20;
 /// Bytes handed to the kernel at once.
 const CHUNK: usize = 2 << 20;
 
@@ -61,6 +66,31 @@ impl Served {
                 let range = Some(format!("bytes */{size}"));
                 Served { status: StatusCode::RANGE_NOT_SATISFIABLE, start: 0, length: 0, range }
             }
+        }
+    }
+}
+
+/// How slowly a file may leave: a machine that takes less than [`LEAST`] within [`SILENCE`] is gone, or only holds the
+/// connection.
+struct Pace {
+    until: Instant,
+    so_far: u64,
+}
+
+impl Pace {
+    fn begin(now: Instant) -> Self {
+        Pace { until: now + SILENCE, so_far: 0 }
+    }
+
+    /// When it has taken too long.
+    fn until(&self) -> Instant {
+        self.until
+    }
+
+    fn sent(&mut self, bytes: u64, now: Instant) {
+        self.so_far += bytes;
+        if self.so_far >= LEAST {
+            *self = Pace::begin(now);
         }
     }
 }
@@ -119,12 +149,13 @@ fn parse(head: &[u8]) -> Option<Request> {
 
 /// Serves files on this connection for as long as it asks for nothing else. Gives the connection back
 /// for another request; `None` where it has ended.
-pub(crate) async fn serve(boots: &Boots, mut stream: TcpStream) -> Option<TcpStream> {
+pub(crate) async fn serve(boots: &Boots, mut stream: TcpStream, pass: &Arc<Pass>) -> Option<TcpStream> {
     let mut buffer = [0; LONGEST_HEAD];
     loop {
         let length = timeout(SILENCE, request(&stream, &mut buffer)).await.ok()?.ok()?;
         let Some(length) = length else { return Some(stream) };
         let Some(asked) = parse(&buffer[..length]) else { return Some(stream) };
+        let _speaks = pass.speaks();
         stream.read_exact(&mut buffer[..length]).await.ok()?;
         stream = answer(boots, stream, &asked).await.ok()?;
         if !asked.keep {
@@ -133,18 +164,22 @@ pub(crate) async fn serve(boots: &Boots, mut stream: TcpStream) -> Option<TcpStr
     }
 }
 
-/// Bytes of the next request for a file; `None` for any other request.
+/// Bytes of the next request for a file; `None` for any other request. What has come of it stays readable, and who sends
+/// half of one is looked at again only when more has come.
 async fn request(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    let mut seen = 0;
     loop {
-        let length = stream.peek(buffer).await?;
-        if length == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        let more = || match recv(stream, &mut *buffer, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0 {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            length if length > seen => Ok(length),
+            // The kernel tells again when there is more.
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        };
+        let length = stream.async_io(Interest::READABLE, more).await?;
         match said(&buffer[..length]) {
             Said::Request(length) => return Ok(Some(length)),
             Said::Other => return Ok(None),
-            // What is there stays readable: look again when more can have come.
-            Said::Part => sleep(Duration::from_millis(5)).await,
+            Said::Part => seen = length,
         }
     }
 }
@@ -187,10 +222,12 @@ async fn answer(boots: &Boots, mut stream: TcpStream, asked: &Request) -> io::Re
     // Read ahead while the first part is on its way; advice that is not taken costs nothing.
     let _ = fadvise(&file, start, std::num::NonZeroU64::new(length), Advice::WillNeed);
     let (mut offset, end) = (start, start + length);
+    let mut pace = Pace::begin(Instant::now());
     while offset < end {
         let most = usize::try_from(end - offset).unwrap_or(CHUNK).min(CHUNK);
         let sending = stream.async_io(Interest::WRITABLE, || Ok(sendfile(&stream, &file, Some(&mut offset), most)?));
-        let sent = timeout(SILENCE, sending).await??;
+        let sent = timeout_at(pace.until(), sending).await??;
+        pace.sent(sent as u64, Instant::now());
         if sent == 0 {
             // The file became shorter, which no file of a boot set does.
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -213,6 +250,16 @@ mod tests {
         assert!(matches!(said(b"POST /boot/files/"), Said::Other));
         let long = [PREFIX, &[b'a'; LONGEST_HEAD]].concat();
         assert!(matches!(said(&long), Said::Other));
+    }
+
+    #[test]
+    fn a_machine_that_takes_a_byte_now_and_then_is_left() {
+        let begin = Instant::now();
+        let mut pace = Pace::begin(begin);
+        pace.sent(LEAST - 1, begin + SILENCE / 2);
+        assert_eq!(pace.until(), begin + SILENCE);
+        pace.sent(1, begin + SILENCE / 2);
+        assert_eq!(pace.until(), begin + SILENCE + SILENCE / 2);
     }
 
     #[test]

@@ -117,7 +117,9 @@ impl ForeignBoots {
             Asker::Pixiecore => By::Pixiecore,
             // What is handed over once is not used up by whoever says to be the machine.
             Asker::Machine(Place::Others) => {
-                return Err(format!("[boot.{name}] is given at the place of {mac} on the wire alone, and this is another card's"));
+                return Err(format!(
+                    "[boot.{name}] is given at the place of {mac} on the wire alone, and this is another card's"
+                ));
             }
         };
         let (boot, asked) = (BootId(random()), Asked { at: now(), by });

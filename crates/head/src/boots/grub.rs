@@ -14,9 +14,9 @@ use bramble_netboot::grub;
 use bramble_netboot::tftp::Content;
 use bramble_system::now;
 
-use super::{Asker, Boots};
 use super::given::{Given, Handed};
 use super::http::text;
+use super::{Asker, Boots};
 use crate::ends::Ends;
 use crate::store::beside;
 

@@ -123,14 +123,7 @@ impl Boots {
 
     /// Begins a boot of this machine: what it is given, or the reason why there is nothing. The only way that a boot
     /// begins.
-    fn hand_out(
-        &self,
-        node: &Name,
-        mac: Mac,
-        asker: Asker,
-        cpu: Cpu,
-        http: SocketAddrV4,
-    ) -> Result<Given, String> {
+    fn hand_out(&self, node: &Name, mac: Mac, asker: Asker, cpu: Cpu, http: SocketAddrV4) -> Result<Given, String> {
         if let Some(other) = self.foreign.hand_over(node, mac, asker, http)? {
             return Ok(other);
         }
@@ -154,7 +147,9 @@ impl Boots {
                 return Ok(Asker::Machine(place));
             }
             Err(Misplaced::Unheard) => {
-                format!("it was asked for from {from}, and {card} has asked for no address (DHCP) in the last two minutes")
+                format!(
+                    "it was asked for from {from}, and {card} has asked for no address (DHCP) in the last two minutes"
+                )
             }
             Err(Misplaced::Elsewhere) => format!("it was asked for from {from}, where {card} is not"),
         };

@@ -14,9 +14,9 @@ use bramble_netboot::ipxe;
 use serde::{Deserialize, Serialize};
 
 use super::foreign::{Template, below, inside};
-use super::{Asker, Boots};
 use super::given::{Given, Handed};
 use super::http::{send_file, text};
+use super::{Asker, Boots};
 use crate::ends::Ends;
 
 fn missing() -> Response<Body> {

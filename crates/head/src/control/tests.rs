@@ -106,7 +106,7 @@ fn routes() -> Router {
 }
 
 fn serving(run: &Path, state: &Path, stop: &CancellationToken) -> JoinHandle<Part> {
-    tokio::spawn(serve_below(run, routes(), state, stop.clone()))
+    tokio::spawn(serve_below(run, routes(), state, crate::gate::Gate::new(64, 64), stop.clone()))
 }
 
 async fn ended(serving: JoinHandle<Part>, stop: &CancellationToken) {

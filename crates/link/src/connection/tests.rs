@@ -43,6 +43,25 @@ async fn a_stranger_has_one_limit_for_all_that_it_says() {
     assert_eq!(connection.began.elapsed().as_secs(), 20);
 }
 
+/// One line of it without an end took four megabytes of whoever listened.
+#[tokio::test(start_paused = true)]
+async fn a_stranger_says_little_before_it_has_said_who_it_is() {
+    let (here, mut there) = duplex(1 << 20);
+    let mut connection = Connection::open(Limits::USUAL, async { Ok(here) }).await.expect("open");
+    connection.is_a_strangers();
+    there.write_all(&vec![b'x'; LONGEST_FIRST + 2]).await.expect("taken");
+    let ended = connection.first::<Value>().await.expect_err("too long");
+    assert!(!matches!(ended, Ended::Given(_)), "{ended}");
+
+    let (here, mut there) = duplex(1 << 20);
+    let mut connection = Connection::open(Limits::USUAL, async { Ok(here) }).await.expect("open");
+    connection.is_a_strangers();
+    let long = format!("\"{}\"", "x".repeat(2 * LONGEST_FIRST));
+    there.write_all(format!("\"hello\"\n{long}\n").as_bytes()).await.expect("taken");
+    assert_eq!(connection.first::<String>().await.expect("short"), "hello");
+    assert_eq!(connection.first::<String>().await.expect("it is known now").len() + 2, long.len());
+}
+
 #[tokio::test(start_paused = true)]
 async fn it_beats_and_ends_what_is_silent() {
     let (mut connection, _there) = greeted().await;

@@ -30,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 use super::raw::PacketSocket;
 use super::{Arrival, Lease, Link, Port, Reply, Server, Target, asks, decode, encode};
 use crate::away::{Away, Counts, Turned};
-use crate::packet::set_option;
 use crate::client::Client;
+use crate::packet::set_option;
 use crate::{BootServer, Directory, Heard, Witness, isolated};
 
 /// Leases that wait to be stored; more get no answer, as a full socket would give none. The first number is all that is

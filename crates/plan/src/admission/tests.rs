@@ -370,7 +370,11 @@ fn a_boot_is_its_machines_that_claims_it_first_and_from_its_own_place() {
     assert!(record.may_report(&id(1), None), "that it cannot claim it, say");
     assert_eq!(record.claim(&id(1), digest(3), digest(30), Some(CARD)), Ok(()));
     assert!(!record.may_report(&id(1), None) && record.may_report(&id(1), Some(digest(30))));
-    assert_eq!(record.claim(&id(1), digest(4), digest(40), Some(CARD)), Err(NotGiven::Taken), "as a container there does");
+    assert_eq!(
+        record.claim(&id(1), digest(4), digest(40), Some(CARD)),
+        Err(NotGiven::Taken),
+        "as a container there does"
+    );
     assert_eq!(record.claim(&id(1), digest(3), digest(31), Some(CARD)), Ok(()), "its answer was lost");
     assert!(!record.may_report(&id(1), Some(digest(30))) && record.may_report(&id(1), Some(digest(31))));
     assert!(matches!(record.enrol(&enrolment(1, 4, 1), WIRE), Verdict::Refuse(_)));

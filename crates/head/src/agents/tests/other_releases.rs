@@ -82,7 +82,11 @@ async fn enrolled(agents: &Agents, address: SocketAddr) -> Lines {
     let request: EnrolRequest = as_now(asks);
     let nonce = Digest(Sha256::digest(request.nonce.as_bytes()).into());
     let served = admissions::change(&agents.store, &m1(), |record| {
-        record.serve(Served { id: request.boot.clone(), nonce: Some(nonce), set: Digest([1; 32]), card: None }, 1, false)
+        record.serve(
+            Served { id: request.boot.clone(), nonce: Some(nonce), set: Digest([1; 32]), card: None },
+            1,
+            false,
+        )
     });
     served.expect("written");
     let mut lines = dial(agents, address, None).await;

@@ -238,7 +238,11 @@ fn a_boot_leads_to_its_node_until_another_one_is_let_in_or_until_it_is_forgotten
     let other: Name = "other".parse().expect("a name");
     let (first, second) = (begin(&boots, &pi()).expect("a boot"), begin(&boots, &pi()).expect("a boot"));
     let of_other = begin(&boots, &other).expect("a boot");
-    assert_eq!(boots.boot(&first.boot.0).map(|(node, _)| node), Some(pi()), "whoever asked for the second one may be anyone");
+    assert_eq!(
+        boots.boot(&first.boot.0).map(|(node, _)| node),
+        Some(pi()),
+        "whoever asked for the second one may be anyone"
+    );
     assert_eq!(boots.boot(&second.boot.0).map(|(node, _)| node), Some(pi()));
     let let_in = Enrolment {
         boot: second.boot.clone(),

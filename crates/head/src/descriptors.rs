@@ -1,0 +1,115 @@
+//! The descriptors of this process, and who may have how many: each connection has one, and a file that is sent another.
+//!
+//! ```text
+//!  kept back      store, listeners, packet sockets, children        160
+//!  agents         one for each declared node, and a quarter more
+//!  of the rest    boot files over HTTP   1/2   (two each)
+//!                 over TFTP              1/5   (two each)
+//!                 people and programs    1/5
+//!                 who has not enrolled   1/20
+//!                 the control socket     1/20
+//! ```
+//! Without that whoever opens connections at one port would take the descriptors of all others.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What everything else needs.
+const KEPT: usize = 160;
+/// More are never of use, and the kernel's limit may be in the millions.
+const MOST: usize = 65_536;
+/// Below this many nothing can be served as it should be.
+const LEAST: usize = 256;
+
+/// How many connections each listener holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shares {
+    /// Of booting machines over HTTP, on all wires.
+    pub(crate) boots: usize,
+    /// Transfers over TFTP.
+    pub(crate) transfers: usize,
+    /// Of people and their programs, over TLS.
+    pub(crate) people: usize,
+    /// Of agents that have not been let in yet.
+    pub(crate) strangers: usize,
+    /// At the control socket.
+    pub(crate) owner: usize,
+    /// Too few are left for as many nodes as are declared.
+    pub(crate) is_tight: bool,
+}
+
+impl Shares {
+    /// Of so many descriptors, with so many nodes.
+    fn of(descriptors: usize, nodes: usize) -> Self {
+        let agents = nodes + nodes / 4 + 16;
+        let left = descriptors.min(MOST).saturating_sub(KEPT + agents);
+        let rest = left.max(LEAST);
+        let least = |share: usize| share.max(8);
+        Shares {
+            boots: least(rest / 2 / 2),
+            transfers: least(rest / 5 / 2),
+            people: least(rest / 5),
+            strangers: least(rest / 20),
+            owner: least(rest / 20),
+            is_tight: left < LEAST,
+        }
+    }
+
+    /// What is wrong with the limit.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let reason = "this program may open too few files for so many nodes: some of them, and people, may be turned away; \
+                      give it more (`LimitNOFILE=65536` in its systemd unit, or `ulimit -Hn`)";
+        self.is_tight.then(|| reason.to_owned())
+    }
+
+    /// How many of such a share one address may have: a house has more than one machine.
+    pub(crate) fn of_one(share: usize) -> usize {
+        (share / 4).clamp(2, 512)
+    }
+}
+
+/// Raises this process's limit as far as it may, and shares what that allows.
+pub(crate) fn shares(nodes: usize) -> Shares {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(MOST as u64, |maximum| maximum.min(MOST as u64));
+    let mut allowed = current;
+    if current.is_some_and(|current| current < wanted) {
+        match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }) {
+            Ok(()) => allowed = Some(wanted),
+            Err(error) => tracing::warn!(%error, wanted, "the limit of descriptors could not be raised"),
+        }
+    }
+    let allowed = allowed.map_or(MOST, |allowed| usize::try_from(allowed).unwrap_or(MOST));
+    let shares = Shares::of(allowed, nodes);
+    tracing::debug!(allowed, ?shares, "descriptors");
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_small_limit_still_serves_everyone() {
+        let shares = Shares::of(1024, 10);
+        let Shares { boots, transfers, people, strangers, owner, is_tight } = shares;
+        assert_eq!((boots, transfers, people, strangers, owner, is_tight), (209, 83, 167, 41, 41, false));
+        assert_eq!(Shares::of_one(boots), 52);
+        assert!(Shares::of(1024, 1000).is_tight);
+    }
+
+    proptest! {
+        /// Whatever the limit, all shares together leave what is kept back and the agents' own.
+        #[test]
+        fn nobody_takes_what_is_kept_back(descriptors in 0..200_000_usize, nodes in 0..5000_usize) {
+            let shares = Shares::of(descriptors, nodes);
+            let Shares { boots, transfers, people, strangers, owner, is_tight } = shares;
+            let all = 2 * boots + 2 * transfers + people + strangers + owner;
+            if !is_tight {
+                prop_assert!(all + KEPT + nodes + nodes / 4 <= descriptors, "{shares:?}");
+            }
+            prop_assert!([boots, transfers, people, strangers, owner].iter().all(|share| *share >= 8));
+        }
+    }
+}
