@@ -292,18 +292,18 @@ impl Planner for Swarm {
                 }
                 let engine = member(cluster.clone(), id.clone(), manager);
                 observed.nodes.entry(node.clone()).or_default().engine = Some(engine);
-                if let Some(View::Read { listing, .. }) = &mut observed.view {
+                if let Some(View::Read { through, listing }) = &mut observed.view {
                     listing.members.push(entry(id, node, manager));
+                    // Only one of today's becomes a manager, and old ones are not asked beside it.
+                    if manager {
+                        *through = node.clone();
+                    }
                 }
             }
             Step::Pin { .. } => observed.record.ca = Some(Digest([0; 32])),
             Step::Rotate { .. } => observed.record.token = ManagerToken::Kept,
             Step::SetPart { hostname, node_id, part, .. } => {
                 let is_manager = *part == EnginePart::Manager;
-                let node = observed.nodes.iter_mut().find(|(name, _)| name.as_str() == hostname);
-                if let Some(EngineState::Member { manager, .. }) = node.and_then(|(_, node)| node.engine.as_mut()) {
-                    *manager = is_manager;
-                }
                 if !is_manager {
                     observed.record.token = ManagerToken::Out;
                 }
@@ -311,14 +311,22 @@ impl Planner for Swarm {
                     let own = listing.members.iter_mut().filter(|member| member.id == *node_id);
                     own.for_each(|member| member.manager = is_manager);
                 }
-                // Another one is asked where this one was.
-                let Observed { nodes, view, .. } = observed;
-                if let Some(View::Read { through, listing }) = view
-                    && through.as_str() == hostname
-                    && let Some((other, _)) =
-                        nodes.iter().find(|(_, node)| holds(node) == Some((&listing.cluster, true)))
-                {
-                    *through = other.clone();
+                let node = observed.nodes.iter_mut().find(|(name, _)| name.as_str() == hostname);
+                let Some((name, Node { engine: Some(EngineState::Member { manager, reachable, .. }), .. })) = node else {
+                    return;
+                };
+                *manager = is_manager;
+                let asked = (is_manager && *reachable).then(|| name.clone());
+                // Another one is asked where this one was; and old ones are not asked beside one of today's.
+                if let Some(View::Read { through, listing }) = &mut observed.view {
+                    let another = || {
+                        let holding = |node: &Node| holds(node) == Some((&listing.cluster, true));
+                        let other = observed.nodes.iter().find(|(_, node)| holding(node));
+                        other.filter(|_| through.as_str() == hostname).map(|(name, _)| name.clone())
+                    };
+                    if let Some(other) = asked.or_else(another) {
+                        *through = other;
+                    }
                 }
             }
             Step::Forget { node_id, .. } => {

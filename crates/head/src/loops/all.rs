@@ -86,6 +86,7 @@ impl Loops {
                 timeline: Arc::clone(&timeline),
                 swarm,
                 snapshots: Arc::clone(&snapshots),
+                manager_token: RwLock::default(),
             }),
             leaving: Arc::new(leaving::Controller {
                 agents: Arc::clone(&agents),

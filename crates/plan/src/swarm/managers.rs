@@ -159,7 +159,7 @@ impl Look<'_> {
 
     /// The same, before it was listed.
     pub(super) fn managers_with(&self, cluster: &ClusterId) -> BTreeSet<Name> {
-        let holding = self.holding(cluster).into_iter().filter(|name| self.counts(name, cluster));
+        let holding = self.holding(cluster);
         self.managers().into_iter().map(|(name, _)| name).chain(holding).cloned().collect()
     }
 
@@ -174,6 +174,12 @@ impl Look<'_> {
     }
 
     fn holding(&self, cluster: &ClusterId) -> Vec<&Name> {
+        let all = self.say_they_hold(cluster).into_iter();
+        all.filter(|name| self.counts(name, cluster)).collect()
+    }
+
+    /// Whoever says so, and may be right.
+    fn say_they_hold(&self, cluster: &ClusterId) -> Vec<&Name> {
         let all = self.may_hold().into_iter();
         all.filter(|(_, node)| holds(node).is_some_and(|(own, _)| own == cluster)).map(|(name, _)| name).collect()
     }
@@ -208,6 +214,14 @@ impl Look<'_> {
                 "its other managers came back {came_back}: `bramble engine start swarm --new --without {}` begins anew, and gives up what {} holds",
                 comma(&holding),
                 list(&holding)
+            ));
+        }
+        let say_so = self.say_they_hold(cluster);
+        if !comes && holding.is_empty() && !say_so.is_empty() {
+            // Nobody is one by its own word.
+            return Ends::Person(format!(
+                "{} says that it holds it: where that is so, make it a manager in the repository until another one has joined",
+                list(&say_so)
             ));
         }
         Ends::ByItself

@@ -12,18 +12,19 @@ impl Look<'_> {
         if record.ca.is_none() {
             plan.steps.retain(|planned| !matches!(planned.step, Step::Join { .. }));
             if written {
-                plan.steps.push(Planned {
+                let pin = Planned {
                     subject: WHOLE,
                     seen: Seen::Record(record.clone()),
                     reason: "tokens of another CA would lead nodes into another Swarm".into(),
                     risk: Risk::Safe,
                     step: Step::Pin { through: through.clone() },
-                });
+                };
+                plan.steps.insert(0, pin);
             }
             return;
         }
         // Whoever is a manager until then would learn the new one.
-        let goes = plan.steps.iter().any(|planned| ends_a_manager(planned));
+        let goes = plan.steps.iter().any(ends_a_manager);
         if record.token == ManagerToken::Kept || !written || goes || !self.is_manager(through) {
             return;
         }
