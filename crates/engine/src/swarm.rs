@@ -374,7 +374,8 @@ impl Swarm {
         if own != *cluster {
             return Ok(Answer::Refused { why: format!("it is a manager of Swarm {own}, and not of {cluster}") });
         }
-        let version = swarm.version.and_then(|version| version.index).ok_or(Error::Incomplete("the Swarm's version"))?;
+        let version =
+            swarm.version.and_then(|version| version.index).ok_or(Error::Incomplete("the Swarm's version"))?;
         let spec = swarm.spec.ok_or(Error::Incomplete("the Swarm's settings"))?;
         let options = UpdateSwarmOptionsBuilder::default()
             .version(i64::try_from(version).unwrap_or(i64::MAX))

@@ -517,7 +517,10 @@ mod tests {
         assert_eq!(capabilities, [Capability::Fences, Capability::Other("teleports".into())]);
         // What is new in this release is as unknown to the one before, and so is asked only of whoever says that it can.
         let rotate = Work::from(swarm::Work::RotateManagerToken { cluster: "c".parse().expect("an id") });
-        assert_eq!(serde_json::to_string(&rotate).expect("plain data"), r#"{"do":"rotate-manager-token","cluster":"c"}"#);
+        assert_eq!(
+            serde_json::to_string(&rotate).expect("plain data"),
+            r#"{"do":"rotate-manager-token","cluster":"c"}"#
+        );
         assert_eq!(rotate.needs(), Some(Capability::RotatesTokens));
         assert_eq!(serde_json::to_string(&Capability::RotatesTokens).expect("plain data"), r#""rotates-tokens""#);
     }

@@ -169,7 +169,9 @@ impl fmt::Display for Step {
                 write!(f, "leaves Swarm {old} and joins as {} through {through}", word(*part))
             }
             Step::Pin { through } => write!(f, "its CA is pinned, as the join tokens of {through} have it"),
-            Step::Rotate { through, .. } => write!(f, "the token with which managers join is rotated through {through}"),
+            Step::Rotate { through, .. } => {
+                write!(f, "the token with which managers join is rotated through {through}")
+            }
             Step::SetPart { part, .. } => write!(f, "becomes a {} of the Swarm", word(*part)),
             Step::Forget { .. } => f.write_str("its old entry in the Swarm goes"),
             Step::Deploy { generation, .. } => write!(f, "is deployed as {generation}"),
@@ -266,7 +268,9 @@ impl Planner for Swarm {
                 observed.record.remember(cluster, managers.clone());
                 // Whoever holds it is asked from now on.
                 let known = matches!(&observed.view, Some(View::Read { listing, .. }) if listing.cluster == *cluster);
-                let made = |name: &Name| managers.contains(name) && holds(&observed.nodes[name]).is_some_and(|(own, _)| own == cluster);
+                let made = |name: &Name| {
+                    managers.contains(name) && holds(&observed.nodes[name]).is_some_and(|(own, _)| own == cluster)
+                };
                 let holder = observed.nodes.keys().find(|name| made(name)).cloned();
                 if let (Some(through), false) = (holder, known) {
                     let members = observed.nodes.iter().filter_map(|(name, node)| match &node.engine {
@@ -312,7 +316,8 @@ impl Planner for Swarm {
                     own.for_each(|member| member.manager = is_manager);
                 }
                 let node = observed.nodes.iter_mut().find(|(name, _)| name.as_str() == hostname);
-                let Some((name, Node { engine: Some(EngineState::Member { manager, reachable, .. }), .. })) = node else {
+                let Some((name, Node { engine: Some(EngineState::Member { manager, reachable, .. }), .. })) = node
+                else {
                     return;
                 };
                 *manager = is_manager;

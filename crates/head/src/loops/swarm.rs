@@ -16,7 +16,7 @@ use bramble_plan::swarm::{
 use bramble_system::now;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{RwLock, RwLockReadGuard, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::agents::Agents;
@@ -39,7 +39,8 @@ pub(crate) struct Controller {
     pub(super) timeline: Arc<Timeline>,
     pub(super) swarm: Arc<swarm::Swarm>,
     pub(super) snapshots: Arc<Snapshots>,
-    /// Read by whoever lets the token of managers out, until that step has ended; written by whoever rotates it.
+    /// Read by whoever lets the token of managers out, until that step has ended; written by whoever rotates it, for as long as
+    /// that takes: what is written down of it has to be so in between, too.
     pub(super) manager_token: RwLock<()>,
 }
 
@@ -108,7 +109,9 @@ impl Controller {
         let seen = match self.agents.ask(name, Work::Observe.into(), None, limit).await {
             Answer::Swarm(Reply::Observed(listing)) if listing.cluster == *cluster => Ok(listing),
             Answer::Failed { error } => Err(error),
-            Answer::Swarm(Reply::Observed(listing)) => Err(format!("it says what it sees of Swarm {}", listing.cluster)),
+            Answer::Swarm(Reply::Observed(listing)) => {
+                Err(format!("it says what it sees of Swarm {}", listing.cluster))
+            }
             Answer::CannotDo | Answer::Unknown(_) => Err("its agent is of another release, and cannot say".into()),
             Answer::Refused { why } => Err(format!("it refuses: {why}")),
             // Neither is one to this question; and one of them is a secret.
@@ -123,7 +126,9 @@ impl Controller {
         let Answer::Swarm(Reply::JoinTokens { manager, worker, address: seed }) = answer else {
             return Err(failed(format!("{through} gave no join tokens")));
         };
-        let of = |token: &str| ca_of(token).map_err(|error| failed(format!("what {through} gave is no join token: {error}")));
+        let of = |token: &str| {
+            ca_of(token).map_err(|error| failed(format!("what {through} gave is no join token: {error}")))
+        };
         let (ca, of_worker) = (of(&manager)?, of(&worker)?);
         if ca != of_worker {
             return Err(failed(format!("the join tokens of {through} are of two CAs, {ca} and {of_worker}")));
@@ -131,12 +136,15 @@ impl Controller {
         Ok(Tokens { manager, worker, ca, seed })
     }
 
-    /// Others than the Swarm's managers may know the token with which managers join: written down before that is so.
-    fn let_token_out(&self) -> Result<(), Outcome> {
+    /// Others than the Swarm's managers may know the token with which managers join, from now on: written down before that is
+    /// so, for a head that ends before it has rotated it. Nobody does while this is held.
+    async fn let_token_out(&self) -> Result<RwLockReadGuard<'_, ()>, Outcome> {
+        let held = self.manager_token.read().await;
         self.change(|record| {
             record.token = ManagerToken::Out;
             Ok(())
-        })
+        })?;
+        Ok(held)
     }
 
     /// Asks in this head's lead, with what the plan saw.
@@ -197,14 +205,10 @@ impl Controller {
             // The head's own record is not the asked agent's to see.
             _ => None,
         };
-        // Until this step has ended, nobody rotates what it lets out.
-        let _used = match lets_token_out(&planned) {
-            true => Some(self.manager_token.read().await),
+        let _held = match lets_token_out(&planned) {
+            true => Some(self.let_token_out().await?),
             false => None,
         };
-        if _used.is_some() {
-            self.let_token_out()?;
-        }
         match planned.step {
             Step::Begin { node } => self.write(&planned.seen, |record| record.begin(&node))?,
             Step::Remember { cluster, managers } => {

@@ -84,9 +84,7 @@ pub(crate) fn no_word_counts_for_more_than_the_declared_part<P: Suspicious>(
             for errand in P::errands(planned) {
                 let may = match &errand {
                     Errand::Through(node) => P::part(declared, node) == EnginePart::Manager,
-                    Errand::HandsOver(node) => {
-                        P::part(declared, node) == EnginePart::Manager || P::made(&heard, node)
-                    }
+                    Errand::HandsOver(node) => P::part(declared, node) == EnginePart::Manager || P::made(&heard, node),
                     Errand::Becomes(node, part) => {
                         let declared = node.parse().map_or(EnginePart::None, |node| P::part(declared, &node));
                         declared == *part || *part == EnginePart::Worker && declared != EnginePart::Manager

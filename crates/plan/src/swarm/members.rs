@@ -58,7 +58,8 @@ impl Look<'_> {
         }
         self.demote(through, listing, plan);
         for name in later {
-            let reason = "it joins through a manager that the repository has as one, and none holds the Swarm's state yet";
+            let reason =
+                "it joins through a manager that the repository has as one, and none holds the Swarm's state yet";
             let ends = self.until_firm(plan);
             plan.wait(Subject::node(name), reason, ends);
         }
@@ -80,7 +81,8 @@ impl Look<'_> {
         let subject = Subject::node(name);
         match listing.members.iter().find(|member| member.id == *node_id) {
             Some(entry) if entry.hostname != name.as_str() => {
-                let reason = format!("it says that it is member {node_id}, which the Swarm has as {:?}", entry.hostname);
+                let reason =
+                    format!("it says that it is member {node_id}, which the Swarm has as {:?}", entry.hostname);
                 plan.wait(subject, reason, Ends::Person(format!("find out what runs on {name}, and boot it anew")));
             }
             Some(entry) if entry.manager == manager && part == EnginePart::Manager => {
@@ -102,7 +104,8 @@ impl Look<'_> {
     /// do without it. One that is down stays what it is: its entry goes, or it comes back.
     fn demote(&self, through: &Name, listing: &Listing, plan: &mut Plan) {
         let mut one_goes = false;
-        for entry in listing.members.iter().filter(|member| member.manager && member.up && !member.hostname.is_empty()) {
+        for entry in listing.members.iter().filter(|member| member.manager && member.up && !member.hostname.is_empty())
+        {
             let name = self.declared.nodes.keys().find(|name| name.as_str() == entry.hostname);
             let subject = match name {
                 Some(name) if self.is_manager(name) => continue,

@@ -159,6 +159,15 @@ impl Record {
         }
     }
 
+    /// A person says that this is its CA now: its managers' tokens of the one before are worthless. Whether there is a Swarm.
+    pub fn trust(&mut self, ca: Digest) -> bool {
+        let is_there = self.cluster().is_some();
+        if is_there {
+            self.ca = Some(ca);
+        }
+        is_there
+    }
+
     /// What came after this was written is not in it: a Swarm may have been begun since, others been made managers, and the
     /// token been given to anyone.
     pub fn is_from_before(&mut self) {

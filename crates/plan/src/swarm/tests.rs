@@ -35,7 +35,9 @@ impl World {
     fn node(mut self, text: &str, part: EnginePart, engine: Option<EngineState>) -> Self {
         let address = engine.is_some().then(|| "10.0.0.1".to_owned());
         self.declared.nodes.insert(name(text), part);
-        self.observed.nodes.insert(name(text), Node { engine, boots: false, address, unable: None, rotates_not: None, refuses: None });
+        self.observed
+            .nodes
+            .insert(name(text), Node { engine, boots: false, address, unable: None, rotates_not: None, refuses: None });
         self
     }
 

@@ -35,8 +35,9 @@ pub(super) fn any_view() -> impl Strategy<Value = Option<View>> {
             cluster: id(&cluster),
             members: members
                 .iter()
-                .map(|(node_id, hostname, up, manager)| {
-                    Member { manager: *manager, ..entry(&format!("{node_id}-{hostname}"), hostname, *up) }
+                .map(|(node_id, hostname, up, manager)| Member {
+                    manager: *manager,
+                    ..entry(&format!("{node_id}-{hostname}"), hostname, *up)
                 })
                 .collect(),
             services: services
