@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use bramble_model::api::Role;
-use bramble_model::names::{ClusterId, Mac, Name};
+use bramble_model::names::{ClusterId, Digest, Mac, Name};
 use bramble_netboot::recipe::Router;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
@@ -401,6 +401,18 @@ pub enum EngineVerb {
         engine: EngineWord,
         /// Its id, as `bramble status` names it.
         cluster: ClusterId,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Take this for the CA of the cluster's engine from now on: after `docker swarm ca --rotate`, which nobody else tells.
+    #[command(
+        after_help = "Example:\n  bramble engine trust swarm 4f0c…   # as `bramble status` has it, and on a manager:\n                                     # sha256sum /var/lib/docker/swarm/certificates/swarm-root-ca.crt"
+    )]
+    Trust {
+        engine: EngineWord,
+        /// The SHA-256 of its certificate, 64 hex digits.
+        ca: Digest,
         /// Do not ask.
         #[arg(long, short)]
         yes: bool,

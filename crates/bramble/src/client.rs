@@ -189,6 +189,11 @@ impl Client {
         self.ask(Method::POST, "/v1/engines/swarm/give-up", Some(&body)).await
     }
 
+    pub async fn trust_swarm(&self, ca: &Digest) -> Result<()> {
+        let body = serde_json::json!({ "ca": ca });
+        self.ask(Method::POST, "/v1/engines/swarm/trust", Some(&body)).await
+    }
+
     pub async fn power(&self, node: &Name, action: PowerAction) -> Result<Switched> {
         self.ask(Method::POST, &format!("/v1/nodes/{node}/power"), Some(&action)).await
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bollard::models::{NodeSpecRoleEnum, SwarmInitRequest, SwarmJoinRequest};
 use bollard::query_parameters::{
     DeleteNodeOptions, ImportImageOptions, LeaveSwarmOptionsBuilder, ListNodesOptions, ListServicesOptionsBuilder,
-    ListTasksOptions, UpdateNodeOptionsBuilder,
+    ListTasksOptions, UpdateNodeOptionsBuilder, UpdateSwarmOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use bramble_model::agent::swarm::{Label, Member, Observed, Reply, Work};
@@ -165,6 +165,7 @@ impl Engine for Swarm {
             Work::SetPart { node_id, part } => self.set_part(&node_id, part).await,
             Work::Deploy { name, generation, file } => self.deploy(&name, &generation, &file).await,
             Work::Remove { name } => self.remove(&name).await,
+            Work::RotateManagerToken { cluster } => return self.rotate(&cluster).await.unwrap_or_else(failed),
             Work::Unknown => return Answer::CannotDo,
         };
         done.map_or_else(failed, |()| Answer::Done)
@@ -363,6 +364,25 @@ impl Swarm {
             .update_node(node_id.as_str(), spec, options)
             .await
             .map_err(docker("cannot change the member's role"))
+    }
+
+    /// Makes the token worthless with which managers have joined: as `docker swarm join-token --rotate manager` does, from
+    /// the Swarm's settings as they are.
+    async fn rotate(&self, cluster: &ClusterId) -> Result<Answer, EngineError> {
+        let swarm = self.docker.inspect_swarm().await.map_err(docker("cannot read the Swarm"))?;
+        let own = listing::cluster(&swarm)?;
+        if own != *cluster {
+            return Ok(Answer::Refused { why: format!("it is a manager of Swarm {own}, and not of {cluster}") });
+        }
+        let version =
+            swarm.version.and_then(|version| version.index).ok_or(Error::Incomplete("the Swarm's version"))?;
+        let spec = swarm.spec.ok_or(Error::Incomplete("the Swarm's settings"))?;
+        let options = UpdateSwarmOptionsBuilder::default()
+            .version(i64::try_from(version).unwrap_or(i64::MAX))
+            .rotate_manager_token(true)
+            .build();
+        self.docker.update_swarm(spec, options).await.map_err(docker("cannot rotate the token of managers"))?;
+        Ok(Answer::Done)
     }
 
     async fn observe(&self) -> Result<Observed, EngineError> {

@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Redirect};
 use bramble_model::agent::SignedTime;
 use bramble_model::api::{Events, Expected, PowerAction, Status, Switched};
 use bramble_model::engine::{EngineKind, EngineState};
-use bramble_model::names::{ClusterId, Name};
+use bramble_model::names::{ClusterId, Digest, Name};
 use bramble_model::repository::Cluster;
 use bramble_model::subject::Subject;
 use bramble_model::timeline::{Event, What};
@@ -295,6 +295,31 @@ pub(crate) async fn give_up_swarm(
     if let Err(help) = changed.map_err(failed)? {
         let error = format!("nobody is known to hold Swarm {given_up}");
         return Err(refuse(StatusCode::NOT_FOUND, error, Some(&help)));
+    }
+    agents.changed.tell();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /v1/engines/swarm/trust`
+#[derive(Deserialize)]
+pub(crate) struct TrustCa {
+    /// As it was typed.
+    ca: String,
+}
+
+/// The Swarm's CA was rotated by a person, and is this now: join tokens of another one reach no node.
+pub(crate) async fn trust_swarm(
+    State(agents): State<Arc<Agents>>,
+    State(swarm): State<Arc<Swarm>>,
+    Asked(wish): Asked<TrustCa>,
+) -> Result<StatusCode, Refusal> {
+    let Ok(ca) = wish.ca.parse::<Digest>() else {
+        let help = "`bramble status` has the digest that a manager says: 64 hex digits";
+        return Err(refuse(StatusCode::BAD_REQUEST, "that is no digest of a CA's certificate", Some(help)));
+    };
+    if !swarm.remember(|record| record.trust(ca)).map_err(failed)? {
+        let help = "the CA of a new one is pinned by itself";
+        return Err(refuse(StatusCode::NOT_FOUND, "this head remembers no Swarm", Some(help)));
     }
     agents.changed.tell();
     Ok(StatusCode::NO_CONTENT)

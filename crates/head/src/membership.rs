@@ -1,8 +1,8 @@
 //! What the head remembers of engines, in the store: what makes a blank manager join, and not begin anew.
 
 use bramble_model::names::ClusterId;
-use bramble_plan::swarm::{Memory, Record as Remembered};
-use bramble_store::{OnLoss, Record, Store, Table};
+use bramble_plan::swarm::{ManagerToken, Memory, Record as Remembered};
+use bramble_store::{OnLoss, Record, Store, Table, Why};
 
 use crate::error::Error;
 
@@ -25,9 +25,59 @@ impl Record for Engines {
     type Key = String;
     type Value = Remembered;
     const TABLE: Table = Table::new("engines");
-    const FORM: u32 = 1;
+    const FORM: u32 = 2;
     const WHAT: &'static str = "what is remembered of the engine";
     const ON_LOSS: OnLoss = OnLoss::Wait;
+
+    fn older(form: u32, json: &[u8]) -> Result<Remembered, Why> {
+        match form {
+            1 => Ok(serde_json::from_slice::<form_1::Record>(json)?.into()),
+            form => Err(Why::UnknownForm { form }),
+        }
+    }
+}
+
+/// As it was before the Swarm's CA was pinned.
+mod form_1 {
+    use std::collections::BTreeSet;
+
+    use bramble_model::names::{ClusterId, Name};
+    use bramble_plan::swarm::{self, ManagerToken};
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    pub(super) struct Record {
+        memory: Memory,
+        #[serde(default)]
+        managers: BTreeSet<Name>,
+        #[serde(default)]
+        former: BTreeSet<ClusterId>,
+        #[serde(default)]
+        without: Option<BTreeSet<Name>>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(tag = "is", rename_all = "kebab-case")]
+    enum Memory {
+        Never,
+        Lost,
+        Begun { node: Name },
+        Swarm { cluster: ClusterId },
+    }
+
+    impl From<Record> for swarm::Record {
+        fn from(record: Record) -> Self {
+            let Record { memory, managers, former, without } = record;
+            // No token was ever rotated: whoever has been a manager knows it.
+            let (memory, token) = match memory {
+                Memory::Never => (swarm::Memory::Never, ManagerToken::Kept),
+                Memory::Lost => (swarm::Memory::Lost, ManagerToken::Out),
+                Memory::Begun { node } => (swarm::Memory::Begun { node }, ManagerToken::Kept),
+                Memory::Swarm { cluster } => (swarm::Memory::Swarm { cluster }, ManagerToken::Out),
+            };
+            swarm::Record { memory, managers, ca: None, token, former, without }
+        }
+    }
 }
 
 /// The Swarm's id, among the facts.
@@ -38,7 +88,9 @@ pub(crate) const SWARM: &str = "swarm";
 /// Where nothing is remembered: a store that has no word on it may have forgotten one.
 fn before(store: &Store) -> Result<Remembered, Error> {
     let cluster = store.blocking().read::<SingleValues>(&CLUSTER.to_owned())?;
-    Ok(Remembered::new(cluster.map_or(Memory::Lost, |cluster| Memory::Swarm { cluster })))
+    let memory = cluster.map_or(Memory::Lost, |cluster| Memory::Swarm { cluster });
+    // That head rotated no token.
+    Ok(Remembered { token: ManagerToken::Out, ..Remembered::new(memory) })
 }
 
 /// What is remembered of the Swarm.

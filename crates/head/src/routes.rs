@@ -177,6 +177,7 @@ static ROUTES: &[Route] = &[
     post("/v1/retry", passing(audit::body), |at| on(at, api::retry)),
     post("/v1/engines/swarm/start", lasting(audit::body), |at| on(at, api::start_swarm)),
     post("/v1/engines/swarm/give-up", lasting(audit::body), |at| on(at, api::give_up_swarm)),
+    post("/v1/engines/swarm/trust", lasting(audit::body), |at| on(at, api::trust_swarm)),
     get("/v1/store/unreadable", Oversee, |at| on(at, unreadable::list)),
     post("/v1/store/repair", lasting(audit::nothing), |at| on(at, unreadable::repair)),
     get("/v1/hands", Errands, |at| on(at, hands::upgrade)),

@@ -85,6 +85,8 @@ pub enum Capability {
     HearsBeats,
     /// It looks at a member of its Swarm before it changes or removes it: it knows [`Expects::Member`].
     SeesMembers,
+    /// It knows [`swarm::Work::RotateManagerToken`].
+    RotatesTokens,
     /// One that this program does not know.
     #[serde(untagged)]
     Other(String),
@@ -92,8 +94,13 @@ pub enum Capability {
 
 impl Capability {
     /// What this program's agent can do.
-    pub const OWN: [Capability; 4] =
-        [Capability::Fences, Capability::LeavesByName, Capability::HearsBeats, Capability::SeesMembers];
+    pub const OWN: [Capability; 5] = [
+        Capability::Fences,
+        Capability::LeavesByName,
+        Capability::HearsBeats,
+        Capability::SeesMembers,
+        Capability::RotatesTokens,
+    ];
     /// What this program's head can do.
     pub const OF_HEAD: [Capability; 1] = [Capability::Fences];
 }
@@ -508,6 +515,14 @@ mod tests {
         ));
         let capabilities: Vec<Capability> = serde_json::from_str(r#"["fences","teleports"]"#).expect("a list");
         assert_eq!(capabilities, [Capability::Fences, Capability::Other("teleports".into())]);
+        // What is new in this release is as unknown to the one before, and so is asked only of whoever says that it can.
+        let rotate = Work::from(swarm::Work::RotateManagerToken { cluster: "c".parse().expect("an id") });
+        assert_eq!(
+            serde_json::to_string(&rotate).expect("plain data"),
+            r#"{"do":"rotate-manager-token","cluster":"c"}"#
+        );
+        assert_eq!(rotate.needs(), Some(Capability::RotatesTokens));
+        assert_eq!(serde_json::to_string(&Capability::RotatesTokens).expect("plain data"), r#""rotates-tokens""#);
     }
     /// A side of version 1 reads of the Swarm alone, and is understood where it says of nothing else.
     #[test]

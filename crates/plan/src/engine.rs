@@ -15,3 +15,6 @@ impl Advice {
         refuses: "the sentence is the engine's own; its journal on the node says more",
     };
 }
+
+#[cfg(test)]
+pub(crate) mod trust;

@@ -15,6 +15,7 @@ mod begin;
 mod managers;
 mod members;
 mod record;
+mod tokens;
 mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,13 +25,14 @@ use std::sync::Arc;
 use bramble_model::agent::Refuses;
 use bramble_model::agent::swarm::{Label, Member, Observed as Listing};
 use bramble_model::engine::{EngineKind, EnginePart, EngineState};
-use bramble_model::names::{ClusterId, Generation, MemberId, Name};
+use bramble_model::names::{ClusterId, Digest, Generation, MemberId, Name};
 use bramble_model::section::{Ends, Risk};
 use bramble_model::subject::Subject;
 use bramble_model::timeline::Millis;
 
 pub use self::managers::to_ask;
-pub use self::record::{Memory, Record};
+pub use self::record::{ManagerToken, Memory, NoToken, Record};
+pub use self::tokens::lets_token_out;
 pub use self::workloads::Workload;
 use crate::contract::{self, Planned, Planner};
 use crate::engine::Advice;
@@ -72,6 +74,8 @@ pub struct Node {
     pub address: Option<String>,
     /// What its agent runs, where that cannot leave a Swarm by its name: then it is not asked to leave any.
     pub unable: Option<String>,
+    /// What its agent runs, where that cannot rotate the token with which managers join.
+    pub rotates_not: Option<String>,
     /// It refuses this head's lead: nothing is asked of it.
     pub refuses: Option<Refuses>,
 }
@@ -115,9 +119,18 @@ pub enum Step {
         address: String,
         leaves: Option<ClusterId>,
     },
+    /// Write down whose CA the Swarm's join tokens say.
+    Pin {
+        through: Name,
+    },
+    /// Make the token worthless with which managers have joined.
+    Rotate {
+        through: Name,
+        cluster: ClusterId,
+    },
     SetPart {
         through: Name,
-        node: Name,
+        hostname: String,
         node_id: MemberId,
         part: EnginePart,
     },
@@ -154,6 +167,10 @@ impl fmt::Display for Step {
             }
             Step::Join { through, leaves: Some(old), part, .. } => {
                 write!(f, "leaves Swarm {old} and joins as {} through {through}", word(*part))
+            }
+            Step::Pin { through } => write!(f, "its CA is pinned, as the join tokens of {through} have it"),
+            Step::Rotate { through, .. } => {
+                write!(f, "the token with which managers join is rotated through {through}")
             }
             Step::SetPart { part, .. } => write!(f, "becomes a {} of the Swarm", word(*part)),
             Step::Forget { .. } => f.write_str("its old entry in the Swarm goes"),
@@ -221,8 +238,13 @@ impl Planner for Swarm {
             }
             Some(View::Read { through, listing }) if listing.cluster == cluster && look.asks(through) => {
                 look.members(through, listing, &mut plan);
-                look.forget(through, listing, &mut plan);
-                look.workloads(through, listing, &mut plan);
+                if look.is_manager(through) {
+                    look.forget(through, listing, &mut plan);
+                    look.workloads(through, listing, &mut plan);
+                } else {
+                    look.withheld(through, &mut plan);
+                }
+                look.tokens(through, listing, &mut plan);
             }
             Some(View::Unreadable { through, reason }) => {
                 look.absent(&cluster, &mut plan);
@@ -245,16 +267,19 @@ impl Planner for Swarm {
             Step::Remember { cluster, managers } => {
                 observed.record.remember(cluster, managers.clone());
                 // Whoever holds it is asked from now on.
-                let holder = observed.nodes.iter().find(|(_, node)| holds(node).is_some_and(|(own, _)| own == cluster));
                 let known = matches!(&observed.view, Some(View::Read { listing, .. }) if listing.cluster == *cluster);
-                if let (Some((through, _)), false) = (holder, known) {
+                let made = |name: &Name| {
+                    managers.contains(name) && holds(&observed.nodes[name]).is_some_and(|(own, _)| own == cluster)
+                };
+                let holder = observed.nodes.keys().find(|name| made(name)).cloned();
+                if let (Some(through), false) = (holder, known) {
                     let members = observed.nodes.iter().filter_map(|(name, node)| match &node.engine {
                         Some(EngineState::Member { cluster: own, node_id, manager, .. }) if own == cluster => {
                             Some(entry(node_id.clone(), name, *manager))
                         }
                         _ => None,
                     });
-                    let (members, through) = (members.collect(), through.clone());
+                    let members = members.collect();
                     let listing = Listing { cluster: cluster.clone(), members, services: Vec::new() };
                     observed.view = Some(View::Read { through, listing });
                 }
@@ -266,34 +291,54 @@ impl Planner for Swarm {
             }
             Step::Join { node, cluster, part, .. } => {
                 let (id, manager) = (foreseen(node), *part == EnginePart::Manager);
+                if manager {
+                    observed.record.token = ManagerToken::Out;
+                }
                 let engine = member(cluster.clone(), id.clone(), manager);
                 observed.nodes.entry(node.clone()).or_default().engine = Some(engine);
-                if let Some(View::Read { listing, .. }) = &mut observed.view {
+                if let Some(View::Read { through, listing }) = &mut observed.view {
                     listing.members.push(entry(id, node, manager));
+                    // Only one of today's becomes a manager, and old ones are not asked beside it.
+                    if manager {
+                        *through = node.clone();
+                    }
                 }
             }
-            Step::SetPart { node, node_id, part, .. } => {
+            Step::Pin { .. } => observed.record.ca = Some(Digest([0; 32])),
+            Step::Rotate { .. } => observed.record.token = ManagerToken::Kept,
+            Step::SetPart { hostname, node_id, part, .. } => {
                 let is_manager = *part == EnginePart::Manager;
-                let engine = observed.nodes.get_mut(node).and_then(|node| node.engine.as_mut());
-                if let Some(EngineState::Member { manager, .. }) = engine {
-                    *manager = is_manager;
+                if !is_manager {
+                    observed.record.token = ManagerToken::Out;
                 }
                 if let Some(View::Read { listing, .. }) = &mut observed.view {
                     let own = listing.members.iter_mut().filter(|member| member.id == *node_id);
                     own.for_each(|member| member.manager = is_manager);
                 }
-                // Another one is asked where this one was.
-                let Observed { nodes, view, .. } = observed;
-                if let Some(View::Read { through, listing }) = view
-                    && through == node
-                    && let Some((other, _)) =
-                        nodes.iter().find(|(_, node)| holds(node) == Some((&listing.cluster, true)))
-                {
-                    *through = other.clone();
+                let node = observed.nodes.iter_mut().find(|(name, _)| name.as_str() == hostname);
+                let Some((name, Node { engine: Some(EngineState::Member { manager, reachable, .. }), .. })) = node
+                else {
+                    return;
+                };
+                *manager = is_manager;
+                let asked = (is_manager && *reachable).then(|| name.clone());
+                // Another one is asked where this one was; and old ones are not asked beside one of today's.
+                if let Some(View::Read { through, listing }) = &mut observed.view {
+                    let another = || {
+                        let holding = |node: &Node| holds(node) == Some((&listing.cluster, true));
+                        let other = observed.nodes.iter().find(|(_, node)| holding(node));
+                        other.filter(|_| through.as_str() == hostname).map(|(name, _)| name.clone())
+                    };
+                    if let Some(other) = asked.or_else(another) {
+                        *through = other;
+                    }
                 }
             }
             Step::Forget { node_id, .. } => {
                 if let Some(View::Read { listing, .. }) = &mut observed.view {
+                    if listing.members.iter().any(|member| member.id == *node_id && member.manager) {
+                        observed.record.token = ManagerToken::Out;
+                    }
                     listing.members.retain(|member| member.id != *node_id);
                 }
             }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use bramble_model::engine::{EngineKind, EngineState};
-use bramble_model::names::{ClusterId, Name};
+use bramble_model::names::{ClusterId, Digest, Name};
 
 use super::desired::asked;
 use crate::client::Client;
@@ -52,5 +52,16 @@ pub async fn give_up(place: &Place, cluster: &ClusterId, yes: bool) -> Result<Ex
         return Ok(Exit::Failed);
     }
     client.give_up_swarm(cluster).await?;
+    Ok(Exit::Done)
+}
+
+pub async fn trust(place: &Place, ca: &Digest, yes: bool) -> Result<Exit> {
+    let client = Client::of(place)?;
+    println!("join tokens of this CA, and of no other, reach nodes from now on: whoever has its key is the Swarm");
+    if !yes && !asked(&format!("have you rotated the Swarm's CA, and is its certificate's SHA-256 {ca}?"))? {
+        println!("nothing has changed");
+        return Ok(Exit::Failed);
+    }
+    client.trust_swarm(ca).await?;
     Ok(Exit::Done)
 }

@@ -64,6 +64,7 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
         Verb::Engine(verb) => match verb {
             EngineVerb::Start { without, yes, .. } => wait(engine::start(place, &without, yes)),
             EngineVerb::GiveUp { cluster, yes, .. } => wait(engine::give_up(place, &cluster, yes)),
+            EngineVerb::Trust { ca, yes, .. } => wait(engine::trust(place, &ca, yes)),
         },
         Verb::Schema => screen::json(&bramble_model::repository::schema()).map(|()| Exit::Done),
         Verb::Image(verb) => match verb {

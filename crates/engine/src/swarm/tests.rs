@@ -47,6 +47,9 @@ impl Daemon {
                     call if call.contains("/swarm/init") => "\"node-b\"",
                     call if call.ends_with("/networks") => &networks,
                     call if call.starts_with("GET") && call.contains("/nodes/") => &member,
+                    call if call.starts_with("GET") && call.ends_with("/swarm") => {
+                        r#"{"ID":"swarm-a","Version":{"Index":9},"Spec":{"Name":"default","CAConfig":{"NodeCertExpiry":7776000000000000}}}"#
+                    }
                     _ => "",
                 };
                 let answer = format!(
@@ -302,4 +305,19 @@ async fn a_member_that_came_back_is_not_removed() {
     assert_eq!(calls[calls.len() - 2..], ["/update?version=7", "/old"]);
     fs::write(daemon.folder.path().join("member"), described("down", false)).expect("written");
     assert_eq!(swarm.sees(&seen(true, false)).await.expect("read"), Some(seen(false, false)));
+}
+
+#[tokio::test]
+async fn the_token_of_managers_is_rotated_in_the_swarm_that_is_named() {
+    let daemon = Daemon::start("active/manager");
+    let swarm = daemon.driver().await;
+    let rotate = |cluster| Work::RotateManagerToken { cluster: id(cluster) };
+    let answer = swarm.work(rotate("swarm-b")).await;
+    assert!(matches!(&answer, Answer::Refused { why } if why.contains("swarm-a")), "{answer:?}");
+    assert_eq!(daemon.calls(), [""], "it is looked at, and nothing else");
+    assert_eq!(swarm.work(rotate("swarm-a")).await, Answer::Done);
+    let calls = daemon.calls();
+    let last = calls.last().expect("it is asked");
+    assert!(last.starts_with("/update?") && last.contains("version=9"), "{last}");
+    assert!(last.contains("rotateManagerToken=true") && !last.contains("rotateWorkerToken=true"), "{last}");
 }

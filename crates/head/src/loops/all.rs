@@ -8,6 +8,7 @@ use bramble_model::section::Told;
 use bramble_plan::contract::Unknown;
 use bramble_store::Store;
 use futures_util::future::BoxFuture;
+use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
 use super::source::Following;
@@ -86,6 +87,7 @@ impl Loops {
                 timeline: Arc::clone(&timeline),
                 swarm,
                 snapshots: Arc::clone(&snapshots),
+                manager_token: RwLock::default(),
             }),
             leaving: Arc::new(leaving::Controller {
                 agents: Arc::clone(&agents),

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bramble_model::agent::swarm::{Observed as Listing, Reply, Work};
+use bramble_model::agent::swarm::{Observed as Listing, Reply, Work, ca_of};
 use bramble_model::agent::{self, Answer, Capability, Expects, Under};
 use bramble_model::engine::{EngineKind, EnginePart};
-use bramble_model::names::{ClusterId, Name};
-use bramble_model::timeline::Phase;
+use bramble_model::names::{ClusterId, Digest, Name};
+use bramble_model::timeline::{Millis, Phase};
 use bramble_plan::contract::{Outcome, Planned, Retry, Unknown};
-use bramble_plan::swarm::{Declared, Node, Observed, Record, Seen, Step, Swarm, View, to_ask};
+use bramble_plan::swarm::{
+    Declared, ManagerToken, Node, Observed, Record, Seen, Step, Swarm, View, lets_token_out, to_ask,
+};
+use bramble_system::now;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, RwLockReadGuard, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::agents::Agents;
@@ -26,6 +29,8 @@ use crate::timeline::Timeline;
 const STEP: Duration = Duration::from_secs(180);
 /// The longest that managers may take to say what they see.
 const OBSERVE: Duration = Duration::from_secs(30);
+/// When the token of managers is looked at again, in milliseconds, while someone may be joining with it.
+const IN_USE: Millis = 2_000;
 /// One that has said nothing for so long is not waited for alone.
 const SILENCE: Duration = Duration::from_secs(2);
 
@@ -34,6 +39,19 @@ pub(crate) struct Controller {
     pub(super) timeline: Arc<Timeline>,
     pub(super) swarm: Arc<swarm::Swarm>,
     pub(super) snapshots: Arc<Snapshots>,
+    /// Read by whoever lets the token of managers out, until that step has ended; written by whoever rotates it, for as long as
+    /// that takes: what is written down of it has to be so in between, too.
+    pub(super) manager_token: RwLock<()>,
+}
+
+/// What a manager says of how others join.
+struct Tokens {
+    manager: String,
+    worker: String,
+    /// Whose CA both say.
+    ca: Digest,
+    /// Where it is.
+    seed: String,
 }
 
 impl Controller {
@@ -91,9 +109,42 @@ impl Controller {
         let seen = match self.agents.ask(name, Work::Observe.into(), None, limit).await {
             Answer::Swarm(Reply::Observed(listing)) if listing.cluster == *cluster => Ok(listing),
             Answer::Failed { error } => Err(error),
-            answer => Err(format!("it answers {answer:?}")),
+            Answer::Swarm(Reply::Observed(listing)) => {
+                Err(format!("it says what it sees of Swarm {}", listing.cluster))
+            }
+            Answer::CannotDo | Answer::Unknown(_) => Err("its agent is of another release, and cannot say".into()),
+            Answer::Refused { why } => Err(format!("it refuses: {why}")),
+            // Neither is one to this question; and one of them is a secret.
+            Answer::Done | Answer::Swarm(Reply::JoinTokens { .. }) => Err("it does not say what it sees".into()),
         };
         (name, seen)
+    }
+
+    /// What a manager says of how others join. What is no token of a Swarm, or of two CAs, is dropped.
+    async fn tokens(&self, through: &Name) -> Result<Tokens, Outcome> {
+        let answer = self.ask(through, Work::JoinTokens, None).await?;
+        let Answer::Swarm(Reply::JoinTokens { manager, worker, address: seed }) = answer else {
+            return Err(failed(format!("{through} gave no join tokens")));
+        };
+        let of = |token: &str| {
+            ca_of(token).map_err(|error| failed(format!("what {through} gave is no join token: {error}")))
+        };
+        let (ca, of_worker) = (of(&manager)?, of(&worker)?);
+        if ca != of_worker {
+            return Err(failed(format!("the join tokens of {through} are of two CAs, {ca} and {of_worker}")));
+        }
+        Ok(Tokens { manager, worker, ca, seed })
+    }
+
+    /// Others than the Swarm's managers may know the token with which managers join, from now on: written down before that is
+    /// so, for a head that ends before it has rotated it. Nobody does while this is held.
+    async fn let_token_out(&self) -> Result<RwLockReadGuard<'_, ()>, Outcome> {
+        let held = self.manager_token.read().await;
+        self.change(|record| {
+            record.token = ManagerToken::Out;
+            Ok(())
+        })?;
+        Ok(held)
     }
 
     /// Asks in this head's lead, with what the plan saw.
@@ -113,20 +164,22 @@ impl Controller {
         answered(node, promised, self.agents.ask(node, work, under, STEP).await)
     }
 
-    /// Changes the record, where it is still what the plan saw.
+    /// Changes the record, where it is still what the plan saw. Who knows the token of managers is written by steps beside
+    /// this one, and is left as it is.
     fn write(&self, seen: &Seen, change: impl Fn(&mut Record)) -> Result<(), Outcome> {
-        let failed = |reason: String| Outcome::Failed { reason, retry: Retry::BackOff };
         let Seen::Record(expected) = seen else { return Err(failed("the plan saw no record".into())) };
-        let changed = self.swarm.remember(|record| {
-            let same = record == expected;
-            if same {
-                change(record);
+        self.change(|record| {
+            if *record != (Record { token: record.token, ..expected.clone() }) {
+                return Err("the head's record of the Swarm has changed since it was planned".to_owned());
             }
-            same
-        });
-        match changed {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(failed("the head's record of the Swarm has changed since it was planned".into())),
+            change(record);
+            Ok(())
+        })
+    }
+
+    fn change(&self, change: impl FnMut(&mut Record) -> Result<(), String>) -> Result<(), Outcome> {
+        match self.swarm.remember(change) {
+            Ok(changed) => changed.map_err(failed),
             Err(error) => {
                 let help = error.help().map(|help| format!(": {help}")).unwrap_or_default();
                 Err(failed(format!("{}{help}", bramble_system::sentence(&error))))
@@ -152,6 +205,10 @@ impl Controller {
             // The head's own record is not the asked agent's to see.
             _ => None,
         };
+        let _held = match lets_token_out(&planned) {
+            true => Some(self.let_token_out().await?),
+            false => None,
+        };
         match planned.step {
             Step::Begin { node } => self.write(&planned.seen, |record| record.begin(&node))?,
             Step::Remember { cluster, managers } => {
@@ -160,17 +217,29 @@ impl Controller {
             Step::Initialise { node, address, leaves } => {
                 self.ask(&node, Work::Initialise { address, leaves }, expects).await?;
             }
+            Step::Pin { through } => {
+                let Tokens { ca, .. } = self.tokens(&through).await?;
+                self.write(&planned.seen, |record| record.ca = Some(ca))?;
+            }
             Step::Join { node, cluster, through, part, address, leaves } => {
                 // The tokens pass through on their way from agent to agent and are not kept.
-                let Answer::Swarm(Reply::JoinTokens { manager, worker, address: seed }) =
-                    self.ask(&through, Work::JoinTokens, None).await?
-                else {
-                    let reason = format!("{through} gave no join tokens");
-                    return Err(Outcome::Failed { reason, retry: Retry::BackOff });
-                };
+                let Tokens { manager, worker, ca, seed } = self.tokens(&through).await?;
+                self.swarm
+                    .remembered()
+                    .map_err(|error| failed(bramble_system::sentence(&error)))?
+                    .gives_token(&node, part, &cluster, &through, ca)
+                    .map_err(|error| failed(error.to_string()))?;
                 let token = if part == EnginePart::Manager { manager } else { worker };
                 let work = Work::Join { cluster, manager: seed, token, part, address, leaves };
                 self.ask(&node, work, expects).await?;
+            }
+            Step::Rotate { through, cluster } => {
+                let Ok(_unused) = self.manager_token.try_write() else {
+                    let reason = "someone joins as a manager, or is made none".into();
+                    return Err(Outcome::Wait { reason, until: now() + IN_USE });
+                };
+                self.ask(&through, Work::RotateManagerToken { cluster }, None).await?;
+                self.write(&planned.seen, |record| record.token = ManagerToken::Kept)?;
             }
             Step::SetPart { through, node_id, part, .. } => {
                 self.ask(&through, Work::SetPart { node_id, part }, expects).await?;
@@ -188,6 +257,10 @@ impl Controller {
         }
         Ok(())
     }
+}
+
+fn failed(reason: String) -> Outcome {
+    Outcome::Failed { reason, retry: Retry::BackOff }
 }
 
 fn without_lead(error: &Error) -> String {
@@ -236,6 +309,7 @@ impl super::Controller for Controller {
                 boots: !track.connected && !matches!(track.phase, Phase::Off | Phase::Ready),
                 address: track.facts.as_ref().map(|facts| facts.address.to_string()),
                 unable: self.agents.unable(name, &Capability::LeavesByName),
+                rotates_not: self.agents.unable(name, &Capability::RotatesTokens),
                 refuses: track.health.as_ref().filter(|_| track.connected).and_then(|health| health.refuses),
             });
             (name.clone(), node)

@@ -1,7 +1,10 @@
 //! What a node's Docker is asked of its Swarm, and what it answers.
 
+mod token;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::token::ca_of;
 use super::Capability;
 use crate::engine::EnginePart;
 use crate::names::{ClusterId, Generation, MemberId, Name};
@@ -39,6 +42,8 @@ pub enum Work {
     Deploy { name: Name, generation: Generation, file: String },
     /// Remove a workload that the repository no longer has.
     Remove { name: Name },
+    /// Make the token with which managers have joined `cluster` worthless: asked of one of its managers.
+    RotateManagerToken { cluster: ClusterId },
     /// A question that this program does not know.
     #[serde(other, skip_serializing)]
     Unknown,
@@ -54,7 +59,8 @@ impl Work {
             | Work::Forget { .. }
             | Work::SetPart { .. }
             | Work::Deploy { .. }
-            | Work::Remove { .. } => false,
+            | Work::Remove { .. }
+            | Work::RotateManagerToken { .. } => false,
         }
     }
 
@@ -65,6 +71,7 @@ impl Work {
             Work::Initialise { leaves: Some(_), .. } | Work::Join { leaves: Some(_), .. } => {
                 Some(Capability::LeavesByName)
             }
+            Work::RotateManagerToken { .. } => Some(Capability::RotatesTokens),
             Work::Initialise { leaves: None, .. }
             | Work::Join { leaves: None, .. }
             | Work::JoinTokens

@@ -46,21 +46,34 @@ impl fmt::Display for Why {
     }
 }
 
-/// Who may be asked of the remembered Swarm, the best first: its managers, by what they say and the head has written
-/// down. One that the repository has as something else today is asked after those that it has as managers.
+/// Who may be asked of the remembered Swarm, the best first. No node is by its own word: it says that it is a manager,
+/// *and* the repository has it as one, or the head has written down that it was made one.
+///
+/// Of these, the first kind of which anyone has a majority is asked, and no other: what an old manager says must not win
+/// over one of today's by being faster.
+///
+/// 1. what the repository has as a manager, and the head has made one;
+/// 2. what the head has made one, and the repository has as something else today: it hands over;
+/// 3. what the repository has as a manager, and nobody has written down: the head may have forgotten.
 pub fn to_ask(declared: &Declared, record: &Record, engine_of: impl Fn(&Name) -> Option<EngineState>) -> Vec<Name> {
     let Some(cluster) = record.cluster() else { return Vec::new() };
-    let is_manager = |part: &EnginePart| *part == EnginePart::Manager;
-    let may = declared.nodes.iter().filter(|(name, part)| is_manager(part) || record.made_manager(name));
-    let holding = may.filter_map(|(name, part)| match engine_of(name)? {
+    let may = declared.nodes.iter().filter_map(|(name, part)| match (part, record.made_manager(name)) {
+        (EnginePart::Manager, true) => Some((1, name)),
+        (EnginePart::Worker | EnginePart::None, true) => Some((2, name)),
+        (EnginePart::Manager, false) => Some((3, name)),
+        (EnginePart::Worker | EnginePart::None, false) => None,
+    });
+    let holding = may.filter_map(|(rank, name)| match engine_of(name)? {
         EngineState::Member { cluster: own, manager: true, reachable, .. } if own == *cluster => {
-            Some((!reachable, !is_manager(part), name))
+            Some((!reachable, rank, name))
         }
         _ => None,
     });
-    let mut holding: Vec<(bool, bool, &Name)> = holding.collect();
+    let mut holding: Vec<(bool, u8, &Name)> = holding.collect();
     holding.sort_unstable();
-    holding.into_iter().map(|(.., name)| name.clone()).collect()
+    let first = holding.first().map(|(silent, rank, _)| (*silent, *rank));
+    let asked = |(silent, rank, _): &&(bool, u8, &Name)| first.is_some_and(|best| best.0 || best == (*silent, *rank));
+    holding.iter().filter(asked).map(|(.., name)| (*name).clone()).collect()
 }
 
 impl Look<'_> {
@@ -133,16 +146,20 @@ impl Look<'_> {
             || record.made_manager(name) && record.cluster().is_none_or(|remembered| remembered == cluster)
     }
 
-    /// Whoever may hold the Swarm's state from now on: declared managers, and those that it has itself.
-    pub(super) fn managers_of(&self, listing: &Listing) -> BTreeSet<Name> {
-        let own =
-            listing.members.iter().filter(|member| member.manager).filter_map(|member| member.hostname.parse().ok());
+    /// Whoever may hold the Swarm's state from now on: declared managers, and those that it has itself. Where one that is
+    /// no manager any more says what it has, nobody comes or goes by that.
+    pub(super) fn managers_of(&self, through: &Name, listing: &Listing) -> BTreeSet<Name> {
+        let listed = listing.members.iter().filter(|member| member.manager);
+        let own: BTreeSet<Name> = match self.is_manager(through) {
+            true => listed.filter_map(|member| member.hostname.parse().ok()).collect(),
+            false => self.observed.record.managers.clone(),
+        };
         self.managers().into_iter().map(|(name, _)| name.clone()).chain(own).collect()
     }
 
     /// The same, before it was listed.
     pub(super) fn managers_with(&self, cluster: &ClusterId) -> BTreeSet<Name> {
-        let holding = self.holding(cluster).into_iter().filter(|name| self.counts(name, cluster));
+        let holding = self.holding(cluster);
         self.managers().into_iter().map(|(name, _)| name).chain(holding).cloned().collect()
     }
 
@@ -157,6 +174,12 @@ impl Look<'_> {
     }
 
     fn holding(&self, cluster: &ClusterId) -> Vec<&Name> {
+        let all = self.say_they_hold(cluster).into_iter();
+        all.filter(|name| self.counts(name, cluster)).collect()
+    }
+
+    /// Whoever says so, and may be right.
+    fn say_they_hold(&self, cluster: &ClusterId) -> Vec<&Name> {
         let all = self.may_hold().into_iter();
         all.filter(|(_, node)| holds(node).is_some_and(|(own, _)| own == cluster)).map(|(name, _)| name).collect()
     }
@@ -191,6 +214,14 @@ impl Look<'_> {
                 "its other managers came back {came_back}: `bramble engine start swarm --new --without {}` begins anew, and gives up what {} holds",
                 comma(&holding),
                 list(&holding)
+            ));
+        }
+        let say_so = self.say_they_hold(cluster);
+        if !comes && holding.is_empty() && !say_so.is_empty() {
+            // Nobody is one by its own word.
+            return Ends::Person(format!(
+                "{} says that it holds it: where that is so, make it a manager in the repository until another one has joined",
+                list(&say_so)
             ));
         }
         Ends::ByItself

@@ -5,6 +5,9 @@
 //!                                          ▲              an old one goes last, one at a time: when one of the
 //!                                          └ joins        repository's is there, and the rest keep a majority
 //! ```
+//! A member is its node's where the Swarm has it by the node's name: the id that a node says may be anyone's. Who is a
+//! manager is the Swarm's word, and so an old one goes whatever it says, or does not say, of itself. While only old
+//! managers can be asked, they hand over, and nothing else goes through them: new managers join or are made.
 
 use bramble_model::agent::swarm::Member;
 
@@ -14,7 +17,7 @@ use super::*;
 impl Look<'_> {
     pub(super) fn members(&self, through: &Name, listing: &Listing, plan: &mut Plan) {
         let record = &self.observed.record;
-        let managers = self.managers_of(listing);
+        let managers = self.managers_of(through, listing);
         if managers != record.managers {
             plan.steps.push(Planned {
                 subject: WHOLE,
@@ -24,96 +27,147 @@ impl Look<'_> {
                 step: Step::Remember { cluster: listing.cluster.clone(), managers },
             });
         }
-        let mut old = Vec::new();
+        let mut later = Vec::new();
         for (name, part) in &self.declared.nodes {
             if *part == EnginePart::None || self.absence(name, &listing.cluster, Whole::Read(listing), plan) {
                 continue;
             }
             let node = self.node(name);
             let Some(engine) = node.engine.clone() else { continue };
-            let subject = Subject::node(name);
-            // Whoever is not written down yet has its turn when it is.
-            let may = *part != EnginePart::Manager || record.managers.contains(name);
-            match &engine {
+            let leaves = match &engine {
+                EngineState::Alone => None,
                 EngineState::Member { cluster: own, manager, node_id, .. } if *own == listing.cluster => {
-                    if *manager == (*part == EnginePart::Manager) {
-                        continue;
-                    }
-                    match listing.members.iter().find(|member| member.id == *node_id) {
-                        Some(entry) if entry.manager == *manager && *part == EnginePart::Manager => {
-                            if may {
-                                self.set_part(name, *part, entry, through, Risk::Safe, plan);
-                            }
-                        }
-                        Some(entry) if entry.manager == *manager => old.push((name, entry)),
-                        Some(_) => {
-                            let reason = format!("the Swarm has it as a {}, which it does not know yet", word(*part));
-                            plan.wait(subject, reason, Ends::ByItself);
-                        }
-                        None => plan.wait(subject, "the Swarm does not list it yet", Ends::ByItself),
-                    }
+                    self.place(name, *part, (node_id, *manager), through, listing, plan);
+                    continue;
                 }
-                EngineState::Alone if may => self.join(name, &node, engine, None, through, &listing.cluster, plan),
-                EngineState::Member { cluster: own, .. } if self.is_former(own) => {
-                    if may {
-                        let own = own.clone();
-                        self.join(name, &node, engine, Some(own), through, &listing.cluster, plan);
-                    }
-                }
+                EngineState::Member { cluster: own, .. } if self.is_former(own) => Some(own.clone()),
                 EngineState::Member { cluster: own, .. } => {
                     let reason = format!("it belongs to Swarm {own}, which is not this cluster's {}", listing.cluster);
                     let advice = format!("`bramble engine give-up swarm {own}` has it leave that one, data and all");
-                    plan.wait(subject, reason, Ends::Person(advice));
+                    plan.wait(Subject::node(name), reason, Ends::Person(advice));
+                    continue;
                 }
-                EngineState::Alone | EngineState::None | EngineState::Starting { .. } => {}
+                EngineState::None | EngineState::Starting { .. } => continue,
+            };
+            match part {
+                // Whoever is not written down yet has its turn when it is.
+                EnginePart::Manager if !record.managers.contains(name) => {}
+                EnginePart::Worker if !self.is_manager(through) => later.push(name),
+                _ => self.join(name, &node, engine, leaves, through, &listing.cluster, plan),
             }
         }
-        self.demote(&old, through, listing, plan);
+        self.demote(through, listing, plan);
+        for name in later {
+            let reason =
+                "it joins through a manager that the repository has as one, and none holds the Swarm's state yet";
+            let ends = self.until_firm(plan);
+            plan.wait(Subject::node(name), reason, ends);
+        }
     }
 
-    /// Those that are managers and shall be workers: one at a time, and none before others can do without it.
-    fn demote(&self, old: &[(&Name, &Member)], through: &Name, listing: &Listing, plan: &mut Plan) {
+    /// A node that says that it is this member, and what it is there.
+    fn place(
+        &self,
+        name: &Name,
+        part: EnginePart,
+        (node_id, manager): (&MemberId, bool),
+        through: &Name,
+        listing: &Listing,
+        plan: &mut Plan,
+    ) {
+        if manager == (part == EnginePart::Manager) {
+            return;
+        }
+        let subject = Subject::node(name);
+        match listing.members.iter().find(|member| member.id == *node_id) {
+            Some(entry) if entry.hostname != name.as_str() => {
+                let reason =
+                    format!("it says that it is member {node_id}, which the Swarm has as {:?}", entry.hostname);
+                plan.wait(subject, reason, Ends::Person(format!("find out what runs on {name}, and boot it anew")));
+            }
+            Some(entry) if entry.manager == manager && part == EnginePart::Manager => {
+                if self.observed.record.managers.contains(name) {
+                    self.set_part(subject, part, entry, through, Risk::Safe, plan);
+                }
+            }
+            // What the Swarm has as a manager, and shall be none, goes by what the Swarm has.
+            Some(entry) if entry.manager == manager => {}
+            Some(_) => {
+                let reason = format!("the Swarm has it as a {}, which it does not know yet", word(part));
+                plan.wait(subject, reason, Ends::ByItself);
+            }
+            None => plan.wait(subject, "the Swarm does not list it yet", Ends::ByItself),
+        }
+    }
+
+    /// Those that are managers, and are none in the repository, or are not in it: one at a time, and none before others can
+    /// do without it. One that is down stays what it is: its entry goes, or it comes back.
+    fn demote(&self, through: &Name, listing: &Listing, plan: &mut Plan) {
         let mut one_goes = false;
-        for (name, entry) in old {
+        for entry in listing.members.iter().filter(|member| member.manager && member.up && !member.hostname.is_empty())
+        {
+            let name = self.declared.nodes.keys().find(|name| name.as_str() == entry.hostname);
+            let subject = match name {
+                Some(name) if self.is_manager(name) => continue,
+                Some(name) => Subject::node(name),
+                None => entry_of(entry),
+            };
             let stays = match self.stays(entry, listing, plan) {
                 None if !one_goes => {
                     one_goes = true;
                     let what = "the majority of the Swarm's managers, which is one less".into();
-                    self.set_part(name, EnginePart::Worker, entry, through, Risk::Disrupts { what }, plan);
+                    self.set_part(subject, EnginePart::Worker, entry, through, Risk::Disrupts { what }, plan);
                     continue;
                 }
                 None => ("it stays a manager until the one before it is none".to_owned(), Ends::ByItself),
                 Some(stays) => stays,
             };
-            plan.wait(Subject::node(name), stays.0, stays.1);
+            plan.wait(subject, stays.0, stays.1);
+        }
+    }
+
+    /// Whether one that the repository has as a manager holds the Swarm's state: by its own word, and by the Swarm's.
+    fn is_firm(&self, listing: &Listing) -> bool {
+        self.managers().iter().any(|(name, node)| match &node.engine {
+            Some(EngineState::Member { cluster, node_id, manager: true, reachable: true }) => {
+                let own = |member: &Member| member.id == *node_id && member.hostname == name.as_str();
+                *cluster == listing.cluster && listing.members.iter().any(|member| own(member) && member.manager)
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether this plan brings a manager.
+    fn comes(plan: &Plan) -> bool {
+        plan.steps.iter().any(|planned| match &planned.step {
+            Step::Join { part, .. } | Step::SetPart { part, .. } => *part == EnginePart::Manager,
+            Step::Remember { .. } => true,
+            _ => false,
+        })
+    }
+
+    /// Until when none of the repository's managers holds the Swarm's state: what those wait for is what is waited for.
+    pub(super) fn until_firm(&self, plan: &Plan) -> Ends {
+        let managers = self.managers();
+        let acts = plan.waits.iter().filter_map(|wait| match &wait.ends {
+            Ends::Person(act) if managers.iter().any(|(name, _)| wait.subject == Subject::node(name)) => {
+                Some(act.as_str())
+            }
+            Ends::Person(_) | Ends::At(_) | Ends::ByItself => None,
+        });
+        let acts: Vec<&str> = acts.collect();
+        match acts.is_empty() {
+            _ if managers.is_empty() => Ends::Person("give a node a role with `engine = \"manager\"`".into()),
+            false if !Self::comes(plan) => Ends::Person(acts.join("; ")),
+            _ => Ends::ByItself,
         }
     }
 
     /// Why a manager that the repository has as a worker stays one, and until when.
     fn stays(&self, entry: &Member, listing: &Listing, plan: &Plan) -> Option<(String, Ends)> {
-        let managers = self.managers();
-        let firm = managers.iter().any(|(_, node)| holds(node) == Some((&listing.cluster, true)));
-        let comes = plan.steps.iter().any(|planned| match &planned.step {
-            Step::Join { part, .. } | Step::SetPart { part, .. } => *part == EnginePart::Manager,
-            Step::Remember { .. } => true,
-            _ => false,
-        });
-        if !firm || comes {
+        if !self.is_firm(listing) || Self::comes(plan) {
             let reason = "it stays a manager until one that the repository has as a manager holds the Swarm's state";
-            // What those wait for is what this one waits for.
-            let acts = plan.waits.iter().filter_map(|wait| match &wait.ends {
-                Ends::Person(act) if managers.iter().any(|(name, _)| wait.subject == Subject::node(name)) => {
-                    Some(act.as_str())
-                }
-                Ends::Person(_) | Ends::At(_) | Ends::ByItself => None,
-            });
-            let acts: Vec<&str> = acts.collect();
-            let ends = match acts.is_empty() {
-                _ if managers.is_empty() => Ends::Person("give a node a role with `engine = \"manager\"`".into()),
-                false if !comes => Ends::Person(acts.join("; ")),
-                _ => Ends::ByItself,
-            };
-            return Some((reason.to_owned(), ends));
+            return Some((reason.to_owned(), self.until_firm(plan)));
         }
         let others = listing.members.iter().filter(|member| member.manager && member.id != entry.id);
         let (up, down): (Vec<&Member>, Vec<&Member>) = others.partition(|member| member.up);
@@ -132,13 +186,29 @@ impl Look<'_> {
         Some(("it stays a manager: without it, too few of the Swarm's managers are up".to_owned(), ends))
     }
 
-    fn set_part(&self, name: &Name, part: EnginePart, entry: &Member, through: &Name, risk: Risk, plan: &mut Plan) {
+    fn set_part(
+        &self,
+        subject: Subject,
+        part: EnginePart,
+        entry: &Member,
+        through: &Name,
+        risk: Risk,
+        plan: &mut Plan,
+    ) {
+        let reason = match &subject {
+            Subject::Member { .. } => "it is not in the repository".to_owned(),
+            _ => match self.declared.nodes.iter().find(|(name, _)| name.as_str() == entry.hostname) {
+                Some((_, EnginePart::None)) => "the repository gives it no part in the Swarm".to_owned(),
+                _ => format!("the repository has it as a {}", word(part)),
+            },
+        };
+        let (hostname, node_id) = (entry.hostname.clone(), entry.id.clone());
         plan.steps.push(Planned {
-            subject: Subject::node(name),
+            subject,
             seen: Seen::Member(entry.clone()),
-            reason: format!("the repository has it as a {}", word(part)),
+            reason,
             risk,
-            step: Step::SetPart { through: through.clone(), node: name.clone(), node_id: entry.id.clone(), part },
+            step: Step::SetPart { through: through.clone(), hostname, node_id, part },
         });
     }
 
@@ -182,20 +252,33 @@ impl Look<'_> {
             let reason = match name.map(|name| self.node(name).engine) {
                 None => "it is not in the repository",
                 Some(Some(EngineState::Member { node_id, cluster, .. }))
-                    if cluster == listing.cluster && node_id != member.id =>
+                    if cluster == listing.cluster && node_id != member.id && is_listed(&node_id, member, listing) =>
                 {
                     "the node joined again under a new id"
                 }
                 Some(_) => continue,
             };
-            let (engine, hostname, id) = (EngineKind::Swarm, member.hostname.clone(), member.id.clone());
             plan.steps.push(Planned {
-                subject: Subject::Member { engine, hostname: hostname.clone(), id: id.clone() },
+                subject: entry_of(member),
                 seen: Seen::Member(member.clone()),
                 reason: reason.into(),
                 risk: Risk::Safe,
-                step: Step::Forget { through: through.clone(), hostname, node_id: id },
+                step: Step::Forget {
+                    through: through.clone(),
+                    hostname: member.hostname.clone(),
+                    node_id: member.id.clone(),
+                },
             });
         }
     }
+}
+
+/// Whether the Swarm has a member of this id by the same name as the old one.
+fn is_listed(id: &MemberId, old: &Member, listing: &Listing) -> bool {
+    listing.members.iter().any(|member| member.id == *id && member.hostname == old.hostname)
+}
+
+/// A member that is no node's.
+fn entry_of(member: &Member) -> Subject {
+    Subject::Member { engine: EngineKind::Swarm, hostname: member.hostname.clone(), id: member.id.clone() }
 }

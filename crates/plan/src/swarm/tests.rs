@@ -1,5 +1,6 @@
 mod fleet;
 mod properties;
+mod suspects;
 
 use std::str::FromStr;
 
@@ -34,7 +35,9 @@ impl World {
     fn node(mut self, text: &str, part: EnginePart, engine: Option<EngineState>) -> Self {
         let address = engine.is_some().then(|| "10.0.0.1".to_owned());
         self.declared.nodes.insert(name(text), part);
-        self.observed.nodes.insert(name(text), Node { engine, boots: false, address, unable: None, refuses: None });
+        self.observed
+            .nodes
+            .insert(name(text), Node { engine, boots: false, address, unable: None, rotates_not: None, refuses: None });
         self
     }
 
@@ -49,7 +52,8 @@ impl World {
     fn reads(mut self, through: &str, cluster: &str, members: Vec<Member>, services: Vec<Service>) -> Self {
         let listing = Listing { cluster: id(cluster), members, services };
         let look = Look { declared: &self.declared, observed: &self.observed };
-        self.observed.record.managers = look.managers_of(&listing);
+        self.observed.record.managers = look.managers_of(&name(through), &listing);
+        self.observed.record.ca = Some(Digest([0xca; 32]));
         self.observed.view = Some(View::Read { through: name(through), listing });
         self
     }

@@ -68,6 +68,15 @@ impl<'a> Deployed<'a> {
 }
 
 impl Look<'_> {
+    /// While the Swarm can be asked through an old manager only, nothing is deployed through it.
+    pub(super) fn withheld(&self, through: &Name, plan: &mut Plan) {
+        if !self.declared.workloads.is_empty() {
+            let reason = format!("no workload is deployed through {through}, which the repository has as no manager");
+            let ends = self.until_firm(plan);
+            plan.wait(WHOLE, reason, ends);
+        }
+    }
+
     pub(super) fn workloads(&self, through: &Name, listing: &Listing, plan: &mut Plan) {
         for (name, workload) in &self.declared.workloads {
             let Workload::Ready { generation, file, services } = workload else { continue };

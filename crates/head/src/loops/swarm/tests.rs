@@ -13,15 +13,22 @@ fn name(text: &str) -> Name {
     text.parse().expect("a name")
 }
 
-/// The controller of a head of three managers, whose store is this one.
+mod trust;
+
+/// The controller of a head of three managers and two workers, whose store is this one.
 fn controller(folder: &Path, store: Store) -> Controller {
     let mut text =
         String::from("[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n[roles.manager]\nengine = \"manager\"\n");
     for number in 1..=3 {
         text += &format!("[nodes.m{number}]\nmac = \"52:54:00:00:00:0{number}\"\nrole = \"manager\"\n");
     }
+    text += "[roles.worker]\nengine = \"worker\"\n";
+    for number in 1..=2 {
+        text += &format!("[nodes.w{number}]\nmac = \"52:54:00:00:01:0{number}\"\nrole = \"worker\"\n");
+    }
     let (agents, timeline, snapshots) = parts_of(folder, &text, bramble_link::session::Limits::USUAL);
-    Controller { agents, timeline, swarm: Arc::new(swarm::Swarm::open(store)), snapshots }
+    let swarm = Arc::new(swarm::Swarm::open(store));
+    Controller { agents, timeline, swarm, snapshots, manager_token: RwLock::default() }
 }
 
 /// It took the lead once, when it began; every agent refused it from then on, and its status said that all is well.

@@ -453,11 +453,14 @@ pub(crate) fn newest_commits() -> Vec<(String, Found)> {
     vec![("newest".into(), found(braked, against)), ("newest-2".into(), found(unfit, Against::default()))]
 }
 
+/// What was remembered of the Swarm before its CA was pinned, and its token rotated.
 pub(crate) fn engines() -> Vec<(String, swarm::Record)> {
-    use swarm::{Memory, Record};
+    use swarm::{ManagerToken, Memory, Record};
     let full = Record {
         memory: Memory::Swarm { cluster: cluster() },
         managers: BTreeSet::new(),
+        ca: None,
+        token: ManagerToken::Out,
         former: BTreeSet::from(["an-older-one".parse().expect("an id")]),
         without: Some(BTreeSet::from([name("m2"), name("m3")])),
     };
@@ -465,9 +468,20 @@ pub(crate) fn engines() -> Vec<(String, swarm::Record)> {
     vec![
         ("swarm".into(), full),
         ("swarm-2".into(), Record::new(Memory::Never)),
-        ("swarm-3".into(), Record::new(Memory::Lost)),
+        ("swarm-3".into(), Record { token: ManagerToken::Out, ..Record::new(Memory::Lost) }),
         ("swarm-4".into(), Record::new(Memory::Begun { node: name("m1") })),
     ]
+}
+
+/// What came with the pin.
+pub(crate) fn pinned() -> Vec<(String, swarm::Record)> {
+    let with = |token| swarm::Record {
+        managers: BTreeSet::from([name("m1"), name("w4")]),
+        ca: Some(Digest([0xca; 32])),
+        token,
+        ..engines().remove(0).1
+    };
+    vec![("swarm-5".into(), with(swarm::ManagerToken::Kept)), ("swarm-6".into(), with(swarm::ManagerToken::Out))]
 }
 
 pub(crate) fn given_sets() -> Vec<(String, GivenSet)> {

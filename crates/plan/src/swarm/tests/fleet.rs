@@ -13,6 +13,8 @@ struct Machine {
     on: bool,
     place: Option<Place>,
     joins: usize,
+    /// Tokens of managers that were seen on it.
+    knows: BTreeSet<(ClusterId, usize)>,
 }
 
 #[derive(Debug, Clone)]
@@ -27,6 +29,8 @@ struct Fleet {
     declared: Declared,
     machines: BTreeMap<Name, Machine>,
     members: BTreeMap<ClusterId, Vec<Member>>,
+    /// How often each Swarm's token of managers was rotated.
+    tokens: BTreeMap<ClusterId, usize>,
     record: Record,
 }
 
@@ -47,10 +51,10 @@ const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 impl Fleet {
     fn new() -> Self {
-        let machine = || Machine { on: true, place: None, joins: 0 };
+        let machine = || Machine { on: true, place: None, joins: 0, knows: BTreeSet::new() };
         let machines = NAMES.map(|text| (name(text), machine())).into();
-        let (declared, members) = (Declared::default(), BTreeMap::new());
-        Fleet { declared, machines, members, record: Record::new(Memory::Never) }
+        let (declared, members, tokens) = (Declared::default(), BTreeMap::new(), BTreeMap::new());
+        Fleet { declared, machines, members, tokens, record: Record::new(Memory::Never) }
     }
 
     fn apply(&mut self, parts: &[Option<EnginePart>]) {
@@ -91,7 +95,7 @@ impl Fleet {
         let nodes = self.declared.nodes.keys().map(|name| {
             let engine = self.engine(name);
             let address = engine.is_some().then(|| "10.0.0.1".to_owned());
-            (name.clone(), Node { engine, boots: false, address, unable: None, refuses: None })
+            (name.clone(), Node { engine, boots: false, address, unable: None, rotates_not: None, refuses: None })
         });
         let asked = to_ask(&self.declared, &self.record, |name| self.engine(name));
         let view = asked.into_iter().next().map(|through| {
@@ -120,6 +124,17 @@ impl Fleet {
         self.members.entry(cluster.clone()).or_default().push(member);
     }
 
+    /// Every manager of a Swarm that is on knows its present token.
+    fn learn(&mut self) {
+        for machine in self.machines.values_mut().filter(|machine| machine.on) {
+            if let Some(Place { cluster, id, manager: true }) = &machine.place
+                && self.members[cluster].iter().any(|member| member.id == *id)
+            {
+                machine.knows.insert((cluster.clone(), self.tokens.get(cluster).copied().unwrap_or(0)));
+            }
+        }
+    }
+
     /// Does what a plan wants, as far as Docker does.
     fn perform(&mut self, step: Step) {
         match step {
@@ -135,7 +150,8 @@ impl Fleet {
                     self.enter(&node, &cluster, part == EnginePart::Manager);
                 }
             }
-            Step::SetPart { node, node_id, part, .. } => {
+            Step::SetPart { hostname, node_id, part, .. } => {
+                let node = name(&hostname);
                 let place = self.machines[&node].place.clone().expect("a member");
                 let manager = part == EnginePart::Manager;
                 assert!(manager || self.votes(&place.cluster, Some(&node_id)).0 > 0, "{node} is its last manager");
@@ -156,8 +172,14 @@ impl Fleet {
                     self.members.insert(cluster, members);
                 }
             }
+            Step::Pin { .. } => self.record.ca = Some(Digest([0xca; 32])),
+            Step::Rotate { cluster, .. } => {
+                *self.tokens.entry(cluster).or_default() += 1;
+                self.record.token = ManagerToken::Kept;
+            }
             Step::Deploy { .. } | Step::Remove { .. } => {}
         }
+        self.learn();
     }
 
     /// Performs a plan's first steps; nothing of them may end a Swarm that lives.
@@ -168,6 +190,9 @@ impl Fleet {
             let begins = matches!(planned.step, Step::Begin { .. } | Step::Initialise { .. });
             let lives = self.machines.values().any(|machine| machine.place.as_ref().is_some_and(|place| place.manager));
             assert!(!(begins && lives), "{} in {self:#?}", planned.told().step);
+            if lets_token_out(&planned) {
+                self.record.token = ManagerToken::Out;
+            }
             self.perform(planned.step);
         }
         count
@@ -215,6 +240,7 @@ proptest! {
         while fleet.go_on(usize::MAX) > 0 {}
         prop_assert_eq!(fleet.members.len(), 1);
         for event in events {
+            fleet.learn();
             match event {
                 Event::Apply(parts) => fleet.apply(&parts),
                 Event::Switch { machine, on } => fleet.machines.get_mut(&name(NAMES[machine])).expect("there").on = on,
@@ -234,6 +260,9 @@ proptest! {
             let manager = *part == EnginePart::Manager;
             let place = fleet.machines[node].place.as_ref();
             prop_assert_eq!(place.map(|place| (place.cluster.as_str(), place.manager)), Some(("swarm0", manager)));
+            let known = (id("swarm0"), fleet.tokens.get(&id::<ClusterId>("swarm0")).copied().unwrap_or(0));
+            let knows = fleet.machines[node].knows.contains(&known);
+            prop_assert!(manager || !knows, "{node} is no manager, and could join as one");
         }
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::swarm;
 
-fn any_engine() -> impl Strategy<Value = Option<EngineState>> {
+pub(super) fn any_engine() -> impl Strategy<Value = Option<EngineState>> {
     prop_oneof![
         Just(None),
         Just(Some(EngineState::None)),
@@ -16,7 +16,7 @@ fn any_engine() -> impl Strategy<Value = Option<EngineState>> {
     ]
 }
 
-fn any_memory() -> impl Strategy<Value = Memory> {
+pub(super) fn any_memory() -> impl Strategy<Value = Memory> {
     prop_oneof![
         Just(Memory::Never),
         Just(Memory::Lost),
@@ -25,8 +25,8 @@ fn any_memory() -> impl Strategy<Value = Memory> {
     ]
 }
 
-fn any_view() -> impl Strategy<Value = Option<View>> {
-    let members = prop::collection::vec(("[xyz]", "[a-g]", any::<bool>()), 0..4);
+pub(super) fn any_view() -> impl Strategy<Value = Option<View>> {
+    let members = prop::collection::vec(("[xyz]", "[a-g]", any::<bool>(), any::<bool>()), 0..4);
     // Labels are of a generation, or written by hand.
     let services = prop::collection::vec((prop::option::of("[p-s]"), "[xyz]", "[12x]"), 0..4);
     let read = ("[a-e]", "[ab]", members, services).prop_map(|(through, cluster, members, services)| View::Read {
@@ -35,7 +35,10 @@ fn any_view() -> impl Strategy<Value = Option<View>> {
             cluster: id(&cluster),
             members: members
                 .iter()
-                .map(|(node_id, hostname, up)| entry(&format!("{node_id}-{hostname}"), hostname, *up))
+                .map(|(node_id, hostname, up, manager)| Member {
+                    manager: *manager,
+                    ..entry(&format!("{node_id}-{hostname}"), hostname, *up)
+                })
                 .collect(),
             services: services
                 .iter()
@@ -48,7 +51,7 @@ fn any_view() -> impl Strategy<Value = Option<View>> {
     prop_oneof![Just(None), read.prop_map(Some), unreadable.prop_map(Some)]
 }
 
-fn any_world() -> impl Strategy<Value = World> {
+pub(super) fn any_world() -> impl Strategy<Value = World> {
     let part = prop_oneof![Just(EnginePart::Manager), Just(EnginePart::Worker), Just(EnginePart::None)];
     let nodes = prop::collection::btree_map("[a-e]", (part, any_engine(), any::<bool>(), any::<bool>()), 0..6);
     // Earlier parts, also of a node that has left.
@@ -57,8 +60,9 @@ fn any_world() -> impl Strategy<Value = World> {
     let workloads = prop::collection::btree_map("[p-r]", prop::option::of(ready), 0..3);
     let former = prop::collection::btree_set("[ab]", 0..2);
     let without = prop::option::of(prop::collection::btree_set("[a-e]", 0..3));
-    (nodes, workloads, any_memory(), (managers, former), without, any_view()).prop_map(
-        |(nodes, workloads, memory, (managers, former), without, view)| {
+    let tokens = (any::<bool>(), any::<bool>());
+    (nodes, workloads, any_memory(), (managers, former, tokens), without, any_view()).prop_map(
+        |(nodes, workloads, memory, (managers, former, (is_pinned, is_out)), without, view)| {
             let mut world = world(memory);
             for (text, (part, engine, unable, boots)) in nodes {
                 let engine = engine.map(|engine| match engine {
@@ -89,6 +93,8 @@ fn any_world() -> impl Strategy<Value = World> {
                 world.observed.record.former.remove(&cluster);
             }
             world.observed.record.without = without.map(|names| names.iter().map(|text| name(text)).collect());
+            world.observed.record.ca = is_pinned.then_some(Digest([0xca; 32]));
+            world.observed.record.token = if is_out { ManagerToken::Out } else { ManagerToken::Kept };
             world.observed.view = view;
             world
         },
@@ -230,8 +236,8 @@ proptest! {
                     }
                 }
                 Step::Join { leaves: Some(left), .. } => prop_assert!(record.former.contains(&left)),
-                Step::SetPart { part: EnginePart::Worker, node, .. } => {
-                    let others = managers.iter().filter(|name| **name != node && world.declared.nodes.get(*name) == Some(&EnginePart::Manager));
+                Step::SetPart { part: EnginePart::Worker, hostname: node, .. } => {
+                    let others = managers.iter().filter(|name| name.as_str() != node && world.declared.nodes.get(*name) == Some(&EnginePart::Manager));
                     prop_assert!(others.clone().any(holds_one), "{node} is the last");
                 }
                 _ => {}
@@ -239,24 +245,37 @@ proptest! {
         }
     }
 
-    /// Nothing goes through a node but one that is a manager of the Swarm, and was made one; nothing concerns a node that
-    /// is not declared.
+    /// Nothing goes through a node but one that is a manager of the Swarm, and declared as one or made one; nobody becomes a
+    /// manager who is not declared as one.
     #[test]
     fn no_step_goes_through_a_node_that_was_not_made_for_it(world in any_world()) {
         let record = &world.observed.record;
         let is = |name: &Name, part| world.declared.nodes.get(name) == Some(&part);
-        let may = |name: &Name| is(name, EnginePart::Manager) || record.managers.is_empty() || record.managers.contains(name);
-        let asked = |name: &Name| may(name) && holds(&world.observed.nodes[name]).is_some_and(|(own, _)| Some(own) == record.cluster());
+        let holds_it = |name: &Name| holds(&world.observed.nodes[name]).is_some_and(|(own, _)| Some(own) == record.cluster());
+        let asked = |name: &Name| holds_it(name) && is(name, EnginePart::Manager);
+        // An old manager does nothing but bring a new one.
+        let hands_over = |name: &Name| holds_it(name) && (is(name, EnginePart::Manager) || record.managers.contains(name));
         for planned in world.plan().steps {
             match &planned.step {
                 Step::Begin { node } | Step::Initialise { node, .. } => prop_assert!(is(node, EnginePart::Manager)),
-                Step::Join { node, through, part, .. } | Step::SetPart { node, through, part, .. } => {
-                    prop_assert!(is(node, *part) && asked(through));
+                Step::Join { node, through, part, .. } => {
+                    prop_assert!(is(node, *part) && hands_over(through));
+                    prop_assert!(*part == EnginePart::Manager || asked(through));
                     prop_assert!(*part == EnginePart::Worker || record.managers.contains(node), "it was not written down");
+                    prop_assert!(record.ca.is_some(), "nobody knows whose tokens these are");
+                }
+                Step::SetPart { hostname, through, part: EnginePart::Manager, .. } => {
+                    prop_assert!(is(&name(hostname), EnginePart::Manager) && hands_over(through));
+                    prop_assert!(record.managers.contains(&name(hostname)), "it was not written down");
+                }
+                Step::SetPart { hostname, through, .. } => {
+                    prop_assert!(!is(&name(hostname), EnginePart::Manager) && asked(through));
                 }
                 Step::Forget { through, .. } | Step::Deploy { through, .. } | Step::Remove { through, .. } => {
                     prop_assert!(asked(through));
                 }
+                Step::Rotate { through, .. } => prop_assert!(asked(through) && record.token == ManagerToken::Out),
+                Step::Pin { through } => prop_assert!(hands_over(through) && record.ca.is_none()),
                 Step::Remember { .. } => {}
             }
             if let Step::Initialise { node, leaves: Some(_), .. } | Step::Join { node, leaves: Some(_), .. } = &planned.step {

@@ -1,0 +1,128 @@
+//! What no word of a node may bring about, in any engine: one property test for all of their planners.
+//!
+//! ```text
+//!   a world ─┬─ the suspect says this ──▶ plan ─▶ each step goes only through whom the repository, or the head's own
+//!            │                              │     record, has for it, and makes of a node only what the repository does
+//!            └─ the suspect says that ──▶ plan ─▶ the same steps for all others, where it is nobody who is asked
+//! ```
+//! A suspect is root on its machine with the node's certificate: it answers anything to anything.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+
+use bramble_model::engine::{EngineKind, EnginePart};
+use bramble_model::names::Name;
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseResult;
+
+use crate::contract::{Plan, Planned, Planner};
+use crate::swarm::Swarm;
+
+/// What a step needs of a node, or makes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// It is asked for others: for tokens, for a change of members or workloads.
+    Through(Name),
+    /// The same, and only so that a manager of the repository takes its place.
+    HandsOver(Name),
+    /// It becomes this in the engine, or begins it.
+    Becomes(String, EnginePart),
+    /// An entry of it goes.
+    Loses(String),
+}
+
+/// An engine's planner, as far as a node's words reach it.
+pub(crate) trait Suspicious: Planner {
+    /// All that a node can say: of itself, and where it is asked of the engine as a whole.
+    type Word: Debug + Clone;
+
+    fn part(declared: &Self::Declared, node: &Name) -> EnginePart;
+
+    /// Whether the head has written down that it was made a manager.
+    fn made(observed: &Self::Observed, node: &Name) -> bool;
+
+    /// Whether the head has forgotten who may hold the engine's state: then it waits for everyone's word before it begins
+    /// another one.
+    fn has_forgotten(observed: &Self::Observed) -> bool;
+
+    /// It says this, and whatever it is asked it answers so.
+    fn hears(declared: &Self::Declared, observed: &mut Self::Observed, node: &Name, word: &Self::Word);
+
+    fn errands(planned: &Planned<Self::Step, Self::Seen>) -> Vec<Errand>;
+}
+
+/// Each step is one that the declared part allows of whoever it goes through and whoever it concerns; and nobody who is
+/// neither declared as a manager nor was made one changes by its words what is done with others.
+pub(crate) fn no_word_counts_for_more_than_the_declared_part<P: Suspicious>(
+    planner: &P,
+    declared: &P::Declared,
+    observed: &P::Observed,
+    suspect: &Name,
+    words: &[P::Word],
+) -> TestCaseResult {
+    let plan_after = |observed: &P::Observed, word| {
+        let mut heard = observed.clone();
+        P::hears(declared, &mut heard, suspect, word);
+        (planner.plan(declared, &heard, 0), heard)
+    };
+    let is_nobody = P::part(declared, suspect) != EnginePart::Manager && !P::made(observed, suspect);
+    if let [first, others @ ..] = words
+        && is_nobody
+        && !P::has_forgotten(observed)
+    {
+        let expected = done_with_others::<P>(&plan_after(observed, first).0, suspect);
+        for word in others {
+            let done = done_with_others::<P>(&plan_after(observed, word).0, suspect);
+            prop_assert_eq!(&done, &expected, "{} says {:?}, and not {:?}", suspect, word, first);
+        }
+    }
+    // It goes on saying things while plans are performed.
+    let mut observed = observed.clone();
+    for word in words {
+        let (plan, heard) = plan_after(&observed, word);
+        for planned in &plan.steps {
+            for errand in P::errands(planned) {
+                let may = match &errand {
+                    Errand::Through(node) => P::part(declared, node) == EnginePart::Manager,
+                    Errand::HandsOver(node) => P::part(declared, node) == EnginePart::Manager || P::made(&heard, node),
+                    Errand::Becomes(node, part) => {
+                        let declared = node.parse().map_or(EnginePart::None, |node| P::part(declared, &node));
+                        declared == *part || *part == EnginePart::Worker && declared != EnginePart::Manager
+                    }
+                    Errand::Loses(_) => true,
+                };
+                prop_assert!(may, "{} says {:?}: {} ({:?})", suspect, word, planned.step, errand);
+            }
+        }
+        observed = heard;
+        plan.steps.iter().for_each(|planned| planner.foresee(&mut observed, &planned.step));
+    }
+    Ok(())
+}
+
+/// Steps that concern anyone else, as they are told.
+fn done_with_others<P: Suspicious>(plan: &Plan<P::Step, P::Seen>, suspect: &Name) -> BTreeSet<String> {
+    let own = |errand: &Errand| match errand {
+        Errand::Becomes(node, _) | Errand::Loses(node) => node == suspect.as_str(),
+        Errand::Through(_) | Errand::HandsOver(_) => true,
+    };
+    let concerns_it = |planned: &Planned<P::Step, P::Seen>| {
+        let errands = P::errands(planned);
+        let names = |errand: &Errand| matches!(errand, Errand::Becomes(..) | Errand::Loses(_));
+        errands.iter().any(names) && errands.iter().all(own)
+    };
+    let others = plan.steps.iter().filter(|planned| !concerns_it(planned));
+    others.map(|planned| format!("{}: {} {:?}", planned.subject, planned.step, P::errands(planned))).collect()
+}
+
+/// A new engine is under suspicion, too: the compiler asks for it here.
+#[test]
+fn every_engines_planner_is_suspicious() {
+    fn holds<P: Suspicious>() {}
+    for kind in EngineKind::ALL {
+        match kind {
+            // In a property test: swarm::tests::suspects.
+            EngineKind::Swarm => holds::<Swarm>(),
+        }
+    }
+}
