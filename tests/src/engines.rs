@@ -17,6 +17,7 @@ use bramble_model::agent::{Answer, Expects, Fence, FromAgent, ToAgent, Under, Wo
 use bramble_model::engine::{EnginePart, EngineState};
 use bramble_model::names::{ClusterId, Generation, MemberId, Name};
 use futures_util::StreamExt;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -66,6 +67,8 @@ struct Node {
 struct Swarm {
     members: BTreeMap<MemberId, Member>,
     deployed: BTreeMap<Name, Deployed>,
+    /// How often the token of managers was rotated.
+    rotated: u64,
 }
 
 struct Member {
@@ -300,18 +303,19 @@ impl State {
                 self.enter(name, &cluster, true);
             }
             Question::JoinTokens => {
-                let (cluster, _) = self.managed(name)?;
-                let token = |part: &str| format!("{part} of {cluster}");
-                let (manager, worker) = (token("manager"), token("worker"));
+                let (cluster, swarm) = self.managed(name)?;
+                let (manager, worker) =
+                    (token(&cluster, EnginePart::Manager, swarm.rotated), token(&cluster, EnginePart::Worker, 0));
                 return Ok(Answer::Swarm(Reply::JoinTokens { manager, worker, address: format!("{name}:2377") }));
             }
-            Question::Join { cluster, token, part, leaves, .. } => {
+            Question::Join { cluster, token: said, part, leaves, .. } => {
                 if matches!(self.engine(name), EngineState::Member { cluster: own, .. } if own == cluster) {
                     return Ok(Answer::Done);
                 }
                 let manager = part == EnginePart::Manager;
-                if token != format!("{} of {cluster}", if manager { "manager" } else { "worker" }) {
-                    self.broken.push(format!("{name} is to join {cluster} as {part:?} with the token `{token}`"));
+                let rotated = if manager { self.swarms.get(&cluster).map_or(0, |swarm| swarm.rotated) } else { 0 };
+                if said != token(&cluster, part, rotated) {
+                    self.broken.push(format!("{name} is to join {cluster} as {part:?} with the token `{said}`"));
                 }
                 if !self.swarms.get(&cluster).is_some_and(Swarm::has_majority) {
                     return Ok(Answer::Failed { error: "Timeout was reached before node joined".into() });
@@ -319,6 +323,10 @@ impl State {
                 self.make_free(name, leaves.as_ref())?;
                 self.tally.joined += 1;
                 self.enter(name, &cluster, manager);
+            }
+            Question::RotateManagerToken { .. } => {
+                let (_, swarm) = self.managed(name)?;
+                swarm.rotated += 1;
             }
             Question::Observe => {
                 let (cluster, swarm) = self.managed(name)?;
@@ -514,3 +522,24 @@ impl Here {
 
 #[cfg(test)]
 mod tests;
+
+/// A join token in Docker's form, `SWMTKN-1-CA-SECRET`: 50 digits of base 36 for the CA's SHA-256, and 25 for the secret of a
+/// part, which that of managers changes with each rotation.
+fn token(cluster: &ClusterId, part: EnginePart, rotated: u64) -> String {
+    let digits = |of: String, length: usize, bytes: usize| {
+        let mut number = Sha256::digest(of)[..bytes].to_vec();
+        let mut text = Vec::new();
+        for _ in 0..length {
+            let rest = number.iter_mut().fold(0_u32, |rest, byte| {
+                let value = rest << 8 | u32::from(*byte);
+                *byte = (value / 36) as u8;
+                value % 36
+            });
+            text.push(char::from_digit(rest, 36).expect("below 36"));
+        }
+        text.into_iter().rev().collect::<String>()
+    };
+    let (ca, secret) =
+        (digits(format!("the CA of {cluster}"), 50, 32), digits(format!("{cluster} {part:?} {rotated}"), 25, 16));
+    format!("SWMTKN-1-{ca}-{secret}")
+}

@@ -50,7 +50,6 @@ const SAME_ANSWER: Millis = 3_600_000;
 /// letter to someone who does not read.
 const PROCESS_QUEUE: usize = 4096;
 /// Connections that have not said who they are, of one address. A node has one.
-const STRANGERS: usize = 4096;
 pub(crate) const STRANGERS_OF_ONE: usize = 16;
 /// Letters of a boot's name; the head's own have 32.
 const LONGEST_BOOT: usize = 64;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::desired;
 use crate::control;
+use crate::gate::Gate;
 use crate::http;
 use crate::loops::source::Following;
 use crate::refusal::{Refusal, refuse};
@@ -28,6 +29,9 @@ pub(crate) struct Beginning {
     serving: tokio::task::JoinHandle<http::Part>,
 }
 
+/// Connections at the control socket before there is a snapshot.
+const MOST: usize = 64;
+
 impl Beginning {
     /// Serves it, of a head that was begun with this repository, beside the store in this folder.
     pub(crate) fn serve(state: &Path, following: &Arc<Following>, source: &Source) -> Self {
@@ -39,7 +43,7 @@ impl Beginning {
             .route("/v1/source/forget-host", post(move || desired::forget_of(hosts.0.clone(), hosts.1.clone())))
             .fallback(none_yet)
             .with_state(reads);
-        let serving = tokio::spawn(control::serve(routes, state, over.clone()));
+        let serving = tokio::spawn(control::serve(routes, state, Gate::new(MOST, MOST), over.clone()));
         Beginning { why, over, serving }
     }
 

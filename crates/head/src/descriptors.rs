@@ -43,13 +43,14 @@ impl Shares {
         let agents = nodes + nodes / 4 + 16;
         let left = descriptors.min(MOST).saturating_sub(KEPT + agents);
         let rest = left.max(LEAST);
-        let least = |share: usize| share.max(8);
+        // More than these cost memory, and a thousand machines at once need no more.
+        let share = |share: usize, most: usize| share.clamp(8, most);
         Shares {
-            boots: least(rest / 2 / 2),
-            transfers: least(rest / 5 / 2),
-            people: least(rest / 5),
-            strangers: least(rest / 20),
-            owner: least(rest / 20),
+            boots: share(rest / 2 / 2, 6000),
+            transfers: share(rest / 5 / 2, 1024),
+            people: share(rest / 5, 2000),
+            strangers: share(rest / 20, 4096),
+            owner: share(rest / 20, 512),
             is_tight: left < LEAST,
         }
     }

@@ -280,10 +280,10 @@ async fn start(parts: &Parts, state: &Path, stop: &CancellationToken, tasks: &mu
     }
     for wire in wires.interfaces() {
         let (files, counts) = (Arc::clone(&parts.boots), Arc::clone(&parts.turned_away));
-        let (end, address) = (stop.clone(), wire.address);
-        tasks.spawn(
-            async move { tftp::run(address, files, counts, end).await.map_err(Error::service("TFTP (port 69)")) },
-        );
+        let (end, address, most) = (stop.clone(), wire.address, shares.transfers / wires.interfaces().len());
+        tasks.spawn(async move {
+            tftp::run(address, files, counts, most, end).await.map_err(Error::service("TFTP (port 69)"))
+        });
         if wires.network().no_ipv6_router {
             let (wire, end, timeline) = (wire.clone(), stop.clone(), Arc::clone(&parts.timeline));
             tasks.spawn(async move {

@@ -84,7 +84,9 @@ impl House {
                     accepted = listener.accept() => accepted.expect("a connection"),
                     () = stop.cancelled() => return,
                 };
-                tokio::spawn(http::converse(stream, door(local, peer), routes.clone()));
+                let pass = Gate::new(8, 8).enter(peer.ip()).expect("room");
+                let (door, routes) = (door(local, peer), routes.clone());
+                tokio::spawn(async move { http::converse(stream, door, routes, &pass).await });
             }
         });
         address

@@ -16,15 +16,27 @@ use std::time::Instant;
 
 use crate::away::Away;
 
-/// Transfers at once: each has a thread.
-const MOST: usize = 1024;
-/// Those of addresses that are no node's.
-const STRANGERS: usize = 512;
-/// Those of them that have acknowledged nothing. In a flood each lives until so many more have come, which is longer
-/// than an answer takes.
-const UNPROVEN: usize = 128;
-/// Threads that have nothing to send any more and are not gone; as many again for nodes' requests.
-const LEAVING: usize = 256;
+/// How many there are at once, of each kind.
+#[derive(Debug, Clone, Copy)]
+struct Most {
+    /// Transfers: each has a thread.
+    all: usize,
+    /// Those of addresses that are no node's.
+    strangers: usize,
+    /// Those of them that have acknowledged nothing. In a flood each lives until so many more have come, which is longer
+    /// than an answer takes.
+    unproven: usize,
+    /// Threads that have nothing to send any more and are not gone; as many again for nodes' requests.
+    leaving: usize,
+}
+
+impl Most {
+    /// Where there are so many transfers.
+    fn of(all: usize) -> Self {
+        Most { all, strangers: all / 2, unproven: (all / 8).max(1), leaving: (all / 4).max(1) }
+    }
+}
+
 /// Transfers of one address: a machine reads one file after the other, and a few may be behind one address.
 const OF_ONE: usize = 16;
 /// Those of them that have acknowledged nothing, where another one has.
@@ -119,6 +131,7 @@ struct Address {
 /// The gate.
 #[derive(Debug)]
 pub struct Gate {
+    most: Most,
     last: u64,
     /// Those that run, the oldest first.
     running: BTreeMap<Id, Running>,
@@ -135,8 +148,9 @@ pub struct Gate {
 }
 
 impl Gate {
-    pub fn new(now: Instant) -> Self {
+    pub fn new(most: usize, now: Instant) -> Self {
         Gate {
+            most: Most::of(most),
             last: 0,
             running: BTreeMap::new(),
             by_client: HashMap::new(),
@@ -162,7 +176,7 @@ impl Gate {
         }
         let is_node = is_node();
         let instead_of = self.place_for(*from.ip(), is_node).map_err(No::Turned)?;
-        if self.leaving >= if is_node { 2 * LEAVING } else { LEAVING } {
+        if self.leaving >= if is_node { 2 * self.most.leaving } else { self.most.leaving } {
             return Err(No::Turned(Away::Full));
         }
         if !is_node && !self.may_serve_a_stranger(now) {
@@ -234,12 +248,12 @@ impl Gate {
         let gives_way = self.unproven_strangers.first().copied();
         if is_node {
             // A node's place is kept by nobody who is none and has not answered.
-            return if self.running.len() < MOST { Ok(None) } else { gives_way.map(Some).ok_or(Away::Full) };
+            return if self.running.len() < self.most.all { Ok(None) } else { gives_way.map(Some).ok_or(Away::Full) };
         }
-        if self.unproven_strangers.len() >= UNPROVEN || self.strangers >= STRANGERS {
+        if self.unproven_strangers.len() >= self.most.unproven || self.strangers >= self.most.strangers {
             return gives_way.map(Some).ok_or(Away::Strangers);
         }
-        if self.running.len() < MOST { Ok(None) } else { Err(Away::Full) }
+        if self.running.len() < self.most.all { Ok(None) } else { Err(Away::Full) }
     }
 
     /// The client at this address has acknowledged something, or ended it: there is somebody, who may ask on. `false`

@@ -30,9 +30,10 @@ pub async fn run(
     address: Ipv4Addr,
     files: Arc<dyn Files>,
     counts: Arc<Counts>,
+    most: usize,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    serve(tokio::net::UdpSocket::bind((address, 69)).await?, address, files, counts, stop).await;
+    serve(tokio::net::UdpSocket::bind((address, 69)).await?, address, files, counts, most, stop).await;
     Ok(())
 }
 
@@ -42,9 +43,10 @@ async fn serve(
     address: Ipv4Addr,
     files: Arc<dyn Files>,
     counts: Arc<Counts>,
+    most: usize,
     stop: CancellationToken,
 ) {
-    let transfers = Arc::new(Transfers::default());
+    let transfers = Arc::new(Transfers::new(most));
     let mut buffer = [0; 2048];
     loop {
         let (length, from) = tokio::select! {
@@ -104,13 +106,12 @@ struct Inner {
     gives_way: HashMap<Id, Arc<AtomicBool>>,
 }
 
-impl Default for Transfers {
-    fn default() -> Self {
-        Transfers(Mutex::new(Inner { gate: Gate::new(Instant::now()), gives_way: HashMap::new() }))
-    }
-}
-
 impl Transfers {
+    /// So many at once.
+    fn new(most: usize) -> Self {
+        Transfers(Mutex::new(Inner { gate: Gate::new(most, Instant::now()), gives_way: HashMap::new() }))
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+const MOST: Most = Most { all: 1024, strangers: 512, unproven: 128, leaving: 256 };
+
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 9);
 const NODE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
 
@@ -19,7 +21,7 @@ fn made_up(number: u32) -> Ipv4Addr {
 
 fn gate() -> (Gate, Instant) {
     let now = Instant::now();
-    (Gate::new(now), now)
+    (Gate::new(MOST.all, now), now)
 }
 
 /// They had a thread and twenty seconds each, and there were no more than these.
@@ -49,7 +51,7 @@ fn made_up_addresses_stop_no_node_and_cost_a_bounded_number_of_threads() {
         }
     }
     assert!(begun <= ALL_STRANGERS.burst + ALL_STRANGERS.a_second, "{begun} in a second");
-    assert!(gate.threads() <= UNPROVEN + LEAVING, "{} threads", gate.threads());
+    assert!(gate.threads() <= MOST.unproven + MOST.leaving, "{} threads", gate.threads());
     assert!(gate.addresses.len() <= begun as usize + 1, "{} are remembered", gate.addresses.len());
 }
 
@@ -57,7 +59,7 @@ fn made_up_addresses_stop_no_node_and_cost_a_bounded_number_of_threads() {
 fn where_all_is_full_a_node_takes_the_place_of_whoever_has_not_answered() {
     let (mut gate, now) = gate();
     let mut nodes = 0;
-    while gate.running.len() < MOST - 1 {
+    while gate.running.len() < MOST.all - 1 {
         nodes += 1;
         let start = gate.ask(at(made_up(nodes), 2000), now, || true).expect("there is room");
         assert!(gate.proves(start.id, made_up(nodes), now));
@@ -73,14 +75,14 @@ fn where_all_is_full_a_node_takes_the_place_of_whoever_has_not_answered() {
 #[test]
 fn slow_readers_that_are_no_nodes_hold_half_of_all_transfers_at_most() {
     let (mut gate, mut now) = gate();
-    for number in 0..4 * STRANGERS as u32 {
+    for number in 0..4 * MOST.strangers as u32 {
         now += Duration::from_millis(10);
         if let Ok(start) = gate.ask(at(made_up(number / 16), 2000 + number as u16), now, || false) {
             gate.proves(start.id, made_up(number / 16), now);
         }
     }
-    assert_eq!(gate.running.len(), STRANGERS);
-    for number in 0..(MOST - STRANGERS) as u32 {
+    assert_eq!(gate.running.len(), MOST.strangers);
+    for number in 0..(MOST.all - MOST.strangers) as u32 {
         let start = gate.ask(at(made_up(10_000 + number), 2000), now, || true).expect("half is the nodes'");
         assert!(gate.proves(start.id, made_up(10_000 + number), now));
     }
@@ -238,7 +240,7 @@ proptest! {
             let strangers = gate.running.values().filter(|one| !one.is_node).count();
             let unproven = gate.running.values().filter(|one| !one.is_node && !one.is_proven).count();
             prop_assert_eq!((strangers, unproven), (gate.strangers, gate.unproven_strangers.len()));
-            prop_assert!(unproven <= UNPROVEN && strangers <= STRANGERS);
+            prop_assert!(unproven <= MOST.unproven && strangers <= MOST.strangers);
             for address in gate.addresses.values() {
                 let unproven = address.transfers.iter().filter(|id| !gate.running[id].is_proven).count();
                 prop_assert!(address.transfers.len() <= OF_ONE && unproven <= UNPROVEN_OF_ONE);
