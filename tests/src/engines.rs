@@ -66,6 +66,8 @@ struct Node {
 struct Swarm {
     members: BTreeMap<MemberId, Member>,
     deployed: BTreeMap<Name, Deployed>,
+    /// How often its token of managers was rotated.
+    rotations: usize,
 }
 
 struct Member {
@@ -300,9 +302,8 @@ impl State {
                 self.enter(name, &cluster, true);
             }
             Question::JoinTokens => {
-                let (cluster, _) = self.managed(name)?;
-                let token = |part: &str| format!("{part} of {cluster}");
-                let (manager, worker) = (token("manager"), token("worker"));
+                let (cluster, swarm) = self.managed(name)?;
+                let (manager, worker) = (swarm.token(&cluster, true), swarm.token(&cluster, false));
                 return Ok(Answer::Swarm(Reply::JoinTokens { manager, worker, address: format!("{name}:2377") }));
             }
             Question::Join { cluster, token, part, leaves, .. } => {
@@ -310,11 +311,14 @@ impl State {
                     return Ok(Answer::Done);
                 }
                 let manager = part == EnginePart::Manager;
-                if token != format!("{} of {cluster}", if manager { "manager" } else { "worker" }) {
+                if !Swarm::is_token(&token, &cluster, manager) {
                     self.broken.push(format!("{name} is to join {cluster} as {part:?} with the token `{token}`"));
                 }
-                if !self.swarms.get(&cluster).is_some_and(Swarm::has_majority) {
+                let Some(swarm) = self.swarms.get(&cluster).filter(|swarm| swarm.has_majority()) else {
                     return Ok(Answer::Failed { error: "Timeout was reached before node joined".into() });
+                };
+                if token != swarm.token(&cluster, manager) {
+                    return Ok(Answer::Failed { error: "invalid join token".into() });
                 }
                 self.make_free(name, leaves.as_ref())?;
                 self.tally.joined += 1;
@@ -356,6 +360,13 @@ impl State {
                 let (_, swarm) = self.managed(name)?;
                 swarm.deployed.remove(&workload);
             }
+            Question::RotateManagerToken { cluster } => {
+                let (own, swarm) = self.managed(name)?;
+                if own != cluster {
+                    return Ok(Answer::Refused { why: format!("it is a manager of {own}") });
+                }
+                swarm.rotations += 1;
+            }
             Question::Unknown => return Ok(Answer::CannotDo),
         }
         Ok(Answer::Done)
@@ -363,6 +374,23 @@ impl State {
 }
 
 impl Swarm {
+    /// Its CA is known by the number of the Swarm, and a token by its part and how often it was rotated.
+    fn token(&self, cluster: &ClusterId, manager: bool) -> String {
+        let secret = if manager { format!("m{}", self.rotations) } else { "w".to_owned() };
+        format!("{}{secret:0>25}", Self::begins(cluster))
+    }
+
+    fn begins(cluster: &ClusterId) -> String {
+        let ca: String = cluster.as_str().chars().filter(char::is_ascii_digit).collect();
+        format!("SWMTKN-1-{ca:0>50}-")
+    }
+
+    /// Whether it is a token of this Swarm and part, or was one.
+    fn is_token(token: &str, cluster: &ClusterId, manager: bool) -> bool {
+        let secret = token.strip_prefix(&Self::begins(cluster)).map(|secret| secret.trim_start_matches('0'));
+        secret.is_some_and(|secret| secret.starts_with(if manager { 'm' } else { 'w' }))
+    }
+
     fn has_majority(&self) -> bool {
         let managers = self.members.values().filter(|member| member.manager);
         let (up, all) = managers.fold((0, 0), |(up, all), member| (up + usize::from(member.up), all + 1));

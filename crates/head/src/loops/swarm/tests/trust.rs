@@ -10,7 +10,6 @@ use bramble_plan::swarm::WHOLE;
 use bramble_system::locked;
 
 use super::*;
-use crate::loops::Controller as _;
 
 /// What an agent was asked.
 type Asked = Arc<Mutex<Vec<Work>>>;
