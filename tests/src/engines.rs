@@ -17,7 +17,6 @@ use bramble_model::agent::{Answer, Expects, Fence, FromAgent, ToAgent, Under, Wo
 use bramble_model::engine::{EnginePart, EngineState};
 use bramble_model::names::{ClusterId, Generation, MemberId, Name};
 use futures_util::StreamExt;
-use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -67,8 +66,8 @@ struct Node {
 struct Swarm {
     members: BTreeMap<MemberId, Member>,
     deployed: BTreeMap<Name, Deployed>,
-    /// How often the token of managers was rotated.
-    rotated: u64,
+    /// How often its token of managers was rotated.
+    rotations: usize,
 }
 
 struct Member {
@@ -304,29 +303,26 @@ impl State {
             }
             Question::JoinTokens => {
                 let (cluster, swarm) = self.managed(name)?;
-                let (manager, worker) =
-                    (token(&cluster, EnginePart::Manager, swarm.rotated), token(&cluster, EnginePart::Worker, 0));
+                let (manager, worker) = (swarm.token(&cluster, true), swarm.token(&cluster, false));
                 return Ok(Answer::Swarm(Reply::JoinTokens { manager, worker, address: format!("{name}:2377") }));
             }
-            Question::Join { cluster, token: said, part, leaves, .. } => {
+            Question::Join { cluster, token, part, leaves, .. } => {
                 if matches!(self.engine(name), EngineState::Member { cluster: own, .. } if own == cluster) {
                     return Ok(Answer::Done);
                 }
                 let manager = part == EnginePart::Manager;
-                let rotated = if manager { self.swarms.get(&cluster).map_or(0, |swarm| swarm.rotated) } else { 0 };
-                if said != token(&cluster, part, rotated) {
-                    self.broken.push(format!("{name} is to join {cluster} as {part:?} with the token `{said}`"));
+                if !Swarm::is_token(&token, &cluster, manager) {
+                    self.broken.push(format!("{name} is to join {cluster} as {part:?} with the token `{token}`"));
                 }
-                if !self.swarms.get(&cluster).is_some_and(Swarm::has_majority) {
+                let Some(swarm) = self.swarms.get(&cluster).filter(|swarm| swarm.has_majority()) else {
                     return Ok(Answer::Failed { error: "Timeout was reached before node joined".into() });
+                };
+                if token != swarm.token(&cluster, manager) {
+                    return Ok(Answer::Failed { error: "invalid join token".into() });
                 }
                 self.make_free(name, leaves.as_ref())?;
                 self.tally.joined += 1;
                 self.enter(name, &cluster, manager);
-            }
-            Question::RotateManagerToken { .. } => {
-                let (_, swarm) = self.managed(name)?;
-                swarm.rotated += 1;
             }
             Question::Observe => {
                 let (cluster, swarm) = self.managed(name)?;
@@ -364,6 +360,13 @@ impl State {
                 let (_, swarm) = self.managed(name)?;
                 swarm.deployed.remove(&workload);
             }
+            Question::RotateManagerToken { cluster } => {
+                let (own, swarm) = self.managed(name)?;
+                if own != cluster {
+                    return Ok(Answer::Refused { why: format!("it is a manager of {own}") });
+                }
+                swarm.rotations += 1;
+            }
             Question::Unknown => return Ok(Answer::CannotDo),
         }
         Ok(Answer::Done)
@@ -371,6 +374,23 @@ impl State {
 }
 
 impl Swarm {
+    /// Its CA is known by the number of the Swarm, and a token by its part and how often it was rotated.
+    fn token(&self, cluster: &ClusterId, manager: bool) -> String {
+        let secret = if manager { format!("m{}", self.rotations) } else { "w".to_owned() };
+        format!("{}{secret:0>25}", Self::begins(cluster))
+    }
+
+    fn begins(cluster: &ClusterId) -> String {
+        let ca: String = cluster.as_str().chars().filter(char::is_ascii_digit).collect();
+        format!("SWMTKN-1-{ca:0>50}-")
+    }
+
+    /// Whether it is a token of this Swarm and part, or was one.
+    fn is_token(token: &str, cluster: &ClusterId, manager: bool) -> bool {
+        let secret = token.strip_prefix(&Self::begins(cluster)).map(|secret| secret.trim_start_matches('0'));
+        secret.is_some_and(|secret| secret.starts_with(if manager { 'm' } else { 'w' }))
+    }
+
     fn has_majority(&self) -> bool {
         let managers = self.members.values().filter(|member| member.manager);
         let (up, all) = managers.fold((0, 0), |(up, all), member| (up + usize::from(member.up), all + 1));
@@ -522,24 +542,3 @@ impl Here {
 
 #[cfg(test)]
 mod tests;
-
-/// A join token in Docker's form, `SWMTKN-1-CA-SECRET`: 50 digits of base 36 for the CA's SHA-256, and 25 for the secret of a
-/// part, which that of managers changes with each rotation.
-fn token(cluster: &ClusterId, part: EnginePart, rotated: u64) -> String {
-    let digits = |of: String, length: usize, bytes: usize| {
-        let mut number = Sha256::digest(of)[..bytes].to_vec();
-        let mut text = Vec::new();
-        for _ in 0..length {
-            let rest = number.iter_mut().fold(0_u32, |rest, byte| {
-                let value = rest << 8 | u32::from(*byte);
-                *byte = (value / 36) as u8;
-                value % 36
-            });
-            text.push(char::from_digit(rest, 36).expect("below 36"));
-        }
-        text.into_iter().rev().collect::<String>()
-    };
-    let (ca, secret) =
-        (digits(format!("the CA of {cluster}"), 50, 32), digits(format!("{cluster} {part:?} {rotated}"), 25, 16));
-    format!("SWMTKN-1-{ca}-{secret}")
-}

@@ -53,7 +53,7 @@ fn what_must_never_be_asked_is_written_down() {
     let joins = Question::Join {
         cluster: "swarm-1".parse().expect("an id"),
         manager: "m1:2377".into(),
-        token: "worker of swarm-1".into(),
+        token: Swarm::default().token(&"swarm-1".parse().expect("an id"), false),
         part: EnginePart::Manager,
         address: "10.77.0.12".into(),
         leaves: None,

@@ -25,6 +25,7 @@ use super::people::{remove_token, remove_user};
 use super::sessions::{By, remove_session};
 use super::*;
 use crate::agents::tests::runs;
+use crate::gate::Gate;
 use crate::snapshots::tests::begun;
 use crate::wiring::{Parts, Settings};
 use crate::{http, routes};

@@ -80,6 +80,10 @@ impl Look<'_> {
         }
         let subject = Subject::node(name);
         match listing.members.iter().find(|member| member.id == *node_id) {
+            // It has not introduced itself.
+            Some(entry) if entry.hostname.is_empty() => {
+                plan.wait(subject, "the Swarm does not know its name yet", Ends::ByItself);
+            }
             Some(entry) if entry.hostname != name.as_str() => {
                 let reason =
                     format!("it says that it is member {node_id}, which the Swarm has as {:?}", entry.hostname);

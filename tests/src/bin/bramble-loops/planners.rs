@@ -135,7 +135,7 @@ fn observed_swarm(nodes: BTreeMap<Name, Node>, members: Vec<Member>, services: V
     let mut record = Record::new(Memory::Swarm { cluster: cluster_id(CLUSTER) });
     record.former.insert(cluster_id(FORMER));
     record.managers = (0..MANAGERS).map(node).collect();
-    record.ca = Some(Digest([7; 32]));
+    record.ca = Some(Digest([0xca; 32]));
     let listing = Listing { cluster: cluster_id(CLUSTER), members, services };
     swarm::Observed { nodes, record, view: Some(View::Read { through: node(0), listing }), without: BTreeMap::new() }
 }

@@ -181,6 +181,12 @@ fn a_worker_that_says_another_members_id_demotes_nobody() {
         .reads("m1", "s", vec![manager("a", "m1"), manager("b", "m2"), entry("w", "w1", true)], Vec::new());
     assert!(!changes(&lies).iter().any(|step| step.contains("becomes")), "{:?}", changes(&lies));
     insta::assert_snapshot!("it_says_another_members_id", lies.text());
+    // One that has just joined has no name yet: that ends by itself.
+    let new = cluster().manager("m2", in_swarm("s", "b", false, true));
+    let mut new = new.reads("m1", "s", vec![manager("a", "m1"), entry("b", "", true)], Vec::new());
+    new.observed.nodes.remove(&name("w2"));
+    new.declared.nodes.remove(&name("w2"));
+    assert_eq!(new.text(), "waits: m2: the Swarm does not know its name yet [by itself]\n");
 }
 
 /// An id that nobody has made its own entry look like an old one; another's never was its to lose.
