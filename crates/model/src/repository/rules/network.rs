@@ -190,11 +190,12 @@ impl Rules<'_> {
     pub(super) fn room_for(&mut self, network: Option<&Network>, nodes: &BTreeMap<Name, Node>) {
         let Some(Network { dhcp: Dhcp::Full(subnets), .. }) = network else { return };
         let cards: usize = nodes.values().filter(|node| node.address.is_none()).map(|node| node.macs.len()).sum();
-        let size = |subnet: &Subnet| u32::from(subnet.pool.1).saturating_sub(u32::from(subnet.pool.0)) as usize + 1;
-        let addresses: usize = subnets.iter().map(size).sum();
+        // One that is backwards is told already.
+        let size = |subnet: &Subnet| Some(u32::from(subnet.pool.1).checked_sub(u32::from(subnet.pool.0))? as usize + 1);
+        let Some(addresses) = subnets.iter().map(size).sum::<Option<usize>>() else { return };
         if cards > addresses {
             let message =
-                format!("of {addresses} addresses, {cards} cards of nodes without a fixed one may need one each");
+                format!("{cards} cards of nodes have no fixed address, and all pools together have {addresses}");
             let problem = self.source.problem(&["network", "pool"], message).warning();
             self.problems.push(problem.help("make it larger, or give nodes an `address`"));
         }
