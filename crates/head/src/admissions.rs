@@ -86,7 +86,16 @@ mod form_1 {
                     };
                     // From where it was asked for, nobody wrote down.
                     let nonce = Some(nonce);
-                    now.served.push_back(admission::Boot { id, nonce, report: None, set, at, cause, card: None });
+                    now.served.push_back(admission::Boot {
+                        id,
+                        nonce,
+                        report: None,
+                        set,
+                        at,
+                        cause,
+                        card: None,
+                        by_datagram: false,
+                    });
                 }
             }
             now

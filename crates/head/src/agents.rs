@@ -437,7 +437,8 @@ impl Agents {
     fn tls_failed(&self, from: SocketAddr, error: &io::Error) {
         let said = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         let SocketAddr::V4(from) = from else { return };
-        let Some(node) = self.neighbours.mac(*from.ip()).and_then(|mac| self.nodes.of_card(mac)) else { return };
+        let card = self.neighbours.on_the_wire(*from.ip()).or_else(|| self.neighbours.heard_at(*from.ip()));
+        let Some(node) = card.and_then(|mac| self.nodes.of_card(mac)) else { return };
         let what = What::TlsFailed { reason: error.to_string(), clock: said.is_some_and(blames_a_clock) };
         if said.is_some() && !self.timeline.has_just_told(&node, &what, SAME_FAILURE) {
             self.timeline.add(Some(&node), what);

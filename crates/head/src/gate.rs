@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bramble_system::locked;
+use bramble_system::{locked, now};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -35,10 +35,10 @@ impl Gate {
         Arc::new(Gate(Mutex::new(Room::new(most, most_of_one))))
     }
 
-    /// Lets a connection in; the oldest silent one goes for it where there are too many. `None` where none is silent.
+    /// Lets a connection in; another one goes for it where there are too many. `None` where none has to.
     pub(crate) fn enter(self: &Arc<Self>, from: IpAddr) -> Option<Arc<Pass>> {
         let goes = CancellationToken::new();
-        let Entered { id, goes: other } = locked(&self.0).enter(from, goes.clone())?;
+        let Entered { id, goes: other } = locked(&self.0).enter(from, goes.clone(), now())?;
         if let Some(other) = other {
             other.cancel();
         }
@@ -47,10 +47,9 @@ impl Gate {
 }
 
 impl Pass {
-    /// It has said what it wants, and is served until what is given is dropped.
-    pub(crate) fn speaks(self: &Arc<Self>) -> Speaks {
-        locked(&self.gate.0).speaks(self.id);
-        Speaks(Arc::clone(self))
+    /// It has said what it wants, and is served until what is given is dropped; `None` where it has gone for another one.
+    pub(crate) fn speaks(self: &Arc<Self>) -> Option<Speaks> {
+        locked(&self.gate.0).speaks(self.id).then(|| Speaks(Arc::clone(self)))
     }
 
     pub(crate) fn stay(&self) -> Stay {
@@ -73,7 +72,7 @@ impl Stay {
 impl Drop for Speaks {
     fn drop(&mut self) {
         let Pass { gate, id, .. } = &*self.0;
-        locked(&gate.0).is_silent(*id);
+        locked(&gate.0).is_silent(*id, now());
     }
 }
 
@@ -121,20 +120,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_oldest_silent_one_goes_and_whoever_is_served_stays() {
-        let gate = Gate::new(2, 2);
+    async fn of_whoever_holds_the_most_the_oldest_silent_one_goes_and_who_is_served_stays() {
+        let gate = Gate::new(3, 2);
         let enter = |last: u8| gate.enter([10, 0, 0, last].into());
-        let (first, second) = (enter(1).expect("room"), enter(2).expect("room"));
-        let speaks = first.speaks();
+        let (first, second, other) = (enter(1).expect("room"), enter(1).expect("room"), enter(2).expect("room"));
+        let speaks = first.speaks().expect("it is held");
         let third = enter(3).expect("the second one goes");
         assert_eq!(second.stay().during(std::future::pending::<()>()).await, None);
+        assert!(second.speaks().is_none(), "what it says now is not done");
         assert_eq!(first.stay().during(std::future::ready(7)).await, Some(7));
-        let third = third.speaks();
-        assert!(enter(4).is_none(), "both are served");
-        drop(speaks);
-        let _fourth = enter(4).expect("the first one waits for its next request");
-        assert_eq!(first.stay().during(std::future::pending::<()>()).await, None);
-        drop((first, second, third));
+        assert!(enter(4).is_none(), "each has one, and may be in the middle of a handshake");
+        drop((speaks, first, second, third, other));
         let _more = enter(5).expect("room");
     }
 }

@@ -174,8 +174,9 @@ async fn serve(
     // From here on, whatever takes the right away.
     let mut lost = Box::pin(access.lost(actor, Role::Operator));
     let first = tokio::select! {
-        first = timeout(SILENCE, socket.recv()) => first.ok().flatten().transpose()?,
+        biased;
         () = &mut lost => return Ok(()),
+        first = timeout(SILENCE, socket.recv()) => first.ok().flatten().transpose()?,
     };
     let Some(Message::Text(text)) = first else { return Ok(()) };
     let (mut to, mut from) = socket.split();
@@ -198,11 +199,15 @@ async fn serve(
             return tell(&mut to, &Told::Refused { error }).await;
         }
     };
-    tell(&mut to, &Told::Nodes { nodes: nodes.iter().cloned().collect() }).await?;
+    let carried = async {
+        tell(&mut to, &Told::Nodes { nodes: nodes.iter().cloned().collect() }).await?;
+        run(agents, &request.errand, nodes.into_iter().collect(), &mut from, &mut to).await
+    };
     let done = tokio::select! {
-        done = run(agents, &request.errand, nodes.into_iter().collect(), &mut from, &mut to) => Some(done),
-        // With the errand its processes end.
+        biased;
+        // With the errand its processes end, and none begins.
         () = lost => None,
+        done = carried => Some(done),
     };
     let result = match &done {
         Some(Ok(failed)) if failed.is_empty() => "done".to_owned(),

@@ -6,11 +6,13 @@ use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
+use axum::http::StatusCode;
 use bramble_model::repository::Network;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -138,20 +140,39 @@ pub(crate) async fn converse(
     routes: Router,
     pass: &Arc<Pass>,
 ) {
+    let is_upgraded = Arc::<AtomicBool>::default();
+    let timely = match door {
+        // It is the head's owner, whose pager may wait for as long as it likes.
+        Door::Socket { .. } => Timely::patient(stream),
+        Door::Wire(_) | Door::Tls(_) => Timely::new(stream, Arc::clone(&is_upgraded)),
+    };
     let answer = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(door);
         if let Door::Wire(ends) = door {
             request.extensions_mut().insert(ends);
         }
-        let (speaks, answered) = (pass.speaks(), routes.clone().call(request));
-        async move { answered.await.map(|response| response.map(|body| Serving { body, _speaks: speaks })) }
+        // One that has gone for another begins nothing.
+        let answered = pass.speaks().map(|speaks| {
+            let speaks = Arc::new(speaks);
+            request.extensions_mut().insert(Arc::clone(&speaks));
+            (speaks, routes.clone().call(request))
+        });
+        let is_upgraded = Arc::clone(&is_upgraded);
+        async move {
+            let Some((speaks, answered)) = answered else { return Err(Gone) };
+            let response = answered.await.unwrap_or_else(|never| match never {});
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                is_upgraded.store(true, Ordering::Relaxed);
+            }
+            Ok(response.map(|body| Serving { body, _speaks: speaks }))
+        }
     });
     let ended = http1::Builder::new()
         .title_case_headers(true)
         .timer(TokioTimer::new())
         .header_read_timeout(SILENCE)
         .max_buf_size(LONGEST_HEAD)
-        .serve_connection(TokioIo::new(Timely::new(stream)), answer)
+        .serve_connection(TokioIo::new(timely), answer)
         .with_upgrades()
         .await;
     if let Err(error) = ended {
@@ -159,10 +180,15 @@ pub(crate) async fn converse(
     }
 }
 
+/// The connection has gone for another one.
+#[derive(Debug, thiserror::Error)]
+#[error("another connection needs its room")]
+struct Gone;
+
 /// A body on its way: its connection speaks until it is gone.
 struct Serving {
     body: Body,
-    _speaks: Speaks,
+    _speaks: Arc<Speaks>,
 }
 
 impl HttpBody for Serving {

@@ -13,8 +13,10 @@ use bramble_system::{locked, now};
 /// Addresses that are remembered. A wire of a thousand machines fits; a flood of forged ones does not.
 const REMEMBERED: usize = 8192;
 
-/// A machine asks for its script within so many milliseconds after its DHCP.
+/// A machine asks for its script within so many milliseconds after its DHCP; and one that cannot be told to ask for an
+/// address again, whose firmware may be slow, or try for long.
 const JUST: Millis = 120_000;
+const JUST_FIRMWARE: Millis = 900_000;
 
 /// The kernel's table is read again after so long, and for whoever was not in it.
 const FRESH: Duration = Duration::from_millis(100);
@@ -22,10 +24,13 @@ const FRESH: Duration = Duration::from_millis(100);
 /// Who has an address: its card, and the interface of the head's on whose wire it is.
 pub(crate) type Neighbour = (Mac, String);
 
+/// Who has which address; on each wire another one may.
+pub(crate) type Table = HashMap<Ipv4Addr, Vec<Neighbour>>;
+
 pub(crate) struct Neighbours {
     /// Who has which address, where that can be told.
-    table: fn() -> HashMap<Ipv4Addr, Neighbour>,
-    read: Mutex<Option<(Instant, HashMap<Ipv4Addr, Neighbour>)>>,
+    table: fn() -> Table,
+    read: Mutex<Option<(Instant, Table)>>,
     since: Millis,
     by_address: Mutex<HashMap<Ipv4Addr, Mac>>,
     last_asked: Mutex<HashMap<Mac, Millis>>,
@@ -81,56 +86,76 @@ impl Default for Neighbours {
 impl Neighbours {
     /// As on a wire with these machines.
     #[cfg(test)]
-    pub(crate) fn on(table: fn() -> HashMap<Ipv4Addr, Neighbour>) -> Self {
+    pub(crate) fn on(table: fn() -> Table) -> Self {
         Neighbours { table, since: 0, ..Neighbours::default() }
     }
 
-    /// Who packets to this address leave for: nobody else hears them.
-    fn at(&self, address: Ipv4Addr) -> Option<Neighbour> {
+    /// Who has this address, on each wire: packets to it leave for them, and nobody else hears those.
+    fn at(&self, address: Ipv4Addr) -> Vec<Neighbour> {
         let mut read = locked(&self.read);
         if let Some((at, table)) = &*read
             && at.elapsed() < FRESH
             && let Some(found) = table.get(&address)
         {
-            return Some(found.clone());
+            return found.clone();
         }
         let (_, table) = read.insert((Instant::now(), (self.table)()));
-        table.get(&address).cloned()
+        table.get(&address).cloned().unwrap_or_default()
+    }
+
+    /// The card of this address, by what was read last: for whoever asks for every datagram, in whoever's name.
+    pub(crate) fn lately_at(&self, address: Ipv4Addr) -> Option<Mac> {
+        let mut read = locked(&self.read);
+        if read.as_ref().is_none_or(|(at, _)| at.elapsed() >= FRESH) {
+            *read = Some((Instant::now(), (self.table)()));
+        }
+        let (_, table) = read.as_ref()?;
+        table.get(&address)?.first().map(|(card, _)| *card)
     }
 
     /// The card that packets to this address leave for, where it is on a wire on which that card was heard.
     pub(crate) fn card_at(&self, address: Ipv4Addr) -> Option<Mac> {
-        let (card, wire) = self.at(address)?;
+        let at = self.at(address);
         let heard = locked(&self.heard);
-        let mut wires =
-            heard.get(&card).into_iter().flat_map(BTreeMap::keys).filter(|on| **on != Heard::Relay).peekable();
-        // One that was heard on none has not started since the head has.
-        (wires.peek().is_none() || wires.any(|on| *on == Heard::Wire(wire.clone()))).then_some(card)
+        let is_there = |(card, wire): &&Neighbour| {
+            let mut wires =
+                heard.get(card).into_iter().flat_map(BTreeMap::keys).filter(|on| **on != Heard::Relay).peekable();
+            // One that was heard on none has not started since the head has.
+            wires.peek().is_none() || wires.any(|on| *on == Heard::Wire(wire.clone()))
+        };
+        at.iter().find(is_there).map(|(card, _)| *card)
     }
 
     /// The card that packets to this address leave for, on whichever wire.
     pub(crate) fn on_the_wire(&self, address: Ipv4Addr) -> Option<Mac> {
-        self.at(address).map(|(card, _)| card)
+        self.card_at(address).or_else(|| self.at(address).first().map(|(card, _)| *card))
     }
 
-    /// From where a machine with this card asks, which is at this address; or why it is given nothing. A head that has
-    /// just started may have missed its DHCP: there `is_patient` says that the machine can ask for an address again.
+    /// From where a machine with this card asks, which is at this address; or why it is given nothing. One that
+    /// `is_patient` can be told to ask for an address again: where that is not so, a head that has just started may have
+    /// missed its DHCP.
     pub(crate) fn place(&self, card: Mac, address: Ipv4Addr, is_patient: bool) -> Result<Place, Misplaced> {
-        let least = now().saturating_sub(JUST);
+        let now = now();
+        let least = now.saturating_sub(if is_patient { JUST } else { JUST_FIRMWARE });
         let at = self.at(address);
         let heard = locked(&self.heard);
         let just = |on: &Heard| heard.get(&card).and_then(|heard| heard.get(on)).is_some_and(|at| *at >= least);
-        match at {
-            Some((own, wire)) if just(&Heard::Wire(wire.clone())) => {
-                Ok(if own == card { Place::Own(card) } else { Place::Others })
-            }
-            None if just(&Heard::Relay) => Ok(Place::Relayed),
-            _ if heard.get(&card).is_some_and(|heard| heard.values().any(|at| *at >= least)) => {
-                Err(Misplaced::Elsewhere)
-            }
-            Some((own, _)) if own == card && !is_patient && self.since >= least => Ok(Place::Own(card)),
-            _ => Err(Misplaced::Unheard),
+        let near: Vec<&Neighbour> = at.iter().filter(|(_, wire)| just(&Heard::Wire(wire.clone()))).collect();
+        let is_own = |(own, _): &Neighbour| *own == card;
+        if near.iter().any(|near| is_own(near)) {
+            return Ok(Place::Own(card));
         }
+        if !near.is_empty() {
+            return Ok(Place::Others);
+        }
+        if at.is_empty() && just(&Heard::Relay) {
+            return Ok(Place::Relayed);
+        }
+        if heard.get(&card).is_some_and(|heard| heard.values().any(|at| *at >= least)) {
+            return Err(Misplaced::Elsewhere);
+        }
+        let has_missed = !is_patient && self.since >= now.saturating_sub(JUST);
+        if has_missed && at.iter().any(is_own) { Ok(Place::Own(card)) } else { Err(Misplaced::Unheard) }
     }
 
     /// A card of a node asks for an address.
@@ -147,12 +172,9 @@ impl Neighbours {
         known.insert(address, mac);
     }
 
-    /// The card of whoever has this address: by the kernel's word, and where that has none, by what was heard.
-    pub(crate) fn mac(&self, address: Ipv4Addr) -> Option<Mac> {
-        match self.at(address) {
-            Some((card, _)) => Some(card),
-            None => locked(&self.by_address).get(&address).copied(),
-        }
+    /// The card of whoever has this address, by what was heard.
+    pub(crate) fn heard_at(&self, address: Ipv4Addr) -> Option<Mac> {
+        locked(&self.by_address).get(&address).copied()
     }
 
     /// When the machine asked before, and that it asks now.
@@ -167,9 +189,16 @@ impl Neighbours {
 
 /// The kernel's own word on who has which address (`/proc/net/arp`): it answers a machine's ARP question
 /// before this program has read it.
-fn neighbours() -> HashMap<Ipv4Addr, Neighbour> {
-    let table = std::fs::read_to_string("/proc/net/arp").unwrap_or_default();
-    table.lines().filter_map(neighbour).collect()
+fn neighbours() -> Table {
+    read_table(&std::fs::read_to_string("/proc/net/arp").unwrap_or_default())
+}
+
+fn read_table(text: &str) -> Table {
+    let mut table = Table::new();
+    for (address, neighbour) in text.lines().filter_map(neighbour) {
+        table.entry(address).or_default().push(neighbour);
+    }
+    table
 }
 
 /// How many neighbours the kernel remembers (arp(7)); `None` where it does not say, as in a container.
@@ -214,9 +243,11 @@ mod tests {
     const GUESTS: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 11);
     const ROUTED: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 
-    fn wires() -> HashMap<Ipv4Addr, Neighbour> {
-        let on = |address, card, wire: &str| (address, (card, wire.to_owned()));
-        [on(AT, OWN, "eth0"), on(OTHERS, OTHER, "eth0"), on(GUESTS, OWN, "eth1")].into()
+    fn wires() -> Table {
+        let on = |card, wire: &str| (card, wire.to_owned());
+        // Someone on another wire says to have this address, too.
+        let own = vec![on(OTHER, "eth1"), on(OWN, "eth0")];
+        [(AT, own), (OTHERS, vec![on(OTHER, "eth0")]), (GUESTS, vec![on(OWN, "eth1")])].into()
     }
 
     fn wire(name: &str) -> Heard {
@@ -269,13 +300,13 @@ mod tests {
     }
 
     #[test]
-    fn a_node_was_just_heard_whatever_strangers_do() {
+    fn firmware_that_cannot_ask_again_has_a_quarter_of_an_hour() {
         let known = Neighbours::on(wires);
-        known.hears(OWN, wire("eth0"), now());
-        for n in 0..3 * REMEMBERED as u32 {
-            known.asks(Mac([6, 0, (n >> 24) as u8, (n >> 16) as u8, (n >> 8) as u8, n as u8]), now());
-        }
-        assert_eq!(known.place(OWN, AT, true), Ok(Place::Own(OWN)));
+        known.hears(OWN, wire("eth0"), now() - JUST - 1000);
+        assert_eq!(known.place(OWN, AT, true), Err(Misplaced::Unheard));
+        assert_eq!(known.place(OWN, AT, false), Ok(Place::Own(OWN)), "a Raspberry Pi on a slow wire");
+        known.hears(OWN, wire("eth0"), now() - JUST_FIRMWARE - 1000);
+        assert_eq!(known.place(OWN, AT, false), Err(Misplaced::Unheard));
     }
 
     /// A request in a node's name made the head take what comes from there for that node's, its reports and its files.
@@ -283,9 +314,12 @@ mod tests {
     fn whose_an_address_is_says_the_kernel_and_what_was_heard_only_behind_a_relay() {
         let known = Neighbours::on(wires);
         known.learn(OTHERS, OWN);
-        assert_eq!(known.mac(OTHERS), Some(OTHER));
+        assert_eq!(known.on_the_wire(OTHERS), Some(OTHER));
         known.learn(ROUTED, OWN);
-        assert_eq!(known.mac(ROUTED), Some(OWN), "behind a relay nobody can tell");
+        assert_eq!((known.on_the_wire(ROUTED), known.heard_at(ROUTED)), (None, Some(OWN)));
+        known.hears(OWN, wire("eth0"), 7);
+        known.hears(OTHER, wire("eth0"), 7);
+        assert_eq!(known.on_the_wire(AT), Some(OWN), "and not whoever says so on another wire");
     }
 
     #[test]
@@ -299,9 +333,10 @@ mod tests {
     fn the_kernels_table_is_read() {
         let table = "IP address       HW type     Flags       HW address            Mask     Device\n\
                      10.77.0.11       0x1         0x2         02:00:00:00:00:01     *        eth0\n\
+                     10.77.0.11       0x1         0x2         02:00:00:00:00:02     *        eth1\n\
                      10.77.0.13       0x1         0x0         00:00:00:00:00:00     *        eth0\n\
                      torn";
-        let read: Vec<_> = table.lines().filter_map(neighbour).collect();
-        assert_eq!(read, [(AT, (OWN, "eth0".to_owned()))]);
+        let own = vec![(OWN, "eth0".to_owned()), (OTHER, "eth1".to_owned())];
+        assert_eq!(read_table(table), Table::from([(AT, own)]));
     }
 }

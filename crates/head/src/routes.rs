@@ -140,6 +140,7 @@ static ROUTES: &[Route] = &[
     get("/boot/profile/{profile}/{file}", Booting, |at| on(at, profiles::boot_file)),
     get("/boot/profile/{profile}/files/{*path}", Booting, |at| on(at, profiles::static_file)),
     get("/boot/seed/{boot}/{*path}", Booting, |at| on(at, profiles::seed)),
+    get("/boot/done/{boot}", Booting, |at| on(at, profiles::done_by_get)),
     post("/boot/done/{boot}", Booting, |at| on(at, profiles::done)),
     post("/v1/nodes/{node}/power", passing(audit::body), |at| on(at, api::power)),
     post("/v1/nodes/{node}/approve", lasting(audit::body), |at| on(at, api::approve)),

@@ -3,6 +3,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,13 +20,21 @@ const LEAST: usize = 128 << 10;
 #[derive(Debug)]
 pub(crate) struct Timely<S> {
     stream: S,
+    /// The other side may take its time: a person who reads what a process prints.
+    is_patient: Arc<AtomicBool>,
     /// Since something waits to be taken: until when, and how much has been.
     waits: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 impl<S> Timely<S> {
-    pub(crate) fn new(stream: S) -> Self {
-        Timely { stream, waits: None }
+    /// Until `is_patient` is set.
+    pub(crate) fn new(stream: S, is_patient: Arc<AtomicBool>) -> Self {
+        Timely { stream, is_patient, waits: None }
+    }
+
+    /// Without any limit.
+    pub(crate) fn patient(stream: S) -> Self {
+        Timely::new(stream, Arc::new(true.into()))
     }
 
     /// What came of a write: where it has to wait, it does so no longer than the limit.
@@ -40,6 +50,10 @@ impl<S> Timely<S> {
                 Poll::Ready(Ok(taken))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending if self.is_patient.load(Ordering::Relaxed) => {
+                self.waits = None;
+                Poll::Pending
+            }
             Poll::Pending => {
                 let begin = || (Box::pin(sleep_until(Instant::now() + PATIENCE)), 0);
                 let (until, _) = self.waits.get_or_insert_with(begin);
@@ -99,7 +113,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_takes_nothing_is_left() {
         let (near, far) = duplex(1024);
-        let mut near = Timely::new(near);
+        let mut near = Timely::new(near, Arc::default());
         let error = near.write_all(&[7; 4096]).await.expect_err("nobody reads");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         drop(far);
@@ -108,7 +122,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_takes_a_byte_now_and_then_is_left_too() {
         let (near, mut far) = duplex(1024);
-        let mut near = Timely::new(near);
+        let mut near = Timely::new(near, Arc::default());
         let reader = tokio::spawn(async move {
             let mut byte = [0];
             while far.read_exact(&mut byte).await.is_ok() {
@@ -122,9 +136,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_person_may_take_a_while() {
+        let (near, mut far) = duplex(1024);
+        let mut near = Timely::patient(near);
+        let reader = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            let mut all = Vec::new();
+            far.read_to_end(&mut all).await.map(|_| all.len())
+        });
+        near.write_all(&[7; 4096]).await.expect("they come back");
+        drop(near);
+        assert_eq!(reader.await.expect("read").expect("whole"), 4096);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_slow_line_gets_all_of_it() {
         let (near, mut far) = duplex(64 << 10);
-        let mut near = Timely::new(near);
+        let mut near = Timely::new(near, Arc::default());
         let reader = tokio::spawn(async move {
             let (mut all, mut piece) = (0, vec![0; 64 << 10]);
             while let Ok(length @ 1..) = far.read(&mut piece).await {

@@ -120,14 +120,15 @@ pub fn wait_script(reason: &str, http: SocketAddrV4) -> String {
 }
 
 /// For a machine whose DHCP the head has not heard: ask for an address again (ipxe.org/cmd/dhcp), and then for the script.
-pub fn ask_again_script(reason: &str, http: SocketAddrV4) -> String {
+pub fn ask_again_script(reason: &str, mac: Mac, http: SocketAddrV4) -> String {
     let reason = printable(reason);
     format!(
         "#!ipxe\n\
          echo bramble: {reason}\n\
+         :again\n\
          sleep 5\n\
          dhcp netX || dhcp ||\n\
-         chain --replace http://{http}/boot/script/${{netX/mac}}\n"
+         chain --replace http://{http}/boot/script/{mac} || goto again\n"
     )
 }
 
@@ -174,6 +175,6 @@ mod tests {
     fn the_script_that_waits() {
         let http = "10.77.0.1:7080".parse().expect("an address");
         insta::assert_snapshot!(wait_script("no boot set\nyet", http));
-        insta::assert_snapshot!(ask_again_script("its card was\nnot heard", http));
+        insta::assert_snapshot!(ask_again_script("its card was\nnot heard", Mac([2, 0, 0, 0, 0, 1]), http));
     }
 }

@@ -72,6 +72,9 @@ pub struct Boot {
     pub cause: Cause,
     /// The node's card from whose own place on the wire it was asked for; `None` where it was asked for from elsewhere.
     pub card: Option<Mac>,
+    /// It was asked for by a single datagram, in whoever's name.
+    #[serde(default)]
+    pub by_datagram: bool,
 }
 
 /// A boot, as it is handed out.
@@ -82,6 +85,7 @@ pub struct Served {
     pub nonce: Option<Digest>,
     pub set: Digest,
     pub card: Option<Mac>,
+    pub by_datagram: bool,
 }
 
 /// Why a machine may have asked for its script, as far as the head knew then.
@@ -212,7 +216,7 @@ impl Record {
     /// The node asks for its boot script and is given `id`, from the place of this card where that is its own. What was
     /// handed out before stays good: whoever asks in its name from elsewhere voids nothing of the machine's own.
     pub fn serve(&mut self, boot: Served, now: Millis, is_connected: bool) {
-        let Served { id, nonce, set, card } = boot;
+        let Served { id, nonce, set, card, by_datagram } = boot;
         // An expectation stays until someone is admitted on it: firmware may ask twice.
         let cause = match (self.expected_until, self.is_here) {
             (Some(until), _) if now <= until => Cause::SwitchedOn,
@@ -220,9 +224,12 @@ impl Record {
             (_, true) => Cause::Lost,
             (_, false) => Cause::Unknown,
         };
-        self.served.push_back(Boot { id, nonce, report: None, set, at: now, cause, card });
-        let mut like = self.served.iter().enumerate().filter(|(_, boot)| boot.card.is_some() == card.is_some());
-        if let (Some((oldest, _)), MOST_SERVED..) = (like.next(), like.count()) {
+        self.served.push_back(Boot { id, nonce, report: None, set, at: now, cause, card, by_datagram });
+        // Those that can be forged push out their own kind alone, and none that its machine has claimed.
+        let kind = |boot: &Boot| (boot.card.is_some(), boot.by_datagram, boot.report.is_some());
+        let like = |wanted| self.served.iter().enumerate().filter(move |(_, boot)| kind(boot) == wanted);
+        let wanted = (card.is_some(), by_datagram, false);
+        if let (Some((oldest, _)), true) = (like(wanted).next(), like(wanted).count() > MOST_SERVED) {
             self.served.remove(oldest);
         }
     }
@@ -243,13 +250,26 @@ impl Record {
         }
         boot.nonce = Some(nonce);
         boot.report = Some(report);
+        // A machine is in the middle of one boot, and may have been in another one before.
+        let claimed = |served: &VecDeque<Boot>| {
+            let claimed = served.iter().enumerate().filter(|(_, boot)| boot.report.is_some());
+            (claimed.clone().count() > MOST_SERVED).then(|| claimed.map(|(at, _)| at).next()).flatten()
+        };
+        if let Some(oldest) = claimed(&self.served) {
+            self.served.remove(oldest);
+        }
         Ok(())
     }
 
-    /// Whether what names this boot, and this word of it, is its machine on its way. Once an agent was let in, it says by
-    /// itself how it goes.
-    pub fn may_report(&self, id: &BootId, word: Option<Digest>) -> bool {
-        self.served.iter().any(|boot| boot.id == *id && boot.report == word)
+    /// Whether whoever names this boot, and this word of it, from the place of this card, is its machine on its way. Once an
+    /// agent was let in, it says by itself how it goes. What was asked for from elsewhere says nothing beside a boot of the
+    /// machine's own.
+    pub fn may_report(&self, id: &BootId, word: Option<Digest>, card: Option<Mac>) -> bool {
+        let Some(boot) = self.served.iter().find(|boot| boot.id == *id && boot.report == word) else { return false };
+        match boot.card {
+            Some(_) => boot.card == card,
+            None => self.served.iter().all(|boot| boot.card.is_none()),
+        }
     }
 
     /// Whether a certificate for this key still counts, on a connection of this boot.

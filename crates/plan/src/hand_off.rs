@@ -10,6 +10,8 @@
 //! A machine that installs itself again at each power cycle destroys what it holds: so the default is
 //! to hand out once.
 
+use std::collections::VecDeque;
+
 use bramble_model::names::{BootId, Name};
 use bramble_model::repository::HandOff;
 use bramble_model::timeline::Millis;
@@ -23,9 +25,13 @@ pub struct Record {
     pub state: Stage,
     /// The latest boot that was handed out: with its own place the capability for its templates, and to say "done".
     pub boot: Option<BootId>,
-    /// When that was asked for, and how; `None` of a head that did not write it down.
+    /// When that was asked for, and how; `None` of a head that did not write it down, and where its firmware was told by
+    /// DHCP what to fetch.
     #[serde(default)]
     pub asked: Option<Asked>,
+    /// Boots before it, the latest first: whoever asks for another one in its name takes none from it.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub before: VecDeque<BootId>,
     /// How often it was handed out in full.
     pub times: u32,
 }
@@ -45,7 +51,7 @@ pub enum By {
     Card,
     /// The machine, from behind a relay, where nobody can tell whose card an address is of.
     Relayed,
-    /// Pixiecore, for the machine: it fetches its kernel for it, too.
+    /// Pixiecore, for the machine: it fetches its kernel for it, too, and nothing else.
     Pixiecore,
 }
 
@@ -54,13 +60,16 @@ pub enum By {
 pub enum Fetches {
     /// A card of the node, from its own place.
     Card,
-    /// Someone from whom a router is between.
+    /// The node's own address, with a router between.
     Routed,
     /// Whom the repository lets ask as Pixiecore.
     Pixiecore,
-    /// Another card of the wire.
+    /// Another card of the wire, or another address behind a router.
     Other,
 }
+
+/// Boots that are known beside the latest.
+const MOST_BEFORE: usize = 3;
 
 /// For how long an installing machine is given its templates, in milliseconds.
 pub const INSTALLS_FOR: Millis = 60 * 60 * 1000;
@@ -101,13 +110,36 @@ impl Record {
         }
     }
 
+    /// A boot is handed out. A system that is installed anew, or at every boot, installs from now on.
+    pub fn begins(&mut self, boot: BootId, asked: Asked) {
+        if let Some(before) = self.boot.replace(boot) {
+            self.before.push_front(before);
+            self.before.truncate(MOST_BEFORE);
+        }
+        self.asked = Some(asked);
+        if self.state == Stage::Installed {
+            self.state = Stage::Due;
+        }
+    }
+
+    /// Whether this is one of its boots.
+    pub fn has(&self, boot: &BootId) -> bool {
+        self.boot.as_ref() == Some(boot) || self.before.contains(boot)
+    }
+
     /// Whether who fetches in this boot's name is its machine.
     pub fn is_of(&self, fetches: Fetches) -> bool {
         match (self.asked.map_or(By::Card, |asked| asked.by), fetches) {
             (_, Fetches::Card) | (By::Relayed | By::Pixiecore, Fetches::Routed) => true,
-            (By::Pixiecore, Fetches::Pixiecore) => true,
-            (_, Fetches::Other) | (By::Card, Fetches::Routed) | (By::Card | By::Relayed, Fetches::Pixiecore) => false,
+            (_, Fetches::Other | Fetches::Pixiecore) | (By::Card, Fetches::Routed) => false,
         }
+    }
+
+    /// Whether who fetches the last of its files does so for its machine.
+    pub fn is_handed_by(&self, fetches: Fetches) -> bool {
+        let by = self.asked.map(|asked| asked.by);
+        let is_for_it = by == Some(By::Pixiecore) && fetches == Fetches::Pixiecore;
+        self.is_of(fetches) || is_for_it || by.is_none() && fetches == Fetches::Routed
     }
 
     /// Whether its templates, with what is secret in them, are given still.
@@ -172,12 +204,38 @@ mod tests {
         record.asked = Some(Asked { at: 1000, by: By::Relayed });
         assert_eq!(fetch.map(|who| record.is_of(who)), [true, true, false, false]);
         record.asked = Some(Asked { at: 1000, by: By::Pixiecore });
-        assert_eq!(fetch.map(|who| record.is_of(who)), [true, true, true, false]);
+        assert_eq!(fetch.map(|who| record.is_of(who)), [true, true, false, false]);
+        assert_eq!(
+            fetch.map(|who| record.is_handed_by(who)),
+            [true, true, true, false],
+            "it fetches the kernel for it"
+        );
+        record.asked = None;
+        assert_eq!(fetch.map(|who| record.is_handed_by(who)), [true, true, false, false], "DHCP told it what to fetch");
+        record.asked = Some(Asked { at: 1000, by: By::Card });
         assert!(record.is_installing(1000 + INSTALLS_FOR - 1) && !record.is_installing(1000 + INSTALLS_FOR));
         record.handed();
         assert!(record.is_installing(2000), "it fetches them after its kernel");
         record.installed(false);
         assert!(!record.is_installing(2000));
+    }
+
+    /// One with a system that it is given at every boot got its templates at the first one only.
+    #[test]
+    fn a_boot_that_begins_anew_is_given_its_templates_again() {
+        let mut record = Record::default();
+        for at in [0, 7_200_000, 14_400_000] {
+            assert_eq!(record.give(&name("live"), HandOff::EveryBoot), Give::Profile);
+            record.begins(BootId(at.to_string()), Asked { at, by: By::Card });
+            assert!(record.is_installing(at));
+            record.handed();
+            assert!(record.installed(false) && !record.is_installing(at));
+        }
+        assert!(record.has(&BootId("0".into())) && record.has(&BootId("14400000".into())));
+        for at in 0..9 {
+            record.begins(BootId(format!("more {at}")), Asked { at, by: By::Card });
+        }
+        assert_eq!(record.before.len(), MOST_BEFORE);
     }
 
     #[test]

@@ -20,29 +20,43 @@ pub struct Proof {
 
 /// The nonce of this boot, drawn once: an answer that was lost is asked for again with the same one.
 #[derive(Default)]
-pub struct Nonce(Option<String>);
+pub struct Nonce {
+    drawn: Option<String>,
+    /// What reports name, as far as it was answered.
+    word: Option<String>,
+    refused: u32,
+}
+
+/// How often a claim is tried that the head refuses. After that the machine boots without: a key that it keeps lets it in
+/// all the same, and its agent says what else is wrong.
+const TRIES: u32 = 3;
 
 impl Nonce {
     fn draw(&mut self) -> Result<&str, Error> {
-        if self.0.is_none() {
+        if self.drawn.is_none() {
             let mut bytes = [0; 16];
             let mut filled = 0;
             // Waits until the kernel has gathered enough.
             while filled < bytes.len() {
                 filled += getrandom(&mut bytes[filled..], GetRandomFlags::empty()).doing("cannot draw a nonce")?;
             }
-            self.0 = Some(hex(&bytes));
+            self.drawn = Some(hex(&bytes));
         }
-        Ok(self.0.as_deref().expect("drawn above"))
+        Ok(self.drawn.as_deref().expect("drawn above"))
+    }
+
+    /// What reports name now.
+    pub fn word(&self) -> Option<&str> {
+        self.word.as_deref()
     }
 }
 
 /// Claims the boot, where the head did not say its nonce.
-pub fn claim(arguments: &Arguments, nonce: &mut Nonce) -> Result<Proof, Error> {
+pub fn claim(arguments: &Arguments, own: &mut Nonce) -> Result<Proof, Error> {
     if let Some(nonce) = &arguments.nonce {
         return Ok(Proof { nonce: nonce.clone(), report: None });
     }
-    let nonce = nonce.draw()?.to_owned();
+    let nonce = own.draw()?.to_owned();
     let claim = Claim { nonce: hex(&Sha256::digest(&nonce)) };
     let what = "cannot claim this boot";
     let answer = http::post(arguments.head, &claim_path(&arguments.boot), &claim.render(), http::SILENCE);
@@ -52,10 +66,12 @@ pub fn claim(arguments: &Arguments, nonce: &mut Nonce) -> Result<Proof, Error> {
     match status {
         200 => {
             let claimed = Claimed::read(&body).doing_as(Failure::Fetch, what)?;
+            own.word = Some(claimed.report.clone());
             Ok(Proof { nonce, report: Some(claimed.report) })
         }
-        // Nothing that this boot does makes it another one.
+        403 | 404 | 409 if own.refused + 1 >= TRIES => Ok(Proof { nonce, report: None }),
         403 | 404 | 409 => {
+            own.refused += 1;
             let said = String::from_utf8_lossy(&body);
             Err(Error::new(
                 Failure::Claim,

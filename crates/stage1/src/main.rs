@@ -29,9 +29,6 @@ use claim::Nonce;
 use error::{Doing, Error};
 use report::Reporter;
 
-/// How long a person can read on the console why the machine starts again, to ask for another boot.
-const ANOTHER_BOOT: Duration = Duration::from_secs(30);
-
 fn main() {
     if std::process::id() != 1 {
         eprintln!("bramble-stage1 is the first program of a booting node and does nothing elsewhere");
@@ -48,13 +45,9 @@ fn main() {
             Ok(()) => break,
             Err(error) => error,
         };
-        let wait = if error.kind == Failure::Claim { ANOTHER_BOOT } else { waits.next() };
+        let wait = waits.next();
         reporter.failed(&error, wait);
         thread::sleep(wait);
-        if error.kind == Failure::Claim {
-            let error = root::restart();
-            reporter.failed(&error, wait);
-        }
     }
     reporter.flush();
     let error = root::switch();
@@ -71,7 +64,7 @@ fn boot(reporter: &mut Reporter, nonce: &mut Nonce) -> Result<(), Error> {
     drivers.load_for_devices()?;
     drivers.load(&["loop", "squashfs", "overlay"])?;
     let interface = network::up(&arguments, &mut drivers)?;
-    reporter.connect(&arguments, None);
+    reporter.connect(&arguments, nonce.word());
     reporter.step(Step::Network, None);
     let proof = claim::claim(&arguments, nonce)?;
     reporter.connect(&arguments, proof.report.as_deref());

@@ -11,7 +11,6 @@ use std::process::Command;
 use bramble_boot::{Arguments, BOOT_FILE, Failure, HandOver};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
-use rustix::system::{RebootCommand, reboot};
 
 use sha2::{Digest, Sha256};
 
@@ -123,15 +122,6 @@ pub fn hand_over(arguments: &Arguments, proof: Proof, interface: &str) -> Result
          [DHCPv4]\nClientIdentifier=mac\nUseDomains=yes\nSendRelease=no\n"
     );
     fs::write(format!("{folder}/10-boot.network"), network).doing("cannot write the network's settings")
-}
-
-/// Starts the machine again. Returns only when that failed.
-pub fn restart() -> Error {
-    rustix::fs::sync();
-    match reboot(RebootCommand::Restart).doing("cannot start the machine again") {
-        Ok(()) => Error::new(Failure::Machine, "the machine has not started again"),
-        Err(error) => error,
-    }
 }
 
 /// Leaves the initrd for the root, and stage 1 for systemd. Returns only when that failed, and

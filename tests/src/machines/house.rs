@@ -186,6 +186,13 @@ impl House {
         self.wait_for_head();
     }
 
+    /// As [`House::kill_head`], with so many descriptors for it and no more.
+    pub fn limit_head(&mut self, descriptors: u32) {
+        self.stop_head();
+        self.head = start_head_by(self.folder.path(), &["prlimit", &format!("--nofile={descriptors}:{descriptors}")]);
+        self.wait_for_head();
+    }
+
     /// Gives the head's state a file system of its own, of so many MiB.
     pub fn move_state_to_a_disk(&mut self, size: u32) {
         self.stop_head();
@@ -342,8 +349,15 @@ impl Drop for House {
 }
 
 fn start_head(folder: &Path) -> Child {
+    start_head_by(folder, &["env"])
+}
+
+/// Starts it by way of another program.
+fn start_head_by(folder: &Path, words: &[&str]) -> Child {
     let log = fs::File::create(folder.join("head.log")).expect("a log");
-    Command::new(program("bramble"))
+    Command::new(words[0])
+        .args(&words[1..])
+        .arg(program("bramble"))
         .arg("serve")
         .current_dir(folder)
         .stdout(log.try_clone().expect("a log"))

@@ -272,6 +272,9 @@ pub(crate) struct Latest {
     last: usize,
 }
 
+/// More entries are read by `GET /v1/audit/chain`, page by page.
+const MOST_AT_ONCE: usize = 10_000;
+
 fn hundred() -> usize {
     100
 }
@@ -281,7 +284,9 @@ pub(crate) async fn audit(
     State(access): State<Arc<Access>>,
     Query(Latest { last }): Query<Latest>,
 ) -> Result<Response, Refusal> {
-    let mut entries = audit::latest(&access.store, last).map_err(failed)?;
+    let last = last.min(MOST_AT_ONCE);
+    let store = access.store.clone();
+    let mut entries = beside(move || audit::latest(&store, last)).await.map_err(failed)?;
     entries.all.extend(access.refusals.latest(last));
     entries.all.sort_by_key(time);
     Ok(entries.into_response())
@@ -330,7 +335,8 @@ pub(crate) async fn audit_news(
     if wait > 0 && link >= now.link && refusal >= now.refusal {
         access.news(Position { link, refusal }, Duration::from_secs(wait).min(LONGEST_WAIT)).await.map_err(failed)?;
     }
-    let (mut entries, link) = audit::news(&access.store, link).map_err(failed)?;
+    let store = access.store.clone();
+    let (mut entries, link) = beside(move || audit::news(&store, link)).await.map_err(failed)?;
     let refused = access.refusals.since(refusal);
     let refusal = refused.last().map_or(refusal, |last| last.stamp);
     entries.extend(refused.iter().map(|refused| refused.told()));

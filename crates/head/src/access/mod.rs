@@ -321,15 +321,24 @@ pub(crate) async fn may_change(
     };
     let mut request = Request::from_parts(parts, Body::from(body));
     request.extensions_mut().insert(actor);
-    let response = next.run(request).await;
-    let status = response.status();
-    let result = if status.is_success() || status.is_redirection() || status.is_informational() {
-        "done".to_owned()
-    } else {
-        format!("failed: {status}")
-    };
-    access.audit_result(number, &result);
-    response
+    // Beside the connection: whoever hangs up meanwhile leaves no change half made, and none without its result.
+    let making = tokio::spawn(async move {
+        let response = next.run(request).await;
+        let status = response.status();
+        let result = if status.is_success() || status.is_redirection() || status.is_informational() {
+            "done".to_owned()
+        } else {
+            format!("failed: {status}")
+        };
+        access.audit_result(number, &result);
+        response
+    });
+    match making.await {
+        Ok(response) => response,
+        Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+        // The head ends.
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
 }
 
 #[cfg(test)]

@@ -65,6 +65,8 @@ pub(super) async fn greet(
     agent.is_a_strangers();
     let certificates = agent.stream().get_ref().1.peer_certificates();
     let certificate = certificates.and_then(|chain| chain.first()).map(|der| der.to_vec());
+    // Its handshake is done, which has cost both sides the most.
+    let Some(_speaks) = pass.speaks() else { return Err(refused("another connection needed its room")) };
     match certificate {
         Some(der) => {
             let (node, key) = whose(&der).ok_or_else(|| refused("its certificate has no name"))?;

@@ -99,7 +99,11 @@ async fn connect(agents: &Agents, address: SocketAddr, name: &Name) -> (Lines, F
     };
     let declared = Declared { admission: Admission::Open, identity: Identity::Wire };
     let verdict = admissions::change(&agents.store, name, |record| {
-        record.serve(Served { id: boot.clone(), nonce: Some(nonce), set: Digest([1; 32]), card: None }, 1, false);
+        record.serve(
+            Served { id: boot.clone(), nonce: Some(nonce), set: Digest([1; 32]), card: None, by_datagram: false },
+            1,
+            false,
+        );
         record.enrol(&enrolment, declared)
     });
     assert_eq!(verdict.expect("written"), Verdict::Admit);

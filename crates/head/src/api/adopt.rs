@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use bramble_model::inventory::{Adoption, Inventory};
 use bramble_model::names::Mac;
 use bramble_model::repository::Cluster;
@@ -12,6 +12,7 @@ use bramble_model::timeline::What;
 
 use crate::adoptions::{Adoptions, mac_of, name_of};
 use crate::boots::Boots;
+use crate::ends::Ends;
 use crate::power::Power;
 use crate::refusal::{Asked, Path, Refusal, failed, refuse};
 use crate::snapshots::Snapshots;
@@ -63,10 +64,11 @@ pub(crate) async fn report(
     State(boots): State<Arc<Boots>>,
     State(adoptions): State<Arc<Adoptions>>,
     State(timeline): State<Arc<Timeline>>,
+    Extension(ends): Extension<Ends>,
     Path(reporter): Path<String>,
     Asked(inventory): Asked<Inventory>,
 ) -> Result<StatusCode, Refusal> {
-    let Some(mac) = boots.reports(&reporter).as_ref().and_then(mac_of) else {
+    let Some(mac) = boots.reports(&reporter, *ends.peer.ip()).as_ref().and_then(mac_of) else {
         return Err(refuse(StatusCode::NOT_FOUND, "there is no such boot", None));
     };
     let first = inventory.lines().into_iter().next().unwrap_or_default();

@@ -155,7 +155,7 @@ pub(crate) async fn serve(boots: &Boots, mut stream: TcpStream, pass: &Arc<Pass>
         let length = timeout(SILENCE, request(&stream, &mut buffer)).await.ok()?.ok()?;
         let Some(length) = length else { return Some(stream) };
         let Some(asked) = parse(&buffer[..length]) else { return Some(stream) };
-        let _speaks = pass.speaks();
+        let _speaks = pass.speaks()?;
         stream.read_exact(&mut buffer[..length]).await.ok()?;
         stream = answer(boots, stream, &asked).await.ok()?;
         if !asked.keep {

@@ -68,8 +68,9 @@ impl ForeignBoots {
         let cluster = nodes.cluster();
         for node in cluster.nodes.iter().filter(|(_, node)| node.boot.is_some()).map(|(name, _)| name) {
             // One that cannot be read is told of at the start, and boots its disk until a person has looked.
-            if let Ok(Some(boot)) = hand_off(&store, node).map(|record| record.boot) {
-                present.begins(node, boot, &[]);
+            if let Ok(record) = hand_off(&store, node) {
+                let boots = record.before.into_iter().rev().chain(record.boot);
+                boots.for_each(|boot| present.begins(node, boot, &[]));
             }
         }
         ForeignBoots { store, timeline, nodes, present: Mutex::new(present) }
@@ -107,16 +108,24 @@ impl ForeignBoots {
         &self,
         node: &Name,
         mac: Mac,
-        asker: Asker,
+        (asker, fetches): (Asker, Fetches),
         http: SocketAddrV4,
     ) -> Result<Option<Given>, String> {
         let Some((name, profile)) = self.profile(node) else { return Ok(None) };
         let by = match asker {
-            Asker::Machine(Place::Own(_)) => By::Card,
-            Asker::Machine(Place::Relayed) => By::Relayed,
+            Asker::Machine(Place::Own(_)) | Asker::Datagram(Place::Own(_)) => By::Card,
+            // Behind a relay the head's own word on whose an address is has to do.
+            Asker::Machine(Place::Relayed) | Asker::Datagram(Place::Relayed) if fetches == Fetches::Routed => {
+                By::Relayed
+            }
+            Asker::Machine(Place::Relayed) | Asker::Datagram(Place::Relayed) => {
+                return Err(format!(
+                    "[boot.{name}] is given behind a relay to a node with an `address` of its own, at that"
+                ));
+            }
             Asker::Pixiecore => By::Pixiecore,
             // What is handed over once is not used up by whoever says to be the machine.
-            Asker::Machine(Place::Others) => {
+            Asker::Machine(Place::Others) | Asker::Datagram(Place::Others) => {
                 return Err(format!(
                     "[boot.{name}] is given at the place of {mac} on the wire alone, and this is another card's"
                 ));
@@ -126,8 +135,7 @@ impl ForeignBoots {
         let begin = |record: &mut Record| {
             let give = record.give(&name, profile.hand_off);
             if give == Give::Profile {
-                record.boot = Some(boot.clone());
-                record.asked = Some(asked);
+                record.begins(boot.clone(), asked);
             }
             give
         };
@@ -169,7 +177,7 @@ impl ForeignBoots {
     pub(super) fn handed(&self, node: &Name, fetches: Fetches) {
         let Some((name, _)) = self.profile(node) else { return };
         let handed = |record: &mut Record| {
-            let is_own = record.is_of(fetches);
+            let is_own = record.is_handed_by(fetches);
             if is_own {
                 record.handed();
             }
@@ -209,7 +217,7 @@ impl ForeignBoots {
         let node = self.present().node(&boot).cloned()?;
         let is_foreign = self.nodes.cluster().nodes.get(&node).is_some_and(|node| node.boot.is_some());
         let record = hand_off(&self.store, &node).ok().filter(|_| is_foreign)?;
-        (record.boot == Some(boot)).then_some((node, record))
+        record.has(&boot).then_some((node, record))
     }
 
     /// The foreign node whose latest boot this is.
@@ -255,10 +263,13 @@ impl ForeignBoots {
     ) -> Template {
         let Some((node, record)) = self.latest(boot) else { return Template::Missing };
         if !record.is_of(fetches(&node)) {
-            return Template::NotGiven("it goes to the machine that was given this boot, and to no other address");
+            return Template::NotGiven(
+                node,
+                "it goes to the machine that was given this boot, and to no other address",
+            );
         }
         if !record.is_installing(now()) {
-            return Template::NotGiven("its machine is installed, or was given this boot more than an hour ago");
+            return Template::NotGiven(node, "its machine is installed, or was given this boot more than an hour ago");
         }
         let found = self.profile(&node).and_then(|profile| Some((profile, self.nodes.declared(&node)?)));
         let Some(((name, profile), declared)) = found else { return Template::Missing };
@@ -286,7 +297,7 @@ pub(super) enum Template {
     Rendered(String),
     Failed(String),
     /// And why.
-    NotGiven(&'static str),
+    NotGiven(Name, &'static str),
     Missing,
 }
 

@@ -16,13 +16,13 @@ use bramble_system::now;
 
 use super::given::{Given, Handed};
 use super::http::text;
-use super::{Asker, Boots};
+use super::{Asker, Boots, Way};
 use crate::ends::Ends;
 use crate::store::beside;
 
 impl Boots {
     /// What GRUB gets by this path.
-    pub(super) fn grub(&self, path: &str, from: Ipv4Addr) -> Option<Content> {
+    pub(super) fn grub(&self, path: &str, from: Ipv4Addr, by: Way) -> Option<Content> {
         let (cpu, mac) = match grub::asked(path)? {
             grub::Asked::Configuration => return Some(Content::Memory(grub::CONFIGURATION.as_bytes().into())),
             grub::Asked::Menu(cpu, mac) => (cpu, mac),
@@ -31,7 +31,7 @@ impl Boots {
             self.strangers.saw(mac, bramble_boot::Asker::Grub, None);
             return None;
         };
-        let asker = match self.asker(&node, mac, from, true) {
+        let asker = match self.asker(&node, mac, from, by) {
             Ok(asker) => asker,
             Err(reason) => return Some(Content::Memory(grub::ask_again_menu(&reason).into_bytes().into())),
         };
@@ -43,7 +43,7 @@ impl Boots {
     /// The menu of a new boot; or the reason why there is none.
     fn menu(&self, node: &Name, mac: Mac, asker: Asker, cpu: Cpu, from: Ipv4Addr) -> Result<String, String> {
         let http = self.wires.http_beside(from);
-        match self.hand_out(node, mac, asker, cpu, http)? {
+        match self.hand_out(node, mac, asker, cpu, (from, http))? {
             Given::Kernel(Handed { kernel, initrds, cmdline }) => grub::menu(node, &kernel, &cmdline, &initrds),
             Given::Efi(url) => grub::chain_menu(node, &url),
             Given::Disk => Ok(grub::disk_menu(mac)),
@@ -62,7 +62,7 @@ pub(crate) async fn file(
     Path(path): Path<String>,
 ) -> Response<Body> {
     let from = *ends.peer.ip();
-    match beside(move || boots.grub(&format!("grub/{path}"), from)).await {
+    match beside(move || boots.grub(&format!("grub/{path}"), from, Way::Stream)).await {
         Some(Content::Memory(bytes)) => Bytes::from_owner(bytes).into_response(),
         _ => text(StatusCode::NOT_FOUND, "no such file\n"),
     }

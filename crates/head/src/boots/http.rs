@@ -20,10 +20,10 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
-use super::Boots;
 use super::files::{Fetch, Served};
 use super::given::{Given, Handed};
 use super::own::{Unclaimed, sentence};
+use super::{Boots, Way};
 use crate::ends::Ends;
 use crate::store::beside;
 
@@ -67,11 +67,11 @@ impl Boots {
         let Some(node) = &self.nodes.of_card(mac) else {
             return ipxe::wait_script("this machine is not in the repository", http);
         };
-        let asker = match self.asker(node, mac, from, true) {
+        let asker = match self.asker(node, mac, from, Way::Stream) {
             Ok(asker) => asker,
-            Err(reason) => return ipxe::ask_again_script(&reason, http),
+            Err(reason) => return ipxe::ask_again_script(&reason, mac, http),
         };
-        match self.hand_out(node, mac, asker, cpu, http) {
+        match self.hand_out(node, mac, asker, cpu, (from, http)) {
             Ok(Given::Kernel(Handed { kernel, initrds, cmdline })) => ipxe::start(node, &kernel, &cmdline, &initrds),
             Ok(Given::Efi(url)) => ipxe::chain_script(node, &url),
             Ok(Given::Disk) => ipxe::disk_script(mac),
@@ -221,8 +221,13 @@ pub(crate) async fn claim(
 
 /// `POST /v1/boots/REPORTER/report`: stage 1 of this boot reports a step. What the boot's claim was answered is the
 /// capability: only the head and the booting machine know it, and it ends when the machine's agent is let in.
-pub(crate) async fn report(State(boots): State<Arc<Boots>>, Path(reporter): Path<String>, body: Bytes) -> StatusCode {
-    let Some(node) = boots.reports(&reporter) else { return StatusCode::NOT_FOUND };
+pub(crate) async fn report(
+    State(boots): State<Arc<Boots>>,
+    Extension(ends): Extension<Ends>,
+    Path(reporter): Path<String>,
+    body: Bytes,
+) -> StatusCode {
+    let Some(node) = boots.reports(&reporter, *ends.peer.ip()) else { return StatusCode::NOT_FOUND };
     let what = match Report::read(&body) {
         Ok(Report::Step { step, percent }) => What::Stage1 { step, percent },
         Ok(Report::Failed { kind, reason, retry_in_seconds }) => {

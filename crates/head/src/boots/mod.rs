@@ -26,15 +26,17 @@ pub(crate) mod profiles;
 mod sets;
 mod tftp;
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bramble_boot::Cpu;
 use bramble_image::Shelf;
 use bramble_model::names::{Mac, Name};
-use bramble_model::timeline::What;
+use bramble_model::timeline::{Millis, What};
 use bramble_plan::hand_off::Fetches;
 use bramble_store::Store;
+use bramble_system::{locked, now};
 
 use crate::adoptions::Adoptions;
 use crate::boot_sets::BootSets;
@@ -61,6 +63,8 @@ const SAME_REFUSAL: u64 = 60_000;
 enum Asker {
     /// A machine, from there.
     Machine(Place),
+    /// One, from there, by a single datagram that anyone can make up.
+    Datagram(Place),
     /// Pixiecore, for a machine that it has heard.
     Pixiecore,
 }
@@ -69,10 +73,21 @@ impl Asker {
     /// The card from whose own place it asks, where that is so.
     fn card(self) -> Option<Mac> {
         match self {
-            Asker::Machine(place) => place.card(),
+            Asker::Machine(place) | Asker::Datagram(place) => place.card(),
             Asker::Pixiecore => None,
         }
     }
+}
+
+/// How something asks for a boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Over TCP, which nobody speaks in another's name; and what asks there can be told to ask for an address first.
+    Stream,
+    /// By a datagram, and can be told so.
+    Datagram,
+    /// By a datagram, of firmware that only asks.
+    Firmware,
 }
 
 /// The part of the head that hands out boots.
@@ -87,6 +102,8 @@ pub(crate) struct Boots {
     chains: Chains,
     own: OwnBoots,
     foreign: ForeignBoots,
+    /// When each node was told last that someone was refused something in its name.
+    refused: Mutex<HashMap<Name, Millis>>,
 }
 
 /// What is around the boots: who machines are, and where they are told of.
@@ -112,6 +129,7 @@ impl Boots {
             chains: Chains::new(store.clone()),
             own: OwnBoots::open(shelf, store.clone(), Arc::clone(&timeline), loaders, boot_sets)?,
             foreign: ForeignBoots::open(store.clone(), Arc::clone(&timeline), nodes.clone()),
+            refused: Mutex::default(),
             wires,
             nodes,
             neighbours,
@@ -123,13 +141,22 @@ impl Boots {
 
     /// Begins a boot of this machine: what it is given, or the reason why there is nothing. The only way that a boot
     /// begins.
-    fn hand_out(&self, node: &Name, mac: Mac, asker: Asker, cpu: Cpu, http: SocketAddrV4) -> Result<Given, String> {
-        if let Some(other) = self.foreign.hand_over(node, mac, asker, http)? {
+    fn hand_out(
+        &self,
+        node: &Name,
+        mac: Mac,
+        asker: Asker,
+        cpu: Cpu,
+        (from, http): (Ipv4Addr, SocketAddrV4),
+    ) -> Result<Given, String> {
+        let fetches = self.fetches(node, from);
+        if let Some(other) = self.foreign.hand_over(node, mac, (asker, fetches), http)? {
             return Ok(other);
         }
         let inventory = self.adoptions.declared(node).is_some();
         let agent_port = self.wires.network().agent_port;
-        let own = self.own.begin(&Asked { node, cpu, http, agent_port, inventory, card: asker.card() })?;
+        let by_datagram = matches!(asker, Asker::Datagram(_));
+        let own = self.own.begin(&Asked { node, cpu, http, agent_port, inventory, card: asker.card(), by_datagram })?;
         if inventory {
             self.adoptions.begins(node);
         }
@@ -137,14 +164,13 @@ impl Boots {
     }
 
     /// From where a machine with this card of the node asks for its boot; or why it is given none, which is told.
-    /// `is_patient` says that what asks can ask for an address again.
-    fn asker(&self, node: &Name, card: Mac, from: Ipv4Addr, is_patient: bool) -> Result<Asker, String> {
-        let reason = match self.neighbours.place(card, from, is_patient) {
+    fn asker(&self, node: &Name, card: Mac, from: Ipv4Addr, by: Way) -> Result<Asker, String> {
+        let reason = match self.neighbours.place(card, from, by != Way::Firmware) {
             Ok(place) => {
                 if place == Place::Relayed {
                     self.neighbours.learn(from, card);
                 }
-                return Ok(Asker::Machine(place));
+                return Ok(if by == Way::Stream { Asker::Machine(place) } else { Asker::Datagram(place) });
             }
             Err(Misplaced::Unheard) => {
                 format!(
@@ -153,11 +179,20 @@ impl Boots {
             }
             Err(Misplaced::Elsewhere) => format!("it was asked for from {from}, where {card} is not"),
         };
-        let what = What::NotGiven { reason: reason.clone() };
-        if !self.timeline.has_just_told(node, &what, SAME_REFUSAL) {
-            self.timeline.add(Some(node), what);
-        }
+        self.refuses(node, What::NotGiven { reason: reason.clone() });
         Err(reason)
+    }
+
+    /// Tells that someone was refused something in this node's name, once in a while: it may be anyone, from anywhere.
+    fn refuses(&self, node: &Name, what: What) {
+        let at = now();
+        let mut refused = locked(&self.refused);
+        if refused.get(node).is_some_and(|last| at < last + SAME_REFUSAL) {
+            return;
+        }
+        refused.insert(node.clone(), at);
+        drop(refused);
+        self.timeline.add(Some(node), what);
     }
 
     /// Who fetches from this address in the name of a node.
@@ -167,8 +202,8 @@ impl Boots {
         }
         match self.neighbours.on_the_wire(from) {
             Some(card) if self.nodes.of_card(card).as_ref() == Some(node) => Fetches::Card,
-            Some(_) => Fetches::Other,
-            None => Fetches::Routed,
+            None if self.nodes.declared(node).is_some_and(|node| node.address == Some(from)) => Fetches::Routed,
+            Some(_) | None => Fetches::Other,
         }
     }
 
@@ -178,9 +213,10 @@ impl Boots {
         card.is_none_or(|card| self.neighbours.card_at(from) == Some(card)).then_some(node)
     }
 
-    /// The node, or the machine that is to be adopted, that reports so: by its boot, and its word for reports.
-    pub(crate) fn reports(&self, reporter: &str) -> Option<Name> {
-        self.own.reports(reporter).filter(|node| self.nodes.has(node))
+    /// The node, or the machine that is to be adopted, that reports so from this address: by its boot, and its word for
+    /// reports.
+    pub(crate) fn reports(&self, reporter: &str, from: Ipv4Addr) -> Option<Name> {
+        self.own.reports(reporter, self.neighbours.card_at(from)).filter(|node| self.nodes.has(node))
     }
 
     /// A node that runs another system is to be given its profile again.
@@ -191,11 +227,16 @@ impl Boots {
         self.foreign.again(node)
     }
 
-    /// The node that has this address: by the kernel's word on whose it is, where there is none by what was heard behind a
-    /// relay, or by its fixed one.
+    /// The node that has this address, for files that are no secrets: by the kernel's word on whose it is; where that has
+    /// none, or is a bridge that answers in others' names, by what was heard; or by its fixed one.
     fn node_at(&self, address: Ipv4Addr) -> Option<(Mac, Name)> {
-        if let Some(mac) = self.neighbours.mac(address) {
-            return self.nodes.of_card(mac).map(|name| (mac, name));
+        let on_the_wire = self.neighbours.on_the_wire(address);
+        let cards = on_the_wire.into_iter().chain(self.neighbours.heard_at(address));
+        if let Some(found) = cards.filter_map(|mac| self.nodes.of_card(mac).map(|name| (mac, name))).next() {
+            return Some(found);
+        }
+        if on_the_wire.is_some() {
+            return None;
         }
         let cluster = self.nodes.cluster();
         let fixed = cluster.nodes.iter().find(|(_, node)| node.address == Some(address));

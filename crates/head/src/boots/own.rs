@@ -53,6 +53,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) inventory: bool,
     /// The card from whose own place it asks.
     pub(crate) card: Option<Mac>,
+    /// It asks by a single datagram.
+    pub(crate) by_datagram: bool,
 }
 
 /// The content of a file, as it is now.
@@ -221,7 +223,7 @@ impl OwnBoots {
 
     /// Begins a boot of bramble's own system, stored before it is told; or the reason why there is none.
     pub(super) fn begin(&self, asked: &Asked<'_>) -> Result<Own, String> {
-        let Asked { node, cpu, http, agent_port, inventory, card } = *asked;
+        let Asked { node, cpu, http, agent_port, inventory, card, by_datagram } = *asked;
         // What its firmware has fetched already binds it. One whose set has gone begins with another.
         let before = self.sets().before(node, now());
         let set = match before.and_then(|set| self.load(set, cpu)) {
@@ -233,7 +235,7 @@ impl OwnBoots {
         let told = nonce.as_deref().map(sha256);
         let is_connected = self.timeline.look(node, |track| track.connected) == Some(true);
         let stored = admissions::change_even_in_memory(&self.store, node, |record| {
-            let served = Served { id: boot.clone(), nonce: told, set: set.digest, card };
+            let served = Served { id: boot.clone(), nonce: told, set: set.digest, card, by_datagram };
             record.serve(served, now(), is_connected);
             ids(record)
         });
@@ -256,33 +258,39 @@ impl OwnBoots {
         Ok(Own { node: node.clone(), http, agent_port, boot, nonce, inventory, set, digest })
     }
 
-    /// The node that this boot leads to, by the index and then its record.
-    fn leads_to(&self, boot: &str) -> Option<(BootId, Name, Record)> {
+    /// The node that this boot leads to, by the index, and its record.
+    fn leads_to(&self, boot: &str) -> Option<(BootId, Name, Result<Record, Error>)> {
         let boot = BootId(boot.to_owned());
         let node = self.present().node(&boot).cloned()?;
-        let record = admissions::of(&self.store, &node).ok()?;
-        let leads = record.boots().any(|(present, _)| *present == boot);
+        let record = admissions::of(&self.store, &node);
+        let leads = record.as_ref().map_or(true, |record| record.boots().any(|(present, _)| *present == boot));
         leads.then_some((boot, node, record))
     }
 
-    /// The node whose boot this is, and the card that it was handed out to, where that asked from its own place.
+    /// The node whose machine is on its way in this boot, and the card that it was handed out to, where that asked from its
+    /// own place.
     pub(super) fn boot(&self, boot: &str) -> Option<(Name, Option<Mac>)> {
         let (boot, node, record) = self.leads_to(boot)?;
-        let card = record.served.iter().find(|served| served.id == boot).and_then(|served| served.card);
-        Some((node, card))
+        let served = record.ok()?.served.into_iter().find(|served| served.id == boot)?;
+        Some((node, served.card))
     }
 
-    /// The node that reports so, by its boot and its word for reports; `None` where nobody is on the way who has that.
-    pub(super) fn reports(&self, reporter: &str) -> Option<Name> {
+    /// The node that reports so from the place of this card, by its boot and its word for reports; `None` where nobody is
+    /// on the way who has that.
+    pub(super) fn reports(&self, reporter: &str, card: Option<Mac>) -> Option<Name> {
         let (boot, word) = reporting(reporter);
         let (boot, node, record) = self.leads_to(boot)?;
-        record.may_report(&boot, word.map(sha256)).then_some(node)
+        record.ok()?.may_report(&boot, word.map(sha256), card).then_some(node)
     }
 
     /// The machine with this card claims a boot; gives its word for reports.
     pub(super) fn claim(&self, boot: &str, nonce: Digest, card: Option<Mac>) -> Result<String, Unclaimed> {
-        let (boot, node, _) = self.leads_to(boot).ok_or(Unclaimed::NotGiven(NotGiven::Unknown))?;
+        let (boot, node, record) = self.leads_to(boot).ok_or(Unclaimed::NotGiven(NotGiven::Unknown))?;
         let word = random();
+        // It may boot, and is not let in before someone has repaired the record.
+        if record.is_err_and(|error| error.is_unreadable()) {
+            return Ok(word);
+        }
         let claim = |record: &mut Record| record.claim(&boot, nonce, sha256(&word), card);
         let claimed = admissions::change_even_in_memory(&self.store, &node, claim);
         match claimed.map_err(|error| Unclaimed::Store(Box::new(error)))? {

@@ -10,6 +10,7 @@ use axum::{Extension, Json};
 use bramble_boot::Cpu;
 use bramble_model::names::{Digest, Mac, Name};
 use bramble_model::repository::{BootFile, Starts};
+use bramble_model::timeline::What;
 use bramble_netboot::ipxe;
 use serde::{Deserialize, Serialize};
 
@@ -103,7 +104,11 @@ pub(crate) async fn seed(
     match boots.foreign.template(&boot, &path, fetches, boots.wires.http_at(*ends.local.ip())) {
         Template::Rendered(rendered) => text(StatusCode::OK, rendered),
         Template::Failed(sentence) => text(StatusCode::INTERNAL_SERVER_ERROR, sentence + "\n"),
-        Template::NotGiven(reason) => text(StatusCode::FORBIDDEN, format!("{reason}\n")),
+        Template::NotGiven(node, reason) => {
+            let what = format!("its template {path} was asked for from {}, and not given: {reason}", ends.peer.ip());
+            boots.refuses(&node, What::Note { text: what });
+            text(StatusCode::FORBIDDEN, format!("{reason}\n"))
+        }
         Template::Missing => missing(),
     }
 }
@@ -118,10 +123,24 @@ pub(crate) async fn done(
     match boots.foreign.installed(&node, boots.fetches(&node, *ends.peer.ip())) {
         Ok(true) => text(StatusCode::OK, "installed\n"),
         Ok(false) => {
+            let from = ends.peer.ip();
+            let what = format!(
+                "that it is installed was said from {from}, and not believed: it has fetched nothing, or is not there"
+            );
+            boots.refuses(&node, What::Note { text: what });
             text(StatusCode::FORBIDDEN, "the machine itself says so, when it has fetched what it was given to boot\n")
         }
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
+}
+
+/// `GET /boot/done/BOOT`, as installers said so before: a page in someone's browser can say it, too. It is told to the
+/// machine, and to whoever looks at the node.
+pub(crate) async fn done_by_get(State(boots): State<Arc<Boots>>, UrlPath(boot): UrlPath<String>) -> Response<Body> {
+    let Some(node) = boots.foreign.node_of(&boot) else { return missing() };
+    let wanted = "that it is installed is said by POST now: `wget -O- --post-data= URL`, in its profile's templates";
+    boots.refuses(&node, What::Note { text: wanted.into() });
+    text(StatusCode::METHOD_NOT_ALLOWED, format!("{wanted}\n"))
 }
 
 /// What Pixiecore asks its API server for.
@@ -149,7 +168,7 @@ pub(crate) async fn pixiecore(
         return text(StatusCode::NOT_FOUND, "this machine is not in the repository\n");
     };
     let http = boots.wires.http_at(*ends.local.ip());
-    let answered = match boots.hand_out(&node, mac, Asker::Pixiecore, Cpu::Amd64, http) {
+    let answered = match boots.hand_out(&node, mac, Asker::Pixiecore, Cpu::Amd64, (*ends.peer.ip(), http)) {
         Ok(Given::Kernel(handed)) => Ok(handed),
         Ok(Given::Efi(_)) => Err("Pixiecore cannot start a UEFI program\n".to_owned()),
         Ok(Given::Disk) => Err("it boots its disk\n".to_owned()),

@@ -12,7 +12,7 @@ use bramble_system::now;
 
 use super::given::Given;
 use super::own::content;
-use super::{Boots, foreign};
+use super::{Boots, Way, foreign};
 
 impl Boots {
     /// A file of U-Boot's boot. Its menu is asked for by card; it takes the addresses from its own variables.
@@ -23,9 +23,9 @@ impl Boots {
                 return None;
             }
             let http = self.wires.http_beside(from);
-            let asker = self.asker(&node, mac, from, false).ok()?;
+            let asker = self.asker(&node, mac, from, Way::Firmware).ok()?;
             return self.made.of((mac, asker.card().is_some()), now(), || {
-                match self.hand_out(&node, mac, asker, Cpu::Arm64, http).ok()? {
+                match self.hand_out(&node, mac, asker, Cpu::Arm64, (from, http)).ok()? {
                     Given::Own(own) => Some(uboot::menu(&own.words().render(&uboot::addresses(mac)))),
                     Given::Kernel(_) | Given::Efi(_) | Given::Disk => None,
                 }
@@ -64,9 +64,9 @@ impl Boots {
             }
             pi::File::Cmdline => {
                 let (own, http) = (self.wires.addresses(from, mac), self.wires.http_beside(from));
-                let asker = self.asker(&node, mac, from, false).ok()?;
+                let asker = self.asker(&node, mac, from, Way::Firmware).ok()?;
                 self.made.of((mac, asker.card().is_some()), now(), || {
-                    match self.hand_out(&node, mac, asker, Cpu::Arm64, http).ok()? {
+                    match self.hand_out(&node, mac, asker, Cpu::Arm64, (from, http)).ok()? {
                         Given::Own(boot) => Some(boot.words().render(&own) + "\n"),
                         Given::Kernel(_) | Given::Efi(_) | Given::Disk => None,
                     }
@@ -92,7 +92,7 @@ impl Files for Boots {
             let Starts::Efi(path) = &profile.starts else { return None };
             return content(&foreign::inside(&cluster.root, path)?);
         }
-        if let Some(menu) = self.grub(path, from) {
+        if let Some(menu) = self.grub(path, from, Way::Datagram) {
             return Some(menu);
         }
         if uboot::card(path).is_some() || [uboot::KERNEL, uboot::INITRD].contains(&path) {
@@ -103,7 +103,7 @@ impl Files for Boots {
 
     fn is_of_a_node(&self, from: Ipv4Addr) -> bool {
         let cluster = self.nodes.cluster();
-        match self.neighbours.mac(from) {
+        match self.neighbours.lately_at(from).or_else(|| self.neighbours.heard_at(from)) {
             Some(mac) => cluster.node_of(mac).is_some() || self.adoptions.of_card(mac).is_some(),
             None => cluster.nodes.values().any(|node| node.address == Some(from)),
         }
@@ -203,7 +203,7 @@ mod tests {
         let around = Around {
             wires: Arc::new(Wires::open(&current.cluster.network)),
             nodes: Nodes::new(snapshots, Arc::clone(&adoptions)),
-            neighbours: Arc::new(Neighbours::on(|| [(AT, (PI, "lo".to_owned()))].into())),
+            neighbours: Arc::new(Neighbours::on(|| [(AT, vec![(PI, "lo".to_owned())])].into())),
             strangers: Arc::new(Strangers::open(store.clone(), Arc::clone(&timeline)).expect("opens")),
             adoptions,
             timeline,

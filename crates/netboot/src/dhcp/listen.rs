@@ -139,7 +139,11 @@ mod tests {
         let wire = (CARD, Some(Heard::Wire("eth0".into())));
         assert_eq!(heard(&frame([0; 4], 67, b"PXEClient", none)), [wire.clone(), (CARD, None)]);
         assert_eq!(heard(&frame([0; 4], 67, b"MSFT 5.0", none)), std::slice::from_ref(&wire), "it boots nothing");
-        assert_eq!(heard(&frame([10, 77, 0, 9], 67, b"MSFT 5.0", none)), [wire], "it renews its lease");
+        assert_eq!(
+            heard(&frame([10, 77, 0, 9], 67, b"MSFT 5.0", none)),
+            [],
+            "a program of a machine that runs says so"
+        );
         assert_eq!(heard(&frame([192, 168, 9, 9], 67, b"MSFT 5.0", none)), [], "it is on another wire");
         let relay = Ipv4Addr::new(10, 99, 0, 1);
         assert_eq!(heard(&frame([192, 168, 9, 9], 67, b"MSFT 5.0", relay)), [(CARD, Some(Heard::Relay))]);

@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bramble_model::names::Mac;
 use bramble_model::repository::mask;
-use dhcproto::v4::{Message, Opcode};
+use dhcproto::v4::{Message, MessageType, Opcode};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::runtime::Handle;
@@ -251,15 +251,18 @@ fn read(socket: &std::net::UdpSocket, stop: &CancellationToken, mut heard: impl 
 }
 
 /// Tells where a message was heard: by a relay, where that is one that the repository names. One that no relay has brought
-/// is of this wire: who says nothing of its address, or one of it.
+/// is of this wire where it comes from no address: so firmware asks, and no program that has one, behind a router or as
+/// somebody's guest, can say to be a machine that starts.
 pub(super) fn tell(message: &Message, on: &Interface, from: SocketAddr, is_relay: bool, witness: &dyn Witness) {
     let Some(client) = Client::of(message).filter(|_| message.opcode() == Opcode::BootRequest) else { return };
-    let is_here = |address: Ipv4Addr| address.is_unspecified() || on.reaches(address);
+    if !matches!(message.opts().msg_type(), Some(MessageType::Discover | MessageType::Request)) {
+        return;
+    }
     if !message.giaddr().is_unspecified() {
         if is_relay {
             witness.heard(client.mac, Heard::Relay);
         }
-    } else if matches!(from.ip(), IpAddr::V4(address) if is_here(address)) {
+    } else if from.ip().is_unspecified() && message.ciaddr().is_unspecified() {
         witness.heard(client.mac, Heard::Wire(on.name.clone()));
     }
 }

@@ -28,7 +28,7 @@ const CARD: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
 /// A boot that was asked for from the node's own place, with a nonce of the head's.
 fn boot(n: u8) -> Served {
-    Served { id: id(n), nonce: Some(digest(n)), set: digest(9), card: Some(CARD) }
+    Served { id: id(n), nonce: Some(digest(n)), set: digest(9), card: Some(CARD), by_datagram: false }
 }
 
 /// One of a machine that claims it.
@@ -367,27 +367,56 @@ fn a_boot_is_its_machines_that_claims_it_first_and_from_its_own_place() {
     assert_eq!(record.claim(&id(2), digest(7), digest(70), Some(CARD)), Err(NotGiven::Unknown));
     assert_eq!(record, before, "who is refused changes nothing");
     assert!(matches!(record.enrol(&enrolment(1, 7, 1), WIRE), Verdict::Refuse(_)), "nobody has claimed it");
-    assert!(record.may_report(&id(1), None), "that it cannot claim it, say");
+    assert!(record.may_report(&id(1), None, Some(CARD)), "that it cannot claim it, say");
     assert_eq!(record.claim(&id(1), digest(3), digest(30), Some(CARD)), Ok(()));
-    assert!(!record.may_report(&id(1), None) && record.may_report(&id(1), Some(digest(30))));
+    assert!(!record.may_report(&id(1), None, Some(CARD)) && record.may_report(&id(1), Some(digest(30)), Some(CARD)));
     assert_eq!(
         record.claim(&id(1), digest(4), digest(40), Some(CARD)),
         Err(NotGiven::Taken),
         "as a container there does"
     );
     assert_eq!(record.claim(&id(1), digest(3), digest(31), Some(CARD)), Ok(()), "its answer was lost");
-    assert!(!record.may_report(&id(1), Some(digest(30))) && record.may_report(&id(1), Some(digest(31))));
+    assert!(
+        !record.may_report(&id(1), Some(digest(30)), Some(CARD))
+            && record.may_report(&id(1), Some(digest(31)), Some(CARD))
+    );
     assert!(matches!(record.enrol(&enrolment(1, 4, 1), WIRE), Verdict::Refuse(_)));
     assert_eq!(record.enrol(&enrolment(1, 3, 1), WIRE), Verdict::Admit);
-    assert!(!record.may_report(&id(1), Some(digest(31))), "its agent speaks now");
+    assert!(!record.may_report(&id(1), Some(digest(31)), Some(CARD)), "its agent speaks now");
     assert_eq!(record.claim(&id(1), digest(3), digest(30), Some(CARD)), Err(NotGiven::Unknown), "it is over");
+}
+
+/// A datagram in a machine's name begins a boot, too: sixteen of them pushed out the one that the machine was in.
+#[test]
+fn forged_datagrams_push_out_their_own_boots_and_none_that_was_claimed() {
+    let mut record = Record::default();
+    record.serve(unclaimed(1), 1, false);
+    record.serve(Served { by_datagram: true, ..unclaimed(2) }, 1, false);
+    assert_eq!(record.claim(&id(2), digest(2), digest(20), Some(CARD)), Ok(()), "as a Raspberry Pi does");
+    for n in 100..200 {
+        record.serve(Served { by_datagram: true, ..unclaimed(n) }, 2, false);
+    }
+    assert_eq!(record.claim(&id(1), digest(1), digest(10), Some(CARD)), Ok(()), "over TCP, nobody forges its place");
+    assert!(record.may_report(&id(2), Some(digest(20)), Some(CARD)));
+    assert!(record.served.len() <= 2 + MOST_SERVED);
+}
+
+#[test]
+fn nobody_says_from_elsewhere_how_a_boot_goes() {
+    let mut record = Record::default();
+    record.serve(Served { card: None, ..unclaimed(1) }, 1, false);
+    assert!(record.may_report(&id(1), None, None), "behind a relay nobody can tell");
+    record.serve(unclaimed(2), 2, false);
+    assert!(!record.may_report(&id(1), None, None), "the machine itself is here");
+    assert!(record.may_report(&id(2), None, Some(CARD)));
+    assert!(!record.may_report(&id(2), None, None) && !record.may_report(&id(2), None, Some(Mac([2, 0, 0, 0, 0, 9]))));
 }
 
 #[test]
 fn a_boot_whose_nonce_the_head_has_told_is_claimed_by_nobody() {
     let mut record = switched_on();
     assert_eq!(record.claim(&id(1), digest(1), digest(30), Some(CARD)), Err(NotGiven::Taken));
-    assert!(record.may_report(&id(1), None));
+    assert!(record.may_report(&id(1), None, Some(CARD)));
 }
 
 /// What happens around one node, and what anyone says in its name. Key 0 is the machine's own, which nobody else has.

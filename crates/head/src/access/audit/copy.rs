@@ -17,6 +17,7 @@ use std::io::{self, Read, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -122,11 +123,13 @@ pub(crate) struct Copies {
     refusals: Arc<Refusals>,
     /// Why a copy does not go on.
     troubles: Mutex<BTreeMap<Kind, String>>,
+    /// A write to the file has not come back.
+    writes: Arc<AtomicBool>,
 }
 
 impl Copies {
     pub(crate) fn new(store: Store, snapshots: Arc<Snapshots>, refusals: Arc<Refusals>) -> Self {
-        Copies { store, snapshots, refusals, troubles: Mutex::default() }
+        Copies { store, snapshots, refusals, troubles: Mutex::default(), writes: Arc::default() }
     }
 
     /// What people have to know of copies that do not go on, or lack something.
@@ -251,7 +254,7 @@ impl Copies {
             *outlet = Some((target.clone(), Outlet::open(target).await.map_err(|error| error.to_string())?));
         }
         let Some((_, outlet)) = outlet.as_mut() else { return Ok(false) };
-        outlet.write(batch.lines).await.map_err(|error| error.to_string())?;
+        outlet.write(batch.lines, &self.writes).await.map_err(|error| error.to_string())?;
         progress.at = batch.at;
         progress.lost += batch.lost;
         let copies = Arc::clone(self);
@@ -302,11 +305,19 @@ impl Outlet {
         })
     }
 
-    async fn write(&self, lines: Vec<Copied>) -> io::Result<()> {
+    async fn write(&self, lines: Vec<Copied>, writes: &Arc<AtomicBool>) -> io::Result<()> {
         if let Outlet::File(path) = self {
+            if writes.swap(true, Ordering::AcqRel) {
+                return Err(io::Error::other("its disk has not answered the write before this one"));
+            }
+            let writes = Arc::clone(writes);
             let (path, text) = (path.clone(), lines.iter().map(|line| json(line) + "\n").collect::<String>());
-            // A disk that does not answer holds up this copy alone.
-            let writing = tokio::task::spawn_blocking(move || append(&path, text.as_bytes()));
+            // A disk that does not answer holds up this copy alone, and one thread of the head's.
+            let writing = tokio::task::spawn_blocking(move || {
+                let appended = append(&path, text.as_bytes());
+                writes.store(false, Ordering::Release);
+                appended
+            });
             return in_time(async { writing.await.map_err(io::Error::other)? }).await;
         }
         for line in &lines {

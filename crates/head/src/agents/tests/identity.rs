@@ -77,7 +77,7 @@ async fn asks(
 ) -> Result<Enrolled, String> {
     let (boot, nonce) = (BootId(boot.to_owned()), "00ff".to_owned());
     let digest = Digest(Sha256::digest(nonce.as_bytes()).into());
-    let served = Served { id: boot.clone(), nonce: Some(digest), set: Digest([1; 32]), card: None };
+    let served = Served { id: boot.clone(), nonce: Some(digest), set: Digest([1; 32]), card: None, by_datagram: false };
     admissions::change(&agents.store, &m1(), |record| record.serve(served.clone(), 1, false)).expect("written");
     let mut lines = dial(agents, address, None).await;
     let request = EnrolRequest { node: m1(), boot, nonce, csr, keeps };
@@ -176,8 +176,8 @@ async fn what_a_machine_says_of_its_board_is_bounded() {
     let address = listening(&agents).await;
     let key = KeyPair::generate().expect("a key");
     let cards: Vec<_> =
-        (0..2000_u32).map(|n| bramble_model::names::Mac([2, 0, 0, 0, (n >> 8) as u8, n as u8])).collect();
-    let board = Some(format!("\u{1b}[2Jboard\u{202e}{}", "x".repeat(100_000)));
+        (0..300_u32).map(|n| bramble_model::names::Mac([2, 0, 0, 0, (n >> 8) as u8, n as u8])).collect();
+    let board = Some(format!("\u{1b}[2Jboard\u{202e}{}", "x".repeat(6_000)));
     let keeps = agent::Keeps::Disk { cards, board };
     asks(&agents, address, "1", (request(&key), keeps), unasked).await.expect("let in");
     let kept = serde_json::to_string(&admissions::of(&agents.store, &m1()).expect("read").kept).expect("plain data");

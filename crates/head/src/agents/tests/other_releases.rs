@@ -83,7 +83,13 @@ async fn enrolled(agents: &Agents, address: SocketAddr) -> Lines {
     let nonce = Digest(Sha256::digest(request.nonce.as_bytes()).into());
     let served = admissions::change(&agents.store, &m1(), |record| {
         record.serve(
-            Served { id: request.boot.clone(), nonce: Some(nonce), set: Digest([1; 32]), card: None },
+            Served {
+                id: request.boot.clone(),
+                nonce: Some(nonce),
+                set: Digest([1; 32]),
+                card: None,
+                by_datagram: false,
+            },
             1,
             false,
         )

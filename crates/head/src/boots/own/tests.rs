@@ -100,7 +100,7 @@ fn begin(boots: &OwnBoots, node: &Name) -> Result<Own, String> {
 /// Begins a boot that is asked for from this card's own place.
 fn begin_at(boots: &OwnBoots, node: &Name, card: Option<Mac>) -> Result<Own, String> {
     let http = "10.77.0.1:7080".parse().expect("an address");
-    boots.begin(&Asked { node, cpu: Cpu::Arm64, http, agent_port: 7443, inventory: false, card })
+    boots.begin(&Asked { node, cpu: Cpu::Arm64, http, agent_port: 7443, inventory: false, card, by_datagram: false })
 }
 
 pub(crate) fn read(content: Option<Content>) -> String {
@@ -256,7 +256,7 @@ fn a_boot_leads_to_its_node_until_another_one_is_let_in_or_until_it_is_forgotten
     let verdict = admissions::change(&boots.store, &pi(), |record| record.enrol(&let_in, open)).expect("stored");
     assert_eq!(verdict, Verdict::Admit);
     assert_eq!(boots.boot(&first.boot.0).map(|(node, _)| node), None, "another one was let in");
-    assert_eq!(boots.boot(&second.boot.0).map(|(node, _)| node), Some(pi()));
+    assert_eq!(boots.boot(&second.boot.0).map(|(node, _)| node), None, "its machine is not on its way any more");
     assert_eq!(boots.boot(&of_other.boot.0).map(|(node, _)| node), Some(other));
     assert_eq!(boots.boot("no such boot").map(|(node, _)| node), None);
     admissions::forget(&boots.store, &pi()).expect("stored");
@@ -273,14 +273,15 @@ fn a_boot_is_claimed_once_and_reports_with_what_that_was_answered() {
     let own = begin(&boots, &pi()).expect("a boot");
     let told = own.nonce.as_deref().expect("its set does not claim boots");
     assert!(boots.claim(&own.boot.0, sha256(told), None).is_err(), "it was told its nonce");
-    assert_eq!(boots.reports(&own.boot.0), Some(pi()));
+    assert_eq!(boots.reports(&own.boot.0, None), Some(pi()));
 
     folder.build_that_claims(&boots, "new");
     let claiming = begin_at(&boots, &pi(), Some(card)).expect("a boot");
     assert!(claiming.nonce.is_none(), "nobody reads it on the command line");
     let (id, own) = (claiming.boot.0.as_str(), sha256("drawn by the machine"));
     assert!(boots.claim(id, own, None).is_err(), "from another card's place");
-    assert_eq!(boots.reports(id), Some(pi()), "that it cannot claim it, it may say");
+    assert_eq!(boots.reports(id, Some(card)), Some(pi()), "that it cannot claim it, it may say");
+    assert_eq!(boots.reports(id, None), None, "from another card's place");
     let word = boots.claim(id, own, Some(card)).map_err(drop).expect("its own");
     assert!(boots.claim(id, sha256("a container's"), Some(card)).is_err(), "it has been");
     for (reporter, node) in [
@@ -290,6 +291,6 @@ fn a_boot_is_claimed_once_and_reports_with_what_that_was_answered() {
         (format!(".{word}"), None),
         (word, None),
     ] {
-        assert_eq!(boots.reports(&reporter), node, "{reporter}");
+        assert_eq!(boots.reports(&reporter, Some(card)), node, "{reporter}");
     }
 }

@@ -1,7 +1,7 @@
 //! What the store in `tests-data`, which commit 5b09a28 wrote, holds: one of everything. And one of every record that
 //! came later.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bramble_boot::Failure;
 use bramble_model::api::{Role, Seen};
@@ -50,6 +50,7 @@ fn boot(number: u8, cause: Cause) -> admission::Boot {
         at: 1_764_000_000_000 + u64::from(number),
         cause,
         card: None,
+        by_datagram: false,
     }
 }
 
@@ -102,7 +103,8 @@ pub(crate) fn identities() -> Vec<(Name, admission::Record)> {
 /// What came with claims.
 pub(crate) fn claims() -> Vec<(Name, admission::Record)> {
     let unclaimed = admission::Boot { nonce: None, ..boot(8, Cause::Lost) };
-    let claimed = admission::Boot { report: Some(Digest([0x99; 32])), card: Some(mac(1)), ..boot(9, Cause::Lost) };
+    let report = Some(Digest([0x99; 32]));
+    let claimed = admission::Boot { report, card: Some(mac(1)), by_datagram: true, ..boot(9, Cause::Lost) };
     vec![(name("c1"), Record { served: [unclaimed, claimed].into(), ..Record::default() })]
 }
 
@@ -113,6 +115,7 @@ pub(crate) fn hand_offs() -> Vec<(Name, hand_off::Record)> {
         state,
         boot: Some(BootId("00ff".into())),
         asked: None,
+        before: VecDeque::new(),
         times,
     };
     vec![
@@ -125,7 +128,11 @@ pub(crate) fn hand_offs() -> Vec<(Name, hand_off::Record)> {
 /// What came with places on the wire.
 pub(crate) fn hand_offs_by_place() -> Vec<(Name, hand_off::Record)> {
     let [(_, record), ..] = &hand_offs()[..] else { panic!("there are some") };
-    let asked = |by| hand_off::Record { asked: Some(Asked { at: 1_764_000_000_000, by }), ..record.clone() };
+    let before: VecDeque<BootId> = [BootId("00fe".into())].into();
+    let asked = |by| {
+        let (asked, before) = (Some(Asked { at: 1_764_000_000_000, by }), before.clone());
+        hand_off::Record { asked, before, ..record.clone() }
+    };
     let by = [("p1", HandedBy::Card), ("p2", HandedBy::Relayed), ("p3", HandedBy::Pixiecore)];
     by.into_iter().map(|(node, by)| (name(node), asked(by))).collect()
 }
