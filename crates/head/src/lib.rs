@@ -67,6 +67,7 @@ use std::time::Duration;
 use bramble_model::names::Digest;
 use bramble_model::repository::{Cluster, Dhcp, Source};
 use bramble_model::snapshot::Revision;
+use bramble_netboot::dhcp::Listening;
 use bramble_netboot::{BootServer, arp, dhcp as netboot_dhcp, router, tftp};
 use bramble_store::Store;
 use tokio::task::JoinSet;
@@ -297,14 +298,15 @@ async fn start(parts: &Parts, state: &Path, stop: &CancellationToken, tasks: &mu
         }
         let (heard, witness, end) = (wire.clone(), Arc::clone(&parts.boots), stop.clone());
         tasks.spawn(async move { arp::run(&heard, witness, end).await.map_err(Error::service("listening to ARP")) });
-        if wires.network().dhcp == Dhcp::Router {
-            let (wire, witness, end) = (wire.clone(), Arc::clone(&parts.boots), stop.clone());
-            let relays = network.relays.clone();
-            tasks.spawn(async move {
-                let heard = netboot_dhcp::listen(&wire, &relays, witness, end).await;
-                heard.map_err(Error::service("listening to DHCP"))
-            });
-        }
+        let how = match wires.network().dhcp {
+            Dhcp::Router => Listening::Alone { relays: network.relays.clone() },
+            Dhcp::Proxy | Dhcp::Full(_) => Listening::Beside,
+        };
+        let (wire, witness, end) = (wire.clone(), Arc::clone(&parts.boots), stop.clone());
+        tasks.spawn(async move {
+            let heard = netboot_dhcp::listen(&wire, &how, witness, end).await;
+            heard.map_err(Error::service("listening to DHCP"))
+        });
     }
     let (snapshots, timeline) = (Arc::clone(&parts.snapshots), Arc::clone(&parts.timeline));
     tasks.spawn(keep(watch_disk(snapshots, parts.store.clone(), timeline, stop.clone())));

@@ -38,7 +38,7 @@ use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, Opcode, OptionCode};
 
 pub use codec::{decode, encode};
 pub use leases::{Lease, Leases};
-pub use listen::listen;
+pub use listen::{Listening, listen};
 pub use serve::{Around, Interface, LeaseStore, run};
 
 use crate::away::{Away, Turned};

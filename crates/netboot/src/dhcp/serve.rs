@@ -20,17 +20,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bramble_model::names::Mac;
 use bramble_model::repository::mask;
-use dhcproto::v4::{Message, MessageType, Opcode};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::listen::starts;
 use super::raw::PacketSocket;
 use super::{Arrival, Lease, Link, Port, Reply, Server, Target, asks, decode, encode};
 use crate::away::{Away, Counts, Turned};
-use crate::client::Client;
 use crate::packet::set_option;
 use crate::{BootServer, Directory, Heard, Witness, isolated};
 
@@ -250,23 +249,6 @@ fn read(socket: &std::net::UdpSocket, stop: &CancellationToken, mut heard: impl 
     }
 }
 
-/// Tells where a message was heard: by a relay, where that is one that the repository names. One that no relay has brought
-/// is of this wire where it comes from no address: so firmware asks, and no program that has one, behind a router or as
-/// somebody's guest, can say to be a machine that starts.
-pub(super) fn tell(message: &Message, on: &Interface, from: SocketAddr, is_relay: bool, witness: &dyn Witness) {
-    let Some(client) = Client::of(message).filter(|_| message.opcode() == Opcode::BootRequest) else { return };
-    if !matches!(message.opts().msg_type(), Some(MessageType::Discover | MessageType::Request)) {
-        return;
-    }
-    if !message.giaddr().is_unspecified() {
-        if is_relay {
-            witness.heard(client.mac, Heard::Relay);
-        }
-    } else if from.ip().is_unspecified() && message.ciaddr().is_unspecified() {
-        witness.heard(client.mac, Heard::Wire(on.name.clone()));
-    }
-}
-
 /// Answers one message. What is no DHCP message costs no more than its decoding.
 fn answer(on: &Arc<Open>, port: Port, shared: &Shared, queue: &SyncSender<Unstored>, bytes: &[u8], from: SocketAddr) {
     let Some(message) = decode(bytes) else {
@@ -283,7 +265,10 @@ fn answer(on: &Arc<Open>, port: Port, shared: &Shared, queue: &SyncSender<Unstor
     let outcome = server.handle(&message, arrival, now, known.as_ref());
     let is_relay = server.is_relay(&message, &on.link, message.giaddr());
     drop(server);
-    tell(&message, &on.interface, from, is_relay, &*shared.witness);
+    // What is of this wire is heard beside these sockets: `super::listen`.
+    if let Some(client) = starts(&message).filter(|_| is_relay) {
+        shared.witness.heard(client.mac, Heard::Relay);
+    }
     for (mac, sight) in outcome.saw {
         shared.witness.saw(mac, sight);
     }
