@@ -7,7 +7,7 @@
 //!              one is to join as a manager, or to be none any more
 //!   Kept ─────────────────────────────────────────────────────────▶ Out     written before that is asked
 //!    ▲                                                               │
-//!    └────────────── rotated, once no such step is due ◀─────────────┘      also by a head that has started since
+//!    └────── rotated, once no such step is due but in vain ◀─────────┘      also by a head that has started since
 //! ```
 
 use std::collections::BTreeSet;

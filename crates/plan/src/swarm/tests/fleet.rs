@@ -107,7 +107,13 @@ impl Fleet {
             let members = members.map(|member| Member { up: self.is_up(&cluster, member), ..member.clone() }).collect();
             View::Read { through, listing: Listing { cluster, members, services: Vec::new() } }
         });
-        Observed { nodes: nodes.collect(), record: self.record.clone(), view, without: BTreeMap::new() }
+        Observed {
+            nodes: nodes.collect(),
+            record: self.record.clone(),
+            view,
+            without: BTreeMap::new(),
+            in_vain: BTreeSet::new(),
+        }
     }
 
     fn plan(&self) -> Plan {

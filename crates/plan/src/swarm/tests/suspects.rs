@@ -109,12 +109,12 @@ proptest! {
     }
 }
 
-fn manager(node_id: &str, hostname: &str) -> Member {
+pub(super) fn manager(node_id: &str, hostname: &str) -> Member {
     Member { manager: true, ..entry(node_id, hostname, true) }
 }
 
 /// `m1` holds the Swarm and is asked of it; `w1` is a worker of it, and `w2` is to join.
-fn cluster() -> World {
+pub(super) fn cluster() -> World {
     let mut world = world(remembers("s"))
         .manager("m1", in_swarm("s", "a", true, true))
         .worker("w1", in_swarm("s", "w", false, true))
@@ -136,7 +136,7 @@ impl World {
     }
 }
 
-fn changes(world: &World) -> Vec<String> {
+pub(super) fn changes(world: &World) -> Vec<String> {
     world.plan().steps.iter().map(|planned| format!("{}: {}", planned.subject, planned.step)).collect()
 }
 
@@ -266,8 +266,8 @@ fn the_token_of_managers_is_rotated_when_others_may_know_it() {
     assert_eq!(changes(&world), ["the Swarm: the token with which managers join is rotated through m1"]);
     // Not while someone is a manager still who shall be none.
     let old = world.clone().says("w1", in_swarm("s", "w", true, true));
-    let old = old.reads("m1", "s", vec![manager("a", "m1"), manager("w", "w1"), manager("c", "m3")], Vec::new());
     let old = old.manager("m3", in_swarm("s", "c", true, true));
+    let old = old.reads("m1", "s", vec![manager("a", "m1"), manager("w", "w1"), manager("c", "m3")], Vec::new());
     assert_eq!(changes(&old), ["w1: becomes a worker of the Swarm"]);
     let told = foresee(&Swarm, &old.declared, old.observed, 0);
     assert!(told.steps.last().is_some_and(|last| matches!(last.step, Step::Rotate { .. })), "{told:?}");
