@@ -58,7 +58,7 @@ impl Look<'_> {
     }
 
     /// Whether a step that ends a manager was tried and came to nothing: others that know the token from before are not
-    /// to have it for as long as that one stays.
+    /// to have it for as long as that one stays. The next try lets it out again, and so does its end on the record.
     fn is_in_vain(&self, planned: &Planned<Step, Seen>) -> bool {
         matches!(&planned.seen, Seen::Member(member) if self.observed.in_vain.contains(&member.id))
     }
