@@ -35,7 +35,8 @@ impl Look<'_> {
 
     /// The declared node that a member has the name of.
     pub(super) fn named(&self, entry: &Member) -> Option<&Name> {
-        self.declared.nodes.keys().find(|name| name.as_str() == entry.hostname)
+        let name = entry.hostname.parse::<Name>().ok()?;
+        self.declared.nodes.get_key_value(&name).map(|(name, _)| name)
     }
 
     /// The declared manager that says that it is this member.
@@ -72,13 +73,13 @@ impl Look<'_> {
         listing.members.iter().any(|entry| entry.manager && !is_anothers(entry))
     }
 
-    /// Whether the Swarm has a node as a manager, by its name and by the id that it says itself.
-    pub(super) fn is_listed_as_one(&self, name: &Name, listing: &Listing) -> bool {
-        let own = |member: &Member| {
-            self.word(name, &listing.cluster) == Word::Is(&member.id) && member.hostname == name.as_str()
-        };
-        listing.members.iter().any(|member| {
-            member.manager && own(member) && self.claimed(member, &listing.cluster).is_none_or(|other| other == name)
+    /// Whom the Swarm has as a manager by its name *and* by the id that it says itself.
+    pub(super) fn listed_as_one<'a>(&'a self, listing: &'a Listing) -> impl Iterator<Item = &'a Name> {
+        listing.members.iter().filter(|member| member.manager).filter_map(|entry| {
+            let name = self.named(entry)?;
+            let is_it = self.word(name, &listing.cluster) == Word::Is(&entry.id);
+            let claimed = self.claimed(entry, &listing.cluster);
+            (is_it && claimed.is_none_or(|other| other == name)).then_some(name)
         })
     }
 

@@ -153,7 +153,7 @@ impl Look<'_> {
         let is_heard = self.is_manager(through);
         let recorded = self.observed.record.managers.iter();
         let stay = recorded.filter(|name| !is_heard || self.may_be_one_still(name, listing));
-        let come = self.declared.nodes.keys().filter(|name| is_heard && self.is_listed_as_one(name, listing));
+        let come = self.listed_as_one(listing).filter(|_| is_heard);
         self.managers().into_iter().map(|(name, _)| name).chain(stay).chain(come).cloned().collect()
     }
 

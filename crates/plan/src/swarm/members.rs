@@ -29,6 +29,7 @@ impl Look<'_> {
                 step: Step::Remember { cluster: listing.cluster.clone(), managers },
             });
         }
+        let entries = listing.members.iter().map(|member| (&member.id, member)).collect();
         let mut later = Vec::new();
         for (name, part) in &self.declared.nodes {
             if *part == EnginePart::None || self.absence(name, &listing.cluster, Whole::Read(listing), plan) {
@@ -39,7 +40,7 @@ impl Look<'_> {
             let leaves = match &engine {
                 EngineState::Alone => None,
                 EngineState::Member { cluster: own, manager, node_id, .. } if *own == listing.cluster => {
-                    self.place(name, *part, (node_id, *manager), through, listing, plan);
+                    self.place(name, *part, (node_id, *manager), through, &entries, plan);
                     continue;
                 }
                 EngineState::Member { cluster: own, .. } if self.is_former(own) => Some(own.clone()),
@@ -74,12 +75,12 @@ impl Look<'_> {
         part: EnginePart,
         (node_id, manager): (&MemberId, bool),
         through: &Name,
-        listing: &Listing,
+        entries: &BTreeMap<&MemberId, &Member>,
         plan: &mut Plan,
     ) {
         let subject = Subject::node(name);
         let is_in_its_place = manager == (part == EnginePart::Manager);
-        match listing.members.iter().find(|member| member.id == *node_id) {
+        match entries.get(node_id).copied() {
             // Before all else: whoever has taken another's name is in nobody's place.
             Some(entry) if entry.hostname != name.as_str() && !entry.hostname.is_empty() => {
                 let reason =
