@@ -61,6 +61,10 @@ pub(crate) trait Suspicious: Planner {
     /// It says this, and whatever it is asked it answers so.
     fn hears(declared: &Self::Declared, observed: &mut Self::Observed, node: &Name, word: &Self::Word);
 
+    /// The same word of a machine that has its own name in the engine; `None` where its name is that of a manager of which
+    /// nobody has heard: until that one speaks, it may be that one.
+    fn by_its_own_name(declared: &Self::Declared, observed: &Self::Observed, word: &Self::Word) -> Option<Self::Word>;
+
     /// Every declared manager.
     fn managers(declared: &Self::Declared) -> Vec<Name>;
 
@@ -69,7 +73,7 @@ pub(crate) trait Suspicious: Planner {
 
 /// Each step is one that the declared part allows of whoever it goes through and whoever it concerns; and nobody who is
 /// neither declared as a manager nor was made one, nor is one in the engine, changes by its words what is done with others.
-/// Nobody ends a manager of today that says who it is, writes another down as a manager, or comes off that record while the
+/// Nobody stays a manager by what it calls itself, ends a manager of today that says who it is, writes another down as a manager, or comes off that record while the
 /// engine has it as one.
 pub(crate) fn no_word_counts_for_more_than_the_declared_part<P: Suspicious>(
     planner: &P,
@@ -78,7 +82,7 @@ pub(crate) fn no_word_counts_for_more_than_the_declared_part<P: Suspicious>(
     suspect: &Name,
     words: &[P::Word],
 ) -> TestCaseResult {
-    let plan_after = |observed: &P::Observed, word| {
+    let plan_after = |observed: &P::Observed, word: &P::Word| {
         let mut heard = observed.clone();
         P::hears(declared, &mut heard, suspect, word);
         (planner.plan(declared, &heard, 0), heard)
@@ -95,6 +99,21 @@ pub(crate) fn no_word_counts_for_more_than_the_declared_part<P: Suspicious>(
             let done = done_with_others::<P>(&plan_after(observed, word).0, suspect);
             prop_assert_eq!(&done, &expected, "{} says {:?}, and not {:?}", suspect, word, first);
         }
+    }
+    // What it calls itself keeps no manager's place for it.
+    let at_rest = |word: &P::Word| {
+        let mut observed = plan_after(observed, word).1;
+        for _ in 0..12 {
+            let plan = planner.plan(declared, &observed, 0);
+            plan.steps.iter().for_each(|planned| planner.foresee(&mut observed, &planned.step));
+        }
+        P::is_listed(&observed, suspect)
+    };
+    if P::part(declared, suspect) != EnginePart::Manager
+        && let Some(first) = words.first()
+        && let Some(own) = P::by_its_own_name(declared, observed, first)
+    {
+        prop_assert!(at_rest(&own) || !at_rest(first), "{} says {:?}, and stays a manager", suspect, first);
     }
     // It goes on saying things while plans are performed.
     let mut observed = observed.clone();

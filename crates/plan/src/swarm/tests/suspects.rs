@@ -41,6 +41,15 @@ impl Suspicious for Swarm {
         matches!(&observed.view, Some(View::Read { listing, .. }) if listing.members.iter().any(is_it))
     }
 
+    fn by_its_own_name(declared: &Declared, observed: &Observed, word: &Word) -> Option<Word> {
+        let covers = |name: &Name| {
+            let engine = observed.nodes.get(name).and_then(|node| node.engine.as_ref());
+            let is_silent = matches!(engine, None | Some(EngineState::None | EngineState::Starting { .. }));
+            is_silent && word.called.as_deref() == Some(name.as_str())
+        };
+        (!Self::managers(declared).iter().any(covers)).then(|| Word { called: None, ..word.clone() })
+    }
+
     fn managers(declared: &Declared) -> Vec<Name> {
         let managers = declared.nodes.iter().filter(|(_, part)| **part == EnginePart::Manager);
         managers.map(|(name, _)| name.clone()).collect()
