@@ -12,6 +12,7 @@
 //! ```
 
 mod begin;
+mod entries;
 mod managers;
 mod members;
 mod record;
@@ -32,7 +33,7 @@ use bramble_model::timeline::Millis;
 
 pub use self::managers::to_ask;
 pub use self::record::{ManagerToken, Memory, NoToken, Record};
-pub use self::tokens::lets_token_out;
+pub use self::tokens::{ends_a_manager, lets_token_out};
 pub use self::workloads::Workload;
 use crate::contract::{self, Planned, Planner};
 use crate::engine::Advice;
@@ -61,6 +62,8 @@ pub struct Observed {
     pub view: Option<View>,
     /// Managers that were asked and gave no view, and why.
     pub without: BTreeMap<Name, String>,
+    /// Members that were to be made no managers any more, where the last try failed.
+    pub in_vain: BTreeSet<MemberId>,
 }
 
 /// A declared node, as it is.
@@ -315,11 +318,17 @@ impl Planner for Swarm {
                     let own = listing.members.iter_mut().filter(|member| member.id == *node_id);
                     own.for_each(|member| member.manager = is_manager);
                 }
-                let node = observed.nodes.iter_mut().find(|(name, _)| name.as_str() == hostname);
+                // Whoever says that it is this member, whatever the Swarm calls it.
+                let cluster = observed.record.cluster();
+                let is_it = |node: &Node| matches!(&node.engine, Some(EngineState::Member { node_id: own, cluster: of, .. }) if own == node_id && cluster == Some(of));
+                let mut own: Vec<_> = observed.nodes.iter_mut().filter(|(_, node)| is_it(node)).collect();
+                own.sort_by_key(|(name, _)| name.as_str() != hostname);
+                let node = own.into_iter().next();
                 let Some((name, Node { engine: Some(EngineState::Member { manager, reachable, .. }), .. })) = node
                 else {
                     return;
                 };
+                let name = name.clone();
                 *manager = is_manager;
                 let asked = (is_manager && *reachable).then(|| name.clone());
                 // Another one is asked where this one was; and old ones are not asked beside one of today's.
@@ -327,7 +336,7 @@ impl Planner for Swarm {
                     let another = || {
                         let holding = |node: &Node| holds(node) == Some((&listing.cluster, true));
                         let other = observed.nodes.iter().find(|(_, node)| holding(node));
-                        other.filter(|_| through.as_str() == hostname).map(|(name, _)| name.clone())
+                        other.filter(|_| *through == name).map(|(name, _)| name.clone())
                     };
                     if let Some(other) = asked.or_else(another) {
                         *through = other;
@@ -336,9 +345,6 @@ impl Planner for Swarm {
             }
             Step::Forget { node_id, .. } => {
                 if let Some(View::Read { listing, .. }) = &mut observed.view {
-                    if listing.members.iter().any(|member| member.id == *node_id && member.manager) {
-                        observed.record.token = ManagerToken::Out;
-                    }
                     listing.members.retain(|member| member.id != *node_id);
                 }
             }

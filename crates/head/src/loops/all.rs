@@ -1,6 +1,6 @@
 //! Every loop of the head, and what each is handed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bramble_model::desired::Foreseen;
 use bramble_model::engine::EngineKind;
@@ -88,6 +88,7 @@ impl Loops {
                 swarm,
                 snapshots: Arc::clone(&snapshots),
                 manager_token: RwLock::default(),
+                in_vain: Mutex::default(),
             }),
             leaving: Arc::new(leaving::Controller {
                 agents: Arc::clone(&agents),

@@ -1,19 +1,19 @@
 //! The Swarm: what its agents say of it, and asking them.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bramble_model::agent::swarm::{Observed as Listing, Reply, Work, ca_of};
 use bramble_model::agent::{self, Answer, Capability, Expects, Under};
 use bramble_model::engine::{EngineKind, EnginePart};
-use bramble_model::names::{ClusterId, Digest, Name};
+use bramble_model::names::{ClusterId, Digest, MemberId, Name};
 use bramble_model::timeline::{Millis, Phase};
 use bramble_plan::contract::{Outcome, Planned, Retry, Unknown};
 use bramble_plan::swarm::{
-    Declared, ManagerToken, Node, Observed, Record, Seen, Step, Swarm, View, lets_token_out, to_ask,
+    Declared, ManagerToken, Node, Observed, Record, Seen, Step, Swarm, View, ends_a_manager, lets_token_out, to_ask,
 };
-use bramble_system::now;
+use bramble_system::{locked, now};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{RwLock, RwLockReadGuard, watch};
@@ -42,6 +42,8 @@ pub(crate) struct Controller {
     /// Read by whoever lets the token of managers out, until that step has ended; written by whoever rotates it, for as long as
     /// that takes: what is written down of it has to be so in between, too.
     pub(super) manager_token: RwLock<()>,
+    /// Members whose end as managers failed at the last try: of those that the Swarm lists as managers.
+    pub(super) in_vain: Mutex<BTreeSet<MemberId>>,
 }
 
 /// What a manager says of how others join.
@@ -314,7 +316,11 @@ impl super::Controller for Controller {
             });
             (name.clone(), node)
         });
-        Ok(Observed { nodes: nodes.collect(), record, view, without })
+        let mut in_vain = locked(&self.in_vain);
+        if let Some(View::Read { listing, .. }) = &view {
+            in_vain.retain(|id| listing.members.iter().any(|member| member.manager && member.id == *id));
+        }
+        Ok(Observed { nodes: nodes.collect(), record, view, without, in_vain: in_vain.clone() })
     }
 
     fn saw(&self, seen: Result<&Observed, &Unknown>) {
@@ -335,7 +341,19 @@ impl super::Controller for Controller {
     }
 
     async fn perform(&self, planned: Planned<Step, Seen>) -> Outcome {
-        self.done(planned).await.err().unwrap_or(Outcome::Done)
+        let ends = match &planned.seen {
+            Seen::Member(member) if ends_a_manager(&planned) => Some(member.id.clone()),
+            _ => None,
+        };
+        let outcome = self.done(planned).await.err().unwrap_or(Outcome::Done);
+        if let Some(id) = ends {
+            let mut in_vain = locked(&self.in_vain);
+            match &outcome {
+                Outcome::Failed { .. } => in_vain.insert(id),
+                Outcome::Done | Outcome::Wait { .. } => in_vain.remove(&id),
+            };
+        }
+        outcome
     }
 
     fn wakes(&self) -> Vec<watch::Receiver<u64>> {

@@ -146,15 +146,15 @@ impl Look<'_> {
             || record.made_manager(name) && record.cluster().is_none_or(|remembered| remembered == cluster)
     }
 
-    /// Whoever may hold the Swarm's state from now on: declared managers, and those that it has itself. Where one that is
-    /// no manager any more says what it has, nobody comes or goes by that.
+    /// Whoever may hold the Swarm's state from now on: declared managers, and old ones. The names of a listing are what its
+    /// members say of themselves: they alone write nobody down, and take nobody off the record. Where one that is no manager
+    /// any more says what it has, nobody comes or goes by that.
     pub(super) fn managers_of(&self, through: &Name, listing: &Listing) -> BTreeSet<Name> {
-        let listed = listing.members.iter().filter(|member| member.manager);
-        let own: BTreeSet<Name> = match self.is_manager(through) {
-            true => listed.filter_map(|member| member.hostname.parse().ok()).collect(),
-            false => self.observed.record.managers.clone(),
-        };
-        self.managers().into_iter().map(|(name, _)| name.clone()).chain(own).collect()
+        let is_heard = self.is_manager(through);
+        let recorded = self.observed.record.managers.iter();
+        let stay = recorded.filter(|name| !is_heard || self.may_be_one_still(name, listing));
+        let come = self.listed_as_one(listing).filter(|_| is_heard);
+        self.managers().into_iter().map(|(name, _)| name).chain(stay).chain(come).cloned().collect()
     }
 
     /// The same, before it was listed.

@@ -5,12 +5,14 @@
 //!                                          ▲              an old one goes last, one at a time: when one of the
 //!                                          └ joins        repository's is there, and the rest keep a majority
 //! ```
-//! A member is its node's where the Swarm has it by the node's name: the id that a node says may be anyone's. Who is a
-//! manager is the Swarm's word, and so an old one goes whatever it says, or does not say, of itself. While only old
-//! managers can be asked, they hand over, and nothing else goes through them: new managers join or are made.
+//! A member is its node's where the Swarm has it by the node's name *and* the node says its id: either may be anyone's. Who
+//! is a manager is the Swarm's word, and so an old one goes whatever it says, or does not say, of itself, and whatever it
+//! calls itself ([`super::entries`]). While only old managers can be asked, they hand over, and nothing else goes through
+//! them: new managers join or are made.
 
 use bramble_model::agent::swarm::Member;
 
+use super::entries::entry_of;
 use super::managers::list;
 use super::*;
 
@@ -27,6 +29,7 @@ impl Look<'_> {
                 step: Step::Remember { cluster: listing.cluster.clone(), managers },
             });
         }
+        let entries = listing.members.iter().map(|member| (&member.id, member)).collect();
         let mut later = Vec::new();
         for (name, part) in &self.declared.nodes {
             if *part == EnginePart::None || self.absence(name, &listing.cluster, Whole::Read(listing), plan) {
@@ -37,7 +40,7 @@ impl Look<'_> {
             let leaves = match &engine {
                 EngineState::Alone => None,
                 EngineState::Member { cluster: own, manager, node_id, .. } if *own == listing.cluster => {
-                    self.place(name, *part, (node_id, *manager), through, listing, plan);
+                    self.place(name, *part, (node_id, *manager), through, &entries, plan);
                     continue;
                 }
                 EngineState::Member { cluster: own, .. } if self.is_former(own) => Some(own.clone()),
@@ -72,26 +75,27 @@ impl Look<'_> {
         part: EnginePart,
         (node_id, manager): (&MemberId, bool),
         through: &Name,
-        listing: &Listing,
+        entries: &BTreeMap<&MemberId, &Member>,
         plan: &mut Plan,
     ) {
-        if manager == (part == EnginePart::Manager) {
-            return;
-        }
         let subject = Subject::node(name);
-        match listing.members.iter().find(|member| member.id == *node_id) {
-            // It has not introduced itself.
-            Some(entry) if entry.hostname.is_empty() => {
-                plan.wait(subject, "the Swarm does not know its name yet", Ends::ByItself);
-            }
-            Some(entry) if entry.hostname != name.as_str() => {
+        let is_in_its_place = manager == (part == EnginePart::Manager);
+        match entries.get(node_id).copied() {
+            // Before all else: whoever has taken another's name is in nobody's place.
+            Some(entry) if entry.hostname != name.as_str() && !entry.hostname.is_empty() => {
                 let reason =
                     format!("it says that it is member {node_id}, which the Swarm has as {:?}", entry.hostname);
                 plan.wait(subject, reason, Ends::Person(format!("find out what runs on {name}, and boot it anew")));
             }
+            _ if is_in_its_place => {}
+            // It has not introduced itself.
+            Some(entry) if entry.hostname.is_empty() => {
+                plan.wait(subject, "the Swarm does not know its name yet", Ends::ByItself);
+            }
             Some(entry) if entry.manager == manager && part == EnginePart::Manager => {
                 if self.observed.record.managers.contains(name) {
-                    self.set_part(subject, part, entry, through, Risk::Safe, plan);
+                    let reason = format!("the repository has it as a {}", word(part));
+                    Self::set_part(subject, part, entry, through, (reason, Risk::Safe), plan);
                 }
             }
             // What the Swarm has as a manager, and shall be none, goes by what the Swarm has.
@@ -105,22 +109,33 @@ impl Look<'_> {
     }
 
     /// Those that are managers, and are none in the repository, or are not in it: one at a time, and none before others can
-    /// do without it. One that is down stays what it is: its entry goes, or it comes back.
+    /// do without it. One that is down goes, too: its state is on its disk, and it would come back with its vote.
     fn demote(&self, through: &Name, listing: &Listing, plan: &mut Plan) {
+        let old = listing.members.iter().filter(|member| member.manager && !self.is_of_today(member, listing));
+        let mut old: Vec<&Member> = old.collect();
+        // Who is up can do more with its place.
+        old.sort_by_key(|member| !member.up);
         let mut one_goes = false;
-        for entry in listing.members.iter().filter(|member| member.manager && member.up && !member.hostname.is_empty())
-        {
-            let name = self.declared.nodes.keys().find(|name| name.as_str() == entry.hostname);
-            let subject = match name {
-                Some(name) if self.is_manager(name) => continue,
-                Some(name) => Subject::node(name),
-                None => entry_of(entry),
-            };
-            let stays = match self.stays(entry, listing, plan) {
+        for entry in old {
+            let subject = self.subject_of(entry, listing);
+            let stays = match self.stays(entry, through, listing, plan) {
                 None if !one_goes => {
                     one_goes = true;
-                    let what = "the majority of the Swarm's managers, which is one less".into();
-                    self.set_part(subject, EnginePart::Worker, entry, through, Risk::Disrupts { what }, plan);
+                    let reason = match self.named(entry).filter(|_| !matches!(subject, Subject::Member { .. })) {
+                        Some(name) if self.declared.nodes[name] == EnginePart::None => {
+                            "the repository gives it no part in the Swarm".to_owned()
+                        }
+                        Some(_) => "the repository has it as a worker".to_owned(),
+                        None => self.why_old(entry, listing),
+                    };
+                    let risk = match entry.up {
+                        true => {
+                            Risk::Disrupts { what: "the majority of the Swarm's managers, which is one less".into() }
+                        }
+                        // It counts for the number of which a majority has to be up, and for nothing else.
+                        false => Risk::Safe,
+                    };
+                    Self::set_part(subject, EnginePart::Worker, entry, through, (reason, risk), plan);
                     continue;
                 }
                 None => ("it stays a manager until the one before it is none".to_owned(), Ends::ByItself),
@@ -167,9 +182,13 @@ impl Look<'_> {
         }
     }
 
-    /// Why a manager that the repository has as a worker stays one, and until when.
-    fn stays(&self, entry: &Member, listing: &Listing, plan: &Plan) -> Option<(String, Ends)> {
-        if !self.is_firm(listing) || Self::comes(plan) {
+    /// Why an old manager stays one, and until when. One that is down is no help to anyone who comes.
+    fn stays(&self, entry: &Member, through: &Name, listing: &Listing, plan: &Plan) -> Option<(String, Ends)> {
+        let may_go = match entry.up {
+            true => self.is_firm(listing) && !Self::comes(plan),
+            false => self.is_manager(through),
+        };
+        if !may_go {
             let reason = "it stays a manager until one that the repository has as a manager holds the Swarm's state";
             return Some((reason.to_owned(), self.until_firm(plan)));
         }
@@ -191,21 +210,13 @@ impl Look<'_> {
     }
 
     fn set_part(
-        &self,
         subject: Subject,
         part: EnginePart,
         entry: &Member,
         through: &Name,
-        risk: Risk,
+        (reason, risk): (String, Risk),
         plan: &mut Plan,
     ) {
-        let reason = match &subject {
-            Subject::Member { .. } => "it is not in the repository".to_owned(),
-            _ => match self.declared.nodes.iter().find(|(name, _)| name.as_str() == entry.hostname) {
-                Some((_, EnginePart::None)) => "the repository gives it no part in the Swarm".to_owned(),
-                _ => format!("the repository has it as a {}", word(part)),
-            },
-        };
         let (hostname, node_id) = (entry.hostname.clone(), entry.id.clone());
         plan.steps.push(Planned {
             subject,
@@ -249,11 +260,13 @@ impl Look<'_> {
         });
     }
 
-    /// Old entries: of nodes that joined again under a new id, and of nodes that are not declared.
+    /// Old entries: of nodes that joined again under a new id, and of nodes that are not declared. One that is a manager
+    /// loses its vote first.
     pub(super) fn forget(&self, through: &Name, listing: &Listing, plan: &mut Plan) {
-        for member in listing.members.iter().filter(|member| !member.up && !member.hostname.is_empty()) {
-            let name = self.declared.nodes.keys().find(|name| name.as_str() == member.hostname);
-            let reason = match name.map(|name| self.node(name).engine) {
+        let old = |member: &&Member| !member.up && !member.manager && !member.hostname.is_empty();
+        for member in listing.members.iter().filter(old) {
+            let reason = match self.named(member).map(|name| self.node(name).engine) {
+                None if self.claimed(member, &listing.cluster).is_some() => continue,
                 None => "it is not in the repository",
                 Some(Some(EngineState::Member { node_id, cluster, .. }))
                     if cluster == listing.cluster && node_id != member.id && is_listed(&node_id, member, listing) =>
@@ -280,9 +293,4 @@ impl Look<'_> {
 /// Whether the Swarm has a member of this id by the same name as the old one.
 fn is_listed(id: &MemberId, old: &Member, listing: &Listing) -> bool {
     listing.members.iter().any(|member| member.id == *id && member.hostname == old.hostname)
-}
-
-/// A member that is no node's.
-fn entry_of(member: &Member) -> Subject {
-    Subject::Member { engine: EngineKind::Swarm, hostname: member.hostname.clone(), id: member.id.clone() }
 }

@@ -7,7 +7,7 @@
 //!              one is to join as a manager, or to be none any more
 //!   Kept ─────────────────────────────────────────────────────────▶ Out     written before that is asked
 //!    ▲                                                               │
-//!    └────────────── rotated, once no such step is due ◀─────────────┘      also by a head that has started since
+//!    └────── rotated, once no such step is due but in vain ◀─────────┘      also by a head that has started since
 //! ```
 
 use std::collections::BTreeSet;
@@ -123,7 +123,13 @@ impl Record {
     /// It is this Swarm, and these may hold its state. Another one that was remembered is given up.
     pub fn remember(&mut self, cluster: &ClusterId, managers: BTreeSet<Name>) {
         match &self.memory {
-            Memory::Swarm { cluster: old } if old == cluster => {}
+            // Whoever is taken off knew the token, however it came to be no manager any more: a demotion may have failed here
+            // and be done there.
+            Memory::Swarm { cluster: old } if old == cluster => {
+                if !self.managers.is_subset(&managers) {
+                    self.token = ManagerToken::Out;
+                }
+            }
             memory => {
                 // What nobody but this head began may be known to anyone.
                 let is_own = matches!(memory, Memory::Begun { .. });

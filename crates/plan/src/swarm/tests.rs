@@ -1,4 +1,5 @@
 mod fleet;
+mod names;
 mod properties;
 mod suspects;
 
@@ -26,8 +27,13 @@ struct World {
 }
 
 fn world(memory: Memory) -> World {
-    let observed =
-        Observed { nodes: BTreeMap::new(), record: Record::new(memory), view: None, without: BTreeMap::new() };
+    let observed = Observed {
+        nodes: BTreeMap::new(),
+        record: Record::new(memory),
+        view: None,
+        without: BTreeMap::new(),
+        in_vain: BTreeSet::new(),
+    };
     World { declared: Declared::default(), observed }
 }
 

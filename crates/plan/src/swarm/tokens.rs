@@ -23,10 +23,22 @@ impl Look<'_> {
             }
             return;
         }
-        // Whoever is a manager until then would learn the new one.
-        let goes = plan.steps.iter().any(ends_a_manager);
-        if record.token == ManagerToken::Kept || !written || goes || !self.is_manager(through) {
+        if record.token == ManagerToken::Kept || !written {
             return;
+        }
+        if !self.is_manager(through) {
+            let reason = "others than its managers may know the token with which managers join: it is rotated when one that the repository has as a manager holds the Swarm's state";
+            let ends = self.until_firm(plan);
+            return plan.wait(WHOLE, reason, ends);
+        }
+        // Whoever is a manager until then would learn the new one: it is waited for, and for no longer than it goes.
+        let goes = |planned: &&Planned<Step, Seen>| ends_a_manager(planned) && !self.is_in_vain(planned);
+        if let Some(goes) = plan.steps.iter().find(goes) {
+            let reason = format!(
+                "others than its managers may know the token with which managers join: it is rotated when {} is no manager any more",
+                goes.subject
+            );
+            return plan.wait(WHOLE, reason, Ends::ByItself);
         }
         match self.rotates(through, listing) {
             Ok(through) => plan.steps.push(Planned {
@@ -45,6 +57,12 @@ impl Look<'_> {
         }
     }
 
+    /// Whether a step that ends a manager was tried and came to nothing: others that know the token from before are not
+    /// to have it for as long as that one stays. The next try lets it out again, and so does its end on the record.
+    fn is_in_vain(&self, planned: &Planned<Step, Seen>) -> bool {
+        matches!(&planned.seen, Seen::Member(member) if self.observed.in_vain.contains(&member.id))
+    }
+
     /// Who rotates the token: whoever is asked already, or another manager that can.
     fn rotates(&self, through: &Name, listing: &Listing) -> Result<Name, String> {
         let Some(unable) = self.node(through).rotates_not else { return Ok(through.clone()) };
@@ -59,12 +77,8 @@ impl Look<'_> {
 }
 
 /// Whether somebody who knows the token with which managers join is no manager when this has been done.
-fn ends_a_manager(planned: &Planned<Step, Seen>) -> bool {
-    match (&planned.step, &planned.seen) {
-        (Step::SetPart { part, .. }, _) => *part != EnginePart::Manager,
-        (Step::Forget { .. }, Seen::Member(member)) => member.manager,
-        _ => false,
-    }
+pub fn ends_a_manager(planned: &Planned<Step, Seen>) -> bool {
+    matches!(planned.step, Step::SetPart { part, .. } if part != EnginePart::Manager)
 }
 
 /// Whether others than the Swarm's managers may know the token with which managers join, when this has been begun.

@@ -137,7 +137,8 @@ fn observed_swarm(nodes: BTreeMap<Name, Node>, members: Vec<Member>, services: V
     record.managers = (0..MANAGERS).map(node).collect();
     record.ca = Some(Digest([0xca; 32]));
     let listing = Listing { cluster: cluster_id(CLUSTER), members, services };
-    swarm::Observed { nodes, record, view: Some(View::Read { through: node(0), listing }), without: BTreeMap::new() }
+    let view = Some(View::Read { through: node(0), listing });
+    swarm::Observed { nodes, record, view, without: BTreeMap::new(), in_vain: BTreeSet::new() }
 }
 
 fn here(engine: EngineState) -> Node {

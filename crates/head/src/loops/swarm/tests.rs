@@ -28,7 +28,7 @@ fn controller(folder: &Path, store: Store) -> Controller {
     }
     let (agents, timeline, snapshots) = parts_of(folder, &text, bramble_link::session::Limits::USUAL);
     let swarm = Arc::new(swarm::Swarm::open(store));
-    Controller { agents, timeline, swarm, snapshots, manager_token: RwLock::default() }
+    Controller { agents, timeline, swarm, snapshots, manager_token: RwLock::default(), in_vain: Mutex::default() }
 }
 
 /// It took the lead once, when it began; every agent refused it from then on, and its status said that all is well.

@@ -11,6 +11,8 @@ use super::*;
 #[derive(Debug, Clone)]
 struct Machine {
     on: bool,
+    /// What it calls itself, where that is not its name.
+    called: Option<String>,
     place: Option<Place>,
     joins: usize,
     /// Tokens of managers that were seen on it.
@@ -43,6 +45,11 @@ enum Event {
         machine: usize,
         on: bool,
     },
+    /// Root on it has it call itself so: as another one, or nothing.
+    Call {
+        machine: usize,
+        called: &'static str,
+    },
     /// So many steps of a plan are done.
     Perform(usize),
 }
@@ -51,7 +58,7 @@ const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 impl Fleet {
     fn new() -> Self {
-        let machine = || Machine { on: true, place: None, joins: 0, knows: BTreeSet::new() };
+        let machine = || Machine { on: true, called: None, place: None, joins: 0, knows: BTreeSet::new() };
         let machines = NAMES.map(|text| (name(text), machine())).into();
         let (declared, members, tokens) = (Declared::default(), BTreeMap::new(), BTreeMap::new());
         Fleet { declared, machines, members, tokens, record: Record::new(Memory::Never) }
@@ -104,10 +111,22 @@ impl Fleet {
                 return View::Unreadable { through, reason: "The swarm does not have a leader.".into() };
             }
             let members = self.members[&cluster].iter();
-            let members = members.map(|member| Member { up: self.is_up(&cluster, member), ..member.clone() }).collect();
+            let called = |member: &Member| self.machines[&name(&member.hostname)].called.clone();
+            let members = members.map(|member| Member {
+                up: self.is_up(&cluster, member),
+                hostname: called(member).unwrap_or_else(|| member.hostname.clone()),
+                ..member.clone()
+            });
+            let members = members.collect();
             View::Read { through, listing: Listing { cluster, members, services: Vec::new() } }
         });
-        Observed { nodes: nodes.collect(), record: self.record.clone(), view, without: BTreeMap::new() }
+        Observed {
+            nodes: nodes.collect(),
+            record: self.record.clone(),
+            view,
+            without: BTreeMap::new(),
+            in_vain: BTreeSet::new(),
+        }
     }
 
     fn plan(&self) -> Plan {
@@ -150,8 +169,9 @@ impl Fleet {
                     self.enter(&node, &cluster, part == EnginePart::Manager);
                 }
             }
-            Step::SetPart { hostname, node_id, part, .. } => {
-                let node = name(&hostname);
+            Step::SetPart { node_id, part, .. } => {
+                // Whatever it is called.
+                let node = name(&node_id.as_str()[..1]);
                 let place = self.machines[&node].place.clone().expect("a member");
                 let manager = part == EnginePart::Manager;
                 assert!(manager || self.votes(&place.cluster, Some(&node_id)).0 > 0, "{node} is its last manager");
@@ -194,17 +214,35 @@ impl Fleet {
                 self.record.token = ManagerToken::Out;
             }
             self.perform(planned.step);
+            self.has_all_managers_on_its_record();
         }
         count
     }
 
-    /// Whatever has a place in no Swarm that would know it is made blank by a person.
-    fn make_blank_what_was_forgotten(&mut self) {
-        let members = &self.members;
+    /// Nobody who may hold the state of the Swarm that is remembered is off the record.
+    fn has_all_managers_on_its_record(&self) {
+        let members = self.record.cluster().and_then(|cluster| self.members.get(cluster));
+        for member in members.into_iter().flatten().filter(|member| member.manager) {
+            let is_written = self.record.managers.contains(&name(&member.hostname));
+            assert!(is_written, "{} is a manager and off the record: {self:#?}", member.hostname);
+        }
+    }
+
+    /// Machines that the Swarm has as managers.
+    fn managers(&self, cluster: &ClusterId) -> BTreeSet<Name> {
+        let managers = self.members[cluster].iter().filter(|member| member.manager);
+        managers.map(|member| name(&member.hostname)).collect()
+    }
+
+    /// Whatever has a place in no Swarm that would know it is made blank by a person. Whether there was any.
+    fn make_blank_what_was_forgotten(&mut self) -> bool {
+        let (members, mut any) = (&self.members, false);
         for machine in self.machines.values_mut() {
             let known = |place: &Place| members[&place.cluster].iter().any(|member| member.id == place.id);
+            any |= machine.place.as_ref().is_some_and(|place| !known(place));
             machine.place = machine.place.take().filter(known);
         }
+        any
     }
 }
 
@@ -217,6 +255,8 @@ fn any_event() -> impl Strategy<Value = Event> {
     ];
     prop_oneof![
         2 => prop::collection::vec(part, NAMES.len()).prop_map(Event::Apply),
+        1 => (0..NAMES.len(), prop::sample::select(vec!["a", "b", "c", "nobody", ""]))
+            .prop_map(|(machine, called)| Event::Call { machine, called }),
         2 => (0..NAMES.len(), any::<bool>()).prop_map(|(machine, on)| Event::Switch { machine, on }),
         4 => (0_usize..6).prop_map(Event::Perform),
     ]
@@ -244,16 +284,31 @@ proptest! {
             match event {
                 Event::Apply(parts) => fleet.apply(&parts),
                 Event::Switch { machine, on } => fleet.machines.get_mut(&name(NAMES[machine])).expect("there").on = on,
+                Event::Call { machine, called } => {
+                    fleet.machines.get_mut(&name(NAMES[machine])).expect("there").called = Some(called.to_owned());
+                }
                 Event::Perform(most) => drop(fleet.go_on(most)),
             }
         }
         // In the end all are on, and have a part.
         fleet.machines.values_mut().for_each(|machine| machine.on = true);
         fleet.apply(&parts(&last));
-        for _ in 0..40 {
-            fleet.go_on(usize::MAX);
-            fleet.make_blank_what_was_forgotten();
-        }
+        let come_to_rest = |fleet: &mut Fleet| {
+            for _ in 0..40 {
+                let did = fleet.go_on(usize::MAX) > 0;
+                if !(fleet.make_blank_what_was_forgotten() || did) {
+                    break;
+                }
+            }
+        };
+        // Nobody stays a manager by the name that it has given itself; and managers have theirs.
+        let todays: BTreeSet<Name> = last.iter().map(|index| name(NAMES[*index])).collect();
+        fleet.machines.iter_mut().filter(|(name, _)| todays.contains(*name)).for_each(|(_, machine)| machine.called = None);
+        come_to_rest(&mut fleet);
+        prop_assert_eq!(fleet.managers(&id("swarm0")), todays, "{:#?}", fleet);
+        // Those that a person was sent to are booted anew.
+        fleet.machines.values_mut().for_each(|machine| machine.called = None);
+        come_to_rest(&mut fleet);
         let plan = fleet.plan();
         prop_assert!(plan.steps.is_empty() && plan.waits.is_empty(), "{} in {:#?}", told(&plan), fleet);
         for (node, part) in &fleet.declared.nodes {

@@ -35,7 +35,11 @@ pub(super) fn any_view() -> impl Strategy<Value = Option<View>> {
             cluster: id(&cluster),
             members: members
                 .iter()
-                .map(|(node_id, hostname, up, manager)| Member {
+                .map(|(node_id, hostname, up, manager)| ((node_id, hostname), (up, manager)))
+                // An id is one member's.
+                .collect::<BTreeMap<_, _>>()
+                .into_iter()
+                .map(|((node_id, hostname), (up, manager))| Member {
                     manager: *manager,
                     ..entry(&format!("{node_id}-{hostname}"), hostname, *up)
                 })
@@ -122,6 +126,12 @@ fn may_hold(world: &World, name: &Name) -> bool {
             !record.former.contains(cluster) && (*manager || of_another)
         }
     }
+}
+
+/// Whether a node says that it is this member of the Swarm that is remembered.
+fn says(world: &World, name: &Name, id: &MemberId) -> bool {
+    let engine = world.observed.nodes.get(name).and_then(|node| node.engine.as_ref());
+    matches!(engine, Some(EngineState::Member { cluster, node_id, .. }) if node_id == id && Some(cluster) == world.observed.record.cluster())
 }
 
 /// What becomes of a world in which no person acts: who boots arrives, what starts has started, and a majority that is
@@ -236,8 +246,8 @@ proptest! {
                     }
                 }
                 Step::Join { leaves: Some(left), .. } => prop_assert!(record.former.contains(&left)),
-                Step::SetPart { part: EnginePart::Worker, hostname: node, .. } => {
-                    let others = managers.iter().filter(|name| name.as_str() != node && world.declared.nodes.get(*name) == Some(&EnginePart::Manager));
+                Step::SetPart { part: EnginePart::Worker, hostname: node, node_id, .. } => {
+                    let others = managers.iter().filter(|name| !says(&world, name, &node_id) && world.declared.nodes.get(*name) == Some(&EnginePart::Manager));
                     prop_assert!(others.clone().any(holds_one), "{node} is the last");
                 }
                 _ => {}
@@ -268,8 +278,9 @@ proptest! {
                     prop_assert!(is(&name(hostname), EnginePart::Manager) && hands_over(through));
                     prop_assert!(record.managers.contains(&name(hostname)), "it was not written down");
                 }
-                Step::SetPart { hostname, through, .. } => {
-                    prop_assert!(!is(&name(hostname), EnginePart::Manager) && asked(through));
+                Step::SetPart { node_id, through, .. } => {
+                    let is_todays = world.declared.nodes.keys().any(|name| is(name, EnginePart::Manager) && says(&world, name, node_id));
+                    prop_assert!(!is_todays && asked(through));
                 }
                 Step::Forget { through, .. } | Step::Deploy { through, .. } | Step::Remove { through, .. } => {
                     prop_assert!(asked(through));

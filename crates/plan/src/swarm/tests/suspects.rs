@@ -10,6 +10,8 @@ use crate::engine::trust::{Errand, Suspicious, no_word_counts_for_more_than_the_
 #[derive(Debug, Clone)]
 pub(crate) struct Word {
     node: Node,
+    /// What its machine calls itself: any manager lists its own members so.
+    called: Option<String>,
     /// What it answers where it is asked of the Swarm.
     view: Option<Listing>,
 }
@@ -24,6 +26,33 @@ impl Suspicious for Swarm {
     fn made(observed: &Observed, node: &Name) -> bool {
         let begun = matches!(&observed.record.memory, Memory::Begun { node: told } if told == node);
         observed.record.managers.contains(node) || begun
+    }
+
+    fn says(observed: &Observed, node: &Name) -> Option<(String, bool)> {
+        let Some(EngineState::Member { cluster, node_id, .. }) = &observed.nodes.get(node)?.engine else { return None };
+        let is_of = Some(cluster) == observed.record.cluster();
+        let is_it = |member: &Member| member.id == *node_id && member.manager;
+        let listed = |view: &View| matches!(view, View::Read { listing, .. } if listing.members.iter().any(is_it));
+        is_of.then(|| (node_id.to_string(), observed.view.as_ref().is_some_and(listed)))
+    }
+
+    fn is_listed(observed: &Observed, node: &Name) -> bool {
+        let is_it = |member: &Member| member.manager && machine(&member.id) == node.as_str();
+        matches!(&observed.view, Some(View::Read { listing, .. }) if listing.members.iter().any(is_it))
+    }
+
+    fn by_its_own_name(declared: &Declared, observed: &Observed, word: &Word) -> Option<Word> {
+        let covers = |name: &Name| {
+            let engine = observed.nodes.get(name).and_then(|node| node.engine.as_ref());
+            let is_silent = matches!(engine, None | Some(EngineState::None | EngineState::Starting { .. }));
+            is_silent && word.called.as_deref() == Some(name.as_str())
+        };
+        (!Self::managers(declared).iter().any(covers)).then(|| Word { called: None, ..word.clone() })
+    }
+
+    fn managers(declared: &Declared) -> Vec<Name> {
+        let managers = declared.nodes.iter().filter(|(_, part)| **part == EnginePart::Manager);
+        managers.map(|(name, _)| name.clone()).collect()
     }
 
     fn has_forgotten(observed: &Observed) -> bool {
@@ -43,6 +72,10 @@ impl Suspicious for Swarm {
         } else if observed.view.as_ref().is_some_and(|view| !asked.contains(&through(view))) {
             observed.view = None;
         }
+        if let (Some(called), Some(View::Read { listing, .. })) = (&word.called, &mut observed.view) {
+            let own = listing.members.iter_mut().filter(|member| machine(&member.id) == node.as_str());
+            own.for_each(|member| member.hostname.clone_from(called));
+        }
     }
 
     fn errands(planned: &Planned<Step, Seen>) -> Vec<Errand> {
@@ -50,7 +83,14 @@ impl Suspicious for Swarm {
             Step::Begin { node } | Step::Initialise { node, .. } => {
                 vec![Errand::Becomes(node.to_string(), EnginePart::Manager)]
             }
-            Step::Remember { .. } => Vec::new(),
+            Step::Remember { cluster, managers } => {
+                let Seen::Record(record) = &planned.seen else { panic!("it is seen to be due by the record") };
+                let written = managers.difference(&record.managers).cloned().map(Errand::WritesDown);
+                let taken = record.managers.difference(managers).cloned().map(Errand::TakesOff);
+                // Whoever held another Swarm is none of this one; and a person may begin without anyone.
+                let is_the_same = record.cluster() == Some(cluster) && record.without.is_none();
+                written.chain(taken.filter(|_| is_the_same)).collect()
+            }
             Step::Pin { through } => vec![Errand::HandsOver(through.clone())],
             Step::Join { node, through, part: part @ EnginePart::Manager, .. } => {
                 vec![Errand::HandsOver(through.clone()), Errand::Becomes(node.to_string(), *part)]
@@ -61,17 +101,23 @@ impl Suspicious for Swarm {
             Step::SetPart { hostname, through, part: part @ EnginePart::Manager, .. } => {
                 vec![Errand::HandsOver(through.clone()), Errand::Becomes(hostname.clone(), *part)]
             }
-            Step::SetPart { hostname, through, part, .. } => {
-                vec![Errand::Through(through.clone()), Errand::Becomes(hostname.clone(), *part)]
+            Step::SetPart { node_id, through, .. } => {
+                let ends = Errand::Ends { member: node_id.to_string(), of: machine(node_id).to_owned() };
+                vec![Errand::Through(through.clone()), ends]
             }
-            Step::Forget { through, hostname, .. } => {
-                vec![Errand::Through(through.clone()), Errand::Loses(hostname.clone())]
+            Step::Forget { through, node_id, .. } => {
+                vec![Errand::Through(through.clone()), Errand::Loses(machine(node_id).to_owned())]
             }
             Step::Deploy { through, .. } | Step::Remove { through, .. } | Step::Rotate { through, .. } => {
                 vec![Errand::Through(through.clone())]
             }
         }
     }
+}
+
+/// Whose a member is, whatever it calls itself: in these worlds, its id tells.
+fn machine(id: &MemberId) -> &str {
+    id.as_str().rsplit_once('-').map_or("", |(_, machine)| machine)
 }
 
 fn any_word() -> impl Strategy<Value = Word> {
@@ -82,14 +128,37 @@ fn any_word() -> impl Strategy<Value = Word> {
             .prop_map(|(cluster, id, manager, reachable)| in_swarm(&cluster, &id, manager, reachable)),
     ];
     let listing = |view| if let Some(View::Read { listing, .. }) = view { Some(listing) } else { None };
-    (said, prop::option::of(".{0,12}"), any::<[bool; 3]>(), any_view().prop_map(listing)).prop_map(
-        |(engine, address, [unable, rotates_not, refuses], view)| {
+    let called = prop::option::of("[a-g]|");
+    (said, called, prop::option::of(".{0,12}"), any::<[bool; 3]>(), any_view().prop_map(listing)).prop_map(
+        |(engine, called, address, [unable, rotates_not, refuses], view)| {
             let agent = |can_not: bool| can_not.then(|| "an agent of bramble 0".to_owned());
             let refuses = refuses.then_some(Refuses { life: 1, obeys: 2 });
             let (unable, rotates_not) = (agent(unable), agent(rotates_not));
-            Word { node: Node { engine, boots: false, address, unable, rotates_not, refuses }, view }
+            Word { node: Node { engine, boots: false, address, unable, rotates_not, refuses }, called, view }
         },
     )
+}
+
+/// A Swarm whose members are in their places, old managers among them: most of what an old one can do needs one that lives.
+fn any_swarm() -> impl Strategy<Value = World> {
+    let is_manager = || (any::<bool>(), any::<bool>(), any::<bool>());
+    let others = prop::collection::btree_map("[b-e]", (is_manager(), prop::option::of("[xyz]")), 1..5);
+    (others, any::<bool>()).prop_map(|(others, is_out)| {
+        let mut swarm = world(remembers("b")).manager("a", in_swarm("b", "x-a", true, true));
+        let mut members = vec![manager("x-a", "a")];
+        let mut made = BTreeSet::from([name("a")]);
+        for (text, ((declared, listed, is_written), says)) in others {
+            let part = if declared { EnginePart::Manager } else { EnginePart::Worker };
+            let engine = says.and_then(|says| in_swarm("b", &format!("{says}-{text}"), listed, true));
+            swarm = swarm.node(&text, part, engine);
+            members.push(Member { manager: listed, ..entry(&format!("x-{text}"), &text, true) });
+            made.extend((declared || listed && is_written).then(|| name(&text)));
+        }
+        swarm = swarm.reads("a", "b", members, Vec::new());
+        swarm.observed.record.managers = made;
+        swarm.observed.record.token = if is_out { ManagerToken::Out } else { ManagerToken::Kept };
+        swarm
+    })
 }
 
 proptest! {
@@ -98,7 +167,7 @@ proptest! {
     /// Over all facts that a hostile node can utter, no step runs through it that its declared part does not allow.
     #[test]
     fn no_step_runs_through_a_node_that_its_declared_part_does_not_allow(
-        world in any_world(),
+        world in prop_oneof![any_world(), any_swarm()],
         suspect in "[a-e]",
         words in prop::collection::vec(any_word(), 2..6),
     ) {
@@ -109,12 +178,12 @@ proptest! {
     }
 }
 
-fn manager(node_id: &str, hostname: &str) -> Member {
+pub(super) fn manager(node_id: &str, hostname: &str) -> Member {
     Member { manager: true, ..entry(node_id, hostname, true) }
 }
 
 /// `m1` holds the Swarm and is asked of it; `w1` is a worker of it, and `w2` is to join.
-fn cluster() -> World {
+pub(super) fn cluster() -> World {
     let mut world = world(remembers("s"))
         .manager("m1", in_swarm("s", "a", true, true))
         .worker("w1", in_swarm("s", "w", false, true))
@@ -136,7 +205,7 @@ impl World {
     }
 }
 
-fn changes(world: &World) -> Vec<String> {
+pub(super) fn changes(world: &World) -> Vec<String> {
     world.plan().steps.iter().map(|planned| format!("{}: {}", planned.subject, planned.step)).collect()
 }
 
@@ -266,8 +335,8 @@ fn the_token_of_managers_is_rotated_when_others_may_know_it() {
     assert_eq!(changes(&world), ["the Swarm: the token with which managers join is rotated through m1"]);
     // Not while someone is a manager still who shall be none.
     let old = world.clone().says("w1", in_swarm("s", "w", true, true));
-    let old = old.reads("m1", "s", vec![manager("a", "m1"), manager("w", "w1"), manager("c", "m3")], Vec::new());
     let old = old.manager("m3", in_swarm("s", "c", true, true));
+    let old = old.reads("m1", "s", vec![manager("a", "m1"), manager("w", "w1"), manager("c", "m3")], Vec::new());
     assert_eq!(changes(&old), ["w1: becomes a worker of the Swarm"]);
     let told = foresee(&Swarm, &old.declared, old.observed, 0);
     assert!(told.steps.last().is_some_and(|last| matches!(last.step, Step::Rotate { .. })), "{told:?}");

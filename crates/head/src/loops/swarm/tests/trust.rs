@@ -224,3 +224,50 @@ async fn an_old_manager_takes_no_token_along() {
     assert_eq!(controller.perform(planned(WHOLE, Seen::Record(before), remember)).await, Outcome::Done);
     assert_eq!(record(&controller).token, ManagerToken::Out);
 }
+
+/// An old manager that cannot be made a worker held the rotation up for ever, and whoever had gone before it kept the token.
+#[tokio::test(start_paused = true)]
+async fn an_old_manager_that_cannot_be_made_a_worker_holds_up_no_rotation_for_ever() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let controller = pinned(folder.path(), &["m1", "m2", "m3", "w1"]);
+    let lists_w1 = Arc::new(Mutex::new(true));
+    let lists = Arc::clone(&lists_w1);
+    node(&controller, "m1", manager("m1"), move |work| match work {
+        Work::Observe => {
+            let all = ["m1", "m2", "m3", "w1"].into_iter();
+            let members = all.map(|text| Member {
+                id: text.parse().expect("an id"),
+                hostname: text.into(),
+                manager: text != "w1" || *locked(&lists),
+                up: true,
+            });
+            let listing = Listing { cluster: own(), members: members.collect(), services: Vec::new() };
+            Some(Answer::Swarm(Reply::Observed(listing)))
+        }
+        Work::SetPart { .. } => Some(Answer::Failed { error: "it hangs".into() }),
+        _ => Some(Answer::Done),
+    });
+    let node_id = "w1".parse().expect("an id");
+    let worker = EngineState::Member { cluster: own(), node_id, manager: false, reachable: true };
+    node(&controller, "w1", worker, |_| None);
+    controller.swarm.remember(|record| record.token = ManagerToken::Out).expect("written");
+    let due = async || {
+        let (seen, _) = look(&controller).await;
+        let declared = controller.declared(&controller.snapshots.current().expect("there is one"));
+        Swarm.plan(&declared, &seen, 0).steps
+    };
+    let rotates = |planned: &Planned<Step, Seen>| matches!(planned.step, Step::Rotate { .. });
+    let [demote] = &due().await[..] else { panic!("one step, and no rotation yet") };
+    assert!(matches!(&demote.step, Step::SetPart { hostname, .. } if hostname == "w1"), "{demote:?}");
+    assert_eq!(reason(controller.perform(demote.clone()).await), "it hangs");
+    let rotate = due().await.into_iter().find(rotates).expect("it is not waited for any more");
+    assert_eq!(controller.perform(rotate).await, Outcome::Done);
+    assert_eq!(record(&controller).token, ManagerToken::Kept);
+    // It was done all the same, later: whoever is taken off the record knew the new one, too.
+    *locked(&lists_w1) = false;
+    let [remember] = &due().await[..] else { panic!("it is taken off the record") };
+    assert_eq!(controller.perform(remember.clone()).await, Outcome::Done);
+    assert_eq!(record(&controller).token, ManagerToken::Out);
+    assert!(matches!(&due().await[..], [planned] if rotates(planned)));
+    assert!(locked(&controller.in_vain).is_empty());
+}
