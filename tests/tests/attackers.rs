@@ -218,5 +218,6 @@ fn all_floods_at_once_stop_no_boot() {
     for (kind, boot) in ended {
         assert!(matches!(boot.ended, Ended::Kernel { .. }), "{kind}: {:?}\n{}", boot.ended, boot.log.join("\n"));
     }
-    assert!(house.status().is_some(), "its owner is served as well");
+    let (_, told, errors) = house.bramble(&["status", "--json"], "");
+    assert!(told.contains("problems"), "its owner is served as well: {told}{errors}");
 }

@@ -16,7 +16,7 @@ use crate::{Error, Places, network};
 
 /// Code and variables of UEFI, by distribution. Those called `ms` have Microsoft's keys enrolled, and
 /// start nothing that is not signed by one of them.
-const OVMF: &[(&str, &str)] = &[
+pub(crate) const OVMF: &[(&str, &str)] = &[
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
     ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
 ];

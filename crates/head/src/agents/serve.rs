@@ -22,7 +22,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::{Agents, Connected, NotLetIn, REVOKED, Say};
 use crate::error::Error;
-use crate::gate::Pass;
+use crate::gate::{Pass, Speaks};
 use crate::store::beside;
 use crate::timeline::Track;
 use crate::{admissions, ca};
@@ -66,11 +66,11 @@ pub(super) async fn greet(
     let certificates = agent.stream().get_ref().1.peer_certificates();
     let certificate = certificates.and_then(|chain| chain.first()).map(|der| der.to_vec());
     // Its handshake is done, which has cost both sides the most.
-    let Some(_speaks) = pass.speaks() else { return Err(refused("another connection needed its room")) };
+    let Some(speaks) = pass.speaks() else { return Err(refused("another connection needed its room")) };
     match certificate {
         Some(der) => {
             let (node, key) = whose(&der).ok_or_else(|| refused("its certificate has no name"))?;
-            serve(agents, node, key, agent, pass).await
+            serve(agents, node, key, agent, (pass, speaks)).await
         }
         None => {
             let request: EnrolRequest = agent.first().await?;
@@ -144,7 +144,13 @@ impl Who<'_> {
 }
 
 /// Finds out whether a node's agent is served, and serves it.
-async fn serve(agents: Arc<Agents>, node: Name, key: String, mut agent: Agent, pass: Arc<Pass>) -> Result<(), Why> {
+async fn serve(
+    agents: Arc<Agents>,
+    node: Name,
+    key: String,
+    mut agent: Agent,
+    held: (Arc<Pass>, Speaks),
+) -> Result<(), Why> {
     let (boot, version, facts, protocol, capabilities) = match agent.first().await {
         Ok(FromAgent::Hello { boot, version, facts, protocol, capabilities }) => {
             (boot, version, facts, protocol, capabilities)
@@ -175,7 +181,7 @@ async fn serve(agents: Arc<Agents>, node: Name, key: String, mut agent: Agent, p
         return refuse(agent, reason).await;
     }
     // It is no stranger any more.
-    drop(pass);
+    drop(held);
     agent.watch();
     let number = agents.numbers.fetch_add(1, Ordering::Relaxed);
     let (say, queue) = mpsc::channel(QUEUE);
