@@ -209,17 +209,17 @@ fn no_path_leads_out_of_what_is_served() {
     // What goes to the machine itself is asked for by it.
     let card = "52:54:00:00:00:13".parse().expect("a MAC");
     let mut machine = Stack::new(house.wire.plug(card, Trouble::default(), 5), 5);
-    machine.configure(Ipv4Addr::new(10, 77, 0, 99), 16, None);
-    let mut by_machine = |path: &str| match http(&mut machine, &format!("http://{HEAD}:7080{path}")) {
+    machine.configure(Ipv4Addr::new(10, 77, 0, 99), 24, None);
+    let machine = std::cell::RefCell::new(machine);
+    let by_machine = |path: &str| match http(&mut machine.borrow_mut(), &format!("http://{HEAD}:7080{path}")) {
         Fetched::File(bytes) => format!("HTTP/1.1 200 OK\r\n\r\n{}", String::from_utf8_lossy(&bytes)),
         Fetched::Missing => "HTTP/1.1 404 Not Found\r\n\r\n".to_owned(),
         Fetched::Failed(reason) if reason.contains("status") => "HTTP/1.1 400 Bad Request\r\n\r\n".to_owned(),
         Fetched::Failed(reason) => panic!("{path}: {reason}"),
     };
-    let mut asking = Stack::new(house.wire.plug(card, Trouble::default(), 6), 6);
     let mut script = String::new();
     wait("a script", || {
-        asking.broadcast_dhcp(&dhcp_discover(card, Ipv4Addr::UNSPECIFIED));
+        machine.borrow_mut().broadcast_dhcp(&dhcp_discover(card, Ipv4Addr::UNSPECIFIED));
         script = by_machine("/boot/script/52:54:00:00:00:13");
         script.contains("boot=")
     });

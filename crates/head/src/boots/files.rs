@@ -169,13 +169,24 @@ pub(crate) async fn serve(boots: &Boots, mut stream: TcpStream, pass: &Arc<Pass>
 async fn request(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     let mut seen = 0;
     loop {
-        let more = || match recv(stream, &mut *buffer, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0 {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            length if length > seen => Ok(length),
-            // The kernel tells again when there is more.
-            _ => Err(io::ErrorKind::WouldBlock.into()),
+        let ready = stream.ready(Interest::READABLE).await?;
+        let more = stream.try_io(Interest::READABLE, || {
+            match recv(stream, &mut *buffer, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0 {
+                0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                length if length > seen => Ok(length),
+                // The kernel tells again when there is more.
+                _ => Err(io::ErrorKind::WouldBlock.into()),
+            }
+        });
+        let length = match more {
+            Ok(length) => length,
+            // Of one that has closed its end, that is said at once and for ever.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
         };
-        let length = stream.async_io(Interest::READABLE, more).await?;
         match said(&buffer[..length]) {
             Said::Request(length) => return Ok(Some(length)),
             Said::Other => return Ok(None),
@@ -250,6 +261,31 @@ mod tests {
         assert!(matches!(said(b"POST /boot/files/"), Said::Other));
         let long = [PREFIX, &[b'a'; LONGEST_HEAD]].concat();
         assert!(matches!(said(&long), Said::Other));
+    }
+
+    /// It kept a processor busy for as long as the head ran.
+    #[tokio::test]
+    async fn who_closes_in_the_middle_of_a_request_is_done_with() {
+        use std::io::Write as _;
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut client = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("open");
+        let (stream, _) = listener.accept().await.expect("accepted");
+        let mut buffer = [0; LONGEST_HEAD];
+        client.write_all(b"GET /boot/files/00").expect("sent");
+        let half = request(&stream, &mut buffer);
+        tokio::pin!(half);
+        let waits = timeout(Duration::from_millis(100), &mut half).await;
+        assert!(waits.is_err(), "more may come");
+        client.write_all(b"11 HTTP/1.1\r\n\r\n").expect("sent");
+        assert!(matches!(half.await, Ok(Some(34))), "what came in pieces is whole");
+        let mut client = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("open");
+        client.write_all(b"GET /boot/files/00").expect("sent");
+        let (stream, _) = listener.accept().await.expect("accepted");
+        drop(client);
+        let mut buffer = [0; LONGEST_HEAD];
+        let ended = request(&stream, &mut buffer).await.expect_err("nothing more comes");
+        assert_eq!(ended.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]
