@@ -113,17 +113,21 @@ impl Neighbours {
         table.get(&address)?.first().map(|(card, _)| *card)
     }
 
-    /// The card that packets to this address leave for, where it is on a wire on which that card was heard.
+    /// The card that packets to this address leave for, where it is on a wire on which that card was heard. One that was heard
+    /// on none has not started since the head has; where two say to have the address, it is nobody's then.
     pub(crate) fn card_at(&self, address: Ipv4Addr) -> Option<Mac> {
         let at = self.at(address);
         let heard = locked(&self.heard);
-        let is_there = |(card, wire): &&Neighbour| {
-            let mut wires =
-                heard.get(card).into_iter().flat_map(BTreeMap::keys).filter(|on| **on != Heard::Relay).peekable();
-            // One that was heard on none has not started since the head has.
-            wires.peek().is_none() || wires.any(|on| *on == Heard::Wire(wire.clone()))
-        };
-        at.iter().find(is_there).map(|(card, _)| *card)
+        let on =
+            |(card, wire): &&Neighbour| heard.get(card).is_some_and(|on| on.contains_key(&Heard::Wire(wire.clone())));
+        if let Some((card, _)) = at.iter().find(on) {
+            return Some(*card);
+        }
+        let on_none = |card: &Mac| heard.get(card).is_none_or(|on| on.keys().all(|on| *on == Heard::Relay));
+        match &at[..] {
+            [(card, _)] if on_none(card) => Some(*card),
+            _ => None,
+        }
     }
 
     /// The card that packets to this address leave for, on whichever wire.
@@ -294,7 +298,8 @@ mod tests {
     #[test]
     fn a_place_is_on_the_wire_on_which_its_card_was_heard() {
         let known = Neighbours::on(wires);
-        assert_eq!((known.card_at(AT), known.card_at(ROUTED)), (Some(OWN), None));
+        assert_eq!((known.card_at(OTHERS), known.card_at(ROUTED)), (Some(OTHER), None));
+        assert_eq!(known.card_at(AT), None, "two say so, and none was heard");
         known.hears(OWN, wire("eth0"), 7);
         assert_eq!((known.card_at(AT), known.card_at(GUESTS)), (Some(OWN), None));
     }
