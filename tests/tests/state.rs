@@ -373,7 +373,7 @@ fn one_record_that_cannot_be_read_stops_nobody_else() {
     plant(&state, "seen", "52:54:00:00:00:77", b"1 {torn");
     house.start_head();
 
-    let sentence = "the admission of w1 cannot be read: it is of form 9, and this bramble reads forms up to 2";
+    let sentence = "the admission of w1 cannot be read: it is of form 9, and this bramble reads forms up to 3";
     let problems = house.status().expect("the head answers")["problems"].to_string();
     assert!(problems.contains(sentence) && problems.contains("`bramble store repair`"), "{problems}");
     assert!(!problems.contains("sighting"), "what begins anew is set aside: {problems}");

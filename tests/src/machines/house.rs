@@ -64,7 +64,7 @@ pub const HEAD: &str = "10.77.0.1";
 /// The address that the repository lets ask as Pixiecore.
 pub const PIXIECORE: &str = "10.77.0.98";
 /// A relay that simulated agents ask by.
-pub const RELAY: &str = "10.99.0.1";
+pub const RELAY: &str = "10.77.0.250";
 const ROUTER: &str = "10.77.0.254";
 
 impl House {
