@@ -48,7 +48,7 @@ pub enum Failure {
     NoLink,
     /// The head, or what is between, does not answer.
     Fetch,
-    /// The head does not give this boot to this machine: only another boot helps.
+    /// The head does not give this boot to this machine, which goes on without after a few tries.
     Claim,
     /// What arrived is not what was named: its digest differs.
     Digest,

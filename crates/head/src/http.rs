@@ -152,11 +152,7 @@ pub(crate) async fn converse(
             request.extensions_mut().insert(ends);
         }
         // One that has gone for another begins nothing.
-        let answered = pass.speaks().map(|speaks| {
-            let speaks = Arc::new(speaks);
-            request.extensions_mut().insert(Arc::clone(&speaks));
-            (speaks, routes.clone().call(request))
-        });
+        let answered = pass.speaks().map(|speaks| (speaks, routes.clone().call(request)));
         let is_upgraded = Arc::clone(&is_upgraded);
         async move {
             let Some((speaks, answered)) = answered else { return Err(Gone) };
@@ -188,7 +184,7 @@ struct Gone;
 /// A body on its way: its connection speaks until it is gone.
 struct Serving {
     body: Body,
-    _speaks: Arc<Speaks>,
+    _speaks: Speaks,
 }
 
 impl HttpBody for Serving {

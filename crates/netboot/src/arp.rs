@@ -9,7 +9,6 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use bramble_model::names::Mac;
-use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
 use crate::dhcp::Interface;
@@ -37,23 +36,7 @@ pub fn hear(frame: &[u8], head: Ipv4Addr) -> Option<(Mac, Ipv4Addr)> {
 /// When a packet socket is not allowed.
 pub async fn run(interface: &Interface, witness: Arc<dyn Witness>, stop: CancellationToken) -> io::Result<()> {
     let socket = packet::open(interface.index, ETHERTYPE_ARP)?;
-    // tokio has no packet sockets; its UDP socket only ever calls recv, which is the same.
-    let socket = UdpSocket::from_std(socket.into())?;
-    let mut buffer = [0; 128];
-    loop {
-        let length = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            received = socket.recv(&mut buffer) => match received {
-                Ok(length) => length,
-                // The interface went down; it may come back.
-                Err(_) => {
-                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-                    continue;
-                }
-            },
-        };
-        tell(&buffer[..length], interface.address, &*witness);
-    }
+    packet::listen(socket, 128, &stop, |frame| tell(frame, interface.address, &*witness)).await
 }
 
 /// Says whom one frame is from, where that looks for the head.

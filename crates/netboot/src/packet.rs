@@ -3,8 +3,11 @@
 use std::io;
 use std::mem::size_of;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio_util::sync::CancellationToken;
 
 /// A packet socket on the interface of this index, hearing frames of one EtherType; 0 hears none.
 /// Needs `CAP_NET_RAW`.
@@ -29,6 +32,31 @@ pub(crate) fn address(index: u32, ethertype: u16) -> SockAddr {
     address.sll_halen = 6;
     // SAFETY: the storage holds a `sockaddr_ll` of this length.
     unsafe { SockAddr::new(storage, length as libc::socklen_t) }
+}
+
+/// Hands on every frame that a packet socket hears, as far as `longest` bytes of it, until cancelled.
+///
+/// # Errors
+/// When the runtime does not take the socket.
+pub(crate) async fn listen(
+    socket: Socket,
+    longest: usize,
+    stop: &CancellationToken,
+    heard: impl Fn(&[u8]),
+) -> io::Result<()> {
+    // tokio has no packet sockets; its UDP socket only ever calls recv, which is the same.
+    let socket = UdpSocket::from_std(socket.into())?;
+    let mut buffer = vec![0; longest];
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            received = socket.recv(&mut buffer) => match received {
+                Ok(length) => heard(&buffer[..length]),
+                // The interface went down; it may come back.
+                Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+            },
+        }
+    }
 }
 
 /// Has the kernel drop every frame that is no UDP of IPv4 to this port (socket(7), `SO_ATTACH_FILTER`): what else is on

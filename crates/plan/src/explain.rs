@@ -125,7 +125,7 @@ fn stage_1_failed(said: String, kind: Option<&Failure>) -> Cause {
         Some(Failure::Claim) => cause(
             "boot-not-given",
             said,
-            "it starts again by itself, and asks for another boot; where that goes on, another machine uses its MAC address or its boot",
+            "it boots all the same, and a key that it keeps lets it in; without one, switch it on again, and where that goes on, another machine uses its MAC address or its boot",
         ),
         Some(Failure::Arguments | Failure::NoLink | Failure::Signature | Failure::Machine | Failure::Other(_))
         | None => cause("stage1-failed", said, "it tries again by itself; the sentence names what to put right"),

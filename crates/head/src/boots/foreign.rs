@@ -113,19 +113,17 @@ impl ForeignBoots {
     ) -> Result<Option<Given>, String> {
         let Some((name, profile)) = self.profile(node) else { return Ok(None) };
         let by = match asker {
-            Asker::Machine(Place::Own(_)) | Asker::Datagram(Place::Own(_)) => By::Card,
+            Asker::Machine { place: Place::Own(_), .. } => By::Card,
             // Behind a relay the head's own word on whose an address is has to do.
-            Asker::Machine(Place::Relayed) | Asker::Datagram(Place::Relayed) if fetches == Fetches::Routed => {
-                By::Relayed
-            }
-            Asker::Machine(Place::Relayed) | Asker::Datagram(Place::Relayed) => {
+            Asker::Machine { place: Place::Relayed, .. } if fetches == Fetches::Routed => By::Relayed,
+            Asker::Machine { place: Place::Relayed, .. } => {
                 return Err(format!(
                     "[boot.{name}] is given behind a relay to a node with an `address` of its own, at that"
                 ));
             }
             Asker::Pixiecore => By::Pixiecore,
             // What is handed over once is not used up by whoever says to be the machine.
-            Asker::Machine(Place::Others) | Asker::Datagram(Place::Others) => {
+            Asker::Machine { place: Place::Others, .. } => {
                 return Err(format!(
                     "[boot.{name}] is given at the place of {mac} on the wire alone, and this is another card's"
                 ));
@@ -211,8 +209,8 @@ impl ForeignBoots {
         }
     }
 
-    /// The foreign node whose latest boot this is, and what is known of that.
-    fn latest(&self, boot: &str) -> Option<(Name, Record)> {
+    /// The foreign node one of whose latest boots this is, and what is known of it.
+    fn known(&self, boot: &str) -> Option<(Name, Record)> {
         let boot = BootId(boot.to_owned());
         let node = self.present().node(&boot).cloned()?;
         let is_foreign = self.nodes.cluster().nodes.get(&node).is_some_and(|node| node.boot.is_some());
@@ -220,9 +218,9 @@ impl ForeignBoots {
         record.has(&boot).then_some((node, record))
     }
 
-    /// The foreign node whose latest boot this is.
+    /// The foreign node one of whose latest boots this is.
     pub(super) fn node_of(&self, boot: &str) -> Option<Name> {
-        self.latest(boot).map(|(node, _)| node)
+        self.known(boot).map(|(node, _)| node)
     }
 
     /// The node is installed, as it says; `false` where it cannot be, or is not its machine.
@@ -261,7 +259,7 @@ impl ForeignBoots {
         fetches: impl FnOnce(&Name) -> Fetches,
         http: SocketAddrV4,
     ) -> Template {
-        let Some((node, record)) = self.latest(boot) else { return Template::Missing };
+        let Some((node, record)) = self.known(boot) else { return Template::Missing };
         if !record.is_of(fetches(&node)) {
             return Template::NotGiven(
                 node,

@@ -62,9 +62,8 @@ const SAME_REFUSAL: u64 = 60_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asker {
     /// A machine, from there.
-    Machine(Place),
-    /// One, from there, by a single datagram that anyone can make up.
-    Datagram(Place),
+    /// `by_datagram`: by a single one, which anyone can make up.
+    Machine { place: Place, by_datagram: bool },
     /// Pixiecore, for a machine that it has heard.
     Pixiecore,
 }
@@ -73,7 +72,7 @@ impl Asker {
     /// The card from whose own place it asks, where that is so.
     fn card(self) -> Option<Mac> {
         match self {
-            Asker::Machine(place) | Asker::Datagram(place) => place.card(),
+            Asker::Machine { place, .. } => place.card(),
             Asker::Pixiecore => None,
         }
     }
@@ -155,7 +154,7 @@ impl Boots {
         }
         let inventory = self.adoptions.declared(node).is_some();
         let agent_port = self.wires.network().agent_port;
-        let by_datagram = matches!(asker, Asker::Datagram(_));
+        let by_datagram = matches!(asker, Asker::Machine { by_datagram: true, .. });
         let own = self.own.begin(&Asked { node, cpu, http, agent_port, inventory, card: asker.card(), by_datagram })?;
         if inventory {
             self.adoptions.begins(node);
@@ -170,7 +169,7 @@ impl Boots {
                 if place == Place::Relayed {
                     self.neighbours.learn(from, card);
                 }
-                return Ok(if by == Way::Stream { Asker::Machine(place) } else { Asker::Datagram(place) });
+                return Ok(Asker::Machine { place, by_datagram: by != Way::Stream });
             }
             Err(Misplaced::Unheard) => {
                 format!(

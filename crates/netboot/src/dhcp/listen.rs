@@ -9,7 +9,6 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use dhcproto::v4::{Message, MessageType, Opcode};
-use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
 use super::decode;
@@ -69,23 +68,10 @@ pub async fn listen(
 ) -> io::Result<()> {
     let socket = packet::open(interface.index, ETHERTYPE_IPV4)?;
     packet::only_udp_to(&socket, SERVER)?;
-    // tokio has no packet sockets; its UDP socket only ever calls recv, which is the same.
-    let socket = UdpSocket::from_std(socket.into())?;
-    let mut buffer = vec![0; 4096];
-    loop {
-        let length = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            received = socket.recv(&mut buffer) => match received {
-                Ok(length) => length,
-                // The interface went down; it may come back.
-                Err(_) => {
-                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-                    continue;
-                }
-            },
-        };
-        isolated(|| hear(&buffer[..length], interface, how, &*witness));
-    }
+    packet::listen(socket, 4096, &stop, |frame| {
+        isolated(|| hear(frame, interface, how, &*witness));
+    })
+    .await
 }
 
 /// Tells of whom a frame is.
