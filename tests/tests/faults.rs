@@ -8,8 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use bramble_model::boot_set::Architecture;
-use bramble_tests::machines::fetch::Fetched;
-use bramble_tests::machines::fetch::http;
+use bramble_tests::machines::fetch::{Fetched, http, post};
 use bramble_tests::machines::firmware::{Boot, power_on};
 use bramble_tests::machines::house::{House, Router, content, filter, inside};
 use bramble_tests::machines::persona::Persona;
@@ -184,7 +183,15 @@ fn what_a_node_reports_has_a_name() {
         let booted = boot(&house, "bios-intel-2008", GOOD);
         let bramble_tests::machines::firmware::Ended::Kernel { cmdline } = booted.ended else { panic!("it boots") };
         let word = |name: &str| cmdline.split(' ').find_map(|word| word.strip_prefix(name)).expect("a word").to_owned();
-        let report = |json: &str| house.report(&word("bramble.boot="), json);
+        let address = house.status().expect("a status")["nodes"][0]["address"].as_str().expect("one").to_owned();
+        let mac = persona("bios-intel-2008").mac("bios-intel-2008");
+        let mut stack = Stack::new(house.wire.plug(mac, GOOD, 3), 3);
+        stack.configure(address.parse().expect("an address"), 24, None);
+        let url = format!("http://10.77.0.1:7080/v1/boots/{}/report", word("bramble.boot="));
+        let mut report = |json: &str| {
+            let answer = post(&mut stack, &url, json);
+            assert!(matches!(answer, Fetched::File(_)), "{json}: {answer:?}");
+        };
         for (kind, failed, name) in [
             (
                 "digest",

@@ -218,7 +218,7 @@ fn read_answer(answer: &[u8], url: &str) -> Fetched {
     };
     let status = String::from_utf8_lossy(&answer[..head]).split_whitespace().nth(1).map(str::to_owned);
     match status.as_deref() {
-        Some("200") if expected(answer).is_none_or(|whole| whole == answer.len()) => {
+        Some("200" | "204") if expected(answer).is_none_or(|whole| whole == answer.len()) => {
             Fetched::File(answer[head..].to_vec())
         }
         Some("200") => {

@@ -215,20 +215,6 @@ impl House {
         shelve(self.path(), &self.path().join(".bramble/image"), architecture, bytes);
     }
 
-    /// Reports to the head as stage 1 of this boot does.
-    pub fn report(&self, boot: &str, json: &str) {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect((HEAD, 7080)).expect("the head listens");
-        let length = json.len();
-        let request = format!(
-            "POST /v1/boots/{boot}/report HTTP/1.1\r\nHost: {HEAD}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{json}"
-        );
-        stream.write_all(request.as_bytes()).expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
-    }
-
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
