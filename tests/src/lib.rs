@@ -226,6 +226,20 @@ impl Lab {
         text
     }
 
+    /// Gives the disk of a machine that is off a data partition with this GUID, with what is in `content` on it.
+    pub fn partition(&self, node: &str, guid: &str, content: Option<&Path>) {
+        const START: u64 = 1;
+        const LENGTH: u64 = 2048;
+        let disk = self.repository.state().join("lab/machines").join(node).join("disk.raw").display().to_string();
+        let table = format!("label: gpt\nstart={START}MiB, size={LENGTH}MiB, uuid={guid}\n");
+        feed("/usr/sbin/sfdisk", &["--quiet", &disk], &table);
+        let content = content.map(|content| content.display().to_string());
+        let filled: Vec<&str> = content.iter().flat_map(|content| ["-d", content]).collect();
+        let (offset, length) = (format!("offset={}", START << 20), format!("{LENGTH}M"));
+        let words = [&["-q", "-F", "-E", &offset][..], &filled, &[&disk, &length]].concat();
+        feed("/usr/sbin/mkfs.ext4", &words, "");
+    }
+
     /// Events of the timeline, oldest first.
     pub fn events(&self, node: &str) -> Vec<Value> {
         let text = self.repository.must(&["node", "show", node, "--json"]);
@@ -289,6 +303,15 @@ impl Drop for Lab {
             }
         }
     }
+}
+
+/// Runs a program with this input.
+fn feed(program: &str, words: &[&str], input: &str) {
+    use std::io::Write;
+    let child = Command::new(program).args(words).stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
+    let mut child = child.unwrap_or_else(|error| panic!("{program}: {error}"));
+    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads");
+    assert!(child.wait().expect("it ends").success(), "{program} {words:?}");
 }
 
 /// Waits until a condition holds.

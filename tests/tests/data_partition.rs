@@ -1,31 +1,20 @@
-//! A node with a data partition: layers come from its disk, and its key survives there.
+//! A node with a data partition: what comes from its disk, and when. That its key survives there is in `identity.rs`.
 
 use std::fs;
-use std::process::Command;
+use std::os::unix::fs::symlink;
 
-use bramble_tests::{Lab, Repository, has_reached};
+use bramble_tests::{Lab, Repository, has_reached, node};
 use serde_json::Value;
 
-/// Where the partition begins and how long it is, in MiB.
-const START: u64 = 1;
-const LENGTH: u64 = 2048;
-
-fn run(program: &str, arguments: &[&str], input: &str) {
-    use std::io::Write;
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{program}: {error}"));
-    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads");
-    assert!(child.wait().expect("it ends").success(), "{program} {arguments:?}");
-}
+/// GUID of the partition, as the repository has it.
+const OWN: &str = "5b1c1f0e-6c43-4f0b-9a52-0f2d4f0c8a11";
 
 #[test]
-fn layers_on_a_data_partition_are_not_fetched_and_the_key_survives() {
+fn layers_on_a_data_partition_are_not_fetched_and_nothing_starts_from_it_before_its_node_is_let_in() {
     let repository = Repository::first_light();
     repository.only("m1");
+    // Its key is on the disk, and in no TPM.
+    repository.edit(|text| text.replacen("lab     = { tpm = true }\n", &format!("data    = \"{OWN}\"\n"), 1));
     let mut lab = Lab::start(repository);
     let set: Value = serde_json::from_str(&lab.repository.must(&["image", "inspect", "--json"])).expect("JSON");
     let root = set["manifest"]["layers"][0]["sha256"].as_str().expect("a digest").to_owned();
@@ -35,15 +24,7 @@ fn layers_on_a_data_partition_are_not_fetched_and_the_key_survives() {
     fs::create_dir_all(content.join("files")).expect("a folder");
     fs::copy(lab.repository.state().join("image/files").join(&root), content.join("files").join(&root))
         .expect("copied");
-    let disk = lab.repository.state().join("lab/machines/m1/disk.raw").display().to_string();
-    run(
-        "/usr/sbin/sfdisk",
-        &["--quiet", &disk],
-        &format!("label: gpt\nstart={START}MiB, size={LENGTH}MiB, name=bramble-data\n"),
-    );
-    let offset = format!("offset={}", START << 20);
-    let folder = content.display().to_string();
-    run("/usr/sbin/mkfs.ext4", &["-q", "-F", "-E", &offset, "-d", &folder, &disk, &format!("{LENGTH}M")], "");
+    lab.partition("m1", OWN, Some(&content));
 
     lab.repository.must(&["power", "on", "m1"]);
     lab.wait("the agent has come", 180, |status| has_reached(status, "m1", "agent"));
@@ -52,14 +33,26 @@ fn layers_on_a_data_partition_are_not_fetched_and_the_key_survives() {
     let fetched: Vec<&str> = fetched.iter().filter_map(|event| event["what"]["file"].as_str()).collect();
     assert_eq!(fetched, ["kernel", "initrd", "site"], "the root came from the disk");
 
-    let fingerprints = |lab: &Lab| -> Vec<String> {
-        let events = lab.events("m1");
-        let admitted = events.iter().filter(|event| event["what"]["kind"] == "admitted");
-        admitted.map(|event| event["what"]["fingerprint"].as_str().expect("text").to_owned()).collect()
-    };
-    lab.repository.must(&["lab", "power", "cycle", "m1"]);
-    lab.wait("it boots again", 60, |status| !has_reached(status, "m1", "agent"));
-    lab.wait("it comes back after a power cut", 180, |status| has_reached(status, "m1", "agent"));
-    let keys = fingerprints(&lab);
-    assert_eq!((keys.len(), &keys[0]), (2, &keys[1]), "the same key");
+    lab.wait("its engine joins", 180, |status| has_reached(status, "m1", "ready"));
+    let says = |command: &str| lab.repository.must(&["exec", "m1", "--", "sh", "-c", command]);
+    let options = says("findmnt -no OPTIONS /var/lib/docker /var/lib/containerd /var/lib/bramble");
+    for folder in options.lines() {
+        assert!(folder.contains("nodev") && folder.contains("nosuid"), "{options}");
+    }
+    assert_eq!(options.lines().count(), 3, "{options}");
+    // What a disk has could have been anybody's until the node was let in.
+    let journal = says("journalctl --boot --unit docker.service --unit containerd.service --output cat");
+    let held = journal.find("untrusted-data").expect(&journal);
+    let started = journal.find("Started docker.service").or(journal.find("Started Docker")).expect(&journal);
+    assert!(held < started, "{journal}");
+
+    // Someone's disk, which says to be m1's, and would have the engine's data lie elsewhere.
+    lab.repository.must(&["power", "off", "m1"]);
+    let links = lab.repository.path().join("links");
+    fs::create_dir(&links).and_then(|()| symlink("/etc", links.join("docker"))).expect("made");
+    lab.partition("m1", OWN, Some(&links));
+    lab.repository.must(&["power", "on", "m1"]);
+    lab.wait("it waits for a person", 180, |status| node(status, "m1")["pending"].is_string());
+    let why = lab.repository.must(&["why", "m1"]);
+    assert!(why.contains(&format!("the data partition {OWN} of this node is not used")), "{why}");
 }

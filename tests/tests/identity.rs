@@ -5,7 +5,9 @@ use std::fs;
 use bramble_tests::{Lab, Repository, is_ready, node};
 use serde_json::Value;
 
-const NODES: [&str; 3] = ["t1", "v1", "w1"];
+const NODES: [&str; 4] = ["t1", "v1", "d1", "w1"];
+/// GUID of the data partition of d1.
+const DATA: &str = "5b1c1f0e-6c43-4f0b-9a52-0f2d4f0c8a11";
 
 const REPOSITORY: &str = r#"
 [cluster]
@@ -38,6 +40,11 @@ mac  = "52:54:00:00:00:02"
 role = "kept"
 lab  = { firmware = "uefi" }
 
+[nodes.d1]
+mac  = "52:54:00:00:00:04"
+role = "kept"
+data = "5b1c1f0e-6c43-4f0b-9a52-0f2d4f0c8a11"
+
 [nodes.w1]
 mac  = "52:54:00:00:00:03"
 role = "plain"
@@ -63,12 +70,13 @@ fn a_home_that_lost_its_power_comes_back_on_what_each_machine_keeps() {
     let repository = Repository::first_light();
     repository.edit(|_| REPOSITORY.to_owned());
     let mut lab = Lab::start(repository);
+    lab.partition("d1", DATA, None);
     for node in NODES {
         lab.repository.must(&["power", "on", node]);
     }
     let status = lab.wait("all are let in", 300, all_ready);
     let known_by = NODES.map(|name| node(&status, name)["known_by"].clone());
-    assert_eq!(known_by, ["tpm", "variable", "wire"]);
+    assert_eq!(known_by, ["tpm", "variable", "disk", "wire"]);
     // Whoever else is on that machine is shown no variable.
     lab.repository.must(&["exec", "-n", "v1", "--", "sh", "-c", "! grep efivarfs /proc/mounts"]);
     // Power goes, also to the head, and comes back.
@@ -85,6 +93,17 @@ fn a_home_that_lost_its_power_comes_back_on_what_each_machine_keeps() {
         let [first, second] = &keys(&lab, node)[..] else { panic!("{node} was let in twice") };
         assert_eq!(first == second, node != "w1", "{node} keeps its key: {first} {second}");
     }
+
+    // The disk of d1 in a machine that has taken its MAC address, too.
+    lab.repository.must(&["power", "off", "d1"]);
+    let board = lab.repository.state().join("lab/machines/d1/uuid");
+    let own = fs::read_to_string(&board).expect("it has one");
+    fs::write(&board, own.replace("8000", "9000")).expect("written");
+    lab.repository.must(&["power", "on", "d1"]);
+    lab.wait("d1 waits for a person", 120, |status| node(status, "d1")["pending"].is_string());
+    let why = lab.repository.must(&["why", "d1"]);
+    assert!(why.contains("the disk that it is known by is in another machine"), "{why}");
+    lab.repository.must(&["power", "off", "d1"]);
 
     // Another TPM in t1's place, switched on by its own head: it waits for a person.
     lab.repository.must(&["power", "off", "t1"]);

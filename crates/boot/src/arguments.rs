@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use crate::PartitionId;
+
+/// What `bramble.data` is.
+const GUID: &str = "a partition's GUID";
 /// What a machine that only says what it is gets beside: no engine, and nobody who logs in.
 const INVENTORY: &str = " bramble.inventory=1";
 
@@ -21,6 +25,8 @@ pub struct HandedOut<'a> {
     /// Digest of the manifest to boot, in hex.
     pub set: &'a str,
     pub inventory: bool,
+    /// The node's data partition, for a boot set whose stage 1 [knows](crate::OWN_DATA) the word.
+    pub data: Option<PartitionId>,
     /// Further arguments, of the boot set.
     pub cmdline: &'a str,
 }
@@ -39,13 +45,14 @@ pub struct Addresses {
 impl HandedOut<'_> {
     /// All arguments of the kernel.
     pub fn render(&self, own: &Addresses) -> String {
-        let HandedOut { node, head, agent_port, boot, nonce, set, inventory, cmdline } = self;
+        let HandedOut { node, head, agent_port, boot, nonce, set, inventory, data, cmdline } = self;
         let Addresses { mac, address, mask, gateway, dns } = own;
         let inventory = if *inventory { INVENTORY } else { "" };
         let nonce = nonce.map(|nonce| format!(" bramble.nonce={nonce}")).unwrap_or_default();
+        let data = data.map(|data| format!(" bramble.data={data}")).unwrap_or_default();
         format!(
             "{cmdline}{inventory} bramble.head={head} bramble.agent={agent_port} bramble.node={node} bramble.boot={boot}\
-             {nonce} bramble.set={set} BOOTIF=01-{mac} bramble.ip={address}/{mask} bramble.gateway={gateway} \
+             {nonce}{data} bramble.set={set} BOOTIF=01-{mac} bramble.ip={address}/{mask} bramble.gateway={gateway} \
              bramble.dns={dns}"
         )
     }
@@ -76,6 +83,8 @@ pub struct Arguments {
     pub gateway: Option<Ipv4Addr>,
     /// `bramble.inventory=1`: the machine is no node, and says once what it is.
     pub inventory: bool,
+    /// `bramble.data=GUID`: the node's data partition, absent where it has none.
+    pub data: Option<PartitionId>,
     /// `bramble.dns=ADDRESS`, absent or empty where there is none.
     pub dns: Option<Ipv4Addr>,
 }
@@ -128,6 +137,10 @@ impl Arguments {
             address: address.parse().map_err(no_address)?,
             prefix: u32::from(mask).leading_ones() as u8,
             inventory: words.get("bramble.inventory") == Some(&"1"),
+            data: words
+                .get("bramble.data")
+                .map(|&data| data.parse().map_err(|_| wrong("bramble.data", data, GUID)))
+                .transpose()?,
             gateway: optional("bramble.gateway"),
             dns: optional("bramble.dns"),
         })
@@ -155,6 +168,8 @@ mod tests {
                         bramble.nonce=n bramble.set=s BOOTIF=01-52-54-00-00-00-01 \
                         bramble.ip=10.77.0.11/255.255.255.0 bramble.gateway= bramble.dns=10.77.0.1\n";
 
+    const DATA: &str = "0fc63daf-8483-4772-8e79-3d69d8477de4";
+
     #[test]
     fn an_ipxe_command_line_is_read() {
         let arguments = Arguments::read(LINE).expect("complete");
@@ -172,6 +187,8 @@ mod tests {
             error.to_string(),
             "`bramble.ip=10.77.0.11` on the kernel's command line: expected an address and its netmask"
         );
+        let error = Arguments::read(&format!("{LINE} bramble.data=sda1")).expect_err("no GUID");
+        assert_eq!(error.to_string(), "`bramble.data=sda1` on the kernel's command line: expected a partition's GUID");
     }
 
     /// As the head of commit 5b09a28 rendered it.
@@ -192,12 +209,17 @@ mod tests {
             nonce: Some("n"),
             set: "s",
             inventory: false,
+            data: None,
             cmdline: "quiet",
         };
         assert_eq!(handed.render(&own), LINE.trim_end());
         handed.nonce = None;
         assert_eq!(handed.render(&own), LINE.replace(" bramble.nonce=n", "").trim_end());
+        handed.data = Some(DATA.parse().expect("a GUID"));
+        let data = LINE.replace("bramble.nonce=n", &format!("bramble.data={DATA}"));
+        assert_eq!(handed.render(&own), data.trim_end());
         handed.nonce = Some("n");
+        handed.data = None;
         handed.inventory = true;
         let inventory = LINE.replace("quiet", "quiet bramble.inventory=1");
         assert_eq!(handed.render(&own), inventory.trim_end());
@@ -212,7 +234,7 @@ mod tests {
         fn arguments_survive_the_command_line(
             words in prop::array::uniform3(word()), nonce in prop::option::of(word()), head: SocketAddrV4, agent_port: u16, mac: [u8; 6],
             address: Ipv4Addr, prefix in 0..=32_u32, gateway: Option<Ipv4Addr>, dns: Option<Ipv4Addr>, inventory: bool,
-            cmdline in "[ a-z=,0-9]{0,40}",
+            data: [u8; 16], cmdline in "[ a-z=,0-9]{0,40}",
         ) {
             let [node, boot, set] = words;
             let text = |address: Option<Ipv4Addr>| address.map(|address| address.to_string()).unwrap_or_default();
@@ -223,10 +245,11 @@ mod tests {
                 gateway: text(gateway),
                 dns: text(dns),
             };
-            let handed = HandedOut { node: &node, head, agent_port, boot: &boot, nonce: nonce.as_deref(), set: &set, inventory, cmdline: &cmdline };
+            let data = PartitionId::of_entry(data);
+            let handed = HandedOut { node: &node, head, agent_port, boot: &boot, nonce: nonce.as_deref(), set: &set, inventory, data, cmdline: &cmdline };
             let read = Arguments::read(&handed.render(&own)).expect("one of our own");
             let prefix = prefix as u8;
-            prop_assert_eq!(read, Arguments { head, agent_port, node, boot, nonce, set, mac, address, prefix, gateway, inventory, dns });
+            prop_assert_eq!(read, Arguments { head, agent_port, node, boot, nonce, set, mac, address, prefix, gateway, inventory, data, dns });
         }
 
         #[test]

@@ -16,6 +16,7 @@ mod file;
 mod firmware;
 mod json;
 mod loader;
+mod partition;
 mod place;
 mod report;
 
@@ -25,9 +26,10 @@ pub use file::{File, HandOver};
 pub use firmware::{Asker, Cpu, Firmware, Pi};
 pub use json::Malformed;
 pub use loader::Loader;
+pub use partition::{NoPartitionId, OWN_DATA, PartitionId};
 pub use place::{
-    BOOT_FILE, KEY_FILE, MANIFEST, SIGNATURE, claim_path, file_path, inventory_path, is_kept_of_a_set, kept_file,
-    kept_set, report_path, reporting, set_path,
+    BOOT_FILE, CLUSTER_FILE, KEY_FILE, MANIFEST, SIGNATURE, UNTRUSTED_DATA, claim_path, file_path, inventory_path,
+    is_kept_of_a_set, kept_file, kept_set, report_path, reporting, set_path,
 };
 pub use report::{Failure, Report, Step};
 

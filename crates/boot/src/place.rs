@@ -4,8 +4,13 @@ use std::path::{Path, PathBuf};
 
 /// What stage 1 writes and the agent reads.
 pub const BOOT_FILE: &str = "/run/bramble/boot.json";
+/// A file that is there from stage 1 on while nothing may start from what the data partition has, and where there is a data
+/// partition at all.
+pub const UNTRUSTED_DATA: &str = "/run/bramble/untrusted-data";
 /// The key that verifies manifests, in an initrd; without a leading slash.
 pub const KEY_FILE: &str = "etc/bramble.pub";
+/// The name of the cluster whose initrd it is, beside that key; without a leading slash.
+pub const CLUSTER_FILE: &str = "etc/bramble.cluster";
 /// The files of a boot set's own folder.
 pub const MANIFEST: &str = "manifest.json";
 pub const SIGNATURE: &str = "manifest.json.minisig";

@@ -12,6 +12,8 @@ pub enum Step {
     Drivers,
     /// The network is up.
     Network,
+    /// The node's data partition is waited for.
+    Data,
     /// The root's layers arrive.
     Root,
     /// They are mounted.
@@ -23,12 +25,13 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 5] = [Step::Drivers, Step::Network, Step::Root, Step::Mount, Step::SwitchRoot];
+    const ALL: [Step; 6] = [Step::Drivers, Step::Network, Step::Data, Step::Root, Step::Mount, Step::SwitchRoot];
 
     pub fn as_str(&self) -> &str {
         match self {
             Step::Drivers => "drivers",
             Step::Network => "network",
+            Step::Data => "data",
             Step::Root => "root",
             Step::Mount => "mount",
             Step::SwitchRoot => "switch-root",
@@ -54,6 +57,8 @@ pub enum Failure {
     Digest,
     /// The manifest is not signed with the key of this initrd.
     Signature,
+    /// The node's data partition is not there, or not to be used: it goes on without.
+    Data,
     /// The machine has no memory left.
     NoMemory,
     /// Something on the machine itself: a mount, a module, a device.
@@ -63,7 +68,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    const ALL: [Failure; 9] = [
+    const ALL: [Failure; 10] = [
         Failure::Arguments,
         Failure::NoDriver,
         Failure::NoLink,
@@ -71,6 +76,7 @@ impl Failure {
         Failure::Claim,
         Failure::Digest,
         Failure::Signature,
+        Failure::Data,
         Failure::NoMemory,
         Failure::Machine,
     ];
@@ -84,6 +90,7 @@ impl Failure {
             Failure::Claim => "claim",
             Failure::Digest => "digest",
             Failure::Signature => "signature",
+            Failure::Data => "data",
             Failure::NoMemory => "no-memory",
             Failure::Machine => "machine",
             Failure::Other(word) => word,
@@ -113,7 +120,7 @@ word!(Step, Failure);
 pub enum Report {
     /// Where it is. `percent` is of the whole root, 0 to 100.
     Step { step: Step, percent: Option<u8> },
-    /// It could not go on, and tries again. `reason` is a sentence for people; `kind` is `None` from a stage 1
+    /// It could not go on, and tries again; or what is wrong where it goes on all the same, with 0 seconds. `reason` is a sentence for people; `kind` is `None` from a stage 1
     /// of before there were kinds.
     Failed { kind: Option<Failure>, reason: String, retry_in_seconds: u64 },
 }

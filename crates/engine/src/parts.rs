@@ -12,7 +12,7 @@ pub struct Parts {
     /// Files of these packages that no node needs, as patterns of dpkg's `path-exclude`.
     pub left_out: &'static [&'static str],
     /// Files over the root, by their place in it. A unit of the engine begins with
-    /// `ConditionKernelCommandLine=!bramble.inventory=1`.
+    /// `ConditionKernelCommandLine=!bramble.inventory=1` and `ConditionPathExists=!/run/bramble/untrusted-data`.
     pub files: &'static [(&'static str, &'static str)],
     /// Units that are started, each after what wants it.
     pub enabled: &'static [(&'static str, &'static str)],
@@ -45,6 +45,17 @@ mod tests {
             }
         }
         assert!(units > 0);
+    }
+
+    /// A disk that someone put in had its containers started before the node was let in.
+    #[test]
+    fn no_unit_of_an_engine_starts_from_a_data_partition_that_nobody_trusts_yet() {
+        let condition = format!("ConditionPathExists=!{}", bramble_boot::UNTRUSTED_DATA);
+        for (path, text) in EngineKind::ALL.into_iter().flat_map(|kind| parts(kind).files) {
+            if path.ends_with(".service") {
+                assert!(text.lines().any(|line| line == condition), "{path}");
+            }
+        }
     }
 
     #[test]

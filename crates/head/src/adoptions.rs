@@ -173,6 +173,7 @@ impl Adoptions {
             address: None,
             boot: None,
             secure_boot: None,
+            data: None,
             power: PowerKind::Hand,
             machine: LabMachine {
                 firmware: LabFirmware::Bios,

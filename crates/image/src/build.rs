@@ -61,7 +61,7 @@ pub fn build(
     let root = Root::of(&recipe, cache, refresh, cancel, progress)?;
     let site = site::layer(cluster, ingredients, cache, cancel, progress)?;
     progress("initrd and manifest");
-    let program = program(ingredients, key);
+    let program = program(cluster, ingredients, key);
     let drivers = File::open(root.drivers()).map_err(Error::file("cannot read drivers", &root.drivers()))?;
     let layer = |name: &str, path: &Path| Ok(Layer { name: name.to_owned(), artifact: shelf.take(path)? });
     let firmware = root.firmware()?;
@@ -77,7 +77,7 @@ pub fn build(
         initrd: shelf.take_stream(std::io::Read::chain(&program[..], drivers))?,
         layers: vec![layer("root", &root.layer())?, layer("site", &site)?],
         cmdline: cmdline(cluster, recipe.architecture),
-        knows: vec![bramble_boot::CLAIMS.to_owned()],
+        knows: [bramble_boot::CLAIMS, bramble_boot::OWN_DATA].map(str::to_owned).into(),
         packages: root.facts.packages,
         data: cluster.engines().into_iter().flat_map(|kind| parts(kind).data).map(folder).collect(),
         inputs: ingredients.inputs,
@@ -94,9 +94,10 @@ fn folder((name, path): &(&str, &str)) -> DataFolder {
 }
 
 /// The initrd's part that changes with the program.
-fn program(ingredients: &Ingredients<'_>, key: &SigningKey) -> Vec<u8> {
+fn program(cluster: &Cluster, ingredients: &Ingredients<'_>, key: &SigningKey) -> Vec<u8> {
     let mut program = Vec::new();
-    initrd::write_program(&mut program, ingredients.stage1, &key.public()).expect("memory takes what is written");
+    initrd::write_program(&mut program, ingredients.stage1, &key.public(), &cluster.name)
+        .expect("memory takes what is written");
     program
 }
 

@@ -72,6 +72,8 @@ pub(crate) struct Machine {
     architecture: Architecture,
     pub(crate) console: PathBuf,
     arguments: Vec<String>,
+    /// Has the UUID that its firmware says: another one in it is another board.
+    board: PathBuf,
     /// How much it yields to the other machines, nice(2).
     nice: u8,
     /// Where its TPM's state is, which is all that makes it this one; `None` for a machine without.
@@ -132,6 +134,9 @@ impl Machine {
     ) -> Result<Self, Error> {
         let folder = places.scratch().join(node.as_str());
         fs::create_dir_all(&folder).map_err(Error::io("cannot make the machine's folder"))?;
+        let mac = declared.macs.first().map(ToString::to_string).unwrap_or_default();
+        let own_uuid = folder.join("uuid");
+        fs::write(&own_uuid, uuid(&mac)).map_err(Error::io("cannot write the machine's UUID"))?;
         let disk = folder.join("disk.raw");
         File::create(&disk)
             .and_then(|file| file.set_len(u64::from(declared.machine.disk) << 30))
@@ -145,7 +150,6 @@ impl Machine {
         let plain = accelerator.arguments(declared.machine.architecture);
         let plain = plain.iter().chain(board(&declared.machine));
         let mut arguments: Vec<String> = plain.map(|text| (*text).to_owned()).collect();
-        let mac = declared.macs.first().map(ToString::to_string).unwrap_or_default();
         // The card's own ROM is iPXE, also for UEFI on amd64: it would boot in HTTP boot's place, and is
         // not signed.
         let own_rom = matches!(declared.machine.firmware, LabFirmware::Bios | LabFirmware::Uefi)
@@ -154,8 +158,6 @@ impl Machine {
         let more = [
             "-name".to_owned(),
             node.to_string(),
-            "-uuid".into(),
-            uuid(&mac),
             "-nodefaults".into(),
             "-display".into(),
             "none".into(),
@@ -219,6 +221,7 @@ impl Machine {
             architecture,
             console,
             arguments,
+            board: own_uuid,
             nice,
             tpm,
             tpm_process: None,
@@ -247,8 +250,9 @@ impl Machine {
                 if let Some(state) = &self.tpm {
                     self.tpm_process = Some(start_tpm(state).await?);
                 }
+                let board = fs::read_to_string(&self.board).map_err(Error::io("cannot read the machine's UUID"))?;
                 let process = Command::new("nice")
-                    .args(["-n", &self.nice.to_string(), qemu])
+                    .args(["-n", &self.nice.to_string(), qemu, "-uuid", board.trim()])
                     .args(&self.arguments)
                     .stdin(Stdio::null())
                     .stdout(Stdio::null())

@@ -65,7 +65,7 @@ pub struct Manifest {
     pub firmware: Vec<Layer>,
     /// Kernel arguments that every node gets.
     pub cmdline: String,
-    /// What its stage 1 can do beside what every one can: [`bramble_boot::CLAIMS`].
+    /// What its stage 1 can do beside what every one can: [`bramble_boot::CLAIMS`], [`bramble_boot::OWN_DATA`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub knows: Vec<String>,
     /// SHA-256 of all that the repository and this program say of the image; `None` in sets of programs that did
@@ -99,6 +99,11 @@ impl Manifest {
     /// Whether its stage 1 claims its boot, with a nonce that it draws itself.
     pub fn claims(&self) -> bool {
         self.knows.iter().any(|known| known == bramble_boot::CLAIMS)
+    }
+
+    /// Whether its stage 1 mounts the data partition that the head names.
+    pub fn knows_data(&self) -> bool {
+        self.knows.iter().any(|known| known == bramble_boot::OWN_DATA)
     }
 
     /// Bytes that a node without a disk fetches to boot.

@@ -375,6 +375,7 @@ impl What {
             What::Fetching { file, bytes } => format!("fetches {file}, {bytes} bytes"),
             What::Stage1 { step, percent: Some(percent) } => format!("stage 1: {step} {percent} %"),
             What::Stage1 { step, percent: None } => format!("stage 1: {step}"),
+            What::Failed { reason, retry_in_seconds: 0, .. } => format!("failed: {reason}"),
             What::Failed { reason, retry_in_seconds, .. } => {
                 format!("failed: {reason}; tries again in {retry_in_seconds} s")
             }

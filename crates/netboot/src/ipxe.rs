@@ -150,6 +150,7 @@ mod tests {
             nonce: Some("n0nce"),
             set: &set,
             inventory: false,
+            data: None,
             cmdline: "quiet console=ttyS0",
         };
         let url = |digest: &str, name| format!("http://{}{}", words.head, file_path(digest, words.boot, name));

@@ -1,15 +1,17 @@
 //! The node document, applied: what makes one image this node.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use bramble_boot::UNTRUSTED_DATA;
 use bramble_model::agent::NodeDocument;
 use bramble_system::{Command, files};
 use tokio::sync::watch;
 
-use crate::engine::Declared;
+use crate::engine::{self, Declared};
 
 /// Documents that came from the head. They are applied beside the conversation that brings them: commands that take
 /// long hold up no beat.
@@ -70,10 +72,34 @@ impl Documents {
     }
 }
 
+/// What the agent makes of [`UNTRUSTED_DATA`] while it starts what waited for that: it may end meanwhile.
+const TRUSTING: &str = "/run/bramble/trusting-data";
+
+/// The head has let this node in: what its data partition has is this node's, and its engines start.
+fn trust_data() -> std::io::Result<()> {
+    match fs::rename(UNTRUSTED_DATA, TRUSTING) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        Err(_) if !Path::new(TRUSTING).exists() => return Ok(()),
+        Ok(()) | Err(_) => {}
+    }
+    // Those that the image has.
+    let there = |unit: &&str| Path::new("/etc/systemd/system").join(unit).exists();
+    let units: Vec<&str> = engine::units().filter(there).collect();
+    if !units.is_empty() {
+        run(Command::new("systemctl").args(["start", "--no-block"]).args(units))?;
+    }
+    fs::remove_file(TRUSTING)
+}
+
 /// Applies all of it; what fails is logged and does not keep the rest from being applied.
 fn apply(document: &NodeDocument) {
-    let results =
-        [("host name", hostname(document)), ("SSH keys", ssh_keys(document)), ("time servers", time_servers(document))];
+    let results = [
+        ("host name", hostname(document)),
+        ("SSH keys", ssh_keys(document)),
+        ("time servers", time_servers(document)),
+        // Its engines take the name along.
+        ("data partition", trust_data()),
+    ];
     for (what, result) in results {
         if let Err(error) = result {
             tracing::error!(what, %error, "cannot apply the node document");

@@ -36,6 +36,11 @@ pub(crate) fn folders() -> impl Iterator<Item = &'static str> {
     EngineKind::ALL.into_iter().flat_map(|kind| parts(kind).data).map(|(_, place)| *place)
 }
 
+/// Units that engines of this program begin with, by name.
+pub(crate) fn units() -> impl Iterator<Item = &'static str> {
+    EngineKind::ALL.into_iter().flat_map(|kind| parts(kind).enabled).map(|(_, unit)| *unit)
+}
+
 /// The drivers of this node's engines.
 #[derive(Clone)]
 pub(crate) struct Engines {

@@ -127,6 +127,11 @@ fn stage_1_failed(said: String, kind: Option<&Failure>) -> Cause {
             said,
             "it boots all the same, and a key that it keeps lets it in; without one, switch it on again, and where that goes on, another machine uses its MAC address or its boot",
         ),
+        Some(Failure::Data) => cause(
+            "data-partition",
+            said,
+            "it runs without; put its disk in and boot it again, or write down which partition is its own: `lsblk -o NAME,PARTUUID` on it, and `data` of its node in bramble.toml",
+        ),
         Some(Failure::Arguments | Failure::NoLink | Failure::Signature | Failure::Machine | Failure::Other(_))
         | None => cause("stage1-failed", said, "it tries again by itself; the sentence names what to put right"),
     }
@@ -573,7 +578,10 @@ impl Evidence<'_> {
         match self.last_of(|what| matches!(what, What::Refused { .. } | What::Waits { .. } | What::Admitted { .. }))? {
             What::Waits { fingerprint, reason } => Some(cause(
                 "admission-pending",
-                format!("it waits to be let in with key {fingerprint}: {reason}"),
+                format!(
+                    "it waits to be let in with key {fingerprint}: {reason}{}",
+                    self.data().map_or_else(String::new, |data| format!("; {data}"))
+                ),
                 "compare the key with the one on its console, then `bramble node approve NODE KEY`",
             )),
             What::Refused { reason } => Some(cause(
@@ -581,6 +589,15 @@ impl Evidence<'_> {
                 format!("it is not let in: {reason}"),
                 "is there a second machine with its MAC address?",
             )),
+            _ => None,
+        }
+    }
+
+    /// What is wrong with its data partition in this boot.
+    fn data(&self) -> Option<&str> {
+        let of_data = |what: &What| matches!(what, What::Failed { failure: Some(Failure::Data), .. });
+        match self.last_of(of_data)? {
+            What::Failed { reason, .. } => Some(reason),
             _ => None,
         }
     }
@@ -623,6 +640,9 @@ impl Evidence<'_> {
         }
         if let (Phase::Ready, true, Some(problem)) = (self.phase, self.connected, self.engine) {
             return cause("engine-unreadable", problem.to_owned(), "`bramble status` says who brings it back");
+        }
+        if let (Phase::Ready, true, Some(reason)) = (self.phase, self.connected, self.data()) {
+            return stage_1_failed(format!("stage 1 says: {reason}"), Some(&Failure::Data));
         }
         if self.phase == Phase::Ready {
             return if self.foreign && !self.connected {

@@ -8,46 +8,17 @@ use std::thread;
 use std::time::Duration;
 
 use bramble_boot::{Arguments, Failure, Step, file_path, kept_file};
-use rustix::mount::{MountFlags, mount};
 use sha2::{Digest, Sha256};
 
-use crate::drivers::Drivers;
 use crate::error::{Doing, Error};
 use crate::http;
 use crate::manifest::{Layer, Manifest, hex};
 use crate::report::Reporter;
 
-/// Name of the GPT partition that keeps layers, engine data and the agent's key.
-const DATA: &str = "bramble-data";
-/// Where it is mounted, and where layers are kept without one.
-const DATA_MOUNT: &str = "/run/bramble/data";
+/// Where layers are kept that come from the head.
 const MEMORY: &str = "/run/bramble/layers";
 /// How often a broken connection is taken up again before the attempt counts as failed.
 const RESUMES: u32 = 8;
-
-/// Mounts the data partition, where there is one.
-pub fn data_partition(drivers: &mut Drivers) -> Option<PathBuf> {
-    let device = fs::read_dir("/sys/class/block").ok()?.flatten().find_map(|entry| {
-        let text = fs::read_to_string(entry.path().join("uevent")).ok()?;
-        text.lines().any(|line| line.strip_prefix("PARTNAME=") == Some(DATA)).then(|| entry.file_name())
-    })?;
-    let device = Path::new("/dev").join(device);
-    let mounted = drivers.load(&["ext4"]).and_then(|()| {
-        fs::create_dir_all(DATA_MOUNT).doing("cannot make a mount point")?;
-        match mount(&device, DATA_MOUNT, "ext4", MountFlags::NOATIME, None) {
-            Ok(()) | Err(rustix::io::Errno::BUSY) => Ok(()),
-            Err(error) => Err(error).doing(format_args!("cannot mount {}", device.display())),
-        }
-    });
-    match mounted {
-        Ok(()) => Some(DATA_MOUNT.into()),
-        Err(error) => {
-            // A damaged disk must not keep the node down: it boots from the head and says so.
-            eprintln!("bramble: {error}; booting without the data partition");
-            None
-        }
-    }
-}
 
 /// All layers of the manifest, verified, as files, the lowest first.
 pub fn gather(
@@ -76,7 +47,7 @@ fn find(
     data: Option<&Path>,
     from_head: &mut dyn FnMut() -> Result<PathBuf, Error>,
 ) -> Result<PathBuf, Error> {
-    let Some(kept) = data.map(|data| kept_file(data, &layer.sha256)).filter(|kept| kept.exists()) else {
+    let Some(kept) = data.map(|data| kept_file(data, &layer.sha256)).filter(|kept| kept.is_file()) else {
         return from_head();
     };
     if is_layer(&kept, layer) {

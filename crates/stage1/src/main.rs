@@ -10,8 +10,10 @@
 
 mod claim;
 mod clock;
+mod data;
 mod drivers;
 mod error;
+mod gpt;
 mod http;
 mod layers;
 mod loop_device;
@@ -69,9 +71,11 @@ fn boot(reporter: &mut Reporter, nonce: &mut Nonce) -> Result<(), Error> {
     let proof = claim::claim(&arguments, nonce)?;
     reporter.connect(&arguments, proof.report.as_deref());
     // Nothing is mounted of a machine that is not a node.
-    let data = if arguments.inventory { None } else { layers::data_partition(&mut drivers) };
+    let wanted = arguments.data.filter(|_| !arguments.inventory);
+    let data = wanted.and_then(|wanted| data::open(wanted, &mut drivers, reporter));
     let manifest = manifest::fetch(&arguments, data.as_deref())?;
     let paths = layers::gather(&arguments, &manifest, data.as_deref(), reporter)?;
+    let data = data::prepared(data, wanted, &manifest.data, reporter);
     reporter.step(Step::Mount, None);
     root::assemble(&paths, &manifest.data, data.as_deref())?;
     root::hand_over(&arguments, proof, &interface)?;

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
 
-use bramble_boot::{Arguments, Failure, KEY_FILE, MANIFEST, SIGNATURE, kept_set, set_path};
+use bramble_boot::{Arguments, CLUSTER_FILE, Failure, KEY_FILE, MANIFEST, SIGNATURE, kept_set, set_path};
 use minisign_verify::{PublicKey, Signature};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -21,6 +21,9 @@ const LONGEST: u64 = 4 << 20;
 #[derive(Debug, Deserialize)]
 pub struct Manifest {
     form: u32,
+    cluster: String,
+    /// By Debian's name.
+    architecture: String,
     /// The lowest first.
     pub layers: Vec<Layer>,
     /// Folders that must not lie on an overlay.
@@ -46,10 +49,29 @@ pub struct Layer {
     pub size: u64,
 }
 
+/// Whose manifests this initrd boots.
+struct Trust {
+    /// The key that signs them, in minisign's base64.
+    key: String,
+    cluster: String,
+}
+
+impl Trust {
+    /// What the initrd says.
+    fn read() -> Result<Self, Error> {
+        let text =
+            |path: &str| fs::read_to_string(Path::new("/").join(path)).doing(format_args!("cannot read /{path}"));
+        Ok(Trust { key: text(KEY_FILE)?, cluster: text(CLUSTER_FILE)? })
+    }
+}
+
+/// What this program runs on, by Debian's name.
+const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+
 /// Gets the manifest that the boot script named, from the data partition or the head, and
-/// verifies its digest and its signature.
+/// verifies its digest, its signature, and that it is for this cluster and this processor.
 pub fn fetch(arguments: &Arguments, data: Option<&Path>) -> Result<Manifest, Error> {
-    let key = fs::read_to_string(Path::new("/").join(KEY_FILE)).doing("cannot read the verification key")?;
+    let trust = Trust::read()?;
     let set = &arguments.set;
     let mut from_head = |name: &str| {
         let what = format!("cannot fetch {name}");
@@ -59,19 +81,19 @@ pub fn fetch(arguments: &Arguments, data: Option<&Path>) -> Result<Manifest, Err
         }
         http::read_all(answer, LONGEST).doing_as(Failure::Fetch, what)
     };
-    find(set, &key, data, &mut from_head)
+    find(set, &trust, data, &mut from_head)
 }
 
-/// The manifest of `set` that verifies with `key`: the one that is kept below `data`, or else the head's, which
+/// The manifest of `set` that is to be trusted: the one that is kept below `data`, or else the head's, which
 /// then takes the place of a damaged one. A disk that lost a sector must not keep the node down.
 fn find(
     set: &str,
-    key: &str,
+    trust: &Trust,
     data: Option<&Path>,
     from_head: &mut dyn FnMut(&str) -> Result<Vec<u8>, Error>,
 ) -> Result<Manifest, Error> {
     let folder = data.map(|data| kept_set(data, set)).filter(|folder| folder.is_dir());
-    let kept = folder.map(|folder| match kept(&folder, set, key) {
+    let kept = folder.map(|folder| match kept(&folder, set, trust) {
         Ok(manifest) => Ok(manifest),
         Err(damage) => Err((folder, damage)),
     });
@@ -82,7 +104,7 @@ fn find(
     };
     let fetched = from_head(MANIFEST).and_then(|bytes| {
         let signature = from_head(SIGNATURE)?;
-        Ok((verify(&bytes, &signature, set, key)?, bytes, signature))
+        Ok((verify(&bytes, &signature, set, trust)?, bytes, signature))
     });
     match (fetched, damaged) {
         (Ok((manifest, ..)), None) => Ok(manifest),
@@ -104,13 +126,18 @@ fn find(
 }
 
 /// The manifest in a folder of the data partition.
-fn kept(folder: &Path, set: &str, key: &str) -> Result<Manifest, Error> {
+fn kept(folder: &Path, set: &str, trust: &Trust) -> Result<Manifest, Error> {
     let read = |name: &str| {
         let mut bytes = Vec::new();
-        let read = File::open(folder.join(name)).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
+        let path = folder.join(name);
+        // What else may lie there would never end, or never begin.
+        if !path.is_file() {
+            return Err(Error::new(Failure::Machine, format!("{name} is not there")));
+        }
+        let read = File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
         read.doing(format_args!("cannot read {name}")).map(|_| bytes)
     };
-    verify(&read(MANIFEST)?, &read(SIGNATURE)?, set, key)
+    verify(&read(MANIFEST)?, &read(SIGNATURE)?, set, trust)
 }
 
 /// Replaces a file whole: a power cut leaves the old one or the new one.
@@ -125,12 +152,12 @@ fn replace(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
     written.doing(format_args!("cannot replace {name} on the data partition"))
 }
 
-fn verify(bytes: &[u8], signature: &[u8], set: &str, key: &str) -> Result<Manifest, Error> {
+fn verify(bytes: &[u8], signature: &[u8], set: &str, trust: &Trust) -> Result<Manifest, Error> {
     if hex(&Sha256::digest(bytes)) != *set {
         let sentence = "the manifest is not the one that the boot script names: its digest differs";
         return Err(Error::new(Failure::Digest, sentence));
     }
-    let key = PublicKey::from_base64(key.trim())
+    let key = PublicKey::from_base64(trust.key.trim())
         .doing_as(Failure::Signature, "the verification key of this initrd is malformed")?;
     let signature = String::from_utf8_lossy(signature);
     let signature =
@@ -142,6 +169,12 @@ fn verify(bytes: &[u8], signature: &[u8], set: &str, key: &str) -> Result<Manife
         let sentence = format!("the manifest has form {}, and this stage 1 reads form {FORM}", manifest.form);
         return Err(Error::new(Failure::Machine, sentence));
     }
+    let is_for = |what: &str, theirs: &str, own: &str| match theirs == own {
+        true => Ok(()),
+        false => Err(Error::new(Failure::Signature, format!("the manifest is for {what} {theirs}, and this is {own}"))),
+    };
+    is_for("the cluster", &manifest.cluster, &trust.cluster)?;
+    is_for("the architecture", &manifest.architecture, ARCHITECTURE)?;
     Ok(manifest)
 }
 
@@ -156,14 +189,23 @@ mod tests {
     use bramble_model::boot_set as model;
     use bramble_model::names::Digest as Name;
 
+    const OWN: model::Architecture =
+        if cfg!(target_arch = "aarch64") { model::Architecture::Arm64 } else { model::Architecture::Amd64 };
+    const OTHER: model::Architecture =
+        if cfg!(target_arch = "aarch64") { model::Architecture::Amd64 } else { model::Architecture::Arm64 };
+
     fn manifest() -> Vec<u8> {
+        manifest_for("lab", OWN)
+    }
+
+    fn manifest_for(cluster: &str, architecture: model::Architecture) -> Vec<u8> {
         let artifact = || model::Artifact { sha256: Name([7; 32]), size: 9 };
         let manifest = model::Manifest {
             form: model::FORM,
-            cluster: "lab".parse().expect("a name"),
+            cluster: cluster.parse().expect("a name"),
             version: "1".into(),
             revision: None,
-            architecture: bramble_model::boot_set::Architecture::Amd64,
+            architecture,
             suite: "trixie".into(),
             kernel: artifact(),
             initrd: artifact(),
@@ -178,10 +220,10 @@ mod tests {
         serde_json::to_vec(&manifest).expect("plain data")
     }
 
-    fn signed(bytes: &[u8]) -> (Vec<u8>, String) {
+    fn signed(bytes: &[u8]) -> (Vec<u8>, Trust) {
         let pair = minisign::KeyPair::generate_unencrypted_keypair().expect("a key");
         let signature = minisign::sign(Some(&pair.pk), &pair.sk, bytes, None, None).expect("signed");
-        (signature.into_string().into_bytes(), pair.pk.to_base64())
+        (signature.into_string().into_bytes(), Trust { key: pair.pk.to_base64(), cluster: "lab".into() })
     }
 
     #[test]
@@ -204,6 +246,17 @@ mod tests {
         let mut changed = bytes.clone();
         changed[5] ^= 1;
         verify(&changed, &signature, &hex(&Sha256::digest(&changed)), &key).expect_err("another byte");
+    }
+
+    #[test]
+    fn a_manifest_of_another_cluster_or_for_another_processor_is_refused_though_its_signature_is_good() {
+        for (bytes, what) in
+            [(manifest_for("home", OWN), "the cluster home"), (manifest_for("lab", OTHER), "architecture")]
+        {
+            let (signature, key) = signed(&bytes);
+            let error = verify(&bytes, &signature, &hex(&Sha256::digest(&bytes)), &key).expect_err(what);
+            assert!(error.kind == Failure::Signature && error.sentence.contains(what), "{error}");
+        }
     }
 
     /// A data partition with this set on it.

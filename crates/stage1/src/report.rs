@@ -81,6 +81,16 @@ impl Reporter {
         });
     }
 
+    /// Tells what is wrong where the boot goes on all the same.
+    pub fn remark(&mut self, error: &Error) {
+        say(&error.sentence);
+        self.send(&Report::Failed {
+            kind: Some(error.kind.clone()),
+            reason: error.sentence.clone(),
+            retry_in_seconds: 0,
+        });
+    }
+
     fn send(&self, report: &Report) {
         if let Some(head) = &self.head {
             // The receiver lives as long as the sender.

@@ -10,11 +10,12 @@ use std::process::Command;
 
 use bramble_boot::{Arguments, BOOT_FILE, Failure, HandOver};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
+use rustix::mount::{MountFlags, mount, mount_move};
 
 use sha2::{Digest, Sha256};
 
 use crate::claim::Proof;
+use crate::data;
 use crate::error::{Doing, Error};
 use crate::loop_device;
 use crate::manifest::{DataFolder, hex};
@@ -67,21 +68,14 @@ pub fn assemble(layers: &[PathBuf], grow: &[DataFolder], data: Option<&Path>) ->
         let target = format!("{NEW}{path}");
         fs::create_dir_all(&target).doing("cannot make a folder for the engine")?;
         match data {
-            Some(data) => {
-                let kept = data.join(name);
-                fs::create_dir_all(&kept).doing("cannot make a folder on the data partition")?;
-                mount_bind(&kept, &target).doing(format_args!("cannot mount {path}"))?;
-            }
+            Some(data) => data::bind(data, name, &target)?,
             None => once("tmpfs", &target, "tmpfs", MountFlags::empty(), Some(c"mode=0711,size=80%"))?,
         }
     }
     if let Some(data) = data {
-        // The agent's key survives where there is something for it to survive on.
-        let (kept, target) = (data.join("agent"), format!("{NEW}/var/lib/bramble"));
-        for folder in [kept.as_path(), Path::new(&target)] {
-            fs::create_dir_all(folder).doing("cannot make a folder for the agent")?;
-        }
-        mount_bind(&kept, &target).doing("cannot mount the agent's folder")?;
+        let target = format!("{NEW}/var/lib/bramble");
+        fs::create_dir_all(&target).doing("cannot make a folder for the agent")?;
+        data::bind_agent(data, &target)?;
     }
     Ok(())
 }

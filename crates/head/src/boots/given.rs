@@ -2,7 +2,7 @@
 
 use std::net::SocketAddrV4;
 
-use bramble_boot::{HandedOut, file_path};
+use bramble_boot::{HandedOut, PartitionId, file_path};
 use bramble_image::BootSet;
 use bramble_model::boot_set::Artifact;
 use bramble_model::names::{BootId, BootTag, Digest, Name};
@@ -36,6 +36,8 @@ pub(crate) struct Own {
     /// For a machine that does not claim its boot.
     pub(super) nonce: Option<String>,
     pub(super) inventory: bool,
+    /// Its data partition, where its stage 1 mounts no other.
+    pub(super) data: Option<PartitionId>,
     pub(super) set: BootSet,
     /// Its digest in hex.
     pub(super) digest: String,
@@ -52,6 +54,7 @@ impl Own {
             nonce: self.nonce.as_deref(),
             set: &self.digest,
             inventory: self.inventory,
+            data: self.data,
             cmdline: &self.set.manifest.cmdline,
         }
     }

@@ -155,7 +155,9 @@ impl Boots {
         let inventory = self.adoptions.declared(node).is_some();
         let agent_port = self.wires.network().agent_port;
         let by_datagram = matches!(asker, Asker::Machine { by_datagram: true, .. });
-        let own = self.own.begin(&Asked { node, cpu, http, agent_port, inventory, card: asker.card(), by_datagram })?;
+        let data = self.nodes.cluster().nodes.get(node).and_then(|node| node.data);
+        let card = asker.card();
+        let own = self.own.begin(&Asked { node, cpu, http, agent_port, inventory, data, card, by_datagram })?;
         if inventory {
             self.adoptions.begins(node);
         }

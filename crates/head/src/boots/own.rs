@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bramble_boot::{Cpu, Loader, reporting};
+use bramble_boot::{Cpu, Loader, PartitionId, reporting};
 use bramble_image::{BootSet, Shelf};
 use bramble_model::boot_set::{Architecture, Artifact};
 use bramble_model::names::{BootId, Digest, Mac, Name};
@@ -51,6 +51,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) agent_port: u16,
     /// It is no node, and only says what it is.
     pub(crate) inventory: bool,
+    /// The data partition that the repository has as the node's.
+    pub(crate) data: Option<PartitionId>,
     /// The card from whose own place it asks.
     pub(crate) card: Option<Mac>,
     /// It asks by a single datagram.
@@ -223,7 +225,7 @@ impl OwnBoots {
 
     /// Begins a boot of bramble's own system, stored before it is told; or the reason why there is none.
     pub(super) fn begin(&self, asked: &Asked<'_>) -> Result<Own, String> {
-        let Asked { node, cpu, http, agent_port, inventory, card, by_datagram } = *asked;
+        let Asked { node, cpu, http, agent_port, inventory, data, card, by_datagram } = *asked;
         // What its firmware has fetched already binds it. One whose set has gone begins with another.
         let before = self.sets().before(node, now());
         let set = match before.and_then(|set| self.load(set, cpu)) {
@@ -255,7 +257,8 @@ impl OwnBoots {
         // A boot that was handed out is in the timeline, too, should the head be killed now.
         self.timeline.flush();
         let digest = set.digest.to_string();
-        Ok(Own { node: node.clone(), http, agent_port, boot, nonce, inventory, set, digest })
+        let data = data.filter(|_| set.manifest.knows_data());
+        Ok(Own { node: node.clone(), http, agent_port, boot, nonce, inventory, data, set, digest })
     }
 
     /// The node that this boot leads to, by the index, and its record.

@@ -17,6 +17,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
+use bramble_boot::PartitionId;
 use serde::{Deserialize, Serialize};
 
 use crate::boot_set::Architecture;
@@ -264,6 +265,8 @@ pub struct Node {
     pub boot: Option<Name>,
     /// Whether its firmware checks signatures; `None` where that is to be found out.
     pub secure_boot: Option<bool>,
+    /// The partition of its disk that is its own, for what has to outlast a boot.
+    pub data: Option<PartitionId>,
     pub power: PowerKind,
     pub machine: LabMachine,
 }

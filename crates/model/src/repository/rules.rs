@@ -374,6 +374,7 @@ impl Rules<'_> {
         let mut found = BTreeMap::new();
         let mut macs: BTreeMap<Mac, &str> = BTreeMap::new();
         let mut addresses: BTreeMap<Ipv4Addr, &str> = BTreeMap::new();
+        let mut partitions: BTreeMap<PartitionId, &str> = BTreeMap::new();
         for (name, node) in nodes {
             let mut own = Vec::new();
             if node.mac.as_slice().is_empty() {
@@ -411,9 +412,13 @@ impl Rules<'_> {
                 &[("hand", PowerKind::Hand), ("wake-on-lan", PowerKind::WakeOnLan)],
             );
             let machine = self.machine(name, &node.lab);
+            let data = self.node_data(name, node, &mut partitions);
             let secure_boot = node.secure_boot;
             let (Some(name), Ok(role)) = (self.name(&["nodes", name], name), node.role.parse()) else { continue };
-            found.insert(name, Node { macs: own, role, engines, identity, address, boot, secure_boot, power, machine });
+            found.insert(
+                name,
+                Node { macs: own, role, engines, identity, address, boot, secure_boot, data, power, machine },
+            );
         }
         found
     }
@@ -449,6 +454,25 @@ impl Rules<'_> {
             self.wrong(&key, format!("{address} is already the address of `{other}`"));
         }
         Some(address)
+    }
+
+    fn node_data<'n>(
+        &mut self,
+        name: &'n str,
+        node: &written::NodeSection,
+        taken: &mut BTreeMap<PartitionId, &'n str>,
+    ) -> Option<PartitionId> {
+        let key = ["nodes", name, "data"];
+        let data = self.parse::<PartitionId>(&key, node.data.as_deref()?)?;
+        if node.boot.is_some() {
+            self.wrong(&key, "only bramble's own system keeps something on a data partition").help =
+                Some("leave it out: its other system has its disk for itself".into());
+        }
+        if let Some(other) = taken.insert(data, name) {
+            self.wrong(&key, format!("{data} is already the data partition of `{other}`")).help =
+                Some("no two partitions have one GUID, but after a disk was copied: give one of them another".into());
+        }
+        Some(data)
     }
 
     fn machine(&mut self, name: &str, lab: &written::LabMachineSection) -> LabMachine {

@@ -83,6 +83,9 @@ macro_rules! golden {
 }
 
 golden! {
+    a_data_partition_by_another_name_than_its_guid: "address = \"10.77.0.11\"" => "data = \"bramble-data\"";
+    one_data_partition_for_two_nodes: "role = \"manager\"\naddress = \"10.77.0.11\"\n\n[nodes.w1]" =>
+        "role = \"manager\"\ndata = \"0fc63daf-8483-4772-8e79-3d69d8477de4\"\n\n[nodes.w1]\ndata = \"0FC63DAF-8483-4772-8E79-3D69D8477DE4\"";
     unknown_key_near_miss: "packages" => "packges";
     unknown_key_far_off: "packages =" => "colour =";
     unknown_section: "[image]" => "[imag]";

@@ -304,6 +304,9 @@ pub struct NodeSection {
     /// Whether its UEFI starts signed programs only (Secure Boot). Default: found out, at the cost of one
     /// failed boot.
     pub secure_boot: Option<bool>,
+    /// GUID of the partition of its disk that keeps its key, its engines' data and its layers, as `lsblk -o PARTUUID` shows
+    /// it. No other partition is mounted. Default: it keeps nothing on a disk.
+    pub data: Option<String>,
     /// How it is switched on: "hand" (default) or "wake-on-lan".
     pub power: Option<String>,
     /// The node as a virtual machine of the lab.

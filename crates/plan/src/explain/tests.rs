@@ -273,6 +273,20 @@ fn a_layer_that_stalls() {
     assert!(case.is("layer-fetch-stalls").cause.contains("40 %"));
 }
 
+/// Its disk is broken, or was left out: it runs, and nobody would look.
+#[test]
+fn a_node_that_runs_without_its_data_partition_says_so_for_as_long_as_it_does() {
+    let said = "the data partition 0fc63daf-8483-4772-8e79-3d69d8477de4 of this node is not used: it is on no disk";
+    let without = failed(said, Some(Failure::Data));
+    let mut case = Case::new(Phase::Ready, vec![(50, without.clone()), (5, What::Ready)]);
+    case.health = Some(health());
+    assert!(case.is("data-partition").cause.contains(said));
+    let waits = What::Waits { fingerprint: "0123".into(), reason: "another key".into() };
+    let case = Case::new(Phase::Agent, vec![(50, without), (5, waits)]);
+    let why = case.is("admission-pending").cause;
+    assert!(why.contains("another key") && why.contains(said), "{why}");
+}
+
 #[test]
 fn what_stage_1_says_itself_has_a_name() {
     for (kind, name) in [
@@ -283,6 +297,7 @@ fn what_stage_1_says_itself_has_a_name() {
         (Failure::NoDriver, "no-driver"),
         (Failure::NoLink, "stage1-failed"),
         (Failure::Signature, "stage1-failed"),
+        (Failure::Data, "data-partition"),
         (Failure::Other("gremlins".into()), "stage1-failed"),
     ] {
         let said = "what it says is for people";

@@ -38,9 +38,9 @@ impl Folder {
         self.give(boots, shelve(self.0.path(), Architecture::Arm64, word))
     }
 
-    /// As [`Folder::build`], of a set whose stage 1 claims its boots.
-    fn build_that_claims(&self, boots: &OwnBoots, word: &str) -> Digest {
-        self.give(boots, shelve_with(self.0.path(), Architecture::Arm64, word, &[bramble_boot::CLAIMS]))
+    /// As [`Folder::build`], of a set whose stage 1 knows this beside what all do.
+    fn build_that_knows(&self, boots: &OwnBoots, word: &str, known: &str) -> Digest {
+        self.give(boots, shelve_with(self.0.path(), Architecture::Arm64, word, &[known]))
     }
 
     fn give(&self, boots: &OwnBoots, set: Digest) -> Digest {
@@ -98,9 +98,14 @@ fn begin(boots: &OwnBoots, node: &Name) -> Result<Own, String> {
 }
 
 /// Begins a boot that is asked for from this card's own place.
+/// The node's data partition.
+const DATA: &str = "0fc63daf-8483-4772-8e79-3d69d8477de4";
+
 fn begin_at(boots: &OwnBoots, node: &Name, card: Option<Mac>) -> Result<Own, String> {
     let http = "10.77.0.1:7080".parse().expect("an address");
-    boots.begin(&Asked { node, cpu: Cpu::Arm64, http, agent_port: 7443, inventory: false, card, by_datagram: false })
+    let data = Some(DATA.parse().expect("a GUID"));
+    let (cpu, agent_port) = (Cpu::Arm64, 7443);
+    boots.begin(&Asked { node, cpu, http, agent_port, inventory: false, data, card, by_datagram: false })
 }
 
 pub(crate) fn read(content: Option<Content>) -> String {
@@ -275,7 +280,7 @@ fn a_boot_is_claimed_once_and_reports_with_what_that_was_answered() {
     assert!(boots.claim(&own.boot.0, sha256(told), None).is_err(), "it was told its nonce");
     assert_eq!(boots.reports(&own.boot.0, None), Some(pi()));
 
-    folder.build_that_claims(&boots, "new");
+    folder.build_that_knows(&boots, "new", bramble_boot::CLAIMS);
     let claiming = begin_at(&boots, &pi(), Some(card)).expect("a boot");
     assert!(claiming.nonce.is_none(), "nobody reads it on the command line");
     let (id, own) = (claiming.boot.0.as_str(), sha256("drawn by the machine"));
@@ -293,4 +298,16 @@ fn a_boot_is_claimed_once_and_reports_with_what_that_was_answered() {
     ] {
         assert_eq!(boots.reports(&reporter, Some(card)), node, "{reporter}");
     }
+}
+
+/// One of before mounts by name whatever disk is there, and reads no word for it.
+#[test]
+fn the_data_partition_is_named_to_whoever_mounts_no_other() {
+    let folder = Folder::new();
+    let boots = folder.boots();
+    folder.build(&boots, "old");
+    assert_eq!(begin_at(&boots, &pi(), None).expect("a boot").words().data, None);
+    folder.build_that_knows(&boots, "new", bramble_boot::OWN_DATA);
+    let data = begin_at(&boots, &pi(), None).expect("a boot").words().data;
+    assert_eq!(data.map(|data| data.to_string()).as_deref(), Some(DATA));
 }
