@@ -17,6 +17,7 @@ mod firmware;
 mod json;
 mod loader;
 mod place;
+pub mod plain;
 mod report;
 
 pub use arguments::{Addresses, Arguments, HandedOut, Missing};
