@@ -145,6 +145,9 @@ mod tests {
     }
 
     proptest! {
+        // Each looks at megabytes after every step.
+        #![proptest_config(ProptestConfig::with_cases(12))]
+
         #[test]
         fn the_account_is_right(said in prop::collection::vec((0..6_u8, 0..200_000_usize), 1..120)) {
             let (mut kept, mut there) = (Kept::default(), BTreeSet::new());
