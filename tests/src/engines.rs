@@ -187,7 +187,7 @@ impl State {
 
     /// The Swarm in which this node can answer as a manager.
     fn managed(&mut self, name: &Name) -> Result<(ClusterId, &mut Swarm), Answer> {
-        let failed = |error: &str| Answer::Failed { error: error.to_owned() };
+        let failed = |error: &str| Answer::Failed { error: error.into() };
         match self.engine(name) {
             EngineState::Member { cluster, manager: true, reachable: true, .. } => {
                 let swarm = self.swarms.get_mut(&cluster).expect("a Swarm");
@@ -304,7 +304,11 @@ impl State {
             Question::JoinTokens => {
                 let (cluster, swarm) = self.managed(name)?;
                 let (manager, worker) = (swarm.token(&cluster, true), swarm.token(&cluster, false));
-                return Ok(Answer::Swarm(Reply::JoinTokens { manager, worker, address: format!("{name}:2377") }));
+                return Ok(Answer::Swarm(Reply::JoinTokens {
+                    manager: manager.into(),
+                    worker: worker.into(),
+                    address: format!("{name}:2377").into(),
+                }));
             }
             Question::Join { cluster, token, part, leaves, .. } => {
                 if matches!(self.engine(name), EngineState::Member { cluster: own, .. } if own == cluster) {
@@ -363,7 +367,7 @@ impl State {
             Question::RotateManagerToken { cluster } => {
                 let (own, swarm) = self.managed(name)?;
                 if own != cluster {
-                    return Ok(Answer::Refused { why: format!("it is a manager of {own}") });
+                    return Ok(Answer::Refused { why: format!("it is a manager of {own}").into() });
                 }
                 swarm.rotations += 1;
             }
@@ -400,14 +404,14 @@ impl Swarm {
     fn listing(&self, cluster: ClusterId) -> Observed {
         let members = self.members.iter().map(|(id, member)| swarm::Member {
             id: id.clone(),
-            hostname: member.hostname.to_string(),
+            hostname: member.hostname.as_str().into(),
             manager: member.manager,
             up: member.up,
         });
         let services = self.deployed.iter().map(|(workload, deployed)| Service {
-            workload: Some(workload.to_string()),
+            workload: Some(workload.as_str().into()),
             generation: Some(deployed.generation.clone().into()),
-            name: format!("{workload}_{workload}"),
+            name: format!("{workload}_{workload}").into(),
             wanted: 1,
             running: 1,
             ports: Vec::new(),
@@ -527,7 +531,7 @@ impl Here {
             let mut state = self.state()?;
             if let Err(why) = state.may(&self.name, &work, under.as_ref()) {
                 state.tally.refused += 1;
-                return Some(Answer::Refused { why });
+                return Some(Answer::Refused { why: why.into() });
             }
             state.tally.under_way += 1;
             (state.dice(SLOW), state.dice(SLOW))

@@ -58,16 +58,16 @@ impl Swarm {
     fn listing(&self) -> Observed {
         let members = self.members.iter().map(|(name, manager)| Member {
             id: id(name),
-            hostname: name.to_string(),
+            hostname: name.as_str().into(),
             manager: *manager,
             up: true,
         });
         let deployed = self.deployed.lock().expect("no panic while held");
         let services = deployed.iter().enumerate().map(|(number, (workload, generation))| Service {
-            workload: Some(workload.to_string()),
+            workload: Some(workload.as_str().into()),
             generation: Some(generation.clone().into()),
             // The bench names the one service of a file as its workload.
-            name: format!("{workload}_{workload}"),
+            name: format!("{workload}_{workload}").into(),
             wanted: REPLICAS as u32,
             running: REPLICAS as u32,
             ports: vec![8000 + number as u16],
@@ -89,7 +89,7 @@ impl Swarm {
         if let Some(Expects::Generation { workload, generation, .. }) = under.and_then(|under| under.expects)
             && deployed.get(&workload).cloned().map(Label::from) != generation
         {
-            return Answer::Refused { why: format!("workload {workload} is of another generation") };
+            return Answer::Refused { why: format!("workload {workload} is of another generation").into() };
         }
         let Work::Swarm(work) = work else { return Answer::CannotDo };
         match work {

@@ -144,7 +144,7 @@ impl From<&str> for Asker {
             GRUB => Asker::Grub,
             PIXIECORE => Asker::Pixiecore,
             _ => Firmware::named(name).map_or_else(
-                || Asker::Other(name.chars().filter(|c| !c.is_control()).take(LONGEST).collect()),
+                || Asker::Other(name.chars().filter(|c| crate::plain::is_plain(*c)).take(LONGEST).collect()),
                 Asker::Firmware,
             ),
         }

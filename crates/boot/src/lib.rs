@@ -18,6 +18,7 @@ mod json;
 mod loader;
 mod partition;
 mod place;
+pub mod plain;
 mod report;
 
 pub use arguments::{Addresses, Arguments, HandedOut, Missing};

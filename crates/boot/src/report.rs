@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::bounded;
 use crate::json::{Fields, Malformed, Writer};
+use crate::plain;
 
 /// A step of stage 1, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,8 +126,10 @@ pub enum Report {
     Failed { kind: Option<Failure>, reason: String, retry_in_seconds: u64 },
 }
 
-/// The longest reason that is kept, in characters.
+/// The longest reason that is kept, in bytes.
 const LONGEST_REASON: usize = 2000;
+/// The longest wait that is told, in seconds: a day.
+const LONGEST_WAIT: u64 = 24 * 3600;
 
 impl Report {
     /// One JSON object.
@@ -161,9 +164,10 @@ impl Report {
         let retry_in_seconds = fields.number("retry_in_seconds");
         Ok(Report::Failed {
             kind: fields.optional_text("kind").map(Failure::from),
-            reason: reason.chars().filter(|c| !c.is_control()).take(LONGEST_REASON).collect(),
+            reason: plain::line(reason, LONGEST_REASON),
             retry_in_seconds: retry_in_seconds
-                .ok_or(Malformed::Field { name: "retry_in_seconds", expected: "a number" })?,
+                .ok_or(Malformed::Field { name: "retry_in_seconds", expected: "a number" })?
+                .min(LONGEST_WAIT),
         })
     }
 }
@@ -184,7 +188,7 @@ mod tests {
     fn report() -> impl Strategy<Value = Report> {
         prop_oneof![
             (step(), prop::option::of(0..=100_u8)).prop_map(|(step, percent)| Report::Step { step, percent }),
-            (prop::option::of(kind()), "\\PC{0,300}", any::<u64>())
+            (prop::option::of(kind()), "[ -~äß…日]{0,300}", 0..=LONGEST_WAIT)
                 .prop_map(|(kind, reason, retry_in_seconds)| Report::Failed { kind, reason, retry_in_seconds }),
         ]
     }
@@ -217,7 +221,7 @@ mod tests {
         assert_eq!(read, Ok(Report::Step { step: Step::Other("x".repeat(32)), percent: Some(100) }));
         let failed = r#"{"failed":"a\u0007b","kind":"gremlins!","retry_in_seconds":1}"#;
         let Ok(Report::Failed { kind, reason, .. }) = Report::read(failed.as_bytes()) else { panic!("a failure") };
-        assert_eq!((kind, reason.as_str()), (Some(Failure::Other("gremlins".into())), "ab"));
+        assert_eq!((kind, reason.as_str()), (Some(Failure::Other("gremlins".into())), "a\u{fffd}b"));
         for neither in ["{}", "[]", r#"{"failed":"x"}"#, r#"{"step":1}"#] {
             Report::read(neither.as_bytes()).expect_err(neither);
         }
@@ -232,7 +236,9 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>, word: String) {
-            let _ = Report::read(&bytes);
+            if let Ok(Report::Failed { reason, retry_in_seconds, .. }) = Report::read(&bytes) {
+                prop_assert!(reason.len() <= LONGEST_REASON && retry_in_seconds <= LONGEST_WAIT);
+            }
             let step = Step::from(&*word);
             prop_assert!(step.as_str().len() <= 32);
             prop_assert_eq!(Step::from(step.as_str()), step);

@@ -112,6 +112,6 @@ pub fn trouble(end: &End) -> Option<String> {
         End::Exited { code: 0 } => None,
         End::Exited { code } => Some(format!("exit code {code}")),
         End::Killed { signal } => Some(format!("killed by signal {signal}")),
-        End::Failed { reason } => Some(reason.clone()),
+        End::Failed { reason } => Some(reason.to_string()),
     }
 }

@@ -1,7 +1,7 @@
 //! `bramble`: takes a box of powered-off boards to a running cluster from one git repository.
 //!
 //! One file per verb in `verbs`; what they share is the repository and its places ([`place`], [`workspace`]),
-//! the head ([`target`], [`client`], [`hands`], [`heads`]), the screen ([`screen`]) and how it all runs and ends
+//! the head ([`target`], [`client`], [`hands`], [`heads`]), the screen ([`screen`], [`terminal`]) and how it all runs and ends
 //! ([`process`], [`exit`]). Imports point one way:
 //!
 //! ```text
@@ -11,6 +11,10 @@
 //!   ├─▶ usage ─▶ cli
 //!   └─▶ exit ─▶ client, place, process, target
 //! ```
+
+// First: what it has in the place of the standard library's macros holds in all that follow.
+#[macro_use]
+mod terminal;
 
 mod cli;
 mod client;

@@ -3,6 +3,8 @@
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::terminal;
+
 /// The person pressed Ctrl-C; everything has been put away.
 #[derive(Debug)]
 pub struct Interrupted;
@@ -47,7 +49,7 @@ pub fn log() {
         .with_max_level(level)
         .with_target(false)
         .with_ansi(false)
-        .with_writer(std::io::stderr)
+        .with_writer(|| terminal::Log(std::io::stderr()))
         .init();
 }
 

@@ -8,9 +8,12 @@ use bramble_head::backup::Unusable;
 use bramble_model::api::{NodeStatus, Status};
 use bramble_model::names::Name;
 use bramble_model::repository::{Cluster, Problems};
+use bramble_model::said::plain;
 use bramble_model::timeline::{Millis, Phase};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
+
+use crate::terminal;
 
 /// Prints an error with its causes and what to do.
 pub fn error(error: &anyhow::Error, json: bool) {
@@ -20,11 +23,11 @@ pub fn error(error: &anyhow::Error, json: bool) {
         if let Some(problems) = error.downcast_ref::<Problems>() {
             told = serde_json::json!({ "problems": problems });
         }
-        println!("{told:#}");
+        println!("{}", terminal::escaped(&format!("{told:#}")));
         return;
     }
     if let Some(problems) = error.downcast_ref::<Problems>() {
-        eprint!("{}", problems.render(stderr().is_terminal()));
+        terminal::coloured(&problems.render(stderr().is_terminal()));
         return;
     }
     eprintln!("bramble: {error}");
@@ -51,7 +54,7 @@ fn help(error: &anyhow::Error) -> Option<String> {
 }
 
 pub fn warnings(warnings: &Problems) {
-    eprint!("{}", warnings.render(stderr().is_terminal()));
+    terminal::coloured(&warnings.render(stderr().is_terminal()));
 }
 
 /// What is wrong with a repository that can be applied all the same.
@@ -90,7 +93,7 @@ pub fn few(all: &[impl AsRef<str>], separator: &str) -> String {
 
 /// Prints `value` as JSON.
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    println!("{}", terminal::escaped(&serde_json::to_string_pretty(value)?));
     Ok(())
 }
 
@@ -183,6 +186,9 @@ impl Progress {
     }
 }
 
+/// The longest line of a node on its way, in bytes.
+const LONGEST_LINE: usize = 4096;
+
 /// `m1  firmware → loader → kernel → root 63 %`
 fn line(node: &NodeStatus) -> String {
     let mut words: Vec<String> = node
@@ -193,7 +199,8 @@ fn line(node: &NodeStatus) -> String {
         .collect();
     words.push(state(node));
     let failure = node.failure.as_ref().map(|failure| format!("  ! {failure}")).unwrap_or_default();
-    format!("{:<8} {}{failure}", node.name, words.join(" → "))
+    // It is drawn by others than [`terminal`].
+    plain::line(&format!("{:<8} {}{failure}", node.name, words.join(" → ")), LONGEST_LINE)
 }
 
 #[cfg(test)]

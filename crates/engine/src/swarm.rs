@@ -91,7 +91,7 @@ impl Engine for Swarm {
 
     /// Docker's `/info` would start runc and docker-init each time to learn their versions: a ping says it, too.
     async fn state(&self) -> EngineState {
-        let starting = |waiting_for: &str| EngineState::Starting { waiting_for: waiting_for.to_owned() };
+        let starting = |waiting_for: &str| EngineState::Starting { waiting_for: waiting_for.into() };
         let Ok(membership) = ping(&self.socket).await else { return starting("dockerd to answer") };
         let (active, manager) = match membership.as_str() {
             "active/manager" => (true, true),
@@ -199,7 +199,7 @@ impl Swarm {
         let made_free = match membership(&saw, leaves) {
             Membership::Free => self.end_failed_try().await,
             Membership::Leaves => self.leave().await,
-            Membership::Stays(why) => return Answer::Refused { why },
+            Membership::Stays(why) => return Answer::Refused { why: why.into() },
         };
         let begun = async {
             made_free?;
@@ -274,9 +274,9 @@ impl Swarm {
         let info = self.docker.info().await.map_err(docker("cannot read the node"))?;
         let address = info.swarm.and_then(|swarm| swarm.node_addr).ok_or(Error::Incomplete("its address"))?;
         Ok(Answer::Swarm(Reply::JoinTokens {
-            manager: tokens.manager.ok_or(Error::Incomplete("a manager token"))?,
-            worker: tokens.worker.ok_or(Error::Incomplete("a worker token"))?,
-            address: format!("{address}:{MANAGER_PORT}"),
+            manager: tokens.manager.ok_or(Error::Incomplete("a manager token"))?.into(),
+            worker: tokens.worker.ok_or(Error::Incomplete("a worker token"))?.into(),
+            address: format!("{address}:{MANAGER_PORT}").into(),
         }))
     }
 
@@ -293,7 +293,7 @@ impl Swarm {
             _ if matches!(&saw, EngineState::Member { cluster, .. } if cluster == wanted) => return Answer::Done,
             Membership::Free => self.end_failed_try().await,
             Membership::Leaves => self.leave().await,
-            Membership::Stays(why) => return Answer::Refused { why },
+            Membership::Stays(why) => return Answer::Refused { why: why.into() },
         };
         let joined = async {
             made_free?;
@@ -339,7 +339,7 @@ impl Swarm {
         let is_manager = node.manager_status.is_some();
         let Member { hostname, up, .. } = listing::member(node)?;
         if up {
-            return Ok(Answer::Refused { why: format!("{hostname} ({node_id}) is up in the Swarm") });
+            return Ok(Answer::Refused { why: format!("{hostname} ({node_id}) is up in the Swarm").into() });
         }
         if is_manager {
             // A manager has to lose its vote before its entry can go.
@@ -372,7 +372,7 @@ impl Swarm {
         let swarm = self.docker.inspect_swarm().await.map_err(docker("cannot read the Swarm"))?;
         let own = listing::cluster(&swarm)?;
         if own != *cluster {
-            return Ok(Answer::Refused { why: format!("it is a manager of Swarm {own}, and not of {cluster}") });
+            return Ok(Answer::Refused { why: format!("it is a manager of Swarm {own}, and not of {cluster}").into() });
         }
         let version =
             swarm.version.and_then(|version| version.index).ok_or(Error::Incomplete("the Swarm's version"))?;
@@ -465,7 +465,7 @@ fn docker(doing: &'static str) -> impl FnOnce(bollard::errors::Error) -> EngineE
 }
 
 fn failed(error: EngineError) -> Answer {
-    Answer::Failed { error: bramble_system::sentence(&error) }
+    Answer::Failed { error: bramble_system::sentence(&error).into() }
 }
 
 /// What the daemon says of its membership when it is pinged: the header `Swarm` of `GET /_ping`

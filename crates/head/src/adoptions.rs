@@ -215,10 +215,10 @@ mod tests {
         let adoptions = Adoptions::open(store).expect("opens");
         let inventory = Inventory {
             machine: "a machine".into(),
-            serial: String::new(),
-            firmware: String::new(),
+            serial: "".into(),
+            firmware: "".into(),
             architecture: "amd64".into(),
-            processor: String::new(),
+            processor: "".into(),
             cpus: 1,
             memory: 1 << 30,
             disks: Vec::new(),

@@ -143,7 +143,7 @@ impl Agents {
     /// Asks an agent and waits for its answer; an agent that goes away or takes too long fails. One that did not say that
     /// it can do this is not asked, and one that could not read what the plan saw is not told that.
     pub(crate) async fn ask(&self, node: &Name, work: Work, under: Option<Under>, limit: Duration) -> Answer {
-        let failed = |error: &str| Answer::Failed { error: error.to_owned() };
+        let failed = |error: &str| Answer::Failed { error: error.into() };
         let needs = work.needs();
         let known = self.sessions().get(node).map(|session| {
             let has = |needed: Option<Capability>| needed.is_none_or(|one| session.capabilities.contains(&one));
@@ -455,7 +455,7 @@ impl Agents {
         let (refused, refuses, engines) = (self.refuses(node), health.refuses, health.engines.clone());
         self.timeline.learn(node, |track| track.health = Some(health));
         if refuses != refused {
-            refuses.iter().for_each(|refuses| self.timeline.note_of(node, &refuses.to_string()));
+            refuses.iter().for_each(|refuses| self.timeline.says_of_itself(node, &refuses.to_string()));
             self.changed.tell();
         }
         let (same, was_ready) = before.map_or((false, false), |(before, ready)| (before == engines, ready));

@@ -6,8 +6,12 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bramble_model::said::plain;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest as _, Sha256};
+
+/// The longest title of a page, in bytes.
+const LONGEST_TITLE: usize = 300;
 
 pub(crate) const STYLE: &str = include_str!("page.css");
 
@@ -20,10 +24,11 @@ pub(crate) fn frame(title: &str, renewed: Option<u32>, body: Markup) -> Markup {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 @if let Some(seconds) = renewed { meta http-equiv="refresh" content=(seconds); }
-                title { (title) }
+                title { (plain::line(title, LONGEST_TITLE)) }
                 style { (PreEscaped(STYLE)) }
             }
-            body { (body) }
+            // Whatever it is of: what would turn or hide the text around it is in no page.
+            body { (PreEscaped(plain::lines(&body.into_string()))) }
         }
     }
 }
@@ -57,6 +62,14 @@ pub(crate) async fn guarded(mut response: Response) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_page_has_a_character_that_turns_or_hides_what_is_beside_it() {
+        for text in ["a\u{202e}b", "a\u{1b}[2J", "a\u{9b}x", "a\u{200b}b\u{0}", "a\u{2028}b\u{85}"] {
+            let page = frame(text, None, html! { p title=(text) { (text) } }).into_string();
+            assert!(page.chars().all(|c| plain::is_plain(c) || c == '\n' || c == '\t'), "{page:?}");
+        }
+    }
 
     /// A hash of it is in the policy, to the byte: it is between the tags as it is.
     #[test]

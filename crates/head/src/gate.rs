@@ -27,6 +27,11 @@ pub(crate) struct Pass {
 /// A connection says something, until this is dropped.
 pub(crate) struct Speaks(Arc<Pass>);
 
+/// A connection that is served, also where that goes on after its request: a WebSocket. Whoever has one of these keeps it
+/// counted.
+#[derive(Clone)]
+pub(crate) struct Held(Arc<Speaks>);
+
 /// How long a connection is held: until another one needs its room.
 pub(crate) struct Stay(CancellationToken);
 
@@ -54,6 +59,17 @@ impl Pass {
 
     pub(crate) fn stay(&self) -> Stay {
         Stay(self.goes.clone())
+    }
+}
+
+impl Held {
+    pub(crate) fn new(speaks: Speaks) -> Self {
+        Held(Arc::new(speaks))
+    }
+
+    /// Does what the connection is for, unless it has to go for another one meanwhile.
+    pub(crate) async fn during<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.0.0.stay().during(work).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! Remote hands: `GET /v1/hands`, a WebSocket over which an operator's errand is done on many nodes at once.
 
+pub(crate) mod errands;
 mod intake;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::access::{Access, Actor, Door, LOST, Who, same_origin};
 use crate::agents::Agents;
+use crate::gate::Held;
 use crate::hands::intake::{Intake, PATIENCE};
 use crate::refusal::refuse;
 use crate::snapshots::Snapshots;
@@ -83,6 +85,7 @@ pub(crate) async fn upgrade(
     State(snapshots): State<Arc<Snapshots>>,
     Extension(door): Extension<Door>,
     Extension(Who(who)): Extension<Who>,
+    Extension(held): Extension<Held>,
     headers: axum::http::HeaderMap,
     socket: WebSocketUpgrade,
 ) -> Response {
@@ -103,8 +106,11 @@ pub(crate) async fn upgrade(
     }
     let Some(actor) = who else { return StatusCode::UNAUTHORIZED.into_response() };
     socket.max_message_size(LONGEST).on_upgrade(move |socket| async move {
-        if let Err(error) = serve(&access, &agents, &snapshots, &actor, socket).await {
-            tracing::debug!(%error, who = actor.name, "remote hands ended");
+        // It is counted for as long as it lasts: its request has been answered, and its connection goes on.
+        match held.during(serve(&access, &agents, &snapshots, &actor, socket)).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::debug!(%error, who = actor.name, "remote hands ended"),
+            None => tracing::info!(who = actor.name, "remote hands ended: other connections needed the room"),
         }
     })
 }
@@ -116,7 +122,7 @@ async fn tell(to: &mut (impl Sink<Message, Error = axum::Error> + Unpin), told: 
 }
 
 fn lost(reason: &str) -> End {
-    End::Failed { reason: reason.to_owned() }
+    End::Failed { reason: reason.into() }
 }
 
 /// What becomes of a node's process.
@@ -173,6 +179,7 @@ async fn serve(
 ) -> Result<(), axum::Error> {
     // From here on, whatever takes the right away.
     let mut lost = Box::pin(access.lost(actor, Role::Operator));
+    let counted = access.errands.begin(&actor.name);
     let first = tokio::select! {
         biased;
         () = &mut lost => return Ok(()),
@@ -180,6 +187,10 @@ async fn serve(
     };
     let Some(Message::Text(text)) = first else { return Ok(()) };
     let (mut to, mut from) = socket.split();
+    let _counted = match counted {
+        Ok(counted) => counted,
+        Err(too_many) => return tell(&mut to, &Told::Refused { error: too_many.to_string() }).await,
+    };
     let request: Request = match serde_json::from_str(&text) {
         Ok(request) => request,
         Err(error) => {

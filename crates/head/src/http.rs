@@ -29,7 +29,7 @@ use crate::boots::{Boots, files};
 use crate::ca::Authority;
 use crate::ends::Ends;
 use crate::error::Error;
-use crate::gate::{self, Gate, Pass, Speaks};
+use crate::gate::{self, Gate, Held, Pass};
 use crate::timely::Timely;
 
 /// How long a client may take to say what it wants: the head of a request, from its first byte to its last.
@@ -152,15 +152,19 @@ pub(crate) async fn converse(
             request.extensions_mut().insert(ends);
         }
         // One that has gone for another begins nothing.
-        let answered = pass.speaks().map(|speaks| (speaks, routes.clone().call(request)));
+        let answered = pass.speaks().map(|speaks| {
+            let held = Held::new(speaks);
+            request.extensions_mut().insert(held.clone());
+            (held, routes.clone().call(request))
+        });
         let is_upgraded = Arc::clone(&is_upgraded);
         async move {
-            let Some((speaks, answered)) = answered else { return Err(Gone) };
+            let Some((held, answered)) = answered else { return Err(Gone) };
             let response = answered.await.unwrap_or_else(|never| match never {});
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 is_upgraded.store(true, Ordering::Relaxed);
             }
-            Ok(response.map(|body| Serving { body, _speaks: speaks }))
+            Ok(response.map(|body| Serving { body, _held: held }))
         }
     });
     let ended = http1::Builder::new()
@@ -184,7 +188,7 @@ struct Gone;
 /// A body on its way: its connection speaks until it is gone.
 struct Serving {
     body: Body,
-    _speaks: Speaks,
+    _held: Held,
 }
 
 impl HttpBody for Serving {

@@ -1,6 +1,9 @@
 //! The timeline: events in a bounded ring, kept over restarts, and what they say of each node.
 
-use std::collections::{BTreeMap, VecDeque};
+mod budget;
+mod kept;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -10,12 +13,14 @@ use bramble_model::engine::{EngineKind, EngineState};
 use bramble_model::names::Name;
 use bramble_model::repository::Cluster;
 use bramble_model::timeline::{Event, Millis, Phase, What};
-use bramble_store::{Key, OnLoss, Record, Store, Table, Write, put};
+use bramble_store::{Key, OnLoss, Record, Store, Table, Write, put, remove};
 use bramble_system::{locked, now};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
+use budget::{Budgets, Owner, PER_MINUTE, Voice};
+use kept::Kept;
 
 /// Event number → event.
 pub(crate) struct Events;
@@ -35,10 +40,12 @@ impl Record for Events {
 
 /// A day in milliseconds.
 const DAY: Millis = 24 * 3600 * 1000;
-/// Events that are kept.
-const KEPT: u64 = 20_000;
 /// Events of the present boot that are kept for each node.
 const RECENT: usize = 96;
+/// And their bytes.
+const RECENT_BYTES: usize = 64 << 10;
+/// What was not kept is told that long after, at the latest.
+const TOLD: Duration = Duration::from_secs(60);
 /// Events wait at most so long to be on disk: a boot makes dozens within seconds, and one write
 /// takes them all. Nothing is decided by an event alone.
 const WRITE: Duration = Duration::from_millis(250);
@@ -55,9 +62,12 @@ pub(crate) struct Timeline {
 
 #[derive(Default)]
 struct Inner {
-    events: VecDeque<Event>,
-    /// Events that are not on disk yet.
-    unwritten: Vec<Event>,
+    kept: Kept,
+    budgets: BTreeMap<Owner, Budgets>,
+    /// Events that are kept and not on disk yet, by number.
+    unwritten: BTreeSet<u64>,
+    /// Events that are on disk, or on their way there, and are not kept any more.
+    gone: BTreeSet<u64>,
     nodes: BTreeMap<Name, Track>,
 }
 
@@ -86,6 +96,8 @@ pub(crate) struct Track {
     pub(crate) times: Vec<(Phase, Millis)>,
     /// The latest events of the present boot, oldest first.
     pub(crate) recent: VecDeque<Event>,
+    /// Their bytes.
+    recent_bytes: usize,
 }
 
 impl Default for Track {
@@ -102,6 +114,7 @@ impl Default for Track {
             health: None,
             times: Vec::new(),
             recent: VecDeque::new(),
+            recent_bytes: 0,
         }
     }
 }
@@ -110,9 +123,11 @@ impl Track {
     fn happen(&mut self, event: &Event) {
         self.enter(event.at, &event.what);
         self.recent.push_back(event.clone());
-        if self.recent.len() > RECENT {
+        self.recent_bytes += event.weight();
+        while self.recent.len() > RECENT || self.recent_bytes > RECENT_BYTES {
             // The first ones say what it is; what repeats lies between.
-            self.recent.remove(RECENT / 4);
+            let Some(old) = self.recent.remove((RECENT / 4).min(self.recent.len() / 4)) else { break };
+            self.recent_bytes -= old.weight();
         }
     }
 
@@ -173,10 +188,10 @@ pub(crate) fn last_number(store: &Store) -> Result<u64, Error> {
     Ok(store.blocking().last_number(Events::TABLE)?)
 }
 
-/// Adds events and drops all before number `first`.
-fn keep_events(store: &Store, events: &[Event], first: u64) -> Result<(), Error> {
+/// Adds events, and drops those with these numbers.
+fn keep_events(store: &Store, events: &[Event], gone: &BTreeSet<u64>) -> Result<(), Error> {
     let puts = events.iter().map(|event| put::<Events>(&event.number, event));
-    let writes: Vec<Write> = puts.chain([Write::RemoveBefore { table: Events::TABLE, number: first }]).collect();
+    let writes: Vec<Write> = puts.chain(gone.iter().map(remove::<Events>)).collect();
     store.blocking().commit_even_in_memory(&[], &writes)?;
     Ok(())
 }
@@ -191,18 +206,23 @@ impl Timeline {
         for name in cluster.nodes.keys() {
             inner.nodes.insert(name.clone(), Track::default());
         }
+        let mut stored = 0;
         for event in store.blocking().read_all::<Events>()?.readable.into_values() {
+            // A head of before kept texts as they were said.
+            let event = Event { what: event.what.plain(), ..event };
+            stored = stored.max(event.at);
             if let Some(track) = event.node.as_ref().and_then(|name| inner.nodes.get_mut(name)) {
                 track.happen(&event);
             }
-            inner.events.push_back(event);
+            let owner = Owner::of(event.node.as_ref(), Voice::of(&event.what));
+            let gone = inner.kept.push(owner, event);
+            inner.gone.extend(gone);
         }
         // No agent is connected to a head that has just started.
         for track in inner.nodes.values_mut() {
             track.connected = false;
         }
-        let newest = inner.events.back().map_or(0, |event| event.number).max(last);
-        let stored = inner.events.iter().map(|event| event.at).max().unwrap_or(0);
+        let newest = inner.kept.all().last().map_or(0, |event| event.number).max(last);
         Ok(Timeline { store, inner: Mutex::new(inner), newest: watch::Sender::new(newest), stored })
     }
 
@@ -234,24 +254,66 @@ impl Timeline {
         })
     }
 
-    /// Adds an event.
+    /// Adds an event. Where its voice has said too much of this node, the node is where it says all the same, and the event
+    /// is counted only.
     pub(crate) fn add(&self, node: Option<&Name>, what: What) {
-        let at = now();
-        tracing::info!(node = node.map(Name::as_str), event = what.sentence());
+        self.say(Voice::of(&what), node, what, now());
+    }
+
+    /// A sentence of the node's own: what it says there counts with all else that it says.
+    pub(crate) fn says_of_itself(&self, node: &Name, text: &str) {
+        self.say(Voice::Machine, Some(node), What::Note { text: text.to_owned() }, now());
+    }
+
+    fn say(&self, voice: Voice, node: Option<&Name>, what: What, at: Millis) {
+        let what = what.plain();
+        let owner = Owner::of(node, voice);
         let mut inner = self.inner();
+        // What the head says of nobody is nobody's flood.
+        let may = owner == Owner::Head || inner.budgets.entry(owner.clone()).or_default().may(voice, at);
+        if may {
+            self.keep_one(inner, owner, node, what, at);
+        } else if let Some(track) = node.and_then(|name| inner.nodes.get_mut(name)) {
+            track.enter(at, &what);
+        }
+    }
+
+    fn keep_one(&self, mut inner: MutexGuard<'_, Inner>, owner: Owner, node: Option<&Name>, what: What, at: Millis) {
+        let sentence = what.sentence();
         let number = *self.newest.borrow() + 1;
         let event = Event { number, at, node: node.cloned(), what };
         if let Some(track) = node.and_then(|name| inner.nodes.get_mut(name)) {
             track.happen(&event);
         }
-        inner.unwritten.push(event.clone());
-        inner.events.push_back(event);
-        while inner.events.len() as u64 > KEPT {
-            inner.events.pop_front();
+        inner.unwritten.insert(number);
+        for gone in inner.kept.push(owner, event) {
+            // What was never written need not be removed.
+            if !inner.unwritten.remove(&gone) {
+                inner.gone.insert(gone);
+            }
         }
         // Still under the lock: the next event counts on from this one.
         self.newest.send_replace(number);
         drop(inner);
+        tracing::info!(node = node.map(Name::as_str), event = sentence);
+    }
+
+    /// Tells how much was not kept, of whoever a minute is over.
+    fn tell_what_was_not_kept(&self, at: Millis) {
+        let due: Vec<(Owner, u64)> = {
+            let mut inner = self.inner();
+            let owners = inner.budgets.iter_mut();
+            owners.filter_map(|(owner, budgets)| Some((owner.clone(), budgets.due(at)?))).collect()
+        };
+        for (owner, lost) in due {
+            let events = if lost == 1 { "event was" } else { "events were" };
+            let text = format!("{lost} more {events} not kept: {PER_MINUTE} a minute are");
+            let node = match &owner {
+                Owner::Node(node) => Some(node.clone()),
+                Owner::Strangers | Owner::Head => None,
+            };
+            self.keep_one(self.inner(), owner, node.as_ref(), What::Note { text }, at);
+        }
     }
 
     pub(crate) fn note(&self, text: &str) {
@@ -290,12 +352,12 @@ impl Timeline {
 
     /// Events after number `after`, at most `most`.
     pub(crate) fn after(&self, after: u64, most: usize) -> Vec<Event> {
-        self.inner().events.iter().filter(|event| event.number > after).take(most).cloned().collect()
+        self.inner().kept.after(after).take(most).cloned().collect()
     }
 
     /// The latest events of a node, the newest first.
     pub(crate) fn of(&self, node: &Name, most: usize) -> Vec<Event> {
-        self.inner().events.iter().rev().filter(|event| event.node.as_ref() == Some(node)).take(most).cloned().collect()
+        self.inner().kept.of(&Owner::Node(node.clone())).take(most).cloned().collect()
     }
 
     /// Whether this was said of the node within the last so many milliseconds, and of the same question: a
@@ -323,15 +385,30 @@ impl Timeline {
 
     /// Writes what is not on disk yet.
     pub(crate) fn flush(&self) {
-        let events = std::mem::take(&mut self.inner().unwritten);
-        let Some(last) = events.last() else { return };
-        let first = (last.number + 1).saturating_sub(KEPT);
-        if let Err(error) = keep_events(&self.store, &events, first) {
+        self.tell_what_was_not_kept(now());
+        let (events, gone) = {
+            let mut inner = self.inner();
+            let numbers = std::mem::take(&mut inner.unwritten);
+            let events: Vec<Event> = numbers.iter().filter_map(|number| inner.kept.get(*number).cloned()).collect();
+            (events, std::mem::take(&mut inner.gone))
+        };
+        if events.is_empty() && gone.is_empty() {
+            return;
+        }
+        if let Err(error) = keep_events(&self.store, &events, &gone) {
             tracing::error!(%error, "events could not be stored");
             let mut inner = self.inner();
-            let newer = std::mem::replace(&mut inner.unwritten, events);
-            inner.unwritten.extend(newer);
+            // What went meanwhile is among those that are gone.
+            let still: Vec<u64> = events.iter().map(|event| event.number).collect();
+            let still: Vec<u64> = still.into_iter().filter(|number| inner.kept.get(*number).is_some()).collect();
+            inner.unwritten.extend(still);
+            inner.gone.extend(gone);
         }
+    }
+
+    /// Whether something is still to be told of what was not kept.
+    fn owes(&self) -> bool {
+        self.inner().budgets.values().any(Budgets::owes)
     }
 
     /// Keeps the disk up to date until cancelled.
@@ -341,6 +418,8 @@ impl Timeline {
             tokio::select! {
                 () = stop.cancelled() => {}
                 changed = newest.changed() => if changed.is_err() { return },
+                // One that has said too much may say nothing more.
+                () = tokio::time::sleep(TOLD), if self.owes() => {}
             }
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -352,114 +431,4 @@ impl Timeline {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use bramble_model::names::{BootTag, Mac};
-
-    impl Track {
-        fn happens(&mut self, at: Millis, what: &What) {
-            self.happen(&Event { number: at, at, node: None, what: what.clone() });
-        }
-    }
-
-    fn boot() -> Vec<What> {
-        let asked = What::Asked { mac: Mac([0; 6]), firmware: "UEFI x64 PXE".into() };
-        vec![
-            What::PowerOn,
-            asked.clone(),
-            What::TftpSent { file: "ipxe.efi".into(), bytes: 1 },
-            asked,
-            What::ScriptServed { boot: BootTag("b".into()), set: "s".into() },
-            What::Fetching { file: "kernel".into(), bytes: 1 },
-            What::Stage1 { step: "root".into(), percent: Some(60) },
-            What::Stage1 { step: "switch-root".into(), percent: None },
-            What::Connected,
-            What::Engine { state: "joining".into(), up: false },
-            What::Ready,
-        ]
-    }
-
-    #[test]
-    fn a_boot_passes_its_phases_in_order() {
-        let mut track = Track::default();
-        for (at, what) in boot().iter().enumerate() {
-            track.happens(at as Millis, what);
-        }
-        let phases: Vec<Phase> = track.times.iter().map(|(phase, _)| *phase).collect();
-        assert_eq!(phases, Phase::WAY);
-    }
-
-    #[test]
-    fn a_machine_that_asks_again_has_started_again() {
-        let mut track = Track::default();
-        for (at, what) in boot().iter().chain(&boot()[1..6]).enumerate() {
-            track.happens(at as Millis, what);
-        }
-        assert_eq!((track.phase, track.times[0]), (Phase::Kernel, (Phase::Firmware, 11)));
-        assert!(track.connected, "someone asks in its name; its connection tells when it has ended");
-        track.happens(99, &What::Disconnected { reason: "silent".into() });
-        assert!(!track.connected);
-    }
-
-    #[test]
-    fn a_machine_that_only_fetches_its_script_has_started_again() {
-        let mut track = Track::default();
-        for (at, what) in boot().iter().chain(&boot()[4..6]).enumerate() {
-            track.happens(at as Millis, what);
-        }
-        assert_eq!((track.phase, track.times[0]), (Phase::Kernel, (Phase::Loader, 11)));
-    }
-
-    #[test]
-    fn a_panic_of_whoever_looks_at_a_node_ends_no_timeline() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let store = Store::open(&folder.path().join("head.redb"), 1).expect("opens");
-        let place = std::path::Path::new("/nowhere");
-        let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"eth0\"\n[roles.r]\nengine = \"none\"\n\
-            [nodes.w1]\nmac = \"52:54:00:00:00:01\"\nrole = \"r\"\n";
-        let cluster = Cluster::parse(place, &place.join("bramble.toml"), text).expect("valid");
-        let timeline = Timeline::open(store, &cluster, 0).expect("opens");
-        let w1: Name = "w1".parse().expect("a name");
-        std::thread::scope(|scope| {
-            let connection = scope.spawn(|| timeline.learn(&w1, |_| panic!("a connection's")));
-            connection.join().expect_err("it panics");
-        });
-        timeline.add(Some(&w1), What::Connected);
-        assert_eq!(timeline.look(&w1, |track| track.connected), Some(true));
-    }
-
-    #[test]
-    fn a_clock_that_is_behind_is_told() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let store = Store::open(&folder.path().join("head.redb"), 1).expect("opens");
-        let place = std::path::Path::new("/nowhere");
-        let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"eth0\"\n";
-        let cluster = Cluster::parse(place, &place.join("bramble.toml"), text).expect("valid");
-        let event = |at| Event { number: 1, at, node: None, what: What::Ready };
-        keep_events(&store, &[event(now())], 0).expect("stored");
-        assert_eq!(Timeline::open(store.clone(), &cluster, 0).expect("opens").clock_problem(), None);
-        keep_events(&store, &[event(now() + 400 * DAY + DAY / 2)], 0).expect("stored");
-        let problem = Timeline::open(store, &cluster, 0).expect("opens").clock_problem().expect("a problem");
-        assert!(problem.contains("400 days behind"), "{problem}");
-    }
-
-    #[test]
-    fn old_events_are_dropped_and_numbers_go_on() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let store = Store::open(&folder.path().join("head.redb"), 1).expect("opens");
-        let event = |number| Event { number, at: 0, node: None, what: What::Ready };
-        keep_events(&store, &[event(1), event(2), event(3)], 2).expect("stored");
-        let kept = store.blocking().read_all::<Events>().expect("read").readable;
-        assert_eq!(kept.into_keys().collect::<Vec<_>>(), [2, 3]);
-        assert_eq!(last_number(&store).expect("read"), 3);
-    }
-
-    #[test]
-    fn a_failure_is_forgotten_when_the_node_goes_on() {
-        let mut track = Track::default();
-        track.happens(0, &What::Failed { reason: "no link".into(), retry_in_seconds: 1, failure: None });
-        assert_eq!(track.failure, Some(Said { reason: "no link".into(), kind: None }));
-        track.happens(1, &What::Stage1 { step: "root".into(), percent: Some(0) });
-        assert_eq!(track.failure, None);
-    }
-}
+mod tests;

@@ -22,6 +22,7 @@ pub use heard::{Heard, Waits};
 use crate::engine::{ByEngine, EngineKind, EnginePart, EngineState};
 use crate::hands::{FromProcess, Start, ToProcess};
 use crate::names::{BootId, Bytes, Mac, Name};
+use crate::said::{self, Sentence, Word};
 
 /// The longest line that either side accepts, in bytes. A workload travels in one line.
 pub const LONGEST_LINE: usize = 4 << 20;
@@ -87,19 +88,22 @@ pub enum Capability {
     SeesMembers,
     /// It knows [`swarm::Work::RotateManagerToken`].
     RotatesTokens,
+    /// An agent cleans what it lists as the head cleans what it reads, so that both see the same ([`said::Said`]).
+    ListsPlainly,
     /// One that this program does not know.
     #[serde(untagged)]
-    Other(String),
+    Other(Word),
 }
 
 impl Capability {
     /// What this program's agent can do.
-    pub const OWN: [Capability; 5] = [
+    pub const OWN: [Capability; 6] = [
         Capability::Fences,
         Capability::LeavesByName,
         Capability::HearsBeats,
         Capability::SeesMembers,
         Capability::RotatesTokens,
+        Capability::ListsPlainly,
     ];
     /// What this program's head can do.
     pub const OF_HEAD: [Capability; 1] = [Capability::Fences];
@@ -136,6 +140,11 @@ impl Expects {
     /// What an agent has to be able to do to read it. One that cannot would not know the question with it.
     pub fn needs(&self) -> Option<Capability> {
         match self {
+            // Whoever lists it as it was written would see something else.
+            Expects::Member { member } if member.hostname.was_changed() => Some(Capability::ListsPlainly),
+            Expects::Generation { generation: Some(swarm::Label::Other(label)), .. } if label.was_changed() => {
+                Some(Capability::ListsPlainly)
+            }
             Expects::Engine { .. } | Expects::Generation { .. } => None,
             Expects::Member { .. } => Some(Capability::SeesMembers),
         }
@@ -286,12 +295,13 @@ impl SignedTime {
 pub enum FromAgent {
     /// First on every connection.
     Hello {
+        #[serde(deserialize_with = "said::boot")]
         boot: BootId,
-        version: String,
+        version: Word,
         facts: Facts,
         #[serde(default)]
         protocol: Versions,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "said::few::<64, _, _>")]
         capabilities: Vec<Capability>,
     },
     /// At every change and at least every ten seconds; a head that hears nothing for thirty
@@ -359,13 +369,15 @@ pub enum ToAgent {
 /// What the machine is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
-    pub kernel: String,
-    pub architecture: String,
+    pub kernel: Word,
+    pub architecture: Word,
+    #[serde(deserialize_with = "said::number::processors_of")]
     pub cpus: u32,
     /// Bytes.
+    #[serde(deserialize_with = "said::number::bytes_of")]
     pub memory: u64,
     /// The boot set that runs, by digest.
-    pub set: String,
+    pub set: Word,
     /// The address it reaches the head from.
     pub address: std::net::IpAddr,
 }
@@ -471,13 +483,13 @@ impl<'de> Deserialize<'de> for Work {
 pub enum Answer {
     Done,
     Failed {
-        error: String,
+        error: Sentence,
     },
     /// The agent does not know this question.
     CannotDo,
     /// It sees something else than the plan saw, or obeys a later lead. Nothing was done.
     Refused {
-        why: String,
+        why: Sentence,
     },
     /// What the Swarm alone answers.
     #[serde(untagged)]

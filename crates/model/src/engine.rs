@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::names::{ClusterId, MemberId};
+use crate::said::Title;
 
 /// Makes `EngineKind` of its engines, each as it is written and as people say it, so that `ALL` has every one.
 macro_rules! engines {
@@ -64,7 +65,7 @@ pub enum EngineState {
     /// The node's role has no part in the engine.
     None,
     /// The daemon is not up yet, or not any more.
-    Starting { waiting_for: String },
+    Starting { waiting_for: Title },
     /// The daemon is up and belongs to no cluster.
     Alone,
     /// Joined. `cluster` is the engine's own name of its cluster.

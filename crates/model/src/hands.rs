@@ -15,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::names::Name;
+use crate::said::Sentence;
 
 /// Bytes of output, or of input, that may be on their way before the other side says that there is room.
 pub const WINDOW: u64 = 256 << 10;
@@ -173,7 +174,7 @@ pub enum End {
     },
     /// It never began, or was lost on its way.
     Failed {
-        reason: String,
+        reason: Sentence,
     },
 }
 
@@ -183,7 +184,7 @@ impl End {
     pub fn code(&self) -> i32 {
         match self {
             End::Exited { code } => *code,
-            End::Killed { signal } => 128 + signal,
+            End::Killed { signal } => signal.saturating_add(128),
             End::Failed { .. } => 255,
         }
     }

@@ -7,46 +7,54 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{Mac, Name};
 use crate::repository::Cluster;
+use crate::said::{self, Title, Word};
 use crate::timeline::Millis;
 
 /// A machine's parts. `POST /v1/boots/BOOT/inventory`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     /// `Dell Inc. OptiPlex 7050`, `Raspberry Pi 4 Model B Rev 1.4`; empty where it does not say.
-    pub machine: String,
-    pub serial: String,
+    pub machine: Title,
+    pub serial: Title,
     /// `UEFI, American Megatrends F.20`.
-    pub firmware: String,
+    pub firmware: Title,
     /// `amd64` or `arm64`.
-    pub architecture: String,
+    pub architecture: Word,
     /// `Intel(R) Core(TM) i5-6500 CPU @ 3.20GHz`
-    pub processor: String,
+    pub processor: Title,
+    #[serde(deserialize_with = "said::number::processors_of")]
     pub cpus: u32,
     /// Bytes.
+    #[serde(deserialize_with = "said::number::bytes_of")]
     pub memory: u64,
+    #[serde(deserialize_with = "said::few::<64, _, _>")]
     pub disks: Vec<Disk>,
+    #[serde(deserialize_with = "said::few::<64, _, _>")]
     pub cards: Vec<Card>,
     /// The hottest sensor, in degrees Celsius.
+    #[serde(default, deserialize_with = "said::number::temperature_of")]
     pub temperature: Option<i16>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// The kernel's name: `nvme0n1`.
-    pub name: String,
-    pub model: String,
-    pub serial: String,
+    pub name: Word,
+    pub model: Title,
+    pub serial: Title,
     /// Bytes.
+    #[serde(deserialize_with = "said::number::bytes_of")]
     pub size: u64,
     /// What is on it: `gpt`, `ext4 on sda2`, `data without a known form`; nothing where it is empty.
-    pub holds: Vec<String>,
+    #[serde(deserialize_with = "said::few::<64, _, _>")]
+    pub holds: Vec<Word>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Card {
-    pub name: String,
+    pub name: Word,
     pub mac: Mac,
-    pub driver: String,
+    pub driver: Word,
     /// Megabits a second; `None` without a link.
     pub speed: Option<u32>,
 }
@@ -78,6 +86,10 @@ fn size(bytes: u64) -> String {
     }
 }
 
+fn list(words: &[Word]) -> String {
+    words.iter().map(Word::as_str).collect::<Vec<_>>().join(", ")
+}
+
 fn words(words: &[&str]) -> String {
     words.iter().filter(|word| !word.is_empty()).copied().collect::<Vec<_>>().join(" ")
 }
@@ -96,7 +108,7 @@ impl Inventory {
         for disk in &self.disks {
             let what = words(&[&disk.name, &disk.model, &size(disk.size), &disk.serial]);
             let holds =
-                if disk.holds.is_empty() { "empty".into() } else { format!("CARRIES DATA: {}", disk.holds.join(", ")) };
+                if disk.holds.is_empty() { "empty".into() } else { format!("CARRIES DATA: {}", list(&disk.holds)) };
             lines.push(format!("disk {what}: {holds}"));
         }
         for card in &self.cards {
@@ -109,10 +121,8 @@ impl Inventory {
     /// The part of `bramble.toml` that makes it a node. `boots_from` is the card that it booted from, and the only one that
     /// is known to be its own: the others are what it says, and may be another machine's.
     pub fn stanza(&self, name: &Name, role: &Name, boots_from: Mac) -> String {
-        // What a machine says of itself is text in a comment, and stays in its line, in its order.
-        let turns = |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        let plain = |line: &String| line.chars().filter(|c| !c.is_control() && !turns(*c)).collect::<String>();
-        let comment: String = self.lines().iter().map(|line| format!("# {}\n", plain(line))).collect();
+        // What a machine says of itself is text in a comment, and stays in its line ([`said::Said`]).
+        let comment: String = self.lines().iter().map(|line| format!("# {line}\n")).collect();
         format!("{comment}[nodes.{name}]\nmac  = \"{boots_from}\"\nrole = \"{role}\"\n")
     }
 }
@@ -166,7 +176,7 @@ mod tests {
                 Disk {
                     name: "sdb".into(),
                     model: "evil\n[nodes.m1]".into(),
-                    serial: String::new(),
+                    serial: "".into(),
                     size: 8_000_000,
                     holds: Vec::new(),
                 },
@@ -187,7 +197,7 @@ mod tests {
         insta::assert_snapshot!(inventory().stanza(&name, &role, Mac([2, 0, 0, 0, 0, 7])));
         let two = Inventory { machine: "Dell\u{202e}\n[nodes.x]".into(), ..inventory() };
         let two = two.stanza(&name, &role, Mac([2, 0, 0, 0, 0, 9]));
-        assert!(two.starts_with("# Dell[nodes.x]"), "{two}");
+        assert!(two.starts_with("# Dell\u{fffd} [nodes.x]"), "{two}");
         assert!(two.contains("mac  = \"02:00:00:00:00:09\"\n"), "the other card may be another machine's: {two}");
     }
 

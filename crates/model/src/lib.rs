@@ -13,6 +13,7 @@ pub mod inventory;
 pub mod names;
 pub mod node_set;
 pub mod repository;
+pub mod said;
 pub mod section;
 pub mod snapshot;
 pub mod source;

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use bramble_boot::{Asker, Failure, File, Step};
+use bramble_boot::{Asker, Failure, File, Step, plain};
 use serde::{Deserialize, Serialize};
 
 use crate::names::{BootTag, Mac, Name};
@@ -77,6 +77,17 @@ pub struct Event {
     /// The node it concerns; `None` for a machine that is not in the repository.
     pub node: Option<Name>,
     pub what: What,
+}
+
+/// The longest text of an event, in bytes.
+pub const LONGEST_TEXT: usize = 1024;
+
+impl Event {
+    /// Bytes that it takes in memory.
+    pub fn weight(&self) -> usize {
+        let texts: usize = self.what.clone().texts().into_iter().flatten().map(|text| text.len()).sum();
+        size_of::<Event>() + texts
+    }
 }
 
 /// What happened. Seen from outside (packets, reads) or reported by the node itself.
@@ -303,6 +314,55 @@ mod word {
 }
 
 impl What {
+    /// The texts in it whose length and letters others choose; the words beside them are bounded by themselves.
+    fn texts(&mut self) -> [Option<&mut String>; 2] {
+        match self {
+            What::Offered { file }
+            | What::TftpSent { file, .. }
+            | What::HttpSent { file, .. }
+            | What::TftpMissing { file }
+            | What::TftpStopped { file, reason: Stopped::Silent, .. } => [Some(file), None],
+            What::TftpStopped { file, reason: Stopped::GaveUp(reason), .. } => [Some(file), Some(reason)],
+            What::NotGiven { reason }
+            | What::Failed { reason, .. }
+            | What::Refused { reason }
+            | What::OtherRelease { reason }
+            | What::TlsFailed { reason, .. }
+            | What::Disconnected { reason } => [Some(reason), None],
+            What::ScriptServed { boot: BootTag(boot), set } => [Some(boot), Some(set)],
+            What::Card { pci } => [Some(pci), None],
+            What::Admitted { fingerprint } => [Some(fingerprint), None],
+            What::Waits { fingerprint, reason } => [Some(fingerprint), Some(reason)],
+            What::Engine { state, .. } => [Some(state), None],
+            What::Note { text } => [Some(text), None],
+            What::PowerOn
+            | What::PowerOff
+            | What::Asked { .. }
+            | What::SeenUnknown { .. }
+            | What::HeardLate { .. }
+            | What::Chose { .. }
+            | What::Leased { .. }
+            | What::AskedBootServer
+            | What::LookedForHead { .. }
+            | What::NoLoader { .. }
+            | What::Fetching { .. }
+            | What::HandedOff { .. }
+            | What::BootsDisk
+            | What::Installed
+            | What::Stage1 { .. }
+            | What::Connected
+            | What::Ready => [None, None],
+        }
+    }
+
+    /// With each of its texts as a plain line of at most [`LONGEST_TEXT`] bytes, wherever it comes from.
+    pub fn plain(mut self) -> Self {
+        for text in self.texts().into_iter().flatten() {
+            *text = plain::line(text, LONGEST_TEXT);
+        }
+        self
+    }
+
     /// The phase that a node enters with this event, if it enters one.
     pub fn phase(&self) -> Option<Phase> {
         Some(match self {

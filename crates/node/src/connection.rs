@@ -56,7 +56,7 @@ pub(crate) async fn hold(
     let mut head = connect(boot, identity).await?;
     let hello = FromAgent::Hello {
         boot: boot.boot.clone(),
-        version: version.to_owned(),
+        version: version.into(),
         facts: health::facts(boot),
         protocol: Versions::OWN,
         capabilities: Capability::OWN.to_vec(),
@@ -243,7 +243,7 @@ impl Conversation<'_> {
             ToAgent::Start { number, start } => match self.refuses {
                 None => self.processes.start(number, start, self.tell.clone()),
                 Some(refuses) => {
-                    let end = End::Failed { reason: refuses.to_string() };
+                    let end = End::Failed { reason: refuses.to_string().into() };
                     head.say(&FromAgent::Process { number, tell: FromProcess::Ended { end } }).map_err(ended)?;
                 }
             },

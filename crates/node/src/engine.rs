@@ -15,6 +15,7 @@ use bramble_engine::parts::parts;
 use bramble_engine::swarm::Swarm;
 use bramble_model::agent::{Answer, Under, Work};
 use bramble_model::engine::{ByEngine, EngineKind, EnginePart, EngineState};
+use bramble_model::said::Title;
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{sleep, timeout};
 
@@ -104,7 +105,7 @@ impl<E> Clone for Driver<E> {
     }
 }
 
-fn starting(waiting_for: impl Into<String>) -> EngineState {
+fn starting(waiting_for: impl Into<Title>) -> EngineState {
     EngineState::Starting { waiting_for: waiting_for.into() }
 }
 
@@ -125,7 +126,7 @@ impl<E: Engine> Driver<E> {
     /// answer must not plan with what was before.
     async fn work(&self, work: E::Work, looks: bool, under: Option<Under>) -> Answer {
         let Some(engine) = self.engine.get() else {
-            return Answer::Failed { error: format!("{} has not started yet", E::DAEMON) };
+            return Answer::Failed { error: format!("{} has not started yet", E::DAEMON).into() };
         };
         if looks {
             return engine.work(work).await;
@@ -135,7 +136,7 @@ impl<E: Engine> Driver<E> {
         if let Some(under) = &under
             && let Err(why) = self.may(engine, under).await
         {
-            return Answer::Refused { why };
+            return Answer::Refused { why: why.into() };
         }
         let answer = engine.work(work).await;
         self.tell(engine.state().await);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 
+use bramble_boot::plain;
 use bramble_model::agent::{Facts, Health, Refuses};
 
 use crate::ThisBoot;
@@ -11,11 +12,11 @@ use crate::engine::{States, folders};
 pub(crate) fn facts(boot: &ThisBoot) -> Facts {
     let system = rustix::system::uname();
     Facts {
-        kernel: system.release().to_string_lossy().into_owned(),
-        architecture: system.machine().to_string_lossy().into_owned(),
+        kernel: (*system.release().to_string_lossy()).into(),
+        architecture: (*system.machine().to_string_lossy()).into(),
         cpus: std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
         memory: memory(),
-        set: boot.set.clone(),
+        set: boot.set.as_str().into(),
         address: boot.address,
     }
 }
@@ -104,10 +105,14 @@ fn kibibytes(path: &str, name: &str) -> u64 {
     line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
+/// The longest line on a console, in bytes.
+const LONGEST_LINE: usize = 1000;
+
+/// A console obeys what it is sent: only a plain line goes there.
 pub(crate) fn say_on_console(text: &str) {
     if let Ok(mut console) = fs::OpenOptions::new().write(true).open("/dev/console") {
         // A console that is away hears nothing; the journal has it too.
-        let _ = writeln!(console, "bramble: {text}\r");
+        let _ = writeln!(console, "bramble: {}\r", plain::line(text, LONGEST_LINE));
     }
 }
 

@@ -79,17 +79,18 @@ fn take() -> Inventory {
         Some(line.split_once(':')?.1.trim().to_owned())
     };
     Inventory {
-        machine: if machine.is_empty() { tree("model") } else { machine },
-        serial: if serial.is_empty() { tree("serial-number") } else { serial },
-        firmware: if version.is_empty() { kind.to_owned() } else { format!("{kind}, {version}") },
+        machine: if machine.is_empty() { tree("model") } else { machine }.into(),
+        serial: if serial.is_empty() { tree("serial-number") } else { serial }.into(),
+        firmware: if version.is_empty() { kind.to_owned() } else { format!("{kind}, {version}") }.into(),
         architecture: match system.machine().to_bytes() {
             b"x86_64" => "amd64".into(),
             b"aarch64" => "arm64".into(),
-            other => String::from_utf8_lossy(other).into_owned(),
+            other => (*String::from_utf8_lossy(other)).into(),
         },
         processor: of_cpu("model name")
             .or_else(|| of_cpu("Model"))
-            .unwrap_or_else(|| "a processor without a name".into()),
+            .unwrap_or_else(|| "a processor without a name".into())
+            .into(),
         cpus: std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
         memory: health::memory(),
         disks: disks(),
@@ -148,7 +149,8 @@ fn disk(name: String) -> Disk {
     }
     // A virtio disk's vendor is a number.
     let model = if model.starts_with("0x") { "virtual disk".into() } else { model };
-    Disk { name, model, serial, size, holds }
+    let holds = holds.into_iter().map(Into::into).collect();
+    Disk { name: name.into(), model: model.into(), serial: serial.into(), size, holds }
 }
 
 /// A property that udev knows of a device.
@@ -194,8 +196,8 @@ fn cards() -> Vec<Card> {
         let mac = text(folder.join("address")).parse().ok()?;
         let speed = text(folder.join("speed")).parse::<i64>().ok().and_then(|speed| u32::try_from(speed).ok());
         let has_link = text(folder.join("carrier")) == "1";
-        let driver = driver.file_name()?.to_str()?.to_owned();
-        Some(Card { name, mac, driver, speed: speed.filter(|_| has_link) })
+        let driver = driver.file_name()?.to_str()?.into();
+        Some(Card { name: name.into(), mac, driver, speed: speed.filter(|_| has_link) })
     };
     names("/sys/class/net").into_iter().filter_map(card).collect()
 }

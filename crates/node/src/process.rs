@@ -44,7 +44,7 @@ impl Processes {
             let run = tokio::spawn(async move { run(number, start, orders, &says).await });
             let end = match run.await {
                 Ok(Ok(end)) => end,
-                Ok(Err(error)) => End::Failed { reason: error.to_string() },
+                Ok(Err(error)) => End::Failed { reason: error.to_string().into() },
                 Err(error) => {
                     tracing::error!(%error, "a process was given up by an error of bramble's own");
                     End::Failed { reason: "its agent has an error of its own; see its log".into() }
@@ -369,7 +369,7 @@ fn ended(status: ExitStatus) -> End {
     match (status.code(), status.signal()) {
         (Some(code), _) => End::Exited { code },
         (None, Some(signal)) => End::Killed { signal },
-        (None, None) => End::Failed { reason: format!("it ended in an unknown way: {status}") },
+        (None, None) => End::Failed { reason: format!("it ended in an unknown way: {status}").into() },
     }
 }
 

@@ -352,9 +352,9 @@ impl Planner for Swarm {
                 if let Some(View::Read { listing, .. }) = &mut observed.view {
                     listing.services.retain(|service| service.workload.as_deref() != Some(workload.as_str()));
                     let new = services.iter().map(|service| bramble_model::agent::swarm::Service {
-                        workload: Some(workload.to_string()),
+                        workload: Some(workload.as_str().into()),
                         generation: Some(generation.clone().into()),
-                        name: workloads::listed_as(workload, service),
+                        name: workloads::listed_as(workload, service).into(),
                         wanted: 1,
                         running: 1,
                         ports: Vec::new(),
@@ -382,7 +382,7 @@ fn foreseen(node: &Name) -> MemberId {
 }
 
 fn entry(id: MemberId, hostname: &Name, manager: bool) -> Member {
-    Member { id, hostname: hostname.to_string(), manager, up: true }
+    Member { id, hostname: hostname.as_str().into(), manager, up: true }
 }
 
 fn workload_subject(name: &Name) -> Subject {

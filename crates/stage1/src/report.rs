@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use bramble_boot::{Arguments, Report, Step, report_path};
+use bramble_boot::{Arguments, Report, Step, plain, report_path};
 
 use crate::error::Error;
 use crate::http;
@@ -26,6 +26,8 @@ struct Head {
     path: String,
 }
 
+/// The longest line on a console, in bytes.
+const LONGEST_LINE: usize = 1000;
 /// A head that is slower than this misses a report.
 const SILENCE: Duration = Duration::from_secs(3);
 
@@ -108,7 +110,11 @@ impl Reporter {
 }
 
 /// On the serial console and on the screen, whichever there is.
+///
+/// A console obeys what it is sent, and some of this a head said, or whoever answers in its place: only a plain line goes
+/// there.
 fn say(text: &str) {
+    let text = plain::line(text, LONGEST_LINE);
     for path in ["/dev/console", "/dev/tty0"] {
         if let Ok(mut console) = OpenOptions::new().write(true).open(path) {
             let _ = writeln!(console, "bramble: {text}\r");

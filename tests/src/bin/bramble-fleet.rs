@@ -119,7 +119,7 @@ fn many(agents: usize, length: Duration) {
         for number in 0..CHANGES {
             let word = format!("change {number} of the bench");
             let FromAgent::Health(mut health) = health(1) else { unreachable!("it is one") };
-            health.engines.set(EngineKind::Swarm, EngineState::Starting { waiting_for: word });
+            health.engines.set(EngineKind::Swarm, EngineState::Starting { waiting_for: word.into() });
             let told = Instant::now();
             let node = number * 31 % agents;
             fleet[node].send(FromAgent::Health(health)).await.expect("it lives");

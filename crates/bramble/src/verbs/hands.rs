@@ -106,8 +106,7 @@ pub async fn exec(nodes: &str, argv: Vec<String>, input: bool, place: &Place, js
             Told::Ended { node, end } => {
                 if !alone && !json {
                     let text = printed.get(&node).map(|printed| printed.both.as_slice()).unwrap_or_default();
-                    print!("{}", block(&node, width, text, &end));
-                    std::io::stdout().flush()?;
+                    write(Channel::Out, block(&node, width, text, &end).as_bytes())?;
                 }
                 ends.insert(node, end);
             }
@@ -410,7 +409,7 @@ async fn fetch(nodes: &str, path: &str, target: &Path, place: &Place) -> Result<
         if let Err(error) = unpacked
             && ends.get(&node).is_some_and(|end| end.code() == 0)
         {
-            ends.insert(node, End::Failed { reason: format!("cannot write here: {error}") });
+            ends.insert(node, End::Failed { reason: format!("cannot write here: {error}").into() });
         }
     }
     eprintln!("{}", summary(&ends));

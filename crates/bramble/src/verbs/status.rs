@@ -69,7 +69,7 @@ fn render(status: &Status) -> String {
             workload.services.iter().map(move |service| {
                 let ports: Vec<String> = service.ports.iter().map(u16::to_string).collect();
                 let replicas = format!("{} of {}", service.running, service.wanted);
-                vec![workload.name.to_string(), service.name.clone(), replicas, ports.join(" "), state.clone()]
+                vec![workload.name.to_string(), service.name.to_string(), replicas, ports.join(" "), state.clone()]
             })
         })
         .collect();

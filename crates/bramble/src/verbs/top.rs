@@ -13,6 +13,7 @@ use crate::exit::Exit;
 use crate::place::Place;
 use crate::process::Interrupts;
 use crate::screen;
+use crate::terminal;
 
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -34,8 +35,7 @@ pub async fn run(role: Option<String>, place: &Place, once: bool, json: bool) ->
             return Ok(Exit::Done);
         }
         if goes_on {
-            // Home, and clear what is below (ECMA-48, CUP and ED).
-            print!("\x1b[H\x1b[J");
+            terminal::clear();
         }
         print!("{}", render(&status));
         if !goes_on {

@@ -17,7 +17,7 @@ pub(super) fn cluster(swarm: &bollard::models::Swarm) -> Result<ClusterId, Error
 pub(super) fn member(node: Node) -> Result<Member, Error> {
     Ok(Member {
         id: node.id.as_deref().and_then(|id| id.parse().ok()).ok_or(Error::Incomplete("a member's id"))?,
-        hostname: node.description.and_then(|node| node.hostname).unwrap_or_default(),
+        hostname: node.description.and_then(|node| node.hostname).unwrap_or_default().into(),
         manager: node.manager_status.is_some(),
         up: node.status.and_then(|status| status.state) != Some(NodeState::DOWN),
     })
@@ -40,8 +40,8 @@ pub(super) fn service(service: bollard::models::Service, tasks: &[Task]) -> Resu
     let wanted = own.filter(|task| task.desired_state.is_none_or(|wanted| wanted == TaskState::RUNNING));
     Ok(Service {
         generation: generation(&labels),
-        workload: labels.get(WORKLOAD).cloned(),
-        name: spec.name.unwrap_or_default(),
+        workload: labels.get(WORKLOAD).map(|workload| workload.as_str().into()),
+        name: spec.name.unwrap_or_default().into(),
         wanted: desired_tasks.and_then(|count| count.try_into().ok()).unwrap_or(0),
         running: running_tasks.and_then(|count| count.try_into().ok()).unwrap_or(0),
         ports: ports.iter().filter_map(|port| port.published_port?.try_into().ok()).collect(),
@@ -55,8 +55,8 @@ fn replica(task: &Task) -> Result<Replica, Error> {
     let status = task.status.clone().unwrap_or_default();
     Ok(Replica {
         node_id: task.node_id.as_deref().filter(|id| !id.is_empty()).map(id).transpose()?,
-        state: status.state.map(|state| state.to_string()).unwrap_or_default(),
-        error: status.err.filter(|error| !error.is_empty()),
+        state: status.state.map(|state| state.to_string().into()).unwrap_or_default(),
+        error: status.err.filter(|error| !error.is_empty()).map(Into::into),
     })
 }
 

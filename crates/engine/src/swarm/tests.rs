@@ -229,7 +229,7 @@ async fn keeps_what_it_has(daemon: &Daemon) -> String {
     {
         let answer = swarm.work(work).await;
         let Answer::Refused { why } = answer else { panic!("{answer:?}") };
-        said = why;
+        said = why.into();
     }
     assert_eq!(daemon.calls(), Vec::<String>::new());
     said

@@ -36,6 +36,7 @@ pub(crate) use standing::LOST;
 
 use crate::ends::Ends;
 use crate::error::Error;
+use crate::hands::errands::Errands;
 use crate::refusal::refuse;
 use crate::snapshots::Snapshots;
 use audit::copy::Copies;
@@ -56,6 +57,8 @@ pub(crate) struct Access {
     flows: Flows,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) copies: Arc<Copies>,
+    /// What runs on nodes, by in whose name.
+    pub(crate) errands: Arc<Errands>,
     /// What this machine calls itself.
     host: String,
 }
@@ -68,7 +71,8 @@ impl Access {
         let copies = Arc::new(Copies::new(store.clone(), Arc::clone(&snapshots), Arc::clone(&refusals)));
         let host = origin::host();
         let (people, flows) = (People::new(), Flows::default());
-        Ok(Access { store, snapshots, https_port, people, flows, refusals, copies, host })
+        let errands = Arc::default();
+        Ok(Access { store, snapshots, https_port, people, flows, refusals, copies, errands, host })
     }
 
     /// The login of another service, as the repository has it now.

@@ -75,6 +75,16 @@ impl House {
 
     /// Where these routes are served; each connection comes through the door that is made of its ends.
     async fn serves(&self, routes: Router, door: fn(SocketAddrV4, SocketAddr) -> Door) -> SocketAddr {
+        self.serves_behind(|| Gate::new(8, 8), routes, door).await
+    }
+
+    /// The same, behind this gate.
+    async fn serves_behind(
+        &self,
+        gate: impl Fn() -> Arc<Gate> + Send + 'static,
+        routes: Router,
+        door: fn(SocketAddrV4, SocketAddr) -> Door,
+    ) -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let SocketAddr::V4(local) = address else { panic!("of version 4") };
@@ -85,7 +95,7 @@ impl House {
                     accepted = listener.accept() => accepted.expect("a connection"),
                     () = stop.cancelled() => return,
                 };
-                let pass = Gate::new(8, 8).enter(peer.ip()).expect("room");
+                let Some(pass) = gate().enter(peer.ip()) else { continue };
                 let (door, routes) = (door(local, peer), routes.clone());
                 tokio::spawn(async move { http::converse(stream, door, routes, &pass).await });
             }
@@ -394,6 +404,66 @@ async fn an_errand_ends_with_the_right_to_it_and_its_process_is_stopped() {
         let told = told.iter().find(|entry| entry.what.starts_with("exec sleep")).expect("an entry");
         assert_eq!(told.result, format!("ended: {LOST}"), "{what}");
     }
+}
+
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// Once its request was answered it was counted by nobody: one person's shells could take the descriptors of all others.
+#[tokio::test]
+async fn a_websocket_is_counted_at_the_door_until_it_ends() {
+    let house = House::new("").await;
+    let gate = Gate::new(1, 1);
+    let at = {
+        let gate = Arc::clone(&gate);
+        let door = |_, peer| Door::Tls(peer);
+        house.serves_behind(move || Arc::clone(&gate), routes::over_tls(&house.parts), door).await
+    };
+    let token = house.token("ci", Role::Operator);
+    let mut process = runs(&house.parts.agents, &"w1".parse().expect("a name"));
+    let mut stream = ask(at, "GET", "/v1/hands", &format!("{UPGRADE}{}", bearer(&token)), "").await;
+    hears(&mut stream, "101 Switching").await;
+    let errand = Errand::Exec { argv: vec!["sleep".into(), "9".into()], input: false };
+    let request = bramble_model::hands::Request { nodes: "w1".into(), errand };
+    stream.write_all(&frame(&serde_json::to_string(&request).expect("plain data"))).await.expect("sent");
+    assert_eq!(process.recv().await, Some(None), "it has started");
+    let other = || gate.enter(Ipv4Addr::LOCALHOST.into());
+    assert!(other().is_none(), "the room is taken, and by one that is served");
+    drop(stream);
+    while other().is_none() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_name_has_so_many_errands_at_once() {
+    let house = House::new("").await;
+    let tls = house.tls().await;
+    let token = house.token("ci", Role::Operator);
+    let mut process = runs(&house.parts.agents, &"w1".parse().expect("a name"));
+    let errand = Errand::Exec { argv: vec!["true".into()], input: false };
+    let request = bramble_model::hands::Request { nodes: "w1".into(), errand };
+    let request = frame(&serde_json::to_string(&request).expect("plain data"));
+    let begins = async || {
+        let mut stream = ask(tls, "GET", "/v1/hands", &format!("{UPGRADE}{}", bearer(&token)), "").await;
+        hears(&mut stream, "101 Switching").await;
+        stream.write_all(&request).await.expect("sent");
+        stream
+    };
+    let mut run = Vec::new();
+    for _ in 0..crate::hands::errands::OF_ONE {
+        run.push(begins().await);
+        assert_eq!(process.recv().await, Some(None), "it has started");
+    }
+    hears(&mut begins().await, "run in the name of token ci already: end one of them first").await;
+    run.pop();
+    assert_eq!(process.recv().await, Some(Some(ToProcess::Stop)), "one has ended");
+    // Its place is free when its head's end has seen that, too.
+    while house.access().errands.begin("token ci").is_err() {
+        tokio::task::yield_now().await;
+    }
+    let _next = begins().await;
+    assert_eq!(process.recv().await, Some(None));
 }
 
 /// Half a minute is a long time for an operator who is one no more.

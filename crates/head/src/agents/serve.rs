@@ -11,7 +11,7 @@ use bramble_link::{Connection, Ended, Event};
 use bramble_model::agent::{
     Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, NodeDocument, Proof, ToAgent, Versions, Waits,
 };
-use bramble_model::hands::{End, FromProcess, ToProcess};
+use bramble_model::hands::{End, FromProcess, ToProcess, WINDOW};
 use bramble_model::names::{BootId, Name};
 use bramble_model::timeline::What;
 use bramble_system::{locked, now};
@@ -161,7 +161,7 @@ async fn serve(
         }
         Err(ended) => return Err(ended.into()),
     };
-    let version: String = version.chars().filter(|c| c.is_ascii_graphic()).take(32).collect();
+    let version: String = version.as_str().chars().filter(|c| c.is_ascii_graphic()).take(32).collect();
     // One of version 1 ends at a message that it does not know.
     if protocol.to >= 2 {
         let (version, capabilities) = (env!("CARGO_PKG_VERSION").to_owned(), Capability::OF_HEAD.to_vec());
@@ -288,7 +288,50 @@ struct Conversation<'a> {
 struct Waiting {
     answers: BTreeMap<u64, oneshot::Sender<Answer>>,
     asked: u64,
-    processes: BTreeMap<u64, mpsc::Sender<FromProcess>>,
+    processes: BTreeMap<u64, Process>,
+    /// Messages that were not understood.
+    odd: u32,
+}
+
+/// Messages of one connection that were not understood and are logged.
+const ODD: u32 = 8;
+
+/// A process on the node.
+struct Process {
+    says: mpsc::Sender<FromProcess>,
+    /// Bytes of output that it may say before there is room for more.
+    room: u64,
+}
+
+impl Process {
+    /// One that has just started. What was on its way while room was told is not counted to the byte.
+    fn new(says: mpsc::Sender<FromProcess>) -> Self {
+        Process { says, room: 2 * WINDOW }
+    }
+
+    /// Passes on what it says; `false` where it says more than there is room for, or nobody takes it.
+    fn passes(&mut self, said: FromProcess) -> bool {
+        if let FromProcess::Output { data, .. } = &said {
+            let Some(left) = self.room.checked_sub(data.0.len() as u64) else { return false };
+            self.room = left;
+        }
+        self.says.try_send(said).is_ok()
+    }
+}
+
+impl Waiting {
+    /// A process is told something, which may be that there is room.
+    fn told(&mut self, number: u64, order: &ToProcess) {
+        if let (ToProcess::Room { bytes }, Some(process)) = (order, self.processes.get_mut(&number)) {
+            process.room = process.room.saturating_add(*bytes);
+        }
+    }
+
+    /// Something was not understood; whether it is worth a line of the log.
+    fn is_odd(&mut self) -> bool {
+        self.odd = self.odd.saturating_add(1);
+        self.odd <= ODD
+    }
 }
 
 impl Conversation<'_> {
@@ -323,10 +366,13 @@ impl Conversation<'_> {
                         agent.say(&ToAgent::Ask { number: waiting.asked, work, under })?;
                     }
                     Some(Say::Start(number, start, tell)) => {
-                        waiting.processes.insert(number, tell);
+                        waiting.processes.insert(number, Process::new(tell));
                         agent.say(&ToAgent::Start { number, start })?;
                     }
-                    Some(Say::Process(number, tell)) => agent.say(&ToAgent::Process { number, tell })?,
+                    Some(Say::Process(number, tell)) => {
+                        waiting.told(number, &tell);
+                        agent.say(&ToAgent::Process { number, tell })?;
+                    }
                 },
                 // However much it was changed while the agent took nothing: it is told the newest.
                 _ = documents.changed(), if agent.is_free() => {
@@ -351,7 +397,9 @@ impl Conversation<'_> {
         let message = match Heard::read(line).map_err(Ended::from)? {
             Heard::Message(message) => message,
             Heard::Unknown { what, waits } => {
-                tracing::warn!(%node, what, "its agent said something in a form that this head does not know");
+                if waiting.is_odd() {
+                    tracing::warn!(%node, what, "its agent said something in a form that this head does not know");
+                }
                 // Whoever asked need not wait for more.
                 match waits {
                     Some(Waits::Answer(number)) => {
@@ -362,7 +410,7 @@ impl Conversation<'_> {
                     Some(Waits::End(number)) => {
                         if let Some(asker) = waiting.processes.remove(&number) {
                             let reason = "it ended in a way that this head does not know".into();
-                            let _ = asker.try_send(FromProcess::Ended { end: End::Failed { reason } });
+                            let _ = asker.says.try_send(FromProcess::Ended { end: End::Failed { reason } });
                         }
                     }
                     None => {}
@@ -381,7 +429,7 @@ impl Conversation<'_> {
             FromAgent::Process { number, tell } => {
                 let ends = matches!(tell, FromProcess::Ended { .. });
                 // Whoever asked may have gone, and is not waited for: what is on its way fits the queue.
-                let passed = waiting.processes.get(&number).is_some_and(|asker| asker.try_send(tell).is_ok());
+                let passed = waiting.processes.get_mut(&number).is_some_and(|process| process.passes(tell));
                 if ends {
                     waiting.processes.remove(&number);
                 } else if !passed && waiting.processes.remove(&number).is_some() {
@@ -401,7 +449,10 @@ impl Conversation<'_> {
                 agent.say(&ToAgent::Renewed(Box::new(Enrolled { certificate, renew_at, document })))?;
             }
             FromAgent::Hello { .. } => return Err(refused("it said hello twice")),
-            FromAgent::Unknown => tracing::warn!(%node, "its agent said something that this head does not know"),
+            FromAgent::Unknown if waiting.is_odd() => {
+                tracing::warn!(%node, "its agent said something that this head does not know");
+            }
+            FromAgent::Unknown => {}
         }
         Ok(ControlFlow::Continue(()))
     }

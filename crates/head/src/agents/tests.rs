@@ -9,7 +9,7 @@ use std::path::Path;
 
 use bramble_model::agent::{self, Capability, Facts, FromAgent, LONGEST_LINE, Refuses, ToAgent, swarm};
 use bramble_model::engine::{EngineKind, EngineState};
-use bramble_model::hands::{Channel, Data, End};
+use bramble_model::hands::{Channel, Data, End, PIECE, WINDOW};
 use bramble_model::names::BootId;
 use bramble_model::repository::{Admission, Identity};
 use bramble_plan::admission::{Keeps, Served};
@@ -551,6 +551,33 @@ async fn a_process_that_ends_as_nobody_knows_has_ended() {
     lines.send(line).await.expect("it is connected");
     let ended = told.recv().await;
     assert!(matches!(ended, Some(FromProcess::Ended { end: End::Failed { .. } })), "{ended:?}");
+}
+
+/// A node that keeps to no window filled the head's memory: 4096 messages of megabytes waited for a person.
+#[tokio::test]
+async fn a_process_that_says_more_than_there_is_room_for_is_stopped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), LIMITS);
+    let address = listening(&agents).await;
+    let mut lines = settle(&agents, address, &node(1)).await;
+    let (number, mut told) = agents.start(&node(1), words(&["yes"])).await.expect("connected");
+    let piece = FromProcess::Output { channel: Channel::Out, data: Data(vec![b'y'; PIECE]) };
+    let message = FromAgent::Process { number, tell: piece };
+    let fits = 2 * usize::try_from(WINDOW).expect("small") / PIECE;
+    for _ in 0..=fits {
+        say(&mut lines, &message).await;
+    }
+    let mut taken = 0;
+    while told.recv().await.is_some() {
+        taken += 1;
+    }
+    assert_eq!(taken, fits);
+    loop {
+        match hear(&mut lines).await.expect("it is told") {
+            ToAgent::Process { number: of, tell: ToProcess::Stop } if of == number => break,
+            _ => {}
+        }
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,6 @@ use axum::{Extension, Json};
 use bramble_model::inventory::{Adoption, Inventory};
 use bramble_model::names::Mac;
 use bramble_model::repository::Cluster;
-use bramble_model::timeline::What;
 
 use crate::adoptions::{Adoptions, mac_of, name_of};
 use crate::boots::Boots;
@@ -73,6 +72,6 @@ pub(crate) async fn report(
     };
     let first = inventory.lines().into_iter().next().unwrap_or_default();
     adoptions.done(mac, inventory).map_err(failed)?;
-    timeline.add(Some(&name_of(mac)), What::Note { text: format!("says what it is: {first}") });
+    timeline.says_of_itself(&name_of(mac), &format!("says what it is: {first}"));
     Ok(StatusCode::NO_CONTENT)
 }

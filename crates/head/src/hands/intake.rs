@@ -61,7 +61,8 @@ impl Intake {
 
     pub(super) fn takes(&mut self, node: &Name, bytes: u64, now: Instant) {
         if let Some(process) = self.processes.get_mut(node) {
-            process.taken += bytes;
+            // What a node says: it has taken no more than there was.
+            process.taken = process.taken.saturating_add(bytes).min(self.given);
             process.holds_up = None;
         }
         self.look(now);
@@ -159,6 +160,16 @@ mod tests {
         intake.leaves(&name("w1"), now);
         intake.gives(WINDOW, now);
         assert_eq!(intake.deadline(), None, "it is alone");
+    }
+
+    /// Its sum went beyond what there is, and what the person was told with it.
+    #[test]
+    fn a_node_that_says_it_took_more_than_there_was_makes_no_more_room() {
+        let (mut intake, now) = full(&["w1"]);
+        intake.takes(&name("w1"), u64::MAX, now);
+        intake.takes(&name("w1"), u64::MAX, now);
+        assert_eq!(intake.room(), WINDOW);
+        assert_eq!(intake.room(), 0);
     }
 
     #[test]

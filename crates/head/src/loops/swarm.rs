@@ -110,7 +110,7 @@ impl Controller {
     ) -> (&'a Name, Result<Listing, String>) {
         let seen = match self.agents.ask(name, Work::Observe.into(), None, limit).await {
             Answer::Swarm(Reply::Observed(listing)) if listing.cluster == *cluster => Ok(listing),
-            Answer::Failed { error } => Err(error),
+            Answer::Failed { error } => Err(error.into()),
             Answer::Swarm(Reply::Observed(listing)) => {
                 Err(format!("it says what it sees of Swarm {}", listing.cluster))
             }
@@ -135,7 +135,7 @@ impl Controller {
         if ca != of_worker {
             return Err(failed(format!("the join tokens of {through} are of two CAs, {ca} and {of_worker}")));
         }
-        Ok(Tokens { manager, worker, ca, seed })
+        Ok(Tokens { manager: manager.into(), worker: worker.into(), ca, seed: seed.into() })
     }
 
     /// Others than the Swarm's managers may know the token with which managers join, from now on: written down before that is
@@ -273,7 +273,7 @@ fn without_lead(error: &Error) -> String {
 /// again when a person says so: nothing that goes by itself makes it another.
 fn answered(node: &Name, promised: bool, answer: Answer) -> Result<Answer, Outcome> {
     let (reason, retry) = match answer {
-        Answer::Failed { error } => (error, Retry::BackOff),
+        Answer::Failed { error } => (error.into(), Retry::BackOff),
         Answer::Refused { why } => (format!("{node} refuses: {why}"), Retry::BackOff),
         Answer::CannotDo if promised => (
             format!("the agent of {node} says that it can do that, and does not know it: boot {node} anew"),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Refuses, SignedLife};
 use crate::engine::{ByEngine, EngineKind, EnginePart, EngineState};
 use crate::names::Name;
+use crate::said;
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Document {
@@ -93,14 +94,14 @@ impl From<Health> for super::Health {
     fn from(written: Health) -> Self {
         let swarm = (written.engine != EngineState::None).then_some((EngineKind::Swarm, written.engine));
         super::Health {
-            uptime: written.uptime,
-            busy: written.busy,
-            load: written.load,
-            temperature: written.temperature,
-            memory_available: written.memory_available,
-            disk_available: written.disk_available,
-            killed_for_memory: written.killed_for_memory,
-            agent_resident: written.agent_resident,
+            uptime: said::seconds(written.uptime),
+            busy: said::percent(written.busy),
+            load: said::load(written.load),
+            temperature: said::temperature(written.temperature),
+            memory_available: said::bytes(written.memory_available),
+            disk_available: written.disk_available.map(said::bytes),
+            killed_for_memory: said::count(written.killed_for_memory),
+            agent_resident: said::bytes(written.agent_resident),
             engines: written.engines.unwrap_or_else(|| swarm.into_iter().collect()),
             refuses: written.refuses,
         }

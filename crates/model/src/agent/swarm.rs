@@ -8,6 +8,7 @@ pub use self::token::ca_of;
 use super::Capability;
 use crate::engine::EnginePart;
 use crate::names::{ClusterId, Generation, MemberId, Name};
+use crate::said::{self, Sentence, Title, Word};
 
 /// A question to the Swarm. Each can be asked twice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,7 +90,7 @@ impl Work {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "kebab-case")]
 pub enum Reply {
-    JoinTokens { manager: String, worker: String, address: String },
+    JoinTokens { manager: Title, worker: Title, address: Title },
     Observed(Observed),
 }
 
@@ -97,7 +98,9 @@ pub enum Reply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observed {
     pub cluster: ClusterId,
+    #[serde(deserialize_with = "said::no_more_than::<10_000, _, _>")]
     pub members: Vec<Member>,
+    #[serde(deserialize_with = "said::no_more_than::<4096, _, _>")]
     pub services: Vec<Service>,
 }
 
@@ -106,7 +109,7 @@ pub struct Observed {
 pub struct Member {
     pub id: MemberId,
     /// Empty until it has introduced itself.
-    pub hostname: String,
+    pub hostname: Title,
     pub manager: bool,
     /// False only where the engine has given it up.
     pub up: bool,
@@ -116,14 +119,18 @@ pub struct Member {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// The workload it belongs to; `None` where something else made it.
-    pub workload: Option<String>,
+    pub workload: Option<Word>,
     /// What the head called the workload's content when it was deployed.
     pub generation: Option<Label>,
-    pub name: String,
+    pub name: Title,
+    #[serde(deserialize_with = "said::number::replicas_of")]
     pub wanted: u32,
+    #[serde(deserialize_with = "said::number::replicas_of")]
     pub running: u32,
     /// TCP ports that any member answers on.
+    #[serde(deserialize_with = "said::few::<64, _, _>")]
     pub ports: Vec<u16>,
+    #[serde(deserialize_with = "said::no_more_than::<10_000, _, _>")]
     pub replicas: Vec<Replica>,
 }
 
@@ -133,8 +140,8 @@ pub struct Replica {
     /// The member that it is on; `None` until the engine has found one for it.
     #[serde(with = "placed")]
     pub node_id: Option<MemberId>,
-    pub state: String,
-    pub error: Option<String>,
+    pub state: Word,
+    pub error: Option<Sentence>,
 }
 
 /// What a service's label says of the content that it was deployed from.
@@ -144,12 +151,12 @@ pub struct Replica {
 #[serde(untagged)]
 pub enum Label {
     Generation(Generation),
-    Other(String),
+    Other(Word),
 }
 
 impl From<String> for Label {
     fn from(text: String) -> Self {
-        text.parse().map_or(Label::Other(text), Label::Generation)
+        text.parse().map_or_else(|_| Label::Other(text.into()), Label::Generation)
     }
 }
 

@@ -279,7 +279,7 @@ async fn a_head_that_was_replaced_starts_nothing_on_a_node() {
         assert_eq!(far.runs(1).await, done);
         far.tells("replaced", Some(100)).await;
         let End::Failed { reason } = far.runs(2).await else { panic!("it was started") };
-        assert_eq!(reason, Refuses { life: 100, obeys: 200 }.to_string());
+        assert_eq!(reason.as_str(), Refuses { life: 100, obeys: 200 }.to_string());
         far.tells("of version 1", None).await;
         assert_eq!(far.runs(3).await, done, "one of version 1 goes on as before");
     })

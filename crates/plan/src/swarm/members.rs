@@ -217,7 +217,7 @@ impl Look<'_> {
         (reason, risk): (String, Risk),
         plan: &mut Plan,
     ) {
-        let (hostname, node_id) = (entry.hostname.clone(), entry.id.clone());
+        let (hostname, node_id) = (entry.hostname.to_string(), entry.id.clone());
         plan.steps.push(Planned {
             subject,
             seen: Seen::Member(entry.clone()),
@@ -282,7 +282,7 @@ impl Look<'_> {
                 risk: Risk::Safe,
                 step: Step::Forget {
                     through: through.clone(),
-                    hostname: member.hostname.clone(),
+                    hostname: member.hostname.to_string(),
                     node_id: member.id.clone(),
                 },
             });

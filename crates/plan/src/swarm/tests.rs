@@ -124,9 +124,9 @@ fn service(workload: Option<&str>, generation: &str) -> Service {
 
 fn service_of(workload: Option<&str>, service: &str, generation: &str) -> Service {
     Service {
-        workload: workload.map(str::to_owned),
+        workload: workload.map(Into::into),
         generation: Some(Label::from(generation.to_owned())),
-        name: workload.map_or_else(|| service.to_owned(), |workload| format!("{workload}_{service}")),
+        name: workload.map_or_else(|| service.to_owned(), |workload| format!("{workload}_{service}")).into(),
         wanted: 1,
         running: 1,
         ports: Vec::new(),

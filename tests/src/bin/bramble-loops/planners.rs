@@ -103,14 +103,14 @@ fn member(cluster: &str, number: usize) -> EngineState {
 }
 
 fn entry(id: MemberId, hostname: &Name, manager: bool, up: bool) -> Member {
-    Member { id, hostname: hostname.to_string(), manager, up }
+    Member { id, hostname: hostname.as_str().into(), manager, up }
 }
 
 fn service(workload: &Name, generation: &str) -> Service {
     Service {
-        workload: Some(workload.to_string()),
+        workload: Some(workload.as_str().into()),
         generation: Some(Label::from(generation.to_owned())),
-        name: format!("{workload}_web"),
+        name: format!("{workload}_web").into(),
         wanted: 3,
         running: 3,
         ports: vec![8000],

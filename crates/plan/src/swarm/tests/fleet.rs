@@ -114,7 +114,7 @@ impl Fleet {
             let called = |member: &Member| self.machines[&name(&member.hostname)].called.clone();
             let members = members.map(|member| Member {
                 up: self.is_up(&cluster, member),
-                hostname: called(member).unwrap_or_else(|| member.hostname.clone()),
+                hostname: called(member).map_or_else(|| member.hostname.clone(), Into::into),
                 ..member.clone()
             });
             let members = members.collect();
@@ -139,7 +139,7 @@ impl Fleet {
         machine.joins += 1;
         let id: MemberId = id(&format!("{node}-{}", machine.joins));
         machine.place = Some(Place { cluster: cluster.clone(), id: id.clone(), manager });
-        let member = Member { id, hostname: node.to_string(), manager, up: true };
+        let member = Member { id, hostname: node.as_str().into(), manager, up: true };
         self.members.entry(cluster.clone()).or_default().push(member);
     }
 

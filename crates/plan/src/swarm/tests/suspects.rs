@@ -74,7 +74,7 @@ impl Suspicious for Swarm {
         }
         if let (Some(called), Some(View::Read { listing, .. })) = (&word.called, &mut observed.view) {
             let own = listing.members.iter_mut().filter(|member| machine(&member.id) == node.as_str());
-            own.for_each(|member| member.hostname.clone_from(called));
+            own.for_each(|member| member.hostname = called.as_str().into());
         }
     }
 

@@ -44,7 +44,11 @@ fn ca(number: u8) -> Digest {
 
 fn tokens(manager: u8, worker: u8) -> Answer {
     let (manager, worker) = (token(manager, "m"), token(worker, "w"));
-    Answer::Swarm(Reply::JoinTokens { manager, worker, address: "192.168.7.21:2377".into() })
+    Answer::Swarm(Reply::JoinTokens {
+        manager: manager.into(),
+        worker: worker.into(),
+        address: "192.168.7.21:2377".into(),
+    })
 }
 
 /// A manager whose tokens are of this CA, and which does what it is asked.
