@@ -22,8 +22,9 @@ use crate::key::{Kept, Seal, Unreadable};
 pub const SEAL: &str = "seal";
 /// The one that takes its place, while secrets are sealed anew.
 pub const NEXT: &str = "seal.new";
-/// What a former bramble has left in the clear.
-const SECRETS: [&str; 2] = ["ca.key", "image.key"];
+/// What a former bramble has left in the clear, and how each begins: what begins in another way is for its reader to tell
+/// of, as it lies there.
+const SECRETS: [(&str, &[u8]); 2] = [("ca.key", b"-----BEGIN "), ("image.key", b"untrusted comment:")];
 /// The resource manager of the machine's TPM.
 const DEVICE: &str = "/dev/tpmrm0";
 
@@ -274,8 +275,8 @@ impl Vault {
                 seal
             }
         };
-        for name in SECRETS {
-            if let Err(error) = self.seal_clear(&seal, name) {
+        for (name, begins) in SECRETS {
+            if let Err(error) = self.seal_clear(&seal, name, begins) {
                 tracing::error!(error = bramble_system::sentence(&error), "a key is not sealed");
             }
         }
@@ -283,20 +284,17 @@ impl Vault {
     }
 
     fn has_clear(&self) -> bool {
-        SECRETS.iter().any(|name| self.at(name).exists())
+        SECRETS.iter().any(|(name, _)| self.at(name).exists())
     }
 
     /// Seals a secret that lies in the clear: it is whole in one form or the other at every instant.
-    fn seal_clear(&self, seal: &Seal, name: &str) -> Result<(), Error> {
+    fn seal_clear(&self, seal: &Seal, name: &str, begins: &[u8]) -> Result<(), Error> {
         let path = self.at(name);
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             read => read.map_err(Error::file("cannot read the key", &path))?,
         };
-        if is_sealed(&bytes) {
-            return Ok(());
-        }
-        self.put(seal, name, &bytes)
+        if bytes.starts_with(begins) { self.put(seal, name, &bytes) } else { Ok(()) }
     }
 
     fn put(&self, seal: &Seal, name: &str, secret: &[u8]) -> Result<(), Error> {

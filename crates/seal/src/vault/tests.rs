@@ -10,10 +10,13 @@ fn folder() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
+const CA: &[u8] = b"-----BEGIN PRIVATE KEY-----";
+const IMAGES: &[u8] = b"untrusted comment: a key";
+
 /// A head's keys as a former bramble left them.
 fn clear(folder: &Path) {
-    fs::write(folder.join("ca.key"), "the CA's").expect("written");
-    fs::write(folder.join("image.key"), "the images'").expect("written");
+    fs::write(folder.join("ca.key"), CA).expect("written");
+    fs::write(folder.join("image.key"), IMAGES).expect("written");
     fs::write(folder.join("ca.pem"), "public").expect("written");
 }
 
@@ -22,8 +25,8 @@ fn plain(folder: &Path) -> Result<Vault, Error> {
 }
 
 fn holds(vault: &Vault) {
-    assert_eq!(vault.read("ca.key").expect("opens"), b"the CA's");
-    assert_eq!(vault.read("image.key").expect("opens"), b"the images'");
+    assert_eq!(vault.read("ca.key").expect("opens"), CA);
+    assert_eq!(vault.read("image.key").expect("opens"), IMAGES);
 }
 
 /// Of each file of a folder, what is in it.
@@ -79,13 +82,16 @@ fn a_start_that_was_cut_off_while_it_sealed_keys_is_gone_on_with() {
     for steps in 0..=3 {
         let mut files: Vec<_> = cut_off.clone();
         files.extend(seal.filter(|_| steps > 0).cloned());
-        for (_, name) in SECRETS.iter().enumerate().filter(|(at, _)| at + 1 < steps) {
+        for (_, (name, _)) in SECRETS.iter().enumerate().filter(|(at, _)| at + 1 < steps) {
             let sealed = sealed_of(name).expect("sealed").clone();
             files.iter_mut().filter(|file| file.0 == *name).for_each(|file| *file = sealed.clone());
         }
         put_back(home.path(), &files);
         holds(&plain(home.path()).expect("opened"));
-        assert!(SECRETS.iter().all(|name| is_sealed(&fs::read(home.path().join(name)).expect("there"))), "{steps}");
+        assert!(
+            SECRETS.iter().all(|(name, _)| is_sealed(&fs::read(home.path().join(name)).expect("there"))),
+            "{steps}"
+        );
     }
 }
 
