@@ -305,7 +305,7 @@ pub fn revision(folder: &Path) -> Revision {
 /// Makes the folder of the state, where there is none.
 pub fn make_state(state: &Path) -> Result<()> {
     if !state.exists() {
-        files::make_folder(state).with_context(|| format!("cannot make {}", state.display()))?;
+        files::make_secret_folder(state).with_context(|| format!("cannot make {}", state.display()))?;
         // Keys lie here: the folder keeps itself out of git.
         files::replace(&state.join(".gitignore"), b"*\n")
             .with_context(|| format!("cannot write to {}", state.display()))?;

@@ -48,7 +48,7 @@ use crate::swarm::Swarm;
 use crate::timeline::{self, Events, Timeline};
 use crate::unreadable::Waiting;
 use crate::wires::Wires;
-use crate::{backup, membership, store};
+use crate::{backup, closed, membership, store};
 
 /// What a head needs to start.
 pub struct Settings {
@@ -120,6 +120,7 @@ impl Parts {
         if backup::go_on(&state).map_err(|error| Error::Restoring(Box::new(error)))? {
             tracing::warn!("a restore that was cut off is finished");
         }
+        closed::close(&state);
         let store = store::open(&state)?;
         let keys = state.join("keys");
         if !ca::is_there(&keys)? {
