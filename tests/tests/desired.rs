@@ -156,7 +156,9 @@ fn the_head_follows_git_and_brakes() {
     }
     let house = House::start_as("admission = \"open\"", &nodes(6));
     let git = git_of(&house);
-    git.edit(|text| format!("{text}\n[backup]\nfolder = \"backups\"\nkeep = 9\n"));
+    // Of age's own tests.
+    let recipient = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+    git.edit(|text| format!("{text}\n[backup]\nfolder = \"backups\"\nrecipients = [\"{recipient}\"]\nkeep = 9\n"));
     let first = git.publish("keep backups");
     let now = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
     std::fs::create_dir(house.path().join("backups")).expect("made");

@@ -293,8 +293,14 @@ fn a_new_machine_goes_on_with_a_backup() {
     if !inside("a_new_machine_goes_on_with_a_backup") {
         return;
     }
-    let machines = format!("[backup]\nfolder = \"backups\"\nkeep = 2\n\n{}", nodes());
+    // Of age's own tests.
+    let private = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33\n";
+    let recipient = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+    let machines = format!("[backup]\nfolder = \"backups\"\nrecipients = [\"{recipient}\"]\nkeep = 2\n\n{}", nodes());
     let mut house = House::start_as("", &machines);
+    let key = house.path().join("backup.key");
+    fs::write(&key, private).expect("written");
+    let key = key.display().to_string();
     let head = connect(&house);
     let runtime = runtime();
     let mut agents = Vec::new();
@@ -330,10 +336,15 @@ fn a_new_machine_goes_on_with_a_backup() {
     let middle = torn.len() / 2;
     torn[middle] ^= 0x40;
     fs::write(house.path().join("torn.bramble-backup"), torn).expect("written");
-    let (code, _, err) = house.bramble(&["restore", "torn.bramble-backup"], "");
+    let (code, _, err) = house.bramble(&["restore", "torn.bramble-backup", "--identity", &key, "--yes"], "");
     assert!(code == 1 && err.contains("torn.bramble-backup"), "{err}");
     assert!(!state.join("head.redb").exists() && !state.join("keys").exists(), "nothing of a torn backup is written");
-    house.must(&["restore", "now.bramble-backup"], "");
+    let (code, _, err) = house.bramble(&["restore", "now.bramble-backup"], "");
+    assert!(code == 1 && err.contains(recipient) && err.contains("--identity"), "{err}");
+    let (code, out, err) = house.bramble(&["restore", "now.bramble-backup", "--identity", &key], "");
+    assert!(code == 1 && out.contains("fingerprint of its CA: ") && err.contains("--yes"), "{out}{err}");
+    assert!(!state.join("head.redb").exists() && !state.join("keys").exists(), "nobody has said that it is meant");
+    house.must(&["restore", "now.bramble-backup", "--identity", &key, "--yes"], "");
     fs::rename(house.path().join("old/image"), state.join("image")).expect("moved");
     house.start_head();
     runtime.block_on(async {

@@ -296,18 +296,35 @@ pub enum Verb {
     },
     /// Back up the head's store and keys, while it runs.
     #[command(
-        after_help = "Examples:\n  bramble backup\n  bramble backup -o /media/usb/home.bramble-backup\n\nThe file holds the cluster's keys: keep it as you keep those. Boot sets are not in it: `bramble image build` makes\nthem again. `[backup]` in bramble.toml has the head do this by itself."
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:\n  bramble backup\n  bramble backup -o /media/usb/home.bramble-backup\n  bramble backup keygen -o /media/usb/backup.key\n\nThe file holds the cluster's keys. It is encrypted to the recipients of `[backup]` in bramble.toml, which has the head do\nthis by itself; without recipients it is made on the head's own machine only, and has the keys as they lie there: sealed,\nand without the seal. Boot sets are not in it: `bramble image build` makes them again."
     )]
     Backup {
         /// Default: CLUSTER-SECONDS.bramble-backup
         #[arg(long, short)]
         output: Option<PathBuf>,
+        #[command(subcommand)]
+        verb: Option<BackupVerb>,
     },
     /// Put a backup into place on a new machine; nodes go on without being let in again.
     #[command(
-        after_help = "Example:\n  git clone … home && cd home\n  bramble restore /media/usb/home.bramble-backup\n  bramble image build\n  sudo bramble serve\n\nThe new machine takes the old one's address: that is where the nodes look for their head."
+        after_help = "Example:\n  git clone … home && cd home\n  bramble restore /media/usb/home.bramble-backup --identity /media/usb/backup.key\n  bramble image build\n  sudo bramble serve\n\nThe new machine takes the old one's address: that is where the nodes look for their head. The backup's CA is compared\nwith `cluster.ca` of the repository; where that says nothing, its fingerprint is shown, and you are asked."
     )]
-    Restore { backup: PathBuf },
+    Restore {
+        backup: PathBuf,
+        /// File with the private half of a recipient's key, of a backup that is encrypted.
+        #[arg(long, value_name = "KEYFILE", value_hint = ValueHint::FilePath)]
+        identity: Option<PathBuf>,
+        /// The head's seal, as `bramble head save-seal` wrote it: of a backup in the clear, which does not have it.
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        seal: Option<PathBuf>,
+        /// Take the backup's CA for the cluster's, without being asked.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Look after the head's own secrets.
+    #[command(subcommand)]
+    Head(HeadVerb),
     /// Run the agent of a node (started by the image).
     #[command(hide = true)]
     Agent,
@@ -317,6 +334,36 @@ pub enum Verb {
     /// Look after what the head keeps.
     #[command(subcommand)]
     Store(StoreVerb),
+}
+
+#[derive(Subcommand)]
+pub enum BackupVerb {
+    /// Make a key for backups: the private half in a file, the public half as the line for bramble.toml.
+    #[command(
+        after_help = "Example:\n  bramble backup keygen -o /media/usb/backup.key\n\nKeep the file elsewhere than on the head: without it nobody reads a backup, and with it anyone. `age-keygen` makes the\nsame."
+    )]
+    Keygen {
+        /// Default: backup.key
+        #[arg(long, short, value_hint = ValueHint::FilePath)]
+        output: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum HeadVerb {
+    /// Renew the key that seals the head's secrets; of a copy of the old one nothing opens any more.
+    #[command(
+        after_help = "Example:\n  bramble head rotate-seal\n\nWhere a copy of the folder `keys` may be in other hands, they have what it opened then: this keeps from them what is\nwritten from now on. The head may run meanwhile."
+    )]
+    RotateSeal,
+    /// Write the key that seals the head's secrets into a file that opens on any machine.
+    #[command(
+        after_help = "Example:\n  bramble head save-seal /media/usb/home.seal\n  bramble restore home.bramble-backup --seal /media/usb/home.seal\n\nBackups in the clear do not have it; those that are encrypted do."
+    )]
+    SaveSeal {
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]

@@ -49,8 +49,9 @@ fn help(error: &anyhow::Error) -> Option<String> {
     let image = error.downcast_ref::<bramble_image::Error>().and_then(bramble_image::Error::help);
     let head = || error.downcast_ref::<bramble_head::Error>().and_then(bramble_head::Error::help).map(str::to_owned);
     let restored = || error.downcast_ref::<Unusable>().and_then(Unusable::help).map(str::to_owned);
+    let seal = || error.downcast_ref::<bramble_seal::Error>().and_then(bramble_seal::Error::help).map(str::to_owned);
     let lab = || error.downcast_ref::<bramble_lab::Error>().and_then(bramble_lab::Error::help).map(str::to_owned);
-    image.or_else(head).or_else(restored).or_else(lab)
+    image.or_else(head).or_else(restored).or_else(seal).or_else(lab)
 }
 
 pub fn warnings(warnings: &Problems) {

@@ -17,7 +17,7 @@ use bramble_image::signing::SigningKey;
 use bramble_image::{BootSet, Built, Error, Hold, Ingredients, Listed, Shelf};
 use bramble_model::boot_set::{Architecture, GivenSet};
 use bramble_model::names::Digest;
-use bramble_model::repository::{Cluster, FILE};
+use bramble_model::repository::{Cluster, FILE, Places, tree};
 use bramble_model::snapshot::{Revision, Snapshot};
 use bramble_model::source::short;
 use bramble_system::{Cancel, Command, Failure, files};
@@ -126,7 +126,7 @@ impl BootSets {
         if snapshot.digest() != digest {
             return Err(unusable(anyhow::anyhow!("what lies there is another one")));
         }
-        let cluster = Cluster::of_folder(&root)?;
+        let cluster = Cluster::of_kept(&tree::Folder(&root), Places { root: &root, home: &root })?;
         let inputs = Some(bramble_head::image_inputs(&cluster, &snapshot));
         Ok(Material { cluster, revision, inputs, snapshot: Some(digest), _place: Some((workplace, hold)) })
     }
@@ -305,7 +305,7 @@ pub fn revision(folder: &Path) -> Revision {
 /// Makes the folder of the state, where there is none.
 pub fn make_state(state: &Path) -> Result<()> {
     if !state.exists() {
-        files::make_folder(state).with_context(|| format!("cannot make {}", state.display()))?;
+        files::make_secret_folder(state).with_context(|| format!("cannot make {}", state.display()))?;
         // Keys lie here: the folder keeps itself out of git.
         files::replace(&state.join(".gitignore"), b"*\n")
             .with_context(|| format!("cannot write to {}", state.display()))?;

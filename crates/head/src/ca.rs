@@ -1,4 +1,4 @@
-//! The head's CA: its own certificate, the server's, and the agents'.
+//! The head's CA: its own certificate, the server's, and the agents'. Its key is sealed (`bramble_seal`).
 
 use std::fs;
 use std::io;
@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use bramble_model::agent::{SignedLife, SignedTime};
 use bramble_model::names::{Digest, Name};
 use bramble_model::timeline::Millis;
+use bramble_seal::Vault;
 use bramble_system::{files, locked};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -32,6 +33,9 @@ const DAY: Duration = Duration::DAY;
 const RENEW: Duration = Duration::hours(16);
 /// Clocks differ a little.
 const SKEW: Duration = Duration::minutes(10);
+
+/// The CA's key, in the folder of the keys.
+const KEY: &str = "ca.key";
 
 /// The CA and what it signs.
 pub struct Authority {
@@ -66,6 +70,12 @@ pub(crate) const UNUSED: &str = "unused";
 pub(crate) fn first_store(folder: &Path) -> Result<bool, Error> {
     let path = folder.join(UNUSED);
     path.try_exists().map_err(|source| Error::File { doing: "cannot look for", path, source })
+}
+
+/// SHA-256 of a CA's certificate (PEM); `None` where that is none.
+pub(crate) fn fingerprint(pem: &[u8]) -> Option<Digest> {
+    let der = CertificateDer::from_pem_slice(pem).ok()?;
+    Some(Digest(Sha256::digest(&der).into()))
 }
 
 /// The CA's certificate in this folder.
@@ -141,13 +151,13 @@ impl Authority {
     /// # Errors
     /// When the files cannot be written, or are not a CA.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let (key_path, certificate_path) = (folder.join("ca.key"), certificate(folder));
+        let (key_path, certificate_path) = (folder.join(KEY), certificate(folder));
+        let vault = Vault::open(folder)?;
         let file = |doing: &'static str, path: &Path| {
             let path = path.to_owned();
             move |source| Error::File { doing, path, source }
         };
         if !certificate_path.exists() {
-            files::make_folder(folder).map_err(file("cannot make the key folder", folder))?;
             let key = KeyPair::generate().map_err(failed)?;
             let mut params = CertificateParams::default();
             params.distinguished_name.push(DnType::CommonName, "bramble head");
@@ -157,23 +167,24 @@ impl Authority {
             params.not_after = OffsetDateTime::now_utc() + Duration::days(365 * CA_YEARS);
             let certificate = params.self_signed(&key).map_err(failed)?;
             // The key first: a CA certificate that exists has its key beside it.
-            files::replace_secret(&key_path, key.serialize_pem().as_bytes())
-                .map_err(file("cannot write the CA's key", &key_path))?;
+            vault.write(KEY, key.serialize_pem().as_bytes())?;
             files::replace(&folder.join(UNUSED), b"no head has had a store with this CA yet\n")
                 .map_err(file("cannot write to", folder))?;
             files::replace(&certificate_path, certificate.pem().as_bytes())
                 .map_err(file("cannot write the CA", &certificate_path))?;
         }
         let wrong = |path: &Path, problem| Error::Key { path: path.to_owned(), problem };
-        let read = |path: &Path, doing| {
-            fs::read_to_string(path).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => wrong(path, "it is missing, and the rest of the CA is there"),
-                io::ErrorKind::InvalidData => wrong(path, "it is damaged: this is no text"),
-                _ => file(doing, path)(error),
-            })
+        let missing = |path: &Path| wrong(path, "it is missing, and the rest of the CA is there");
+        let no_text = |path: &Path| wrong(path, "it is damaged: this is no text");
+        let pem = fs::read_to_string(&certificate_path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => missing(&certificate_path),
+            io::ErrorKind::InvalidData => no_text(&certificate_path),
+            _ => file("cannot read the CA", &certificate_path)(error),
+        })?;
+        let key = match vault.read(KEY) {
+            Err(error) if error.is_no_file() => return Err(missing(&key_path)),
+            read => String::from_utf8(read?).map_err(|_| no_text(&key_path))?,
         };
-        let pem = read(&certificate_path, "cannot read the CA")?;
-        let key = read(&key_path, "cannot read the CA's key")?;
         let key = KeyPair::from_pem(&key).map_err(|_| wrong(&key_path, "it is damaged: this is no private key"))?;
         let damaged = || wrong(&certificate_path, "it is damaged: this is no certificate of a CA");
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| damaged())?;
@@ -362,6 +373,25 @@ mod tests {
         assert!((86_400..=86_400 + 600).contains(&life), "{life}");
         assert!(i64::try_from(renew / 1000).expect("small") < certificate.validity().not_after.timestamp());
         assert_eq!(RequestedKey::of(&csr).expect("a key").fingerprint().len(), 32);
+    }
+
+    /// As a former bramble left it: whoever copies the file alone has no key any more.
+    #[test]
+    fn the_key_of_the_ca_is_sealed_also_where_it_lay_in_the_clear() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let authority = Authority::open(folder.path()).expect("made");
+        let sealed = || bramble_seal::is_sealed(&fs::read(folder.path().join(KEY)).expect("there"));
+        assert!(sealed(), "a new one");
+        let key = Vault::open(folder.path()).and_then(|vault| vault.read(KEY)).expect("opens");
+        assert!(key.starts_with(b"-----BEGIN PRIVATE KEY-----"));
+        fs::remove_file(folder.path().join(bramble_seal::SEAL)).expect("removed");
+        fs::write(folder.path().join(KEY), key).expect("written");
+        assert_eq!(Authority::open(folder.path()).expect("opened").pem(), authority.pem());
+        assert!(sealed(), "one of before");
+        fs::remove_file(folder.path().join(bramble_seal::SEAL)).expect("removed");
+        let Err(error) = Authority::open(folder.path()) else { panic!("without its seal it was opened") };
+        assert!(error.to_string().contains("seal is missing"), "{error}");
+        assert!(error.help().is_some_and(|help| help.contains("bramble restore")), "{error}");
     }
 
     #[test]

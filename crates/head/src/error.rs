@@ -26,6 +26,12 @@ pub enum Error {
     Snapshot(String),
     #[error("{} is missing, and the head of the store {} has had one", ca.display(), store.display())]
     NoKeys { store: PathBuf, ca: PathBuf },
+    #[error(transparent)]
+    Seal(#[from] bramble_seal::Error),
+    #[error("backups are encrypted to whom the repository names, and it names nobody (`[backup] recipients`)")]
+    NoRecipients,
+    #[error("a backup that was being restored cannot be put into its place")]
+    Restoring(#[source] Box<crate::backup::Unusable>),
     /// Of a file in the folder of the head's keys.
     #[error("{}: {problem}", path.display())]
     Key { path: PathBuf, problem: &'static str },
@@ -75,6 +81,9 @@ impl Error {
                 "another program has that port: `ss -lnup` and `ss -lntp` name it"
             }
             Error::Store(error) => return error.help(),
+            Error::Seal(error) => return error.help(),
+            Error::NoRecipients => bramble_model::repository::recipient::HELP,
+            Error::Restoring(error) => return error.help(),
             Error::NotWhole { .. } => {
                 "`bramble image build` puts there what the repository's image is made of, and gives that; `bramble image ls` lists other sets"
             }

@@ -21,6 +21,7 @@ pub mod boot_sets;
 mod boots;
 mod ca;
 mod changes;
+mod closed;
 pub mod control;
 mod descriptors;
 mod desired;

@@ -48,7 +48,7 @@ use crate::swarm::Swarm;
 use crate::timeline::{self, Events, Timeline};
 use crate::unreadable::Waiting;
 use crate::wires::Wires;
-use crate::{membership, store};
+use crate::{backup, closed, membership, store};
 
 /// What a head needs to start.
 pub struct Settings {
@@ -117,6 +117,10 @@ impl Parts {
     pub(crate) async fn open(settings: Settings, stop: &CancellationToken) -> Result<(Self, Arc<Current>), Error> {
         let Settings { home, revision, apply, state, shelf, lab } = settings;
         bramble_system::files::make_folder(&state).map_err(Error::file("cannot make the folder", &state))?;
+        if backup::go_on(&state).map_err(|error| Error::Restoring(Box::new(error)))? {
+            tracing::warn!("a restore that was cut off is finished");
+        }
+        closed::close(&state);
         let store = store::open(&state)?;
         let keys = state.join("keys");
         if !ca::is_there(&keys)? {

@@ -42,6 +42,8 @@ pub enum Error {
     File { doing: &'static str, path: PathBuf, source: std::io::Error },
     #[error("{doing}: {source}")]
     Program { doing: &'static str, source: CommandError },
+    #[error(transparent)]
+    Seal(bramble_seal::Error),
     /// Of one of the two files of the signing key.
     #[error("{}: {problem}", path.display())]
     Key { path: PathBuf, problem: String },
@@ -96,6 +98,7 @@ impl Error {
             Error::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some("free some space (`bramble image gc` removes old boot sets) and build again".into())
             }
+            Error::Seal(error) => error.help().map(str::to_owned),
             Error::Key { .. } => Some(
                 "put it back from a backup, or move image.key and image.pub aside, both: a new pair is made, and signs what is built from then on"
                     .into(),

@@ -1,15 +1,19 @@
-//! The key that signs manifests, made at first use, and the signature over a manifest.
+//! The key that signs manifests, made at first use and kept sealed, and the signature over a manifest.
 
 use std::fs;
 use std::io::{self, Cursor};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use bramble_seal::Vault;
 use bramble_system::files;
 use minisign::{KeyPair, PublicKey, SecretKey, SecretKeyBox, SignatureBox};
 
 use crate::Error;
 
-/// A minisign key pair in two files, `image.key` (owner only) and `image.pub`.
+/// The secret half, in the folder of the keys.
+const SECRET: &str = "image.key";
+
+/// A minisign key pair in two files, `image.key` (owner only, sealed by `seal` beside it) and `image.pub`.
 pub struct SigningKey {
     secret: SecretKey,
     public: PublicKey,
@@ -21,7 +25,8 @@ impl SigningKey {
     /// # Errors
     /// When the folder cannot be written or a file in it is not a key.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let (secret_path, public_path) = (folder.join("image.key"), folder.join("image.pub"));
+        let (secret_path, public_path) = (folder.join(SECRET), folder.join("image.pub"));
+        let vault = Vault::open(folder).map_err(Error::Seal)?;
         let malformed = |path: &Path, error: &dyn std::fmt::Display| Error::Key {
             path: path.to_owned(),
             problem: format!("is not a minisign key: {error}"),
@@ -29,26 +34,27 @@ impl SigningKey {
         if !secret_path.exists() {
             let pair = KeyPair::generate_unencrypted_keypair().map_err(|error| malformed(&secret_path, &error))?;
             let secret = pair.sk.to_box(Some("bramble image key")).map_err(|error| malformed(&secret_path, &error))?;
-            files::make_folder(folder).map_err(Error::file("cannot make the key folder", folder))?;
             // The public half first: a secret key that exists has its public half beside it.
             files::replace(&public_path, pair.pk.to_base64().as_bytes())
                 .map_err(Error::file("cannot write the public key", &public_path))?;
-            files::replace_secret(&secret_path, secret.to_string().as_bytes())
-                .map_err(Error::file("cannot write the signing key", &secret_path))?;
+            vault.write(SECRET, secret.to_string().as_bytes()).map_err(Error::Seal)?;
         }
-        let read = |path: &PathBuf| {
-            fs::read_to_string(path).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => Error::Key {
-                    path: path.clone(),
-                    problem: "is missing, and the other half of the key is there".into(),
-                },
-                io::ErrorKind::InvalidData => malformed(path, &"this is no text"),
-                _ => Error::file("cannot read the key", path)(error),
-            })
+        let missing = |path: &Path| Error::Key {
+            path: path.to_owned(),
+            problem: "is missing, and the other half of the key is there".into(),
         };
-        let public =
-            PublicKey::from_base64(read(&public_path)?.trim()).map_err(|error| malformed(&public_path, &error))?;
-        let secret = SecretKeyBox::from_string(&read(&secret_path)?)
+        let public = fs::read_to_string(&public_path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => missing(&public_path),
+            io::ErrorKind::InvalidData => malformed(&public_path, &"this is no text"),
+            _ => Error::file("cannot read the key", &public_path)(error),
+        })?;
+        let secret = match vault.read(SECRET) {
+            Err(error) if error.is_no_file() => return Err(missing(&secret_path)),
+            read => String::from_utf8(read.map_err(Error::Seal)?)
+                .map_err(|_| malformed(&secret_path, &"this is no text"))?,
+        };
+        let public = PublicKey::from_base64(public.trim()).map_err(|error| malformed(&public_path, &error))?;
+        let secret = SecretKeyBox::from_string(&secret)
             .and_then(SecretKeyBox::into_unencrypted_secret_key)
             .map_err(|error| malformed(&secret_path, &error))?;
         Ok(SigningKey { secret, public })

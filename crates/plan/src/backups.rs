@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use bramble_model::repository::Backup;
+use bramble_model::repository::recipient::HELP;
 use bramble_model::section::{Ends, Risk};
 use bramble_model::subject::Subject;
 use bramble_model::timeline::Millis;
@@ -46,6 +47,13 @@ impl Planner for Backups {
     fn plan(&self, declared: &Option<Backup>, (made, _): &Self::Observed, now: Millis) -> Plan<Step, ()> {
         let mut plan = Plan::default();
         let Some(backup) = declared else { return plan };
+        if backup.recipients.is_empty() {
+            // Of a release before. Nor is any removed: there would be no new one in its place.
+            let reason =
+                "backups are encrypted, and the repository names nobody to encrypt them to (`[backup] recipients`)";
+            plan.wait(Subject::Backups, reason, Ends::Person(HELP.into()));
+            return plan;
+        }
         let every = Millis::from(backup.every_hours) * HOUR;
         let due = made.last().map_or(0, |last| last + every);
         let mut step = |reason: String, risk, step| {
@@ -92,6 +100,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Of age's own tests.
+    fn recipients() -> Vec<bramble_model::repository::Recipient> {
+        let key = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+        vec![key.parse().expect("a key")]
+    }
+
+    #[test]
+    fn without_recipients_none_is_made_and_none_goes() {
+        let declared = Some(Backup { folder: "/b".into(), recipients: Vec::new(), every_hours: 1, keep: 1, days: 1 });
+        for made in [vec![], vec![DAY, 2 * DAY, 3 * DAY]] {
+            let plan = Backups.plan(&declared, &(made.into_iter().collect(), 90 * DAY), 90 * DAY);
+            assert_eq!(plan.steps, vec![]);
+            let [wait] = plan.waits.as_slice() else { panic!("{:?}", plan.waits) };
+            assert!(
+                matches!(&wait.ends, Ends::Person(what) if what.contains("recipients = [") && what.contains("keygen"))
+            );
+        }
+    }
+
     #[test]
     fn by_count_and_by_age() {
         let days = |days: u64| days * DAY;
@@ -104,7 +131,8 @@ mod tests {
 
     #[test]
     fn one_is_made_in_time_and_old_ones_go() {
-        let declared = Some(Backup { folder: "/b".into(), every_hours: 24, keep: 2, days: 30 });
+        let declared =
+            Some(Backup { folder: "/b".into(), recipients: recipients(), every_hours: 24, keep: 2, days: 30 });
         let text = |made: &[u64], now| {
             let made = made.iter().map(|day| day * DAY).collect();
             crate::contract::text(&Backups.plan(&declared, &(made, now), now))
@@ -119,7 +147,7 @@ mod tests {
     proptest! {
         #[test]
         fn plans_come_to_rest(made in prop::collection::btree_set(0..1000_u64, 0..20), now in 1..2000_u64, keep in 0..5_usize, days in 1..9_u32) {
-            let backup = Backup { folder: "/b".into(), every_hours: 24, keep, days };
+            let backup = Backup { folder: "/b".into(), recipients: recipients(), every_hours: 24, keep, days };
             let made = made.into_iter().map(|at| at * HOUR).collect();
             let now = now * HOUR;
             let mut observed = (made, now);

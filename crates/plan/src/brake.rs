@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bramble_model::engine::{EngineKind, EnginePart};
 use bramble_model::names::Name;
-use bramble_model::repository::{Admission, Cluster, Dhcp, Node, Profile};
+use bramble_model::repository::{Admission, Cluster, Dhcp, Node, Profile, Recipient};
 
 /// Both sides of a change.
 #[derive(Debug, Clone, Copy)]
@@ -233,6 +233,13 @@ impl Change<'_> {
         if from.backup.as_ref().map(|backup| &backup.folder) != to.backup.as_ref().map(|backup| &backup.folder) {
             all.push("it changes where backups go, and with them the cluster's keys (`backup.folder`)".into());
         }
+        let readers = |cluster: &Cluster| -> Vec<Recipient> {
+            cluster.backup.as_ref().map(|backup| backup.recipients.clone()).unwrap_or_default()
+        };
+        let before = readers(from);
+        if readers(to).iter().any(|recipient| !before.contains(recipient)) {
+            all.push("it lets others read backups, and with them the cluster's keys (`backup.recipients`)".into());
+        }
         if from.access != to.access {
             all.push("it changes who may look at the cluster and change it (`[access]`)".into());
         }
@@ -453,6 +460,23 @@ mod tests {
         assert_eq!(brake(&keys), ["it changes who is root on all nodes (`cluster.ssh_keys`)"]);
     }
 
+    /// Lines that have the head make backups in this folder.
+    fn backup(folder: &str) -> String {
+        let key = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+        format!("[backup]\nfolder = \"{folder}\"\nrecipients = [\"{key}\"]\n")
+    }
+
+    #[test]
+    fn who_may_read_backups_waits_where_somebody_is_added_and_not_where_somebody_goes() {
+        let one = cluster(&backup("/b"), &SIX);
+        let mut two = one.clone();
+        let other = "age1pyqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq8r66x";
+        two.backup.as_mut().expect("declared").recipients.push(other.parse().expect("a key"));
+        let reasons = brake(&one, &two);
+        assert!(reasons.len() == 1 && reasons[0].contains("lets others read backups"), "{reasons:?}");
+        assert_eq!(brake(&two, &one), Vec::<String>::new());
+    }
+
     #[test]
     fn what_gives_the_cluster_away_waits() {
         let from = cluster("", &SIX);
@@ -467,7 +491,7 @@ mod tests {
                 brake(&from, &cluster("", &[("m1", "worker"), SIX[1], SIX[2], SIX[3], SIX[4], SIX[5]])),
                 brake(&from, &cluster("[access]\npublic = true\n", &SIX)),
                 brake(&from, &cluster("[source]\ngit = \"https://elsewhere/home\"\n", &SIX)),
-                brake(&from, &cluster("[backup]\nfolder = \"/tmp/for-all\"\n", &SIX)),
+                brake(&from, &cluster(&backup("/tmp/for-all"), &SIX)),
                 brake(&from, &at(0, "admission = \"open\"\n", "", &SIX)),
                 brake(&from, &renamed),
                 brake(&from, &rewired),

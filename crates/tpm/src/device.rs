@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::credential::Credential;
-use crate::public::{Malformed, Public, Template};
+use crate::public::{self, Malformed, Public, Template};
 use crate::wire::{ALG_ECDSA, ALG_NULL, ALG_SHA256, Reader, Writer};
 
 /// The longest answer of a TPM, in bytes.
@@ -22,6 +22,7 @@ const HASHCHECK: u16 = 0x8024;
 const PASSWORD: u32 = 0x4000_0009;
 const NULL: u32 = 0x4000_0007;
 const ENDORSEMENT: u32 = 0x4000_000b;
+const OWNER: u32 = 0x4000_0001;
 
 /// A policy session, of the three kinds.
 const POLICY: u8 = 1;
@@ -36,6 +37,12 @@ pub trait Device {
     /// # Errors
     /// When the TPM cannot be reached.
     fn transmit(&mut self, command: &[u8]) -> io::Result<Vec<u8>>;
+}
+
+impl<D: Device + ?Sized> Device for Box<D> {
+    fn transmit(&mut self, command: &[u8]) -> io::Result<Vec<u8>> {
+        (**self).transmit(command)
+    }
 }
 
 /// `/dev/tpmrm0`: each command is one write, and its answer one read. The kernel's resource manager gives whoever has it
@@ -95,6 +102,15 @@ impl Key {
     }
 }
 
+/// Data that a TPM has sealed: it is of no use without that TPM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// TPM2B_PRIVATE, without its length.
+    pub private: Vec<u8>,
+    /// TPM2B_PUBLIC, without its length.
+    pub public: Vec<u8>,
+}
+
 /// Of ECDSA on P-256, each number with 32 bytes, big-endian.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
@@ -124,7 +140,10 @@ enum Command {
     CreatePrimary,
     ActivateCredential,
     PolicySecret,
+    Create,
+    Load,
     Sign,
+    Unseal,
     FlushContext,
     StartAuthSession,
 }
@@ -135,7 +154,10 @@ impl Command {
             Command::CreatePrimary => 0x131,
             Command::ActivateCredential => 0x147,
             Command::PolicySecret => 0x151,
+            Command::Create => 0x153,
+            Command::Load => 0x157,
             Command::Sign => 0x15d,
+            Command::Unseal => 0x15e,
             Command::FlushContext => 0x165,
             Command::StartAuthSession => 0x176,
         }
@@ -146,7 +168,10 @@ impl Command {
             Command::CreatePrimary => "TPM2_CreatePrimary",
             Command::ActivateCredential => "TPM2_ActivateCredential",
             Command::PolicySecret => "TPM2_PolicySecret",
+            Command::Create => "TPM2_Create",
+            Command::Load => "TPM2_Load",
             Command::Sign => "TPM2_Sign",
+            Command::Unseal => "TPM2_Unseal",
             Command::FlushContext => "TPM2_FlushContext",
             Command::StartAuthSession => "TPM2_StartAuthSession",
         }
@@ -154,7 +179,7 @@ impl Command {
 
     /// Handles that its answer begins with.
     fn answers_handle(self) -> bool {
-        matches!(self, Command::CreatePrimary | Command::StartAuthSession)
+        matches!(self, Command::CreatePrimary | Command::Load | Command::StartAuthSession)
     }
 
     fn reads<T>(self, read: Result<T, Malformed>) -> Result<T, Problem> {
@@ -182,6 +207,11 @@ pub struct Tpm<D> {
 impl<D: Device> Tpm<D> {
     pub fn new(device: D) -> Self {
         Tpm { device }
+    }
+
+    /// What carries its commands.
+    pub fn into_device(self) -> D {
+        self.device
     }
 
     /// Asks once, and again where the TPM was busy.
@@ -230,7 +260,7 @@ impl<D: Device> Tpm<D> {
         Ok(Answer { handle, parameters: parameters.to_vec() })
     }
 
-    /// Makes a primary of the endorsement hierarchy: the same template gives the same key, at any time.
+    /// Makes a primary of the template's hierarchy: the same template gives the same key, at any time.
     ///
     /// # Errors
     /// Where there is no such TPM, or one without P-256 (a few early ones).
@@ -238,7 +268,11 @@ impl<D: Device> Tpm<D> {
         let command = Command::CreatePrimary;
         // No password, nothing sealed; no outside information, no PCRs.
         let parameters = Writer::default().sized(&[0; 4]).sized(&template.wanted()).sized(&[]).u32(0).0;
-        let answer = self.ask(command, &[ENDORSEMENT], &[PASSWORD], &parameters)?;
+        let hierarchy = match template {
+            Template::Identity | Template::Endorsement => ENDORSEMENT,
+            Template::Storage => OWNER,
+        };
+        let answer = self.ask(command, &[hierarchy], &[PASSWORD], &parameters)?;
         let public = Reader(&answer.parameters).sized().and_then(|area| Public::read(area, template));
         Ok(Key { handle: answer.handle, public: command.reads(public)? })
     }
@@ -301,6 +335,49 @@ impl<D: Device> Tpm<D> {
         let parameters = Writer::default().sized(&credential.blob).sized(&credential.secret).0;
         let answer = self.ask(command, &[key.handle, endorsement.handle], &[PASSWORD, session], &parameters)?;
         command.reads(Reader(&answer.parameters).sized().map(<[u8]>::to_vec))
+    }
+
+    /// Seals data of at most 128 bytes (TPM2_Create of a keyed hash): only this TPM gives it out again, to whoever may ask
+    /// it, whatever was booted.
+    ///
+    /// # Errors
+    /// When the TPM does not, as where its owner has set a password.
+    pub fn seal(&mut self, secret: &[u8]) -> Result<Sealed, Problem> {
+        let parent = self.primary(Template::Storage)?;
+        let sealed = self.seal_under(&parent, secret);
+        // A TPM has room for few keys; what went wrong first is what the caller hears.
+        let forgotten = self.forget(parent);
+        sealed.and_then(|sealed| forgotten.map(|()| sealed))
+    }
+
+    fn seal_under(&mut self, parent: &Key, secret: &[u8]) -> Result<Sealed, Problem> {
+        let command = Command::Create;
+        // No password, the data; no outside information, no PCRs.
+        let sensitive = Writer::default().sized(&[]).sized(secret).0;
+        let parameters = Writer::default().sized(&sensitive).sized(&public::sealed()).sized(&[]).u32(0).0;
+        let answer = self.ask(command, &[parent.handle], &[PASSWORD], &parameters)?;
+        let read = || {
+            let mut rest = Reader(&answer.parameters);
+            let private = rest.sized()?.to_vec();
+            Ok(Sealed { private, public: rest.sized()?.to_vec() })
+        };
+        command.reads(read())
+    }
+
+    /// What was sealed by this TPM.
+    ///
+    /// # Errors
+    /// When another TPM sealed it, this one has been cleared since, or somebody has changed it.
+    pub fn unseal(&mut self, sealed: &Sealed) -> Result<Vec<u8>, Problem> {
+        let parent = self.primary(Template::Storage)?;
+        let parameters = Writer::default().sized(&sealed.private).sized(&sealed.public).0;
+        let loaded = self.ask(Command::Load, &[parent.handle], &[PASSWORD], &parameters);
+        let forgotten = self.forget(parent);
+        let item = loaded?.handle;
+        let answer = self.ask(Command::Unseal, &[item], &[PASSWORD], &[]);
+        let flushed = self.flush(item);
+        let secret = Command::Unseal.reads(Reader(&answer?.parameters).sized().map(<[u8]>::to_vec))?;
+        forgotten.and(flushed).map(|()| secret)
     }
 
     /// Forgets a key that was loaded. The resource manager does so at the latest when the device is closed.

@@ -1,5 +1,5 @@
 //! TPM 2.0, as far as an identity rests on it: a signing key that never leaves the chip, and the proof that it is in
-//! the one that a machine was known by.
+//! the one that a machine was known by; and data that is sealed to a chip, as the head's seal is.
 //!
 //! ```text
 //! node:  create_primary(identity) ──▶ the key of its certificate      head:  check its public area, name it,
@@ -17,5 +17,5 @@ mod public;
 mod wire;
 
 pub use credential::{Credential, make};
-pub use device::{Device, Key, Problem, Signature, Tpm};
+pub use device::{Device, Key, Problem, Sealed, Signature, Tpm};
 pub use public::{Malformed, Name, Public, Template};

@@ -2,7 +2,9 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::wire::{ALG_AES, ALG_CFB, ALG_ECC, ALG_ECDSA, ALG_NULL, ALG_SHA256, CURVE_P256, Reader, Writer};
+use crate::wire::{
+    ALG_AES, ALG_CFB, ALG_ECC, ALG_ECDSA, ALG_KEYEDHASH, ALG_NULL, ALG_SHA256, CURVE_P256, Reader, Writer,
+};
 
 /// Bytes that are no public area of a P-256 key, or no answer of a TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +16,10 @@ pub struct Malformed;
 const SIGNS: u32 = 0x0004_0472;
 /// fixedTPM, fixedParent, sensitiveDataOrigin, adminWithPolicy, restricted, decrypt.
 const ENDORSES: u32 = 0x0003_00b2;
+/// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, restricted, decrypt.
+const STORES: u32 = 0x0003_0472;
+/// fixedTPM, fixedParent, userWithAuth, noDA: it was given to the TPM, and only this one gives it out again.
+const SEALED: u32 = 0x0000_0452;
 
 /// PolicySecret(endorsement), as each endorsement key of the TCG's low-range templates has it.
 const ENDORSEMENT_POLICY: [u8; 32] = [
@@ -31,6 +37,9 @@ pub enum Template {
     Identity,
     /// The endorsement key L-2 of "TCG EK Credential Profile", section B.3.4: P-256, AES-128-CFB.
     Endorsement,
+    /// What sealed data lies under, of the owner hierarchy: P-256, AES-128-CFB, as the storage key of "TCG TPM v2.0
+    /// Provisioning Guidance", section 7.5.1.
+    Storage,
 }
 
 impl Template {
@@ -38,12 +47,13 @@ impl Template {
         match self {
             Template::Identity => SIGNS,
             Template::Endorsement => ENDORSES,
+            Template::Storage => STORES,
         }
     }
 
     fn policy(self) -> &'static [u8] {
         match self {
-            Template::Identity => &[],
+            Template::Identity | Template::Storage => &[],
             Template::Endorsement => &ENDORSEMENT_POLICY,
         }
     }
@@ -53,7 +63,7 @@ impl Template {
         let kind = Writer::default().u16(ALG_ECC).u16(ALG_SHA256).u32(self.attributes()).sized(self.policy());
         let kind = match self {
             Template::Identity => kind.u16(ALG_NULL).u16(ALG_ECDSA).u16(ALG_SHA256),
-            Template::Endorsement => kind.u16(ALG_AES).u16(128).u16(ALG_CFB).u16(ALG_NULL),
+            Template::Endorsement | Template::Storage => kind.u16(ALG_AES).u16(128).u16(ALG_CFB).u16(ALG_NULL),
         };
         kind.u16(CURVE_P256).u16(ALG_NULL)
     }
@@ -63,9 +73,14 @@ impl Template {
         let kind = self.kind();
         match self {
             Template::Identity => kind.sized(&Sha256::digest(LABEL)).sized(&[]).0,
-            Template::Endorsement => kind.sized(&[0; 32]).sized(&[0; 32]).0,
+            Template::Endorsement | Template::Storage => kind.sized(&[0; 32]).sized(&[0; 32]).0,
         }
     }
+}
+
+/// The public area of data that a TPM is asked to seal: a keyed hash without a scheme, no policy, and so no PCRs.
+pub(crate) fn sealed() -> Vec<u8> {
+    Writer::default().u16(ALG_KEYEDHASH).u16(ALG_SHA256).u32(SEALED).sized(&[]).u16(ALG_NULL).sized(&[]).0
 }
 
 /// A P-256 key of a TPM: its public area as the TPM wrote it, and the point.
@@ -181,7 +196,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), tail in any::<bool>()) {
             let bytes = if tail { [Template::Endorsement.kind().0, bytes].concat() } else { bytes };
-            for template in [Template::Identity, Template::Endorsement] {
+            for template in [Template::Identity, Template::Endorsement, Template::Storage] {
                 if let Ok(read) = Public::read(&bytes, template) {
                     prop_assert_eq!(read.area(), bytes.as_slice());
                 }

@@ -3,6 +3,7 @@
 use crate::public::Malformed;
 
 pub(crate) const ALG_AES: u16 = 0x0006;
+pub(crate) const ALG_KEYEDHASH: u16 = 0x0008;
 pub(crate) const ALG_SHA256: u16 = 0x000b;
 pub(crate) const ALG_NULL: u16 = 0x0010;
 pub(crate) const ALG_ECDSA: u16 = 0x0018;

@@ -86,6 +86,38 @@ fn a_credential_opens_in_its_own_tpm_and_for_its_own_key() {
 }
 
 #[test]
+fn what_a_tpm_seals_it_gives_out_after_each_start_and_no_other_one_does() {
+    let (home, other) = (folder(), folder());
+    let secret = [0x5a; 32];
+    let sealed = Chip::on(home.path()).seal(&secret).expect("sealed");
+    let mut tpm = Chip::on(home.path());
+    // So often that what stayed loaded would fill it: a TPM has room for three.
+    for _ in 0..8 {
+        assert_eq!(tpm.unseal(&sealed).expect("its own"), secret);
+        tpm.seal(&secret).expect("sealed");
+    }
+    let whole = [sealed.private.clone(), sealed.public.clone()].concat();
+    assert!(!whole.windows(16).any(|part| part == &secret[..16]), "it is hidden");
+    let refused = |answer: Result<Vec<u8>, Problem>| match answer {
+        Err(Problem::Refused { command, .. }) => assert_eq!(command, "TPM2_Load"),
+        other => panic!("{other:?}"),
+    };
+    refused(Chip::on(other.path()).unseal(&sealed));
+    for at in 0..sealed.private.len() {
+        let mut changed = sealed.clone();
+        changed.private[at] ^= 1;
+        assert!(tpm.unseal(&changed).is_err(), "byte {at}");
+    }
+    for at in 0..sealed.public.len() {
+        let mut changed = sealed.clone();
+        changed.public[at] ^= 1;
+        assert!(tpm.unseal(&changed).is_err(), "byte {at}");
+    }
+    // What was refused has left nothing behind.
+    assert_eq!(tpm.unseal(&sealed).expect("its own"), secret);
+}
+
+#[test]
 fn a_tpm_that_is_away_says_which_command_it_did_not_get() {
     struct Away;
     impl Device for Away {

@@ -7,6 +7,7 @@ mod check;
 mod desired;
 mod engine;
 mod hands;
+mod head;
 mod image;
 mod init;
 mod lab;
@@ -30,13 +31,15 @@ use bramble_model::hands::Errand;
 use bramble_model::repository::Source;
 
 use crate::cli::{
-    Arguments, EngineVerb, ImageVerb, LabVerb, NodeVerb, SessionVerb, SourceVerb, StoreVerb, TokenVerb, UserVerb, Verb,
-    Where,
+    Arguments, BackupVerb, EngineVerb, HeadVerb, ImageVerb, LabVerb, NodeVerb, SessionVerb, SourceVerb, StoreVerb,
+    TokenVerb, UserVerb, Verb, Where,
 };
 use crate::exit::Exit;
 use crate::process::{log, runtime, wait, wait_for_person};
 use crate::screen;
 use crate::workspace::STAGE1;
+
+use backup::Keys;
 
 /// Runs one verb.
 pub fn run(arguments: Arguments) -> Result<Exit> {
@@ -131,8 +134,13 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
         },
         Verb::Audit { verify: true, copy, .. } => wait(audit::verify(copy.as_deref(), place, json)),
         Verb::Audit { last, follow, .. } => wait(audit::list(last, follow, place, json)),
-        Verb::Backup { output } => wait(backup::make(output, place)),
-        Verb::Restore { backup } => backup::restore(&backup, place),
+        Verb::Backup { verb: Some(BackupVerb::Keygen { output }), .. } => backup::keygen(output, json),
+        Verb::Backup { output, verb: None } => wait(backup::make(output, place)),
+        Verb::Restore { backup, identity, seal, yes } => backup::restore(&backup, &Keys { identity, seal, yes }, place),
+        Verb::Head(verb) => match verb {
+            HeadVerb::RotateSeal => head::rotate_seal(place),
+            HeadVerb::SaveSeal { file } => head::save_seal(&file, place),
+        },
         Verb::Store(StoreVerb::Repair { yes }) => wait(store::repair(yes, place, json)),
         Verb::Agent => agent(),
         Verb::Stage1 => {

@@ -256,6 +256,41 @@ async fn nobody_washes_the_audit_log_away_with_what_is_refused() {
     );
 }
 
+/// The bytes of a backup that is given.
+async fn backup(at: SocketAddr, headers: &str) -> Vec<u8> {
+    let headers = format!("Connection: close\r\n{headers}");
+    let mut bytes = Vec::new();
+    ask(at, "POST", "/v1/backup", &headers, "").await.read_to_end(&mut bytes).await.expect("an answer");
+    let after =
+        |bytes: &[u8], end: &[u8]| bytes.windows(end.len()).position(|part| part == end).map(|at| at + end.len());
+    let mut body = bytes.split_off(after(&bytes, b"\r\n\r\n").expect("a head"));
+    let head = String::from_utf8(bytes).expect("text").to_lowercase();
+    assert!(head.starts_with("http/1.1 200 "), "{head}");
+    if head.contains("transfer-encoding: chunked") {
+        // Its first piece has what is read here.
+        body = body.split_off(after(&body, b"\r\n").expect("a piece"));
+    }
+    body
+}
+
+/// It holds the cluster's keys.
+#[tokio::test]
+async fn a_backup_leaves_the_head_encrypted_only_but_by_its_own_socket() {
+    let house = House::new("").await;
+    let (tls, socket) = (house.tls().await, house.socket().await);
+    let operator = bearer(&house.token("ci", Role::Operator));
+    let (refused, _, why) = answer(tls, "POST", "/v1/backup", &operator, "").await;
+    assert_eq!(refused, 409, "{why}");
+    assert!(why.contains("recipients = [") && why.contains("keygen"), "{why}");
+    let recipients = |bytes: Vec<u8>| crate::backup::contents_of(&bytes).expect("a backup").recipients;
+    assert_eq!(recipients(backup(socket, "").await), Vec::<String>::new(), "in the clear");
+    let recipient = crate::backup::new_identity().1.to_string();
+    house.applies(&format!("[backup]\nfolder = \"/b\"\nrecipients = [\"{recipient}\"]\n"));
+    for (at, headers) in [(tls, operator.as_str()), (socket, "")] {
+        assert_eq!(recipients(backup(at, headers).await), [recipient.as_str()]);
+    }
+}
+
 /// A page, a program that follows, the command line: whatever takes the name away.
 #[tokio::test]
 async fn a_stream_ends_with_what_it_runs_in_the_name_of() {

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex};
 
 use bramble_image::Shelf;
 use bramble_model::names::{Digest, Name};
+use bramble_model::repository::tree::Tree;
 use bramble_model::repository::{Cluster, Places, Problems, Severity, Source};
 use bramble_model::snapshot::{Entry, Kept, Revision, SMALL, Snapshot};
 use bramble_model::timeline::Millis;
@@ -166,7 +167,7 @@ impl Snapshots {
         let known = known.ok_or_else(|| {
             Error::Snapshot(format!("the current one, {}, is not in the store", pointer.digest.short()))
         })?;
-        self.look(&pointer.digest, &known.snapshot, &known.revision).map(Some).map_err(Refused::at_the_start)
+        self.look_at_kept(&pointer.digest, &known.snapshot, &known.revision).map(Some).map_err(Refused::at_the_start)
     }
 
     /// In place of a current one that cannot be had: the newest of those that are kept and can be read whole. Nothing
@@ -180,8 +181,9 @@ impl Snapshots {
             contents.iter().filter(|(_, size)| **size <= SMALL).all(|(digest, _)| self.content(digest).is_ok())
         };
         let whole = kept.iter().filter(|(_, known)| is_whole(&known.snapshot));
-        let found =
-            whole.into_iter().find_map(|(digest, known)| self.look(digest, &known.snapshot, &known.revision).ok());
+        let found = whole
+            .into_iter()
+            .find_map(|(digest, known)| self.look_at_kept(digest, &known.snapshot, &known.revision).ok());
         let instead = match &found {
             Some(current) => format!("snapshot {} takes its place", current.digest.short()),
             None => "none that is kept can take its place".into(),
@@ -503,10 +505,25 @@ impl Snapshots {
 
     /// Validates a snapshot from its contents alone.
     fn look(&self, digest: &Digest, snapshot: &Snapshot, revision: &Revision) -> Result<Current, Refused> {
+        self.judged(Cluster::of, digest, snapshot, revision)
+    }
+
+    /// As [`Snapshots::look`], of one that is kept: perhaps since a release that asked for less.
+    fn look_at_kept(&self, digest: &Digest, snapshot: &Snapshot, revision: &Revision) -> Result<Current, Refused> {
+        self.judged(Cluster::of_kept, digest, snapshot, revision)
+    }
+
+    fn judged(
+        &self,
+        judge: fn(&dyn Tree, Places<'_>) -> Result<Cluster, Problems>,
+        digest: &Digest,
+        snapshot: &Snapshot,
+        revision: &Revision,
+    ) -> Result<Current, Refused> {
         let root = self.folder.join(digest.to_string());
         let content = |digest: &Digest| self.content(digest).map(|bytes| bytes.to_vec());
         let tree = Kept { snapshot, content };
-        let cluster = Cluster::of(&tree, Places { root: &root, home: &self.home }).map_err(Refused::Problems)?;
+        let cluster = judge(&tree, Places { root: &root, home: &self.home }).map_err(Refused::Problems)?;
         let mut workloads = BTreeMap::new();
         for (name, workload) in &cluster.workloads {
             let read = || {
@@ -514,8 +531,7 @@ impl Snapshots {
                     return Err(problem.to_string());
                 }
                 let path = workload.path.strip_prefix(&root).unwrap_or(&workload.path);
-                let file =
-                    bramble_model::repository::tree::Tree::text(&tree, path).map_err(|error| error.to_string())?;
+                let file = tree.text(path).map_err(|error| error.to_string())?;
                 Ok(swarm::Workload::Ready {
                     generation: generation(file.as_bytes()),
                     file: file.into(),

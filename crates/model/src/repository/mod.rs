@@ -6,6 +6,7 @@
 
 mod keys;
 pub mod problem;
+pub mod recipient;
 pub(crate) mod root;
 mod rules;
 pub mod tree;
@@ -22,8 +23,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot_set::Architecture;
 use crate::engine::{ByEngine, EngineKind, EnginePart};
-use crate::names::{Mac, Name};
+use crate::names::{Digest, Mac, Name};
 pub use problem::{Problem, Problems, Severity};
+pub use recipient::Recipient;
 
 /// Name of the file that says what the cluster is.
 pub const FILE: &str = "bramble.toml";
@@ -38,6 +40,8 @@ pub struct Cluster {
     pub domain: String,
     pub ssh_keys: Vec<String>,
     pub time_servers: Vec<String>,
+    /// SHA-256 of the certificate of the head's CA, where the repository names it.
+    pub ca: Option<Digest>,
     pub network: Network,
     pub image: Image,
     /// Systems that are not bramble's own.
@@ -175,6 +179,9 @@ pub struct Source {
 pub struct Backup {
     /// Absolute.
     pub folder: PathBuf,
+    /// Who can read them. Empty only of a snapshot that was kept before recipients were asked for ([`Cluster::of_kept`]):
+    /// no backup is made then.
+    pub recipients: Vec<Recipient>,
     pub every_hours: u32,
     pub keep: usize,
     pub days: u32,
@@ -404,6 +411,15 @@ pub enum LabFirmware {
     UefiSecure,
 }
 
+/// Which rules a repository is held to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rigour {
+    /// All of them.
+    New,
+    /// Those of the release before: a head that is upgraded goes on with what it has kept true.
+    Kept,
+}
+
 /// Where the paths that a repository names begin.
 #[derive(Debug, Clone, Copy)]
 pub struct Places<'a> {
@@ -437,7 +453,18 @@ impl Cluster {
     pub fn of(tree: &dyn tree::Tree, places: Places<'_>) -> Result<Cluster, Problems> {
         let path = Path::new(FILE);
         let text = tree.text(path).map_err(|error| Problems::unread(path, &error))?;
-        Self::judge(tree, places, problem::Source::new(path, &text))
+        Self::judge(tree, places, problem::Source::new(path, &text), Rigour::New)
+    }
+
+    /// As [`Cluster::of`], of a snapshot that a head has kept true already, perhaps one of a release before: what that did
+    /// not ask for is a warning.
+    ///
+    /// # Errors
+    /// As [`Cluster::of`].
+    pub fn of_kept(tree: &dyn tree::Tree, places: Places<'_>) -> Result<Cluster, Problems> {
+        let path = Path::new(FILE);
+        let text = tree.text(path).map_err(|error| Problems::unread(path, &error))?;
+        Self::judge(tree, places, problem::Source::new(path, &text), Rigour::Kept)
     }
 
     /// As [`Cluster::of_folder`], with the text of `bramble.toml` given, and what it is called.
@@ -448,12 +475,18 @@ impl Cluster {
         if text.len() as u64 > tree::LONGEST {
             return Err(Problems::unread(path, &io::ErrorKind::FileTooLarge.into()));
         }
-        Self::judge(&tree::Folder(root), Places { root, home: root }, problem::Source::new(path, text))
+        let source = problem::Source::new(path, text);
+        Self::judge(&tree::Folder(root), Places { root, home: root }, source, Rigour::New)
     }
 
-    fn judge(tree: &dyn tree::Tree, places: Places<'_>, source: problem::Source) -> Result<Cluster, Problems> {
+    fn judge(
+        tree: &dyn tree::Tree,
+        places: Places<'_>,
+        source: problem::Source,
+        rigour: Rigour,
+    ) -> Result<Cluster, Problems> {
         let written = keys::read(&source)?;
-        rules::hold(tree, places, &written, source)
+        rules::hold(tree, places, &written, source, rigour)
     }
 
     /// Refuses one with a sick workload.

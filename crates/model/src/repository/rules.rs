@@ -34,11 +34,13 @@ pub(super) fn hold(
     places: Places<'_>,
     written: &written::Repository,
     text: problem::Source,
+    rigour: Rigour,
 ) -> Result<Cluster, Problems> {
-    let mut rules = Rules { tree, places, source: &text, problems: Vec::new() };
+    let mut rules = Rules { tree, places, source: &text, rigour, problems: Vec::new() };
     let name = rules.name(&["cluster", "name"], &written.cluster.name);
     let domain = rules.domain(written.cluster.domain.as_deref());
     rules.ssh_keys(&written.cluster.ssh_keys);
+    let ca = written.cluster.ca.as_deref().and_then(|ca| rules.ca(ca));
     let network = rules.network(&written.network);
     let image = rules.image(&written.image);
     let boots = rules.boots(&written.boot);
@@ -75,6 +77,7 @@ pub(super) fn hold(
         domain,
         ssh_keys: written.cluster.ssh_keys.clone(),
         time_servers: written.cluster.time_servers.clone(),
+        ca,
         network,
         image,
         boots,
@@ -102,6 +105,7 @@ struct Rules<'a> {
     tree: &'a dyn Tree,
     places: Places<'a>,
     source: &'a problem::Source,
+    rigour: Rigour,
     problems: Vec<Problem>,
 }
 

@@ -322,3 +322,60 @@ fn the_audit_log_is_copied_to_a_file_a_server_and_a_socket() {
     }
     assert_eq!(copies(""), AuditCopies::default());
 }
+
+const RECIPIENT: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+
+#[test]
+fn backups_without_recipients_do_not_check_and_the_line_to_add_is_said() {
+    let with = |lines: &str| format!("{GOOD}\n[backup]\nfolder = \"/b\"\n{lines}");
+    let good = load(&with(&format!("recipients = [\"{RECIPIENT}\"]\n"))).expect("it checks");
+    let recipients = good.backup.expect("declared").recipients;
+    assert_eq!(recipients.iter().map(Recipient::to_string).collect::<Vec<_>>(), [RECIPIENT]);
+    let wrong = |lines: &str| {
+        let Problems(problems) = load(&with(lines)).expect_err("it does not check");
+        let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+        let (key, help) = (problem.key.clone(), problem.help.clone().unwrap_or_default());
+        assert!(problem.line > 0 && problem.file == FILE, "{problem:?}");
+        (key, problem.message.clone(), help)
+    };
+    let (key, _, help) = wrong("");
+    assert_eq!(key, "backup.recipients");
+    assert!(help.contains("recipients = [\"age1…\"]") && help.contains("bramble backup keygen"), "{help}");
+    assert!(help.contains("age-keygen"), "{help}");
+    let (key, message, _) = wrong(&format!("recipients = [\"{RECIPIENT}\", \"{}q\"]\n", &RECIPIENT[..61]));
+    assert_eq!(key, "backup.recipients.1");
+    assert!(message.contains("a letter"), "{message}");
+    let private = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
+    let (_, message, help) = wrong(&format!("recipients = [\"{private}\"]\n"));
+    assert!(message.contains("private half") && !message.contains("1GQ9"), "{message}");
+    assert!(help.contains("make another"), "{help}");
+    let (_, message, _) = wrong(&format!("recipients = [\"{RECIPIENT}\", \"{RECIPIENT}\"]\n"));
+    assert!(message.contains("twice"), "{message}");
+}
+
+/// A head that is upgraded keeps what it has kept true, and says what is asked for now.
+#[test]
+fn what_a_head_of_before_kept_true_goes_on_without_recipients() {
+    let folder = repository();
+    let places = Places { root: folder.path(), home: folder.path() };
+    std::fs::write(folder.path().join(FILE), format!("{GOOD}\n[backup]\nfolder = \"/b\"\n")).expect("written");
+    let tree = tree::Folder(folder.path());
+    assert!(Cluster::of(&tree, places).is_err());
+    let kept = Cluster::of_kept(&tree, places).expect("kept");
+    assert!(kept.backup.expect("declared").recipients.is_empty());
+    assert!(kept.warnings.0.iter().any(|problem| problem.key == "backup.recipients"), "{:?}", kept.warnings);
+}
+
+#[test]
+fn the_fingerprint_of_the_ca_is_64_digits_with_or_without_colons() {
+    let with = |ca: &str| load(&GOOD.replace("[network]", &format!("ca = \"{ca}\"\n\n[network]")));
+    let (plain, parts) = ("ab".repeat(32), vec!["AB"; 32].join(":"));
+    for ca in [&plain, &parts] {
+        assert_eq!(with(ca).expect("it checks").ca, Some(Digest([0xab; 32])), "{ca}");
+    }
+    for ca in ["", "ab", &plain[1..], &format!("{plain}0"), &plain.replace('a', "x")] {
+        let Problems(problems) = with(ca).expect_err("it does not check");
+        assert_eq!((problems.len(), problems[0].key.as_str()), (1, "cluster.ca"), "{ca}");
+        assert!(problems[0].help.as_ref().is_some_and(|help| help.contains("bramble status")), "{ca}");
+    }
+}

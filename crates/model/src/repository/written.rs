@@ -58,6 +58,9 @@ pub struct ClusterSection {
     /// nodes that come back. "approve": those whose key an operator has compared and approved. "open": of
     /// every node of this file that boots; for labs.
     pub admission: Option<String>,
+    /// Fingerprint of the head's CA: SHA-256 of its certificate, in hex, as `bramble status` shows it on the head. `bramble
+    /// restore` takes a backup of that CA only. Default: it shows what the backup has, and asks.
+    pub ca: Option<String>,
     /// NTP servers. Default: those of the distribution.
     #[serde(default)]
     pub time_servers: Vec<String>,
@@ -100,8 +103,12 @@ pub struct SourceSection {
 #[serde(deny_unknown_fields)]
 pub struct BackupSection {
     /// A folder on another disk, best on another machine; absolute, or beside this file. It will hold the
-    /// cluster's keys.
+    /// cluster's keys, encrypted to the recipients.
     pub folder: String,
+    /// Public keys of age ("age1…"): only who has one of their private halves can read a backup. `bramble backup keygen`
+    /// makes such a pair; keep the private half elsewhere than on the head.
+    #[serde(default)]
+    pub recipients: Vec<String>,
     /// Hours between two backups. Default: 24.
     pub every_hours: Option<u32>,
     /// How many are kept. Default: 14.

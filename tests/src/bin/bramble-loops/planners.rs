@@ -193,9 +193,18 @@ fn strangers_at_rest(nodes: usize) -> (BTreeSet<Mac>, strangers::Observed) {
     (declared, strangers::Observed { seen, adoptions: BTreeMap::new() })
 }
 
+/// Whom backups are encrypted to: of age's own tests.
+const KEY: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+
 /// So many backups, one an hour, of which seven stay.
 fn backups(made: u64) -> (Option<Backup>, (BTreeSet<Millis>, Millis)) {
-    let backup = Backup { folder: "/backups".into(), every_hours: 1, keep: 7, days: 365 };
+    let backup = Backup {
+        folder: "/backups".into(),
+        recipients: vec![KEY.parse().expect("a key")],
+        every_hours: 1,
+        keep: 7,
+        days: 365,
+    };
     (Some(backup), ((0..made).map(|number| NOW - 1 - number * HOUR).collect(), NOW))
 }
 

@@ -12,6 +12,7 @@ impl Rules<'_> {
             self.wrong(&["backup", "folder"], "is empty").help = Some("name a folder on another disk".into());
             return None;
         }
+        let recipients = self.recipients(&backup.recipients);
         for (key, value) in [("every_hours", backup.every_hours), ("days", backup.days)] {
             if value == Some(0) {
                 self.wrong(&["backup", key], "has to be 1 at least");
@@ -19,10 +20,51 @@ impl Rules<'_> {
         }
         Some(Backup {
             folder: self.places.home.join(&backup.folder),
+            recipients,
             every_hours: backup.every_hours.unwrap_or(24),
             keep: backup.keep.unwrap_or(14),
             days: backup.days.unwrap_or(90),
         })
+    }
+
+    fn recipients(&mut self, written: &[String]) -> Vec<Recipient> {
+        if written.is_empty() {
+            let key: &[&str] = &["backup", "recipients"];
+            let message = "backups hold the cluster's keys, and are encrypted to whom this names";
+            let problem = self.source.problem(key, message).help(recipient::HELP);
+            self.problems.push(match self.rigour {
+                Rigour::New => problem,
+                Rigour::Kept => problem.warning(),
+            });
+        }
+        let mut found = Vec::new();
+        for (at, text) in written.iter().enumerate() {
+            let key = ["backup", "recipients", &at.to_string()].map(str::to_owned);
+            let key: Vec<&str> = key.iter().map(String::as_str).collect();
+            match text.parse::<Recipient>() {
+                Ok(recipient) if found.contains(&recipient) => {
+                    self.wrong(&key, format!("`{text}` is written twice")).help = Some("remove one of the two".into());
+                }
+                Ok(recipient) => found.push(recipient),
+                // Not what was written: it may be a private key.
+                Err(wrong) => self.wrong(&key, wrong.to_string()).help = wrong.help().map(str::to_owned),
+            }
+        }
+        found
+    }
+
+    /// The fingerprint of a CA, as `bramble status` shows it.
+    pub(super) fn ca(&mut self, text: &str) -> Option<Digest> {
+        let plain: String = text.chars().filter(|c| *c != ':').collect();
+        let parsed = plain.parse().ok();
+        if parsed.is_none() {
+            self.wrong(
+                &["cluster", "ca"],
+                format!("`{text}`: expected SHA-256 of the CA's certificate, 64 hex digits"),
+            )
+            .help = Some("`bramble status` shows it on the head".into());
+        }
+        parsed
     }
 
     pub(super) fn audit(&mut self, audit: &written::AuditSection) -> AuditCopies {
