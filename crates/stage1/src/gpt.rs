@@ -104,12 +104,12 @@ mod tests {
 
     const ID: &str = "0fc63daf-8483-4772-8e79-3d69d8477de4";
 
-    /// A disk of 8 MiB, partitioned by sfdisk.
-    fn disk(block: u64) -> Vec<u8> {
+    /// A disk of 8 MiB, partitioned by sfdisk, with its blocks of 512 bytes.
+    fn disk() -> Vec<u8> {
         let file = tempfile::NamedTempFile::new().expect("a file");
         file.as_file().set_len(8 << 20).expect("so long");
         let mut sfdisk = Command::new("/usr/sbin/sfdisk")
-            .args(["--quiet", "--sector-size", &block.to_string()])
+            .arg("--quiet")
             .arg(file.path())
             .stdin(Stdio::piped())
             .spawn()
@@ -120,14 +120,34 @@ mod tests {
         fs::read(file.path()).expect("a disk")
     }
 
+    /// The same one with blocks of 4096 bytes: sfdisk asks the disk how long they are, and a file has none.
+    fn with_long_blocks(disk: &[u8]) -> Vec<u8> {
+        const LONG: usize = 4096;
+        let mut long = vec![0; disk.len()];
+        let last = disk.len() / LONG - 1;
+        for (header, block, table) in [(512, 1, 2), (disk.len() - 512, last, last - 4)] {
+            let entries = usize::try_from(u64_at(&disk[header..], 72)).expect("small") * 512;
+            long[block * LONG..][..HEADER].copy_from_slice(&disk[header..][..HEADER]);
+            long[block * LONG + 72..][..8].copy_from_slice(&(table as u64).to_le_bytes());
+            let place = &mut long[table * LONG..][..128 * ENTRY];
+            place.copy_from_slice(&disk[entries..][..128 * ENTRY]);
+            for entry in place.chunks_exact_mut(ENTRY).filter(|entry| entry[..16] != [0; 16]) {
+                let [first, last] = [32, 40].map(|at| u64_at(entry, at));
+                entry[32..40].copy_from_slice(&(first / 8).to_le_bytes());
+                entry[40..48].copy_from_slice(&(last.div_ceil(8) - 1).to_le_bytes());
+            }
+        }
+        long
+    }
+
     fn found(bytes: &[u8], block: u64) -> Vec<Entry> {
         entries(&mut Cursor::new(bytes), block, bytes.len() as u64 / block).expect("memory is read")
     }
 
     #[test]
     fn what_sfdisk_wrote_is_read_from_either_table_and_with_either_length_of_blocks() {
-        for block in [512, 4096] {
-            let whole = disk(block);
+        let short = disk();
+        for (block, whole) in [(512, short.clone()), (4096, with_long_blocks(&short))] {
             let before = found(&whole, block);
             let expected = Entry {
                 number: 2,

@@ -80,6 +80,29 @@ fn seeds(folder: &std::path::Path) {
     }
     for (name, query) in [("kernel", "boot=00ff&name=kernel&card=01808610d3"), ("arch", "arch=arm64")] {
         write("loader", name, query.as_bytes());
+        write("query", name, query.as_bytes());
+    }
+    let said = |file: &str| {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/model/tests-data/protocol-1");
+        std::fs::read_to_string(std::path::Path::new(folder).join(file)).expect("what version 1 said")
+    };
+    for (number, line) in said("from-agent.jsonl").lines().enumerate() {
+        write("agent", &number.to_string(), line.as_bytes());
+    }
+    for line in said("enrolment.txt").lines().filter_map(|line| line.strip_prefix("agent ")) {
+        write("enrol", "request", line.as_bytes());
+    }
+    let claim = format!(r#"{{"nonce":"{}"}}"#, "0".repeat(64));
+    let failed = r#"{"failed":"no link","kind":"no-link","retry_in_seconds":4}"#;
+    for (name, said) in [("claim", &*claim), ("step", r#"{"percent":60,"step":"root"}"#), ("failed", failed)] {
+        write("claim", name, said.as_bytes());
+    }
+    for (name, said) in [
+        ("exec", r#"{"nodes":"all","errand":{"do":"exec","argv":["true"],"input":false}}"#),
+        ("input", r#"{"type":"input","data":"AP8K"}"#),
+        ("ended", r#"{"type":"ended","end":{"end":"failed","reason":"gone"}}"#),
+    ] {
+        write("hands", name, said.as_bytes());
     }
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/first-light/bramble.toml");
     write("configuration", "first-light", &std::fs::read(example).expect("the example"));

@@ -191,19 +191,20 @@ fn of_an_encrypted_backup_that_is_damaged_nothing_is_restored() {
     let (whole, keys) = (fs::read(&path).expect("there"), identities(&key));
     open(&path, Some(&keys), None).expect("whole");
     let damaged = folder.path().join("damaged");
-    for at in 0..whole.len() {
-        fs::write(&damaged, &whole[..at]).expect("written");
-        assert!(open(&damaged, Some(&keys), None).is_err(), "{at} bytes of it");
-    }
-    // The header of gzip has bytes that say nothing: what is opened in spite of it is whole.
-    for at in 0..whole.len() {
+    // Head and tail of gzip have bytes that say nothing: what is opened in spite of it is whole.
+    let opens = |bytes: &[u8]| {
+        fs::write(&damaged, bytes).expect("written");
+        let opened = open(&damaged, Some(&keys), None).ok();
+        opened.inspect(|opened| assert_eq!(opened.archive.files, files)).is_some()
+    };
+    let cut = (0..whole.len()).filter(|at| opens(&whole[..*at])).count();
+    let changed = |at: usize| {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x10;
-        fs::write(&damaged, bytes).expect("written");
-        if let Ok(opened) = open(&damaged, Some(&keys), None) {
-            assert_eq!(opened.archive.files, files, "byte {at}");
-        }
-    }
+        opens(&bytes)
+    };
+    let changed = (0..whole.len()).filter(|at| changed(*at)).count();
+    assert!(cut < 64 && changed < 64, "{cut} and {changed} of {} bytes say nothing", whole.len());
 }
 
 #[test]
