@@ -17,7 +17,9 @@ pub struct NoPartitionId;
 
 impl fmt::Display for NoPartitionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected a partition's GUID like 0fc63daf-8483-4772-8e79-3d69d8477de4, as `lsblk -o PARTUUID` shows it")
+        f.write_str(
+            "expected a partition's GUID like 0fc63daf-8483-4772-8e79-3d69d8477de4, as `lsblk -o PARTUUID` shows it",
+        )
     }
 }
 

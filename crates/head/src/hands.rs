@@ -79,6 +79,7 @@ fn start(errand: &Errand) -> Start {
 }
 
 /// `GET /v1/hands`
+#[expect(clippy::too_many_arguments, reason = "axum takes a request apart by the handler's arguments")]
 pub(crate) async fn upgrade(
     State(access): State<Arc<Access>>,
     State(agents): State<Arc<Agents>>,
