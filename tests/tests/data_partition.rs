@@ -34,8 +34,8 @@ fn layers_on_a_data_partition_are_not_fetched_and_nothing_starts_from_it_before_
     assert_eq!(fetched, ["kernel", "initrd", "site"], "the root came from the disk");
 
     lab.wait("its engine joins", 180, |status| has_reached(status, "m1", "ready"));
-    let says = |command: &str| lab.repository.must(&["exec", "m1", "--", "sh", "-c", command]);
-    let options = says("findmnt -no OPTIONS /var/lib/docker /var/lib/containerd /var/lib/bramble");
+    let says = |command: &str| lab.repository.must(&["exec", "-n", "m1", "--", "sh", "-c", command]);
+    let options = says("grep -E ' /var/lib/(docker|containerd|bramble) ' /proc/mounts");
     for folder in options.lines() {
         assert!(folder.contains("nodev") && folder.contains("nosuid"), "{options}");
     }

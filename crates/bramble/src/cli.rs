@@ -356,9 +356,14 @@ pub enum HeadVerb {
         after_help = "Example:\n  bramble head rotate-seal\n\nWhere a copy of the folder `keys` may be in other hands, they have what it opened then: this keeps from them what is\nwritten from now on. The head may run meanwhile."
     )]
     RotateSeal,
+    /// Write the head's secrets in the clear again, for a release of before seals; the head must not run.
+    #[command(
+        after_help = "Example:\n  bramble head unseal\n\nA release that knows no seal takes sealed keys for damaged ones. The next start of this release seals them anew."
+    )]
+    Unseal,
     /// Write the key that seals the head's secrets into a file that opens on any machine.
     #[command(
-        after_help = "Example:\n  bramble head save-seal /media/usb/home.seal\n  bramble restore home.bramble-backup --seal /media/usb/home.seal\n\nBackups in the clear do not have it; those that are encrypted do."
+        after_help = "Example:\n  bramble head save-seal /media/usb/home.seal\n  bramble restore home.bramble-backup --seal /media/usb/home.seal\n\nBackups in the clear do not have it; those that are encrypted do. Where the head has a TPM of its own, the seal is\nsealed to that from then on: a copy of the folder `keys` opens on no other machine."
     )]
     SaveSeal {
         #[arg(value_hint = ValueHint::FilePath)]

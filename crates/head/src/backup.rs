@@ -72,6 +72,10 @@ pub enum Unusable {
     Store(#[from] bramble_store::Error),
     #[error("{} is there already, and a head's state is not written over", .0.display())]
     Occupied(PathBuf),
+    #[error("{} is there, and a restore that was cut off has another one for that place", .0.display())]
+    InTheWay(PathBuf),
+    #[error("{}: its `keys/ca.key` is not the key of its `keys/ca.pem`", .0.display())]
+    OtherKey(PathBuf),
 }
 
 impl Unusable {
@@ -96,6 +100,8 @@ impl Unusable {
             Unusable::OtherCa { .. } => Some(
                 "give a backup of this cluster; where the repository is to follow the other CA, correct `cluster.ca`",
             ),
+            Unusable::InTheWay(_) => Some("move that aside, and nothing else, and start again: it goes on from there"),
+            Unusable::OtherKey(_) => Some("nobody has made it like that by `bramble backup`: take another one"),
             Unusable::Occupied(_) => {
                 Some("move head.redb and the folder `keys` of that state aside, both, and restore again")
             }
@@ -120,7 +126,9 @@ fn keys(state: &Path) -> io::Result<Vec<(String, PathBuf)>> {
         paths.sort();
         named.extend(paths.into_iter().filter(|path| path.is_file()).filter_map(|path| {
             let name = path.file_name()?.to_str()?;
-            (is_kept(folder, name) && !is_seal(folder, name)).then(|| (format!("{folder}/{name}"), path.clone()))
+            let is_half = bramble_seal::is_half(name.as_ref());
+            (is_kept(folder, name) && !is_seal(folder, name) && !is_half)
+                .then(|| (format!("{folder}/{name}"), path.clone()))
         }));
     }
     Ok(named)
@@ -135,6 +143,11 @@ fn is_kept(folder: &str, name: &str) -> bool {
 /// Whether this is a seal, which is only in what is encrypted.
 fn is_seal(folder: &str, name: &str) -> bool {
     folder == KEYS && (name == bramble_seal::SEAL || name == bramble_seal::NEXT)
+}
+
+/// Whether this is what a seal's file has, of whatever form.
+fn is_any_seal(bytes: &[u8]) -> bool {
+    bytes.starts_with(bramble_seal::BEGINS.as_bytes())
 }
 
 /// Where a file of a backup belongs, beside the store: its folder and its name.
@@ -169,7 +182,11 @@ impl Backups {
         // Nobody renews the seal while its secrets are read.
         let turn = vault.turn()?;
         for (name, path) in keys(&self.state).map_err(listed)? {
-            files.push((name, fs::read(&path).map_err(Error::file("cannot read a key for the backup", &path))?));
+            let bytes = fs::read(&path).map_err(Error::file("cannot read a key for the backup", &path))?;
+            // A copy of a seal, whatever its name: what it seals would lie beside it in the clear.
+            if !is_any_seal(&bytes) {
+                files.push((name, bytes));
+            }
         }
         if !recipients.is_empty() {
             let seals = vault.seal_files(&turn)?;

@@ -189,7 +189,7 @@ impl Authority {
         let damaged = || wrong(&certificate_path, "it is damaged: this is no certificate of a CA");
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| damaged())?;
         let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|_| damaged())?;
-        if *parsed.public_key().subject_public_key.data != *key.der_bytes() {
+        if !is_its_key(&parsed, &key) {
             return Err(wrong(&key_path, "it is not the key of the CA's certificate beside it"));
         }
         let fingerprint = Digest(Sha256::digest(&der).into()).to_string();
@@ -278,6 +278,18 @@ impl Authority {
             .with_client_cert_verifier(clients)
             .with_cert_resolver(Arc::clone(&self.inner) as Arc<dyn ResolvesServerCert>))
     }
+}
+
+fn is_its_key(certificate: &x509_parser::certificate::X509Certificate<'_>, key: &KeyPair) -> bool {
+    *certificate.public_key().subject_public_key.data == *key.der_bytes()
+}
+
+/// Whether this private key (PEM) is the one of this certificate (PEM).
+pub(crate) fn fits(certificate: &[u8], key: &[u8]) -> bool {
+    let key = std::str::from_utf8(key).ok().and_then(|key| KeyPair::from_pem(key).ok());
+    let Ok(der) = CertificateDer::from_pem_slice(certificate) else { return false };
+    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(&der) else { return false };
+    key.is_some_and(|key| is_its_key(&parsed, &key))
 }
 
 /// The public key of a request (PKCS#10), whose owner has signed it.

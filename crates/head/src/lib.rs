@@ -216,6 +216,8 @@ pub fn current_snapshot(state: &Path) -> Result<Option<(Digest, Revision)>, Erro
 /// # Errors
 /// When the head has had one that is missing, or it cannot be read.
 pub fn authority(state: &Path) -> Result<Authority, Error> {
+    // A restore that was cut off has the keys.
+    backup::go_on(state).map_err(|error| Error::Restoring(Box::new(error)))?;
     let keys = state.join("keys");
     if !ca::is_there(&keys)? && state.join(STORE).exists() {
         wiring::has_had_no_keys(&store::open(state)?, state)?;

@@ -27,6 +27,9 @@ use crate::clock;
 /// On the data partition where the node has one, else in memory.
 const KEPT: &str = "/var/lib/bramble/lead.json";
 
+/// What is remembered is shorter, in bytes.
+const LONGEST: u64 = 64 << 10;
+
 /// What is remembered of who leads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Lead {
@@ -76,7 +79,7 @@ struct Kept {
 }
 
 fn read(path: &Path, ca: &str) -> io::Result<Lead> {
-    let bytes = match std::fs::read(path) {
+    let bytes = match files::read_regular(path, LONGEST) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lead::default()),
         bytes => bytes?,
     };

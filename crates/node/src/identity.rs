@@ -27,6 +27,9 @@ const CA: &str = "/etc/bramble/ca.pem";
 /// On the data partition where the node has one, else in memory.
 const KEY: &str = "/var/lib/bramble/agent.key";
 
+/// No key is longer, in bytes: whatever lies in its place is of a disk that may be anybody's.
+const LONGEST: u64 = 64 << 10;
+
 /// The key, where it is.
 enum Secret {
     /// It never leaves the TPM.
@@ -58,8 +61,11 @@ fn filed(path: &Path) -> Result<KeyPair, Error> {
         let doing = doing.to_owned();
         move |source| Error::File { doing, source }
     };
-    match fs::read_to_string(path) {
-        Ok(pem) => return KeyPair::from_pem(&pem).map_err(|source| Error::KeptKey { path: path.to_owned(), source }),
+    match files::read_regular(path, LONGEST) {
+        Ok(pem) => {
+            let key = KeyPair::from_pem(&String::from_utf8_lossy(&pem));
+            return key.map_err(|source| Error::KeptKey { path: path.to_owned(), source });
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         // Another one in its place would be a stranger's.
         Err(error) => return Err(file("cannot read the agent's key")(error)),

@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::Error;
 
-const MAGIC: &str = "bramble-seal ";
+/// What the file of a seal begins with.
+pub const MAGIC: &str = "bramble-seal ";
 const FORM: &str = "1";
 /// Hex digits of a seal's name: so much of a hash of it as tells seals apart.
 const NAME: usize = 16;

@@ -9,6 +9,8 @@
 //! ```
 //! It protects a copied store or a copied `ca.key`, and no head that is stolen with its seal. Whoever has both has all.
 //!
+//! It is sealed to a TPM where it was saved elsewhere before ([`Vault::bind`]): a TPM that is cleared takes it along.
+//!
 //! A seal is renewed in steps, and between any two of them every secret can be read: the next one lies in `keys/seal.new`
 //! before anything is sealed by it, and takes the place of the first when nothing is sealed by that any more. Whoever opens
 //! the folder next goes on where a power cut ended it ([`Vault::open`]).
@@ -18,8 +20,8 @@ mod key;
 mod vault;
 
 pub use blob::is_sealed;
-pub use key::{Seal, Unreadable};
-pub use vault::{Chip, NEXT, SEAL, Turn, Vault};
+pub use key::{MAGIC as BEGINS, Seal, Unreadable};
+pub use vault::{Chip, NEXT, SEAL, Turn, Vault, is_half, is_secret};
 
 use std::io;
 use std::path::PathBuf;
@@ -75,7 +77,7 @@ impl Error {
                 "run this as root, or as the user who runs the head, in the group of /dev/tpmrm0"
             }
             Error::NoTpm { .. } => {
-                "start it on the machine whose TPM that is; or move head.redb and the folder `keys` aside and `bramble restore` a backup"
+                "start it again when the driver of the machine's TPM is there; on another machine put what `bramble head save-seal` wrote in its place; or move head.redb and the folder `keys` aside and `bramble restore` a backup"
             }
             Error::File { .. } | Error::Random => return None,
         })

@@ -6,6 +6,7 @@
 //!  seal.new beside the seal ─▶ what the first has sealed is sealed anew ──▶ seal.new takes its place
 //! ```
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ pub const NEXT: &str = "seal.new";
 /// What a former bramble has left in the clear, and how each begins: what begins in another way is for its reader to tell
 /// of, as it lies there.
 const SECRETS: [(&str, &[u8]); 2] = [("ca.key", b"-----BEGIN "), ("image.key", b"untrusted comment:")];
+/// What the name of a file has that was being written when its program was killed ([`files::replace_secret`]).
+const HALF: &str = ".new-";
 /// The resource manager of the machine's TPM.
 const DEVICE: &str = "/dev/tpmrm0";
 
@@ -38,7 +41,7 @@ pub enum Chip {
     /// Opens it.
     There {
         opens: Arc<Opens>,
-        /// Whether new seals are sealed to it.
+        /// Whether a seal may be sealed to it.
         seals: bool,
     },
 }
@@ -127,6 +130,7 @@ impl Vault {
         }
         let vault = Vault { folder: folder.to_owned(), chip };
         let _alone = vault.alone()?;
+        vault.sweep();
         vault.settle()?;
         Ok(vault)
     }
@@ -193,11 +197,65 @@ impl Vault {
         Ok(Seals(seals))
     }
 
-    /// Keeps a seal, in the TPM where that takes it.
+    /// Removes what a write that was cut off has left. Whoever writes here has a turn, and nobody has one now.
+    fn sweep(&self) {
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            if is_half(&entry.file_name())
+                && let Err(error) = fs::remove_file(entry.path())
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "half a file of the keys is not removed");
+            }
+        }
+    }
+
+    /// Keeps a seal, as a file that opens anywhere.
     fn keep(&self, seal: &Seal, name: &str) -> Result<(), Error> {
         let path = self.at(name);
-        let kept = self.in_tpm(seal, &path).unwrap_or_else(|| Kept::Clear(seal.clone()));
-        files::replace_secret(&path, &kept.file()).map_err(Error::file("cannot keep the seal", &path))
+        files::replace_secret(&path, &Kept::Clear(seal.clone()).file())
+            .map_err(Error::file("cannot keep the seal", &path))
+    }
+
+    /// Seals the seal to the machine's TPM, where there is one that takes it; gives whether it is sealed to one. Only for
+    /// whoever has saved the seal elsewhere: a TPM that is cleared, or a board that dies, takes it along.
+    ///
+    /// # Errors
+    /// When the seal cannot be read or written.
+    pub fn bind(&self) -> Result<bool, Error> {
+        let _alone = self.alone()?;
+        let Some(kept) = self.kept(SEAL)? else { return Ok(false) };
+        if matches!(kept, Kept::InTpm(_)) {
+            return Ok(true);
+        }
+        let (path, seal) = (self.at(SEAL), self.seal_of(kept, SEAL)?);
+        let Some(bound) = self.in_tpm(&seal, &path) else { return Ok(false) };
+        files::replace_secret(&path, &bound.file()).map_err(Error::file("cannot keep the seal", &path))?;
+        Ok(true)
+    }
+
+    /// Writes the secrets in the clear again and removes the seal, as a bramble of before seals needs them; the next start
+    /// of this one seals them anew.
+    ///
+    /// # Errors
+    /// When something cannot be read or written; what is sealed still opens then.
+    pub fn unseal(&self) -> Result<(), Error> {
+        let _alone = self.alone()?;
+        let seals = self.seals()?;
+        for name in self.sealed()? {
+            let path = self.at(&name);
+            let bytes = fs::read(&path).map_err(Error::file("cannot read the key", &path))?;
+            let secret = self.opened(&seals, &name, &bytes)?;
+            files::replace_secret(&path, &secret).map_err(Error::file("cannot write the key", &path))?;
+        }
+        for name in [NEXT, SEAL] {
+            let path = self.at(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::file("cannot remove the seal", &path)(error));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// The seal as the TPM has it, where there is one that gives it out again.
@@ -228,7 +286,7 @@ impl Vault {
         let mut found = Vec::new();
         for entry in entries {
             let path = entry.path();
-            if !path.is_file() {
+            if !path.is_file() || is_half(&entry.file_name()) {
                 continue;
             }
             let bytes = fs::read(&path).map_err(Error::file("cannot read the key", &path))?;
@@ -260,20 +318,17 @@ impl Vault {
             },
             (Some(_), Some(_)) => {
                 let seals = self.seals()?;
-                self.renewed(&seals)?;
+                match self.renewed(&seals) {
+                    // A disk that takes no writes: each of the two opens what it has sealed.
+                    Err(error @ Error::File { .. }) => {
+                        tracing::error!(error = bramble_system::sentence(&error), "the seal is not renewed yet");
+                        return Ok(());
+                    }
+                    renewed => renewed?,
+                }
                 self.seals()?.0.pop().expect("it was there")
             }
-            (Some(kept), None) => {
-                let is_clear = matches!(kept, Kept::Clear(_));
-                let seal = self.seal_of(kept, SEAL)?;
-                if is_clear
-                    && self.chip.seals()
-                    && let Err(error) = self.keep(&seal, SEAL)
-                {
-                    tracing::warn!(error = bramble_system::sentence(&error), "the seal stays a plain file");
-                }
-                seal
-            }
+            (Some(kept), None) => self.seal_of(kept, SEAL)?,
         };
         for (name, begins) in SECRETS {
             if let Err(error) = self.seal_clear(&seal, name, begins) {
@@ -387,7 +442,14 @@ impl Vault {
             let path = self.at(&name);
             let bytes = fs::read(&path).map_err(Error::file("cannot read the key", &path))?;
             // What cannot be read is found out before anything is sealed anew.
-            self.opened(seals, &name, &bytes)?;
+            match self.opened(seals, &name, &bytes) {
+                // Somebody's copy, under a name of its own, is no secret of the head's.
+                Err(error) if !is_secret(&name) => {
+                    tracing::warn!(error = bramble_system::sentence(&error), "it is left as it is");
+                    continue;
+                }
+                opened => opened.map(drop)?,
+            }
             if seal_of(&bytes) != Ok(newest.id()) {
                 steps.push(Step::SealAnew(name));
             }
@@ -411,6 +473,17 @@ impl Vault {
             }
         }
     }
+}
+
+/// Whether the head does not start without what is sealed under this name.
+pub fn is_secret(name: &str) -> bool {
+    SECRETS.iter().any(|(secret, _)| *secret == name)
+}
+
+/// Whether a file of this name was being written when its program was killed.
+pub fn is_half(name: &OsStr) -> bool {
+    let text = name.to_string_lossy();
+    text.split_once(HALF).is_some_and(|(of, _)| is_secret(of) || [SEAL, NEXT].contains(&of))
 }
 
 #[cfg(test)]

@@ -31,8 +31,8 @@ const MOUNT: &str = "/run/bramble/data";
 const AGENT: &str = "agent";
 /// The name that such partitions had when it was enough.
 const FORMER_NAME: &str = "bramble-data";
-/// How long a disk may take to appear: disks on USB take several seconds.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a disk may take to appear: those on USB that have to spin up take longest.
+const PATIENCE: Duration = Duration::from_secs(30);
 const OFTEN: Duration = Duration::from_millis(250);
 
 /// What is allowed of the partition: no device files, no rights by a file's mode.
@@ -100,6 +100,21 @@ pub fn open(wanted: PartitionId, drivers: &mut Drivers, reporter: &mut Reporter)
 fn tell(wanted: PartitionId, error: &Error, reporter: &mut Reporter) {
     let sentence = format!("the data partition {wanted} of this node is not used: {error}");
     reporter.remark(&Error::new(Failure::Data, sentence));
+}
+
+/// Tells of partitions that a release before mounted by their name, where the repository does not say that one is this
+/// node's: what is on them is missed.
+pub fn tell_of_former(reporter: &mut Reporter) {
+    for former in partitions(Path::new("/sys/class/block"), Path::new("/dev")) {
+        if former.name == FORMER_NAME {
+            let sentence = format!(
+                "a partition named {FORMER_NAME} is not used: the repository does not say that {} is the data partition of \
+                 this node",
+                former.id
+            );
+            reporter.remark(&Error::new(Failure::Data, sentence));
+        }
+    }
 }
 
 /// The partition's device, once it is there.
@@ -194,8 +209,12 @@ pub fn prepared(
     reporter: &mut Reporter,
 ) -> Option<PathBuf> {
     let (data, wanted) = (data?, wanted?);
-    let make =
-        |name: &str| fs::create_dir_all(data.join(name)).doing(format_args!("cannot make the folder {name} on it"));
+    let make = |name: &str| {
+        let (folder, probe) = (data.join(name), data.join(name).join(".bramble-probe"));
+        fs::create_dir_all(&folder).doing(format_args!("cannot make the folder {name} on it"))?;
+        // A file system that has turned read-only has the folders all the same.
+        fs::write(&probe, "").and_then(|()| fs::remove_file(&probe)).doing(format_args!("cannot write to {name} on it"))
+    };
     let made = folders.iter().map(|folder| folder.name.as_str()).chain([AGENT]).try_for_each(make);
     match made {
         Ok(()) => Some(data),
@@ -206,16 +225,20 @@ pub fn prepared(
     }
 }
 
-/// Binds a folder of the partition into the root.
+/// Binds a folder of the partition into the root. Engines make links in theirs.
 pub fn bind(data: &Path, name: &str, target: &str) -> Result<(), Error> {
-    mount_bind(data.join(name), target).doing(format_args!("cannot mount {target}"))?;
-    // Engines make links in their folders.
-    mount_remount(target, MountFlags::BIND | FLAGS, c"").doing(format_args!("cannot mount {target} again"))
+    bind_with(data, name, target, FLAGS)
 }
 
-/// Binds the agent's folder: its key survives where there is something for it to survive on.
+fn bind_with(data: &Path, name: &str, target: &str, flags: MountFlags) -> Result<(), Error> {
+    mount_bind(data.join(name), target).doing(format_args!("cannot mount {target}"))?;
+    mount_remount(target, MountFlags::BIND | flags, c"").doing(format_args!("cannot mount {target} again"))
+}
+
+/// Binds the agent's folder: its key survives where there is something for it to survive on. It reads that before the head
+/// has let the node in, and follows no link.
 pub fn bind_agent(data: &Path, target: &str) -> Result<(), Error> {
-    bind(data, AGENT, target)
+    bind_with(data, AGENT, target, FLAGS | MountFlags::NOSYMFOLLOW | MountFlags::NOEXEC)
 }
 
 #[cfg(test)]

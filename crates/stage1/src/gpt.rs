@@ -31,12 +31,17 @@ pub struct Entry {
 /// What both tables of a disk say: the first one and the copy at its end, one of which may be damaged. `block` is the length
 /// of a block in bytes, `blocks` how many there are. A disk with another table, or none, has no entries.
 pub fn entries(disk: &mut (impl Read + Seek), block: u64, blocks: u64) -> io::Result<Vec<Entry>> {
-    let mut found = table(disk, block, 1)?;
-    if let Some(last) = blocks.checked_sub(1).filter(|last| *last > 1) {
-        let copy = table(disk, block, last)?;
-        found.extend(copy.into_iter().filter(|entry| !found.contains(entry)).collect::<Vec<_>>());
+    let first = table(disk, block, 1);
+    let copy = blocks.checked_sub(1).filter(|last| *last > 1).map(|last| table(disk, block, last));
+    match (first, copy) {
+        (Ok(mut found), Some(Ok(copy))) => {
+            found.extend(copy.into_iter().filter(|entry| !found.contains(entry)).collect::<Vec<_>>());
+            Ok(found)
+        }
+        // A sector that cannot be read is one kind of damage.
+        (Ok(found), _) | (Err(_), Some(Ok(found))) => Ok(found),
+        (Err(error), _) => Err(error),
     }
-    Ok(found)
 }
 
 fn table(disk: &mut (impl Read + Seek), block: u64, at: u64) -> io::Result<Vec<Entry>> {
@@ -163,6 +168,31 @@ mod tests {
                 damaged[header..header + 8].fill(0);
                 assert_eq!(found(&damaged, block), before, "the other one is there");
             }
+        }
+    }
+
+    /// A disk whose block at this place cannot be read.
+    struct Bad(Cursor<Vec<u8>>, u64);
+
+    impl Read for Bad {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            if self.0.position() == self.1 { Err(io::Error::other("bad sector")) } else { self.0.read(into) }
+        }
+    }
+
+    impl Seek for Bad {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.0.seek(to)
+        }
+    }
+
+    #[test]
+    fn a_sector_that_cannot_be_read_costs_one_table_and_not_the_disk() {
+        let whole = disk();
+        let blocks = whole.len() as u64 / 512;
+        for bad in [512, (blocks - 1) * 512] {
+            let read = entries(&mut Bad(Cursor::new(whole.clone()), bad), 512, blocks).expect("the other one");
+            assert_eq!(read.len(), 2);
         }
     }
 

@@ -73,6 +73,9 @@ fn boot(reporter: &mut Reporter, nonce: &mut Nonce) -> Result<(), Error> {
     // Nothing is mounted of a machine that is not a node.
     let wanted = arguments.data.filter(|_| !arguments.inventory);
     let data = wanted.and_then(|wanted| data::open(wanted, &mut drivers, reporter));
+    if wanted.is_none() && !arguments.inventory {
+        data::tell_of_former(reporter);
+    }
     let manifest = manifest::fetch(&arguments, data.as_deref())?;
     let paths = layers::gather(&arguments, &manifest, data.as_deref(), reporter)?;
     let data = data::prepared(data, wanted, &manifest.data, reporter);

@@ -4,7 +4,7 @@
 //! serve` and `bramble up` as oneself then work on the same files.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::process::{Gid, Uid};
+
+/// The content of a file of at most so many bytes, in a folder where anybody may have put something in its place: a link is
+/// not followed, and what is no file ends in an error, where a FIFO would be waited for and a device read for ever.
+///
+/// # Errors
+/// As the file system says, and where it is no file, or a longer one.
+pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+}
 
 /// Replaces the content of `path`; at every instant it holds the old bytes or the new ones.
 ///
@@ -294,6 +310,22 @@ mod tests {
     use bramble_testing::{as_root, given, not_given};
 
     use super::*;
+
+    #[test]
+    fn what_somebody_put_in_the_place_of_a_file_is_not_waited_for_and_not_followed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), [7; 8]).expect("written");
+        assert_eq!(read_regular(&at("file"), 8).expect("a file"), [7; 8]);
+        read_regular(&at("file"), 7).expect_err("a longer one");
+        std::os::unix::fs::symlink("/dev/zero", at("link")).expect("linked");
+        rustix::fs::mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RUSR, 0).expect("made");
+        fs::create_dir(at("folder")).expect("made");
+        for name in ["link", "fifo", "folder"] {
+            read_regular(&at(name), 8).expect_err(name);
+        }
+        assert_eq!(read_regular(&at("none"), 8).expect_err("nothing").kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn two_threads_that_replace_one_file_leave_one_of_both() {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use bramble_head::backup::{self, Identities, Opened};
 use bramble_head::control;
 use bramble_model::api::UnreadableRecord;
-use bramble_model::repository::Cluster;
+use bramble_model::repository::{Cluster, FILE, Places, tree};
 use bramble_system::files;
 
 use crate::client::Client;
@@ -48,6 +48,15 @@ pub fn keygen(output: Option<PathBuf>, json: bool) -> Result<Exit> {
     if path.symlink_metadata().is_ok() {
         bail!("{} is there already, and may be the only key of a backup: name another file", path.display());
     }
+    let whole = std::path::absolute(&path).with_context(|| format!("cannot find {}", path.display()))?;
+    let is_repository = |folder: &&Path| folder.join(FILE).exists() || folder.join(".git").exists();
+    if let Some(repository) = whole.ancestors().skip(1).find(is_repository) {
+        bail!(
+            "{} would lie in the repository {}, for everyone who reads that: name a file elsewhere, `-o FILE`",
+            path.display(),
+            repository.display()
+        );
+    }
     let (private, recipient) = backup::new_identity();
     files::replace_secret(&path, private.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
     let recipient = recipient.to_string();
@@ -78,6 +87,7 @@ pub fn restore(path: &Path, keys: &Keys, place: &Place) -> Result<Exit> {
     }
     if backup::go_on(&state)? {
         println!("the restore that was cut off before is finished: the head's state is in {}", state.display());
+        println!("{} was not read", path.display());
         return Ok(Exit::Done);
     }
     backup::is_free(&state)?;
@@ -98,7 +108,12 @@ fn is_meant(opened: &Opened, yes: bool, place: &Place) -> Result<()> {
     // A head may be brought back without its repository beside it, and not with one that cannot be read.
     let repository = place.repository().ok();
     let wanted = match &repository {
-        Some(folder) => Cluster::of_folder(folder).context("what the repository says of the CA cannot be read")?.ca,
+        // The repository may be one of before, and what else is wrong with it is told when a head starts.
+        Some(folder) => {
+            Cluster::of_kept(&tree::Folder(folder), Places { root: folder, home: folder })
+                .context("what the repository says of the CA cannot be read")?
+                .ca
+        }
         None => None,
     };
     if let Some(wanted) = wanted {

@@ -139,6 +139,7 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
         Verb::Restore { backup, identity, seal, yes } => backup::restore(&backup, &Keys { identity, seal, yes }, place),
         Verb::Head(verb) => match verb {
             HeadVerb::RotateSeal => head::rotate_seal(place),
+            HeadVerb::Unseal => head::unseal(place),
             HeadVerb::SaveSeal { file } => head::save_seal(&file, place),
         },
         Verb::Store(StoreVerb::Repair { yes }) => wait(store::repair(yes, place, json)),

@@ -59,8 +59,13 @@ pub fn open(path: &Path, identities: Option<&Identities>, seal: Option<&Path>) -
         archive.files.push((format!("{KEYS}/{}", bramble_seal::SEAL), seal.file()));
     }
     let opened = Opened { path: path.to_owned(), archive };
-    opened.seals_open()?;
-    Ok(opened)
+    let key = opened.seals_open()?;
+    // The certificate is in every image: that it is the cluster's says nothing of who packed it.
+    let of = |name: &str| opened.archive.files.iter().find(|(file, _)| file == name).map(|(_, bytes)| bytes);
+    match (of("keys/ca.pem"), key.as_ref().or(of("keys/ca.key"))) {
+        (Some(certificate), Some(key)) if !ca::fits(certificate, key) => Err(Unusable::OtherKey(opened.path)),
+        _ => Ok(opened),
+    }
 }
 
 impl Opened {
@@ -92,9 +97,10 @@ impl Opened {
         }
     }
 
-    /// Every sealed secret opens by a seal that is here: without it a head would not start.
-    fn seals_open(&self) -> Result<(), Unusable> {
-        let mut seals = Vec::new();
+    /// Every sealed secret opens by a seal that is here: without it a head would not start. Gives the CA's key, where it is
+    /// sealed.
+    fn seals_open(&self) -> Result<Option<Vec<u8>>, Unusable> {
+        let (mut seals, mut ca_key) = (Vec::new(), None);
         for (name, bytes) in &self.archive.files {
             if belongs(name).is_some_and(|(folder, name)| is_seal(folder, name)) {
                 seals.push(Seal::of_file(bytes).map_err(|source| Unusable::Seal { path: self.path.clone(), source })?);
@@ -104,7 +110,12 @@ impl Opened {
             let (path, name) = (self.path.clone(), name.clone());
             let mut last = None;
             let is_open = seals.iter().any(|seal| match seal.open(&name, bytes) {
-                Ok(_) => true,
+                Ok(secret) => {
+                    if name == "keys/ca.key" {
+                        ca_key = Some(secret);
+                    }
+                    true
+                }
                 // Of two seals, the one that is meant says what is wrong.
                 Err(wrong) => {
                     if !matches!((&last, &wrong), (Some(_), Unreadable::OtherSeal { .. })) {
@@ -113,13 +124,15 @@ impl Opened {
                     false
                 }
             });
+            let is_ours = belongs(&name).is_some_and(|(folder, name)| folder == KEYS && bramble_seal::is_secret(name));
             match last {
-                _ if is_open => {}
+                // Half a file, or somebody's copy: a head starts without.
+                _ if is_open || !is_ours => {}
                 Some(source) => return Err(Unusable::OtherSeal { path, name, source }),
                 None => return Err(Unusable::NoSeal { path, name }),
             }
         }
-        Ok(())
+        Ok(ca_key)
     }
 
     /// Puts it into an empty state folder: all of it, or nothing. Its store begins a new life, so that what the old head
@@ -128,8 +141,9 @@ impl Opened {
     /// # Errors
     /// When its store does not open, the disk takes no more, or the folder has a head's state.
     pub fn place(self, state: &Path, now: Millis) -> Result<Contents, Unusable> {
-        is_free(state)?;
         files::make_folder(state).map_err(file(state))?;
+        let _alone = alone(state)?;
+        is_free_now(state)?;
         let (making, whole) = (state.join(MAKING), state.join(WHOLE));
         let made = self.make_in(&making, now);
         let made = made
@@ -139,7 +153,7 @@ impl Opened {
             let _ = files::remove_folder(&making);
         }
         made?;
-        go_on(state)?;
+        go_on_now(state)?;
         Ok(self.archive.contents)
     }
 
@@ -192,7 +206,20 @@ impl Opened {
 /// # Errors
 /// [`Unusable::Occupied`] where a head has its state there.
 pub fn is_free(state: &Path) -> Result<(), Unusable> {
-    go_on(state)?;
+    if !state.exists() {
+        return Ok(());
+    }
+    let _alone = alone(state)?;
+    is_free_now(state)
+}
+
+/// As long as this is kept, nobody else restores into that folder, and no head begins to go on with it.
+fn alone(state: &Path) -> Result<fs::File, Unusable> {
+    fs::File::open(state).and_then(|folder| folder.lock().map(|()| folder)).map_err(file(state))
+}
+
+fn is_free_now(state: &Path) -> Result<(), Unusable> {
+    go_on_now(state)?;
     match [STORE, KEYS].iter().map(|name| state.join(name)).find(|path| path.exists()) {
         Some(path) => Err(Unusable::Occupied(path)),
         None => Ok(()),
@@ -206,12 +233,25 @@ pub fn is_free(state: &Path) -> Result<(), Unusable> {
 /// # Errors
 /// When something cannot be moved, or something else has come into its place; the rest waits for the next time.
 pub fn go_on(state: &Path) -> Result<bool, Unusable> {
+    if ![MAKING, WHOLE].iter().any(|name| state.join(name).exists()) {
+        return Ok(false);
+    }
+    let _alone = alone(state)?;
+    go_on_now(state)
+}
+
+fn go_on_now(state: &Path) -> Result<bool, Unusable> {
     let (making, whole) = (state.join(MAKING), state.join(WHOLE));
     files::remove_folder(&making).map_err(file(&making))?;
     if !whole.exists() {
         return Ok(false);
     }
-    for (from, to) in moves(state)? {
+    let moves = moves(state)?;
+    // Half of a head's state beside half of another's would be neither's.
+    if let Some((_, to)) = moves.iter().find(|(_, to)| is_state(to) && to.exists()) {
+        return Err(Unusable::InTheWay(to.clone()));
+    }
+    for (from, to) in moves {
         put(&from, &to)?;
     }
     files::remove_folder(&whole).map_err(file(&whole))?;
@@ -238,12 +278,12 @@ fn moves(state: &Path) -> Result<Vec<(PathBuf, PathBuf)>, Unusable> {
     Ok(moves)
 }
 
+/// A deploy key that was made meanwhile is no state: the head's own takes its place.
+fn is_state(place: &Path) -> bool {
+    place.file_name().is_some_and(|name| name == STORE || name == KEYS)
+}
+
 fn put(from: &Path, to: &Path) -> Result<(), Unusable> {
-    // A deploy key that was made meanwhile is no state: the head's own takes its place.
-    let is_state = to.file_name().is_some_and(|name| name == STORE || name == KEYS);
-    if is_state && to.exists() {
-        return Err(Unusable::Occupied(to.to_owned()));
-    }
     if let Some(folder) = to.parent().filter(|folder| !folder.exists()) {
         files::make_secret_folder(folder).map_err(file(folder))?;
     }

@@ -282,7 +282,7 @@ impl Snapshots {
         let mut looked_at = BTreeSet::new();
         for digest in lines.all.into_iter().map(|line| line.digest).filter(|digest| looked_at.insert(*digest)) {
             let known = record::known(&self.store, &digest).ok()??;
-            let then = self.look(&digest, &known.snapshot, &known.revision).ok()?;
+            let then = self.look_at_kept(&digest, &known.snapshot, &known.revision).ok()?;
             match then.cluster.workloads.get(name) {
                 Some(workload) if workload.problem.is_some() => {}
                 Some(workload) => return Some(workload.volumes.clone()),
@@ -648,7 +648,11 @@ impl Snapshots {
         if !missing.is_empty() && self.current().is_none_or(|current| current.digest != digest) {
             return Err(Refused::Missing(missing));
         }
-        self.look(&digest, &snapshot, &revision)
+        // One that is kept was good when it came: a later rule takes no way back away.
+        match self.waiting().candidates.contains_key(&digest) {
+            true => self.look(&digest, &snapshot, &revision),
+            false => self.look_at_kept(&digest, &snapshot, &revision),
+        }
     }
 
     /// The current snapshot is what another revision says, too, from now on. On disk when this returns; where another one

@@ -32,9 +32,7 @@ impl Voice {
     pub(super) fn of(what: &What) -> Self {
         match what {
             What::PowerOn | What::PowerOff | What::Admitted { .. } | What::Note { .. } => Voice::Head,
-            What::Fetching { .. }
-            | What::Card { .. }
-            | What::Installed
+            What::Installed
             | What::Stage1 { .. }
             | What::Failed { .. }
             | What::OtherRelease { .. }
@@ -42,7 +40,10 @@ impl Voice {
             | What::Disconnected { .. }
             | What::Engine { .. }
             | What::Ready => Voice::Machine,
-            What::Asked { .. }
+            // Files are fetched in the clear, by whoever names the boot.
+            What::Fetching { .. }
+            | What::Card { .. }
+            | What::Asked { .. }
             | What::SeenUnknown { .. }
             | What::Offered { .. }
             | What::HeardLate { .. }

@@ -185,6 +185,38 @@ fn a_power_cut_between_any_two_steps_of_a_renewal_loses_nothing() {
     }
 }
 
+/// A key that was being written when the power went was taken for one that is damaged: neither a start nor a restore went on.
+#[test]
+fn what_a_cut_off_write_left_and_what_somebody_copied_stops_nothing() {
+    let home = folder();
+    clear(home.path());
+    plain(home.path()).expect("opened");
+    let half = ["ca.key.new-17-0", "seal.new-17-1", "seal.new.new-17-2"].map(|name| home.path().join(name));
+    for half in &half {
+        fs::copy(home.path().join("ca.key"), half).expect("copied");
+    }
+    let copy = home.path().join("ca.key.bak");
+    fs::copy(home.path().join("ca.key"), &copy).expect("copied");
+    let kept = fs::read(&copy).expect("there");
+    let vault = plain(home.path()).expect("the next start");
+    assert!(half.iter().all(|half| !half.exists()));
+    vault.renew().expect("renewed");
+    holds(&plain(home.path()).expect("opened"));
+    assert_eq!(fs::read(&copy).expect("there"), kept, "it is somebody's");
+}
+
+/// Whoever goes back to a release of before seals.
+#[test]
+fn unsealed_keys_lie_as_they_did_and_are_sealed_at_the_next_start() {
+    let home = folder();
+    clear(home.path());
+    plain(home.path()).expect("opened").unseal().expect("unsealed");
+    assert_eq!(fs::read(home.path().join("ca.key")).expect("there"), CA);
+    assert_eq!(fs::read(home.path().join("image.key")).expect("there"), IMAGES);
+    assert!(!home.path().join(SEAL).exists());
+    holds(&plain(home.path()).expect("the next start"));
+}
+
 /// `swtpm`, opened once for each question as the device is.
 fn chip(state: &Path) -> Chip {
     struct Shared(Arc<Mutex<Swtpm>>);
@@ -203,10 +235,10 @@ fn where_there_is_a_tpm_the_seal_is_sealed_to_it_and_opens_on_no_other_machine()
     let (home, tpm, other) = (folder(), folder(), folder());
     clear(home.path());
     let own = chip(tpm.path());
-    // It was a plain file before.
-    plain(home.path()).expect("opened");
-    let plain_seal = fs::read(home.path().join(SEAL)).expect("there");
     let vault = Vault::open_with(home.path(), own.clone()).expect("opened");
+    let plain_seal = fs::read(home.path().join(SEAL)).expect("there");
+    assert!(String::from_utf8_lossy(&plain_seal).contains(" file "), "nobody has saved it yet");
+    assert!(vault.bind().expect("sealed") && vault.bind().expect("it is"));
     holds(&vault);
     let kept = fs::read(home.path().join(SEAL)).expect("there");
     assert!(String::from_utf8_lossy(&kept).starts_with("bramble-seal 1 tpm\n"), "{kept:?}");
@@ -215,6 +247,9 @@ fn where_there_is_a_tpm_the_seal_is_sealed_to_it_and_opens_on_no_other_machine()
     drop(turn);
     vault.renew().expect("renewed");
     holds(&vault);
+    let kept = fs::read(home.path().join(SEAL)).expect("there");
+    assert!(String::from_utf8_lossy(&kept).contains(" file "), "what was saved is the old one");
+    vault.bind().expect("it was saved");
     let kept = fs::read(home.path().join(SEAL)).expect("there");
     assert!(String::from_utf8_lossy(&kept).starts_with("bramble-seal 1 tpm\n"), "{kept:?}");
     holds(&Vault::open_with(home.path(), own).expect("opened again"));

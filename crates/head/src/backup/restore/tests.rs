@@ -293,9 +293,28 @@ fn a_restore_that_was_cut_off_anywhere_is_gone_on_with_or_begun_anew() {
     fs::create_dir(&state).expect("made");
     opened().make_in(&state.join(WHOLE), 9000).expect("made");
     fs::write(state.join(STORE), "another's").expect("written");
-    assert!(matches!(go_on(&state), Err(Unusable::Occupied(_))));
+    assert!(matches!(go_on(&state), Err(Unusable::InTheWay(_))));
     assert_eq!(fs::read(state.join(STORE)).expect("there"), b"another's");
     assert!(state.join(WHOLE).join(STORE).exists(), "nothing is lost");
+    // Keys that another program has made: nothing is moved before they are out of the way.
+    fs::remove_file(state.join(STORE)).and_then(|()| fs::create_dir(state.join(KEYS))).expect("made");
+    let told = go_on(&state).expect_err("in the way");
+    assert!(told.to_string().starts_with(&state.join(KEYS).display().to_string()), "{told}");
+    assert!(!state.join(STORE).exists());
+    fs::remove_dir(state.join(KEYS)).expect("moved aside");
+    assert!(go_on(&state).expect("gone on with"));
+    is_whole(&state);
+}
+
+/// The certificate is in every image, and recipients are in the repository: anyone packs a backup of that CA.
+#[test]
+fn a_backup_whose_key_is_not_the_one_of_its_certificate_is_refused() {
+    let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let mut files = head(folder.path());
+    let (certificate, theirs) = (files.iter_mut().find(|(name, _)| name == "keys/ca.pem"), head(other.path()));
+    certificate.expect("there").1 = theirs.into_iter().find(|(name, _)| name == "keys/ca.pem").expect("there").1;
+    let (path, key) = encrypted(folder.path(), &files);
+    assert!(matches!(open(&path, Some(&identities(&key)), None), Err(Unusable::OtherKey(_))));
 }
 
 #[test]
