@@ -649,10 +649,8 @@ impl Snapshots {
             return Err(Refused::Missing(missing));
         }
         // One that is kept was good when it came: a later rule takes no way back away.
-        match self.waiting().candidates.contains_key(&digest) {
-            true => self.look(&digest, &snapshot, &revision),
-            false => self.look_at_kept(&digest, &snapshot, &revision),
-        }
+        let is_new = self.waiting().candidates.contains_key(&digest);
+        if is_new { self.look(&digest, &snapshot, &revision) } else { self.look_at_kept(&digest, &snapshot, &revision) }
     }
 
     /// The current snapshot is what another revision says, too, from now on. On disk when this returns; where another one
