@@ -4,8 +4,8 @@
 //! bramble.data=GUID ─▶ tables of all disks ─▶ one partition ─▶ mounted ─▶ folders bound into the root
 //!                            │ none, two, or it cannot be used: that is said, and the node goes on without
 //! ```
-//! Whatever lies on it may be anybody's: no program and no device file of it is followed by a link or gets rights, layers
-//! and manifests of it count by their digests alone, and nothing starts from it before the agent was let in
+//! Whatever lies on it may be anybody's: programs get no rights by their mode, device files are none, stage 1 follows no link,
+//! layers and manifests of it count by their digests alone, and nothing starts from it before the agent was let in
 //! ([`bramble_boot::UNTRUSTED_DATA`]).
 
 use std::collections::BTreeSet;
@@ -73,8 +73,7 @@ impl fmt::Display for Unused {
     }
 }
 
-/// Mounts this node's data partition, with the folders that `manifest` names; `None` where there is none to be used, which
-/// is told.
+/// Mounts this node's data partition; `None` where it is not to be used, which is told.
 pub fn open(wanted: PartitionId, drivers: &mut Drivers, reporter: &mut Reporter) -> Option<PathBuf> {
     let mounted = wait(wanted, drivers, reporter).and_then(|device| {
         drivers.load(&["ext4"])?;
@@ -105,6 +104,14 @@ fn tell(wanted: PartitionId, error: &Error, reporter: &mut Reporter) {
 /// Tells of partitions that a release before mounted by their name, where the repository does not say that one is this
 /// node's: what is on them is missed.
 pub fn tell_of_former(reporter: &mut Reporter) {
+    // The kernel says the names: where there is no such one, no disk has to answer.
+    let is_former = |entry: fs::DirEntry| {
+        let said = fs::read_to_string(entry.path().join("uevent")).unwrap_or_default();
+        said.lines().any(|line| line.strip_prefix("PARTNAME=") == Some(FORMER_NAME))
+    };
+    if !fs::read_dir("/sys/class/block").into_iter().flatten().flatten().any(is_former) {
+        return;
+    }
     for former in partitions(Path::new("/sys/class/block"), Path::new("/dev")) {
         if former.name == FORMER_NAME {
             let sentence = format!(
@@ -270,16 +277,9 @@ mod tests {
         }
 
         fn plug(&self, disk: &str, id: &str) {
-            use std::io::Write;
-            use std::process::{Command, Stdio};
             let at = |place: String| self.0.path().join(place);
             let device = at(format!("dev/{disk}"));
-            File::create(&device).and_then(|file| file.set_len(8 << 20)).expect("a disk");
-            let mut sfdisk = Command::new("/usr/sbin/sfdisk");
-            let mut sfdisk = sfdisk.arg("--quiet").arg(&device).stdin(Stdio::piped()).spawn().expect("sfdisk starts");
-            let table = format!("label: gpt\nstart=1MiB, size=2MiB, uuid={id}, name={FORMER_NAME}\n");
-            sfdisk.stdin.take().expect("a pipe").write_all(table.as_bytes()).expect("it reads");
-            assert!(sfdisk.wait().expect("it ends").success());
+            gpt::tests::partition(&device, &format!("start=1MiB, size=2MiB, uuid={id}, name={FORMER_NAME}\n"));
             let folder = at(format!("devices/{disk}"));
             let part = folder.join(format!("{disk}1"));
             fs::create_dir_all(folder.join("queue")).and_then(|()| fs::create_dir(&part)).expect("made");

@@ -98,9 +98,10 @@ fn name(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs::{self, File};
     use std::io::{Cursor, Write};
+    use std::path::Path;
     use std::process::{Command, Stdio};
 
     use proptest::prelude::*;
@@ -109,19 +110,22 @@ mod tests {
 
     const ID: &str = "0fc63daf-8483-4772-8e79-3d69d8477de4";
 
-    /// A disk of 8 MiB, partitioned by sfdisk, with its blocks of 512 bytes.
-    fn disk() -> Vec<u8> {
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        file.as_file().set_len(8 << 20).expect("so long");
-        let mut sfdisk = Command::new("/usr/sbin/sfdisk")
-            .arg("--quiet")
-            .arg(file.path())
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("sfdisk starts");
-        let table = format!("label: gpt\nstart=1MiB, size=2MiB\nstart=3MiB, size=4MiB, uuid={ID}, name=bramble-data\n");
+    /// Makes a disk of 8 MiB, with blocks of 512 bytes and these partitions, as sfdisk reads them.
+    pub(crate) fn partition(disk: &Path, partitions: &str) {
+        File::create(disk).and_then(|file| file.set_len(8 << 20)).expect("a disk");
+        let mut sfdisk = Command::new("/usr/sbin/sfdisk");
+        let mut sfdisk = sfdisk.arg("--quiet").arg(disk).stdin(Stdio::piped()).spawn().expect("sfdisk starts");
+        let table = format!("label: gpt\n{partitions}");
         sfdisk.stdin.take().expect("a pipe").write_all(table.as_bytes()).expect("it reads");
         assert!(sfdisk.wait().expect("it ends").success());
+    }
+
+    fn disk() -> Vec<u8> {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        partition(
+            file.path(),
+            &format!("start=1MiB, size=2MiB\nstart=3MiB, size=4MiB, uuid={ID}, name=bramble-data\n"),
+        );
         fs::read(file.path()).expect("a disk")
     }
 
