@@ -20,6 +20,7 @@ mod partition;
 mod place;
 pub mod plain;
 mod report;
+mod statement;
 
 pub use arguments::{Addresses, Arguments, HandedOut, Missing};
 pub use claim::{CLAIMS, Claim, Claimed};
@@ -29,10 +30,11 @@ pub use json::Malformed;
 pub use loader::Loader;
 pub use partition::{NoPartitionId, OWN_DATA, PartitionId};
 pub use place::{
-    BOOT_FILE, CLUSTER_FILE, KEY_FILE, MANIFEST, SIGNATURE, UNTRUSTED_DATA, claim_path, file_path, inventory_path,
-    is_kept_of_a_set, kept_file, kept_set, report_path, reporting, set_path,
+    AGENT_FOLDER, BOOT_FILE, CLUSTER_FILE, FLOOR_FILE, KEY_FILE, MANIFEST, READY_FOLDER, SIGNATURE, UNTRUSTED_DATA,
+    claim_path, file_path, inventory_path, is_kept_of_a_set, kept_file, kept_set, report_path, reporting, set_path,
 };
 pub use report::{Failure, Report, Step};
+pub use statement::{Day, NoStatement, NotToBoot, Statement};
 
 /// The longest word of another generation that is kept, in characters.
 const LONGEST_WORD: usize = 32;

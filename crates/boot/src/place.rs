@@ -7,13 +7,20 @@ pub const BOOT_FILE: &str = "/run/bramble/boot.json";
 /// A file that is there from stage 1 on while nothing may start from what the data partition has, and where there is a data
 /// partition at all.
 pub const UNTRUSTED_DATA: &str = "/run/bramble/untrusted-data";
-/// The key that verifies manifests, in an initrd; without a leading slash.
+/// The keys that verify manifests, in an initrd, in minisign's base64, a line each; without a leading slash.
 pub const KEY_FILE: &str = "etc/bramble.pub";
 /// The name of the cluster whose initrd it is, beside that key; without a leading slash.
 pub const CLUSTER_FILE: &str = "etc/bramble.cluster";
 /// The files of a boot set's own folder.
 pub const MANIFEST: &str = "manifest.json";
 pub const SIGNATURE: &str = "manifest.json.minisig";
+
+/// The agent's folder on a data partition; without a leading slash.
+pub const AGENT_FOLDER: &str = "agent";
+/// In the agent's folder: a file for each boot set that this machine was ready with, by the set's digest.
+pub const READY_FOLDER: &str = "ready";
+/// In the agent's folder: the highest floor that a good signature has named ([`crate::Statement::floor`]), in digits.
+pub const FLOOR_FILE: &str = "floor";
 
 /// Whether a set's own folder has a file of this name.
 pub fn is_kept_of_a_set(name: &str) -> bool {

@@ -58,6 +58,10 @@ pub enum Failure {
     Digest,
     /// The manifest is not signed with the key of this initrd.
     Signature,
+    /// The boot set's time is up, and this machine was never ready with it.
+    Expired,
+    /// A person has forbidden the boot set.
+    Forbidden,
     /// The node's data partition is not there, or not to be used: it goes on without.
     Data,
     /// The machine has no memory left.
@@ -69,7 +73,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    const ALL: [Failure; 10] = [
+    const ALL: [Failure; 12] = [
         Failure::Arguments,
         Failure::NoDriver,
         Failure::NoLink,
@@ -77,6 +81,8 @@ impl Failure {
         Failure::Claim,
         Failure::Digest,
         Failure::Signature,
+        Failure::Expired,
+        Failure::Forbidden,
         Failure::Data,
         Failure::NoMemory,
         Failure::Machine,
@@ -91,6 +97,8 @@ impl Failure {
             Failure::Claim => "claim",
             Failure::Digest => "digest",
             Failure::Signature => "signature",
+            Failure::Expired => "expired",
+            Failure::Forbidden => "forbidden",
             Failure::Data => "data",
             Failure::NoMemory => "no-memory",
             Failure::Machine => "machine",

@@ -507,6 +507,37 @@ pub enum ImageVerb {
         #[arg(long, default_value_t = 2)]
         keep: usize,
     },
+    /// Sign a boot set: one that waits for its signature, or one whose time is up or that was forbidden and is good after all.
+    #[command(
+        after_help = "Examples:\n  bramble image sign 3f2a                       # with the head's own key\n  bramble image sign 3f2a --key /media/stick/image.key\n\nWith a key that lies off the head, it can be run on another computer, after `bramble login`. It shows what is signed, and asks."
+    )]
+    Sign {
+        /// First digits of its digest.
+        set: String,
+        /// A secret key of minisign that lies off the head.
+        #[arg(long)]
+        key: Option<PathBuf>,
+        /// Days until no node begins with it any more; 0 for never. Default: `image.expires_days` of the repository.
+        #[arg(long)]
+        days: Option<u32>,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Forbid a boot set and all that was signed before it, for good: no node boots one any more.
+    #[command(
+        after_help = "Example:\n  bramble image build        # or: bramble image use, of a later one\n  bramble image forbid 3f2a\n\nNodes with a data partition remember it, and refuse those sets also where somebody else offers them. An older set that is good is allowed again by `bramble image sign`."
+    )]
+    Forbid {
+        /// First digits of its digest.
+        set: String,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// The key that signs boot sets: show it, change it, or keep it off the head.
+    #[command(subcommand)]
+    Key(ImageKeyVerb),
     /// Pack a static program as an OCI archive, for `image.containers`.
     #[command(
         after_help = "Example:\n  bramble image pack target/release/whoami --tag whoami:1 -o containers/whoami.tar"
@@ -519,6 +550,39 @@ pub enum ImageVerb {
         /// The archive to write.
         #[arg(long, short)]
         output: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum ImageKeyVerb {
+    /// Show which key signs, which one will, and which boot sets trust it.
+    #[command(after_help = "Example:\n  bramble image key show")]
+    Show,
+    /// Make a key pair that does not lie on the head; its secret half is encrypted with a password.
+    #[command(
+        after_help = "Example:\n  bramble image key make /media/stick/image.key\n  bramble image key rotate --to /media/stick/image.pub"
+    )]
+    Make {
+        /// Of the secret half; the public one is put beside it, with the ending `.pub`.
+        file: PathBuf,
+    },
+    /// Change the key that signs, in two steps: what is built in between trusts both.
+    #[command(
+        after_help = "Example:\n  bramble image key rotate            # to a new key on the head, or: --to FILE.pub\n  bramble image build                 # nodes get a set that trusts both\n  bramble image key rotate --finish\n\nWith a key off the head, sets that are built wait for `bramble image sign SET --key FILE`."
+    )]
+    Rotate {
+        /// Public half of a key that lies off the head. Default: a new key on the head.
+        #[arg(long, conflicts_with_all = ["finish", "abandon"])]
+        to: Option<PathBuf>,
+        /// The next key signs from now on, and the former one is removed.
+        #[arg(long, conflicts_with = "abandon")]
+        finish: bool,
+        /// The key of before stays, and the next one is removed.
+        #[arg(long)]
+        abandon: bool,
+        /// Also where nodes are given a set that does not trust the next key.
+        #[arg(long, short, requires = "finish")]
+        yes: bool,
     },
 }
 

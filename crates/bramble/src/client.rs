@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bramble_head::control;
+use bramble_image::ToSign;
 use bramble_model::api::{
     Expected, LACKS, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Repaired, Role, Status, Switched,
     TokenStatus, UnreadableRecord, UserChange, UserStatus,
 };
-use bramble_model::boot_set::{Architecture, GivenSet};
+use bramble_model::boot_set::{Architecture, Floor, GivenSet};
 use bramble_model::desired::{Apply, Contents, Desired, Line, Offer, Offered, Preview, Question, SourceKey, Synced};
 use bramble_model::hands::Data;
 use bramble_model::inventory::Adoption;
@@ -98,6 +99,25 @@ impl Client {
 
     pub async fn give_boot_set(&self, architecture: Architecture, set: &Digest) -> Result<()> {
         self.ask(Method::PUT, &format!("/v1/boot-sets/{architecture}"), Some(set)).await
+    }
+
+    /// Which boot sets are forbidden.
+    pub async fn floor(&self) -> Result<Floor> {
+        self.ask(Method::GET, "/v1/sets", None::<&()>).await
+    }
+
+    /// Forbids this set and all that was signed before it.
+    pub async fn forbid_set(&self, set: &Digest) -> Result<Floor> {
+        self.ask(Method::POST, &format!("/v1/sets/{set}/forbid"), None::<&()>).await
+    }
+
+    /// What whoever signs the set whose digest begins so has to know.
+    pub async fn set_to_sign(&self, set: &str) -> Result<ToSign> {
+        self.ask(Method::GET, &format!("/v1/sets/{set}/to-sign"), None::<&()>).await
+    }
+
+    pub async fn sign_set(&self, set: &Digest, signature: &str) -> Result<()> {
+        self.ask(Method::PUT, &format!("/v1/sets/{set}/signature"), Some(signature)).await
     }
 
     /// All events that the head keeps, oldest first.

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bramble_image::signing::SigningKey;
-use bramble_image::{BootSet, Built, Error, Hold, Ingredients, Listed, Shelf};
-use bramble_model::boot_set::{Architecture, GivenSet};
+use bramble_image::signing::{Signed, SigningKeys};
+use bramble_image::{BootSet, Built, Error, Hold, Ingredients, Listed, Shelf, ToSign};
+use bramble_model::boot_set::{Architecture, Floor, GivenSet};
 use bramble_model::names::Digest;
 use bramble_model::repository::{Cluster, FILE, Places, tree};
 use bramble_model::snapshot::{Revision, Snapshot};
@@ -68,9 +68,56 @@ impl BootSets {
 
     /// What lies on the shelf, where its signatures are looked at, too: of a shelf without a key there are none.
     pub fn signed(&self) -> Result<Listed> {
-        let keys = self.state.join("keys");
-        let key = if keys.join("image.key").exists() { SigningKey::open(&keys).ok() } else { None };
-        Ok(key.map_or_else(|| self.shelf.list(), |key| self.shelf.list_signed(&key))?)
+        let keys = self.keys_folder();
+        let keys = if SigningKeys::are_in(&keys) { SigningKeys::open(&keys).ok() } else { None };
+        Ok(keys.map_or_else(|| self.shelf.list(), |keys| self.shelf.list_signed(&keys))?)
+    }
+
+    fn keys_folder(&self) -> PathBuf {
+        self.state.join("keys")
+    }
+
+    /// The keys that sign, made where there are none.
+    pub fn keys(&self) -> Result<SigningKeys> {
+        Ok(SigningKeys::open(&self.keys_folder())?)
+    }
+
+    /// Which boot sets are forbidden.
+    pub fn floor(&self) -> Result<Floor> {
+        match runtime()?.block_on(Client::local(&self.state).floor()) {
+            Err(error) if error.is::<NoHead>() => Ok(bramble_head::boot_sets::floor_of(&self.state, &self.shelf)?),
+            answer => answer,
+        }
+    }
+
+    /// Forbids this set and all that was signed before it.
+    pub fn forbid(&self, set: &Digest) -> Result<Floor> {
+        match runtime()?.block_on(Client::local(&self.state).forbid_set(set)) {
+            Err(error) if error.is::<NoHead>() => {
+                Ok(bramble_head::boot_sets::forbid_in(&self.state, &self.shelf, *set)?)
+            }
+            answer => answer,
+        }
+    }
+
+    /// What whoever signs the set whose digest begins so has to know.
+    pub fn to_sign(&self, set: &str) -> Result<ToSign> {
+        match runtime()?.block_on(Client::local(&self.state).set_to_sign(set)) {
+            Err(error) if error.is::<NoHead>() => {
+                Ok(bramble_head::boot_sets::to_sign_in(&self.state, &self.shelf, set)?)
+            }
+            answer => answer,
+        }
+    }
+
+    /// Takes a signature for this set.
+    pub fn take_signature(&self, set: &Digest, signature: &str) -> Result<()> {
+        match runtime()?.block_on(Client::local(&self.state).sign_set(set, signature)) {
+            Err(error) if error.is::<NoHead>() => {
+                Ok(bramble_head::boot_sets::sign_in(&self.state, &self.shelf, *set, signature)?)
+            }
+            answer => answer,
+        }
     }
 
     /// Which boot set nodes of each architecture are given.
@@ -168,8 +215,8 @@ impl BootSets {
         cancel: &Cancel,
         progress: &dyn Fn(&str),
     ) -> Result<Vec<Built>> {
-        let keys = self.state.join("keys");
-        let (authority, key, cache) = (bramble_head::authority(&self.state)?, SigningKey::open(&keys)?, cache()?);
+        let (authority, keys, cache) = (bramble_head::authority(&self.state)?, self.keys()?, cache()?);
+        let floor = self.floor()?.floor;
         let revision = from.revision.commit.as_deref().map(|commit| {
             let short = short(commit);
             if from.revision.dirty { format!("{short}-dirty") } else { short }
@@ -184,9 +231,11 @@ impl BootSets {
                 version: VERSION,
                 revision: revision.clone(),
                 inputs: from.inputs,
+                floor,
+                now: bramble_system::now() / 1000,
             };
             let cluster = &from.cluster;
-            Ok(bramble_image::build(cluster, &ingredients, &self.shelf, &key, &cache, refresh, cancel, progress)?)
+            Ok(bramble_image::build(cluster, &ingredients, &self.shelf, &keys, &cache, refresh, cancel, progress)?)
         };
         self.build_and_give(&from.cluster.image.architectures, build)
     }
@@ -200,7 +249,10 @@ impl BootSets {
         let _hold = self.shelf.hold()?;
         let of = |architecture: &Architecture| {
             let built = build(*architecture)?;
-            self.give(&built.digest, *architecture)?;
+            // One that waits for its signature is given when it has that.
+            if self.shelf.load(built.digest)?.signed != Signed::Not {
+                self.give(&built.digest, *architecture)?;
+            }
             Ok(built)
         };
         architectures.iter().map(of).collect()
@@ -399,6 +451,7 @@ mod tests {
             layers: Vec::new(),
             cmdline: String::new(),
             knows: Vec::new(),
+            trusts: Vec::new(),
             packages: Vec::new(),
             inputs: None,
             data: Vec::new(),

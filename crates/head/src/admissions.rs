@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bramble_model::names::Name;
+use bramble_model::names::{Digest, Name};
 use bramble_plan::admission::Record as Admission;
 use bramble_plan::chain::Chain;
 use bramble_plan::hand_off::Record as HandOff;
@@ -135,6 +135,47 @@ impl Record for LastChains {
     const ON_LOSS: OnLoss = OnLoss::BeginAnew;
 }
 
+/// Node → the boot sets that it was ready with, the newest last: those it boots though their time is up. What is lost is
+/// learned again.
+pub(crate) struct ReadyWith;
+
+impl Record for ReadyWith {
+    type Key = Name;
+    type Value = Vec<Digest>;
+    const TABLE: Table = Table::new("ready-with");
+    const FORM: u32 = 1;
+    const WHAT: &'static str = "the boot sets that were ready of";
+    const ON_LOSS: OnLoss = OnLoss::BeginAnew;
+}
+
+/// Boot sets that are remembered of a node.
+const READY_SETS: usize = 16;
+
+/// A node is ready with this set.
+///
+/// # Errors
+/// When it cannot be kept.
+pub(crate) fn is_ready_with(store: &Store, node: &Name, set: Digest) -> Result<(), Error> {
+    if store.blocking().read::<ReadyWith>(node).is_ok_and(|kept| kept.is_some_and(|kept| kept.last() == Some(&set))) {
+        return Ok(());
+    }
+    Ok(store.blocking().update_even_in_memory::<ReadyWith, ()>(node, |kept| {
+        let sets = kept.get_or_insert_default();
+        sets.retain(|known| *known != set);
+        sets.push(set);
+        let too_many = sets.len().saturating_sub(READY_SETS);
+        sets.drain(..too_many);
+    })?)
+}
+
+/// Whether a node was ready with this set. What cannot be read is not known, and does not keep a node down.
+pub(crate) fn was_ready_with(store: &Store, node: &Name, set: &Digest) -> bool {
+    match store.blocking().read::<ReadyWith>(node) {
+        Ok(kept) => kept.is_some_and(|kept| kept.contains(set)),
+        Err(_) => true,
+    }
+}
+
 /// Of one node; of one that never booted, the record of that.
 ///
 /// # Errors
@@ -186,6 +227,7 @@ pub(crate) fn known_nodes(store: &Store) -> Result<BTreeSet<Name>, Error> {
     let mut known = nodes_in::<Admissions>(store)?;
     known.extend(nodes_in::<HandOffs>(store)?);
     known.extend(nodes_in::<LastChains>(store)?);
+    known.extend(nodes_in::<ReadyWith>(store)?);
     Ok(known)
 }
 
@@ -205,8 +247,14 @@ pub(crate) fn forget(store: &Store, node: &Name) -> Result<(), Error> {
             as_read::<Admissions>(store, node)?,
             as_read::<HandOffs>(store, node)?,
             as_read::<LastChains>(store, node)?,
+            as_read::<ReadyWith>(store, node)?,
         ];
-        let writes = [remove::<Admissions>(node), remove::<HandOffs>(node), remove::<LastChains>(node)];
+        let writes = [
+            remove::<Admissions>(node),
+            remove::<HandOffs>(node),
+            remove::<LastChains>(node),
+            remove::<ReadyWith>(node),
+        ];
         match store.blocking().commit(&expects, &writes) {
             Ok(_) => return Ok(()),
             Err(bramble_store::Error::Conflict { .. }) => {}

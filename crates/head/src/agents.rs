@@ -445,7 +445,8 @@ impl Agents {
         }
     }
 
-    fn heard(&self, node: &Name, health: Health) {
+    /// What an agent says of its node; gives whether that has become ready by it.
+    fn heard(&self, node: &Name, health: Health) -> bool {
         // Where someone asked for a boot in its name, what it does is told anew.
         let told = |track: &Track| {
             let engines = track.health.as_ref().map(|health| health.engines.clone());
@@ -460,16 +461,30 @@ impl Agents {
         }
         let (same, was_ready) = before.map_or((false, false), |(before, ready)| (before == engines, ready));
         if same {
-            return;
+            return false;
         }
         let parts = self.nodes.declared(node).map(|node| node.engines).unwrap_or_default();
         let waits = ready::waits(&parts, &engines);
         let what = waits.map_or(What::Ready, |wait| What::Engine { state: wait.sentence, up: wait.up });
         // An engine of which it is no part may have changed.
-        if !(was_ready && what == What::Ready) {
+        let becomes_ready = what == What::Ready && !was_ready;
+        if !was_ready || what != What::Ready {
             self.timeline.add(Some(node), what);
         }
         self.changed.tell();
+        if becomes_ready {
+            self.is_ready(node);
+        }
+        becomes_ready
+    }
+
+    /// It may boot this set for ever: the one that it was handed, whatever it says that it runs.
+    fn is_ready(&self, node: &Name) {
+        let handed = admissions::of(&self.store, node).map(|record| record.admitted.and_then(|admitted| admitted.set));
+        let kept = handed.and_then(|set| set.map_or(Ok(()), |set| admissions::is_ready_with(&self.store, node, set)));
+        if let Err(error) = kept {
+            tracing::error!(%error, %node, "that it is ready with its boot set could not be written down");
+        }
     }
 }
 

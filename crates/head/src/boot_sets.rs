@@ -10,9 +10,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use bramble_image::{BootSet, Shelf};
-use bramble_model::boot_set::{Architecture, Artifact, GivenSet};
+use bramble_boot::{Day, NotToBoot, Statement};
+use bramble_image::{BootSet, Shelf, ToSign};
+use bramble_model::boot_set::{Architecture, Artifact, Floor, GivenSet};
 use bramble_model::names::Digest;
+use bramble_model::timeline::Millis;
 use bramble_store::{OnLoss, Record, Store, Table};
 use bramble_system::now;
 
@@ -33,6 +35,21 @@ impl Record for GivenSets {
     const WHAT: &'static str = "which boot set is given to nodes of";
     const ON_LOSS: OnLoss = OnLoss::Wait;
 }
+
+/// Below which serial boot sets are forbidden: one record.
+pub(crate) struct FloorKept;
+
+impl Record for FloorKept {
+    type Key = String;
+    type Value = Floor;
+    const TABLE: Table = Table::new("boot-sets-floor");
+    const FORM: u32 = 1;
+    const WHAT: &'static str = "which boot sets are forbidden in";
+    const ON_LOSS: OnLoss = OnLoss::Wait;
+}
+
+/// The only key of that table.
+const CLUSTER: &str = "cluster";
 
 /// The part of the head that knows which boot set is given.
 pub(crate) struct BootSets {
@@ -111,6 +128,100 @@ impl BootSets {
         Architecture::ALL.into_iter().filter_map(|architecture| said(architecture).transpose()).collect()
     }
 
+    /// What is forbidden.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub(crate) fn floor(&self) -> Result<Floor, Error> {
+        Ok(self.store.blocking().read::<FloorKept>(&CLUSTER.to_owned())?.unwrap_or_default())
+    }
+
+    /// Whether a person has forbidden this set; one that is not on the shelf any more, nobody knows of.
+    ///
+    /// # Errors
+    /// When what is forbidden cannot be read.
+    pub(crate) fn is_forbidden(&self, set: Digest) -> Result<bool, Error> {
+        let floor = self.floor()?.floor;
+        let said = self.shelf.load(set).ok().and_then(|set| set.signed.statement());
+        Ok(said.is_some_and(|said| said.serial < floor))
+    }
+
+    /// Whether a node may begin with this set: `was_ready` says whether it was ready with it before.
+    ///
+    /// # Errors
+    /// In words, why not; also where what is forbidden cannot be read.
+    pub(crate) fn may_boot(&self, set: &BootSet, now: Millis, was_ready: impl FnOnce() -> bool) -> Result<(), String> {
+        let floor = self.floor().map_err(|error| bramble_system::sentence(&error))?.floor;
+        let short = set.digest.short();
+        let Some(said) = set.signed.statement() else {
+            return Err(bramble_image::Error::Unsigned { set: set.digest }.to_string());
+        };
+        let now = now / 1000;
+        let may = said.may_boot(floor, now, false).or_else(|_| said.may_boot(floor, now, was_ready()));
+        may.map_err(|why| match why {
+            NotToBoot::Forbidden { .. } => format!("boot set {short} is forbidden: {why}"),
+            NotToBoot::Expired { at } => format!(
+                "the signature of boot set {short} expired on {}, and this node was never ready with it: `bramble image sign \
+                 {short}` signs it again, `bramble image build` makes a newer one",
+                Day(at)
+            ),
+        })
+    }
+
+    /// Forbids this set and all that was signed before it. On disk when this returns. Gives what is forbidden now.
+    ///
+    /// # Errors
+    /// When it is not signed, nodes are given what would be forbidden, or something cannot be read or written.
+    pub(crate) fn forbid(&self, set: Digest) -> Result<Floor, Error> {
+        // What is given does not change meanwhile: whoever gives holds the shelf, too.
+        let _alone = self.shelf.alone().map_err(Error::image)?;
+        let serial_of = |set: Digest| {
+            let found = self.shelf.load(set).map_err(Error::image)?;
+            let said = found.signed.statement();
+            said.map(|said| said.serial).ok_or_else(|| Error::image(bramble_image::Error::Unsigned { set }))
+        };
+        let floor = serial_of(set)?.saturating_add(1);
+        for (architecture, given) in self.all()? {
+            match serial_of(given.set) {
+                Ok(serial) if serial < floor => {
+                    return Err(Error::GivenIsForbidden { architecture, set: given.set });
+                }
+                Ok(_) | Err(Error::Shelf(bramble_image::Error::NotOnShelf { .. })) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let at = now();
+        let kept = self.store.blocking().update::<FloorKept, Floor>(&CLUSTER.to_owned(), |kept| {
+            let kept = kept.get_or_insert_default();
+            if floor > kept.floor {
+                *kept = Floor { floor, set: Some(set), at };
+            }
+            *kept
+        })?;
+        self.changed.tell();
+        Ok(kept)
+    }
+
+    /// What whoever signs the set whose digest begins so has to know.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn to_sign(&self, prefix: &str) -> Result<ToSign, Error> {
+        let set = self.shelf.find(prefix).map_err(Error::image)?.digest;
+        self.shelf.to_sign(&set, self.floor()?.floor).map_err(Error::image)
+    }
+
+    /// Takes a signature for a set. On disk when this returns.
+    ///
+    /// # Errors
+    /// When it is none that nodes would take, or cannot be written.
+    pub(crate) fn take_signature(&self, set: Digest, signature: &str) -> Result<Statement, Error> {
+        let _hold = self.shelf.hold().map_err(Error::image)?;
+        let said = self.shelf.take_signature(&set, self.floor()?.floor, signature).map_err(Error::image)?;
+        self.changed.tell();
+        Ok(said)
+    }
+
     /// Nodes of this architecture are given this set from now on. On disk when this returns.
     ///
     /// # Errors
@@ -121,6 +232,11 @@ impl BootSets {
         let found = self.shelf.load(set).map_err(Error::image)?;
         if found.manifest.architecture != architecture {
             return Err(Error::OtherArchitecture { set, architecture: found.manifest.architecture });
+        }
+        match found.signed.statement() {
+            None => return Err(Error::image(bramble_image::Error::Unsigned { set })),
+            Some(said) if said.serial < self.floor()?.floor => return Err(Error::Forbidden { set }),
+            Some(_) => {}
         }
         let is_missing = |artifact: &Artifact| !self.shelf.has(&artifact.sha256, artifact.size);
         let missing = found.manifest.files().filter(|(_, artifact)| is_missing(artifact));
@@ -161,6 +277,87 @@ pub fn give_to(state: &Path, shelf: &Shelf, architecture: Architecture, set: Dig
     BootSets::open(store::open(state)?, shelf.clone()).give(architecture, set)
 }
 
+/// As `GET /v1/sets`, where no head runs.
+///
+/// # Errors
+/// When the store cannot be read, or a head is using it.
+pub fn floor_of(state: &Path, shelf: &Shelf) -> Result<Floor, Error> {
+    if !state.join(STORE).exists() {
+        return Ok(Floor::default());
+    }
+    BootSets::open(store::open(state)?, shelf.clone()).floor()
+}
+
+/// As `POST /v1/sets/{set}/forbid`, where no head runs.
+///
+/// # Errors
+/// As [`BootSets::forbid`], or when a head is using the store.
+pub fn forbid_in(state: &Path, shelf: &Shelf, set: Digest) -> Result<Floor, Error> {
+    let path = state.join(STORE);
+    bramble_system::files::make_secret(&path).map_err(Error::file("cannot make the store", &path))?;
+    BootSets::open(store::open(state)?, shelf.clone()).forbid(set)
+}
+
+/// As `GET /v1/sets/{set}/to-sign`, where no head runs.
+///
+/// # Errors
+/// When there is no such set, or a head is using the store.
+pub fn to_sign_in(state: &Path, shelf: &Shelf, prefix: &str) -> Result<ToSign, Error> {
+    if !state.join(STORE).exists() {
+        let set = shelf.find(prefix).map_err(Error::image)?.digest;
+        return shelf.to_sign(&set, 0).map_err(Error::image);
+    }
+    BootSets::open(store::open(state)?, shelf.clone()).to_sign(prefix)
+}
+
+/// As `PUT /v1/sets/{set}/signature`, where no head runs.
+///
+/// # Errors
+/// When the signature is none that nodes would take, or a head is using the store.
+pub fn sign_in(state: &Path, shelf: &Shelf, set: Digest, signature: &str) -> Result<(), Error> {
+    if !state.join(STORE).exists() {
+        return shelf.take_signature(&set, 0, signature).map(drop).map_err(Error::image);
+    }
+    BootSets::open(store::open(state)?, shelf.clone()).take_signature(set, signature).map(drop)
+}
+
+/// `GET /v1/sets`
+pub(crate) async fn floor(State(sets): State<Arc<BootSets>>) -> Result<Json<Floor>, Refusal> {
+    beside(move || sets.floor()).await.map(Json).map_err(failed)
+}
+
+/// `GET /v1/sets/{set}/to-sign`
+pub(crate) async fn to_sign(
+    State(sets): State<Arc<BootSets>>,
+    UrlPath(set): UrlPath<String>,
+) -> Result<Json<ToSign>, Refusal> {
+    beside(move || sets.to_sign(&set)).await.map(Json).map_err(refused)
+}
+
+/// `PUT /v1/sets/{set}/signature`
+pub(crate) async fn sign(
+    State(sets): State<Arc<BootSets>>,
+    State(timeline): State<Arc<Timeline>>,
+    UrlPath(set): UrlPath<Digest>,
+    Asked(signature): Asked<String>,
+) -> Result<StatusCode, Refusal> {
+    let said = beside(move || sets.take_signature(set, &signature)).await.map_err(refused)?;
+    let until = said.expires.map_or_else(|| "for ever".to_owned(), |at| format!("until {}", Day(at)));
+    timeline.note(&format!("boot set {} is signed {until}", set.short()));
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /v1/sets/{set}/forbid`
+pub(crate) async fn forbid(
+    State(sets): State<Arc<BootSets>>,
+    State(timeline): State<Arc<Timeline>>,
+    UrlPath(set): UrlPath<Digest>,
+) -> Result<Json<Floor>, Refusal> {
+    let floor = beside(move || sets.forbid(set)).await.map_err(refused)?;
+    timeline.note(&format!("boot set {} and what was signed before it are forbidden", set.short()));
+    Ok(Json(floor))
+}
+
 /// `GET /v1/boot-sets`
 pub(crate) async fn list(State(sets): State<Arc<BootSets>>) -> Result<Json<BTreeMap<Architecture, GivenSet>>, Refusal> {
     beside(move || sets.all()).await.map(Json).map_err(failed)
@@ -185,8 +382,16 @@ pub(crate) async fn put(
 /// Why a set is not given: for what was asked, or for what the head itself cannot do.
 fn refused(error: Error) -> Refusal {
     let status = match &error {
-        Error::Shelf(bramble_image::Error::NotOnShelf { .. }) => StatusCode::NOT_FOUND,
+        Error::Shelf(bramble_image::Error::NotOnShelf { .. } | bramble_image::Error::NoSuchSet(_)) => StatusCode::NOT_FOUND,
         Error::OtherArchitecture { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        Error::Shelf(bramble_image::Error::NoSignature { .. }) => {
+            return refuse(StatusCode::UNPROCESSABLE_ENTITY, bramble_system::sentence(&error), error.help());
+        }
+        Error::Forbidden { .. }
+        | Error::GivenIsForbidden { .. }
+        | Error::Shelf(bramble_image::Error::Unsigned { .. } | bramble_image::Error::ShelfHeld { .. }) => {
+            return refuse(StatusCode::CONFLICT, bramble_system::sentence(&error), error.help());
+        }
         Error::NotWhole { .. } => return refuse(StatusCode::CONFLICT, bramble_system::sentence(&error), error.help()),
         _ => return failed(error),
     };
@@ -196,7 +401,7 @@ fn refused(error: Error) -> Refusal {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::boots::own::tests::shelve;
+    use crate::boots::own::tests::{shelve, sign};
 
     struct Place {
         folder: tempfile::TempDir,
@@ -350,6 +555,66 @@ pub(crate) mod tests {
         assert_eq!(status(arm64), StatusCode::UNPROCESSABLE_ENTITY);
         std::fs::write(place.shelf.set(&set).join(bramble_boot::MANIFEST), "{").expect("damaged");
         assert_eq!(status(set), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    /// A shelf with sets that were signed then.
+    fn signed(serials: [u64; 3]) -> (Place, [Digest; 3]) {
+        let place = Place::new();
+        let sets = serials.map(|serial| {
+            let set = place.set(Architecture::Amd64, &format!("set {serial}"));
+            sign(&place.folder.path().join("image"), &set, Statement { serial, expires: None, floor: 0 });
+            set
+        });
+        (place, sets)
+    }
+
+    #[test]
+    fn what_is_forbidden_is_given_to_nobody_and_what_was_signed_before_it_neither() {
+        let (place, [first, second, third]) = signed([10, 20, 30]);
+        let give = |set| give_to(place.folder.path(), &place.shelf, Architecture::Amd64, set);
+        let forbid = |set| forbid_in(place.folder.path(), &place.shelf, set);
+        give(second).expect("given");
+        let error = forbid(second).expect_err("nodes could boot nothing any more");
+        assert!(matches!(error, Error::GivenIsForbidden { set, .. } if set == second) && error.help().is_some());
+        assert_eq!(floor_of(place.folder.path(), &place.shelf).expect("read"), Floor::default(), "nothing has changed");
+        give(third).expect("given");
+        assert_eq!(forbid(second).expect("forbidden").floor, 21);
+        assert_eq!(forbid(first).expect("it is already").floor, 21, "a floor never falls");
+        for set in [first, second] {
+            let error = give(set).expect_err("forbidden");
+            assert_eq!(refused(error).0, StatusCode::CONFLICT);
+        }
+        assert_eq!(place.given(Architecture::Amd64), Some(third));
+        let sets = place.open();
+        let may = |set| sets.may_boot(&place.shelf.load(set).expect("there"), 0, || true);
+        assert!(may(second).expect_err("though it was ready with it").contains("is forbidden"));
+        may(third).expect("it is not");
+        assert_eq!([first, second, third].map(|set| sets.is_forbidden(set).expect("read")), [true, true, false]);
+        // Where an older one is good after all, it is signed again.
+        sign(&place.folder.path().join("image"), &first, Statement { serial: 40, expires: None, floor: 21 });
+        sets.give(Architecture::Amd64, first).expect("given");
+    }
+
+    /// A home that was off for years comes back, and a machine that is new begins with nothing old.
+    #[test]
+    fn an_expired_set_boots_where_it_was_ready_before_and_nowhere_else() {
+        let (place, [set, ..]) = signed([10, 20, 30]);
+        sign(&place.folder.path().join("image"), &set, Statement { serial: 10, expires: Some(1000), floor: 0 });
+        let (sets, set) = (place.open(), place.shelf.load(set).expect("there"));
+        sets.may_boot(&set, 999_999, || panic!("it is not asked for")).expect("in time");
+        let why = sets.may_boot(&set, 1_000_000, || false).expect_err("its time is up");
+        assert!(why.contains("expired on 1970-01-01") && why.contains("`bramble image sign"), "{why}");
+        sets.may_boot(&set, u64::MAX, || true).expect("it was ready with it");
+    }
+
+    #[test]
+    fn a_set_that_waits_for_its_signature_is_not_given() {
+        let (place, [set, ..]) = signed([10, 20, 30]);
+        let folder = place.shelf.set(&set);
+        std::fs::rename(folder.join(bramble_boot::SIGNATURE), folder.join("unsigned")).expect("renamed");
+        let error = give_to(place.folder.path(), &place.shelf, Architecture::Amd64, set).expect_err("not signed");
+        assert!(error.help().is_some_and(|help| help.contains("image sign")), "{error}");
+        assert_eq!(refused(error).0, StatusCode::CONFLICT);
     }
 
     #[test]

@@ -48,6 +48,10 @@ pub enum Error {
     OtherArchitecture { set: Digest, architecture: Architecture },
     #[error("boot set {} is not whole on the shelf: it lacks {}", .set.short(), .files.join(", "))]
     NotWhole { set: Digest, files: Vec<String> },
+    #[error("boot set {} is forbidden", .set.short())]
+    Forbidden { set: Digest },
+    #[error("nodes of {architecture} are given boot set {}, which would be forbidden, too", .set.short())]
+    GivenIsForbidden { architecture: Architecture, set: Digest },
     #[error("the head's certificates: {0}")]
     Certificates(String),
     #[error("cannot read loader {0}: install Debian's package `ipxe`")]
@@ -68,6 +72,10 @@ impl Error {
     /// What the person can do about it.
     pub fn help(&self) -> Option<&'static str> {
         Some(match self {
+            Error::Shelf(bramble_image::Error::Unsigned { .. } | bramble_image::Error::NoSignature { .. }) => {
+                "`bramble image sign SET --key FILE` signs it"
+            }
+            Error::Shelf(bramble_image::Error::ShelfHeld { .. }) => "try again when the build has ended",
             Error::OtherDhcp { .. } => {
                 "two would give machines conflicting addresses: set `network.dhcp = \"proxy\"` and let the other one hand out addresses, or switch it off"
             }
@@ -86,6 +94,12 @@ impl Error {
             Error::Restoring(error) => return error.help(),
             Error::NotWhole { .. } => {
                 "`bramble image build` puts there what the repository's image is made of, and gives that; `bramble image ls` lists other sets"
+            }
+            Error::Forbidden { .. } => {
+                "`bramble image sign SET` signs it anew, where it is good after all; `bramble image build` makes another one"
+            }
+            Error::GivenIsForbidden { .. } => {
+                "give them another set first: `bramble image build` makes a new one, `bramble image sign SET` signs an older one anew, and `bramble image use SET` gives it"
             }
             Error::NoKeys { .. } | Error::Key { .. } => {
                 "put the file back, or move head.redb and the folder `keys` aside and `bramble restore` a backup; with both aside and no backup, a head begins anew: no node, user or image of the old one is known to it"

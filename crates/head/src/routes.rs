@@ -153,6 +153,10 @@ static ROUTES: &[Route] = &[
     post("/v1/backup", passing(audit::nothing), |at| on(at, backup::make)),
     get("/v1/boot-sets", Look, |at| on(at, boot_sets::list)),
     put("/v1/boot-sets/{architecture}", lasting(audit::body), |at| on(at, boot_sets::put)),
+    get("/v1/sets", Look, |at| on(at, boot_sets::floor)),
+    get("/v1/sets/{set}/to-sign", Look, |at| on(at, boot_sets::to_sign)),
+    put("/v1/sets/{set}/signature", lasting(audit::body), |at| on(at, boot_sets::sign)),
+    post("/v1/sets/{set}/forbid", lasting(audit::nothing), |at| on(at, boot_sets::forbid)),
     get("/v1/users", Oversee, |at| on(at, login::users)),
     // A password is in it.
     put("/v1/users/{name}", lasting(audit::nothing), |at| on(at, login::put_user)),

@@ -17,9 +17,9 @@ use crate::access::audit::refusals::RefusalsKept;
 use crate::access::audit::{AuditLog, Chains};
 use crate::access::people::{Tokens, Users};
 use crate::access::sessions::Sessions;
-use crate::admissions::{Admissions, HandOffs, LastChains};
+use crate::admissions::{Admissions, HandOffs, LastChains, ReadyWith};
 use crate::adoptions::AdoptionsKept;
-use crate::boot_sets::GivenSets;
+use crate::boot_sets::{FloorKept, GivenSets};
 use crate::error::Error;
 use crate::leases::LentAddresses;
 use crate::loops::source::newest::NewestCommits;
@@ -50,6 +50,7 @@ fn all(store: &Store) -> Result<Vec<(OnLoss, Unreadable)>, Error> {
     add::<Admissions>(store, &mut found)?;
     add::<HandOffs>(store, &mut found)?;
     add::<LastChains>(store, &mut found)?;
+    add::<ReadyWith>(store, &mut found)?;
     add::<Sightings>(store, &mut found)?;
     add::<AdoptionsKept>(store, &mut found)?;
     add::<SingleValues>(store, &mut found)?;
@@ -61,6 +62,7 @@ fn all(store: &Store) -> Result<Vec<(OnLoss, Unreadable)>, Error> {
     add::<BegunWith>(store, &mut found)?;
     add::<NewestCommits>(store, &mut found)?;
     add::<GivenSets>(store, &mut found)?;
+    add::<FloorKept>(store, &mut found)?;
     add::<Users>(store, &mut found)?;
     add::<Sessions>(store, &mut found)?;
     add::<Tokens>(store, &mut found)?;

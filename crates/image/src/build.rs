@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::recipe::{self, Recipe};
 use crate::root::Root;
-use crate::signing::SigningKey;
+use crate::signing::SigningKeys;
 use crate::{Error, Shelf, initrd, site};
 
 /// What a boot set is made of beside the repository.
@@ -30,7 +30,14 @@ pub struct Ingredients<'a> {
     pub revision: Option<String>,
     /// SHA-256 of what the repository says of the image.
     pub inputs: Option<Digest>,
+    /// What was signed with a lesser serial is forbidden.
+    pub floor: u64,
+    /// Seconds since 1970.
+    pub now: u64,
 }
+
+/// Seconds.
+const DAY: u64 = 24 * 3600;
 
 /// A finished build.
 #[derive(Debug)]
@@ -49,7 +56,7 @@ pub fn build(
     cluster: &Cluster,
     ingredients: &Ingredients<'_>,
     shelf: &Shelf,
-    key: &SigningKey,
+    keys: &SigningKeys,
     cache: &Path,
     refresh: bool,
     cancel: &Cancel,
@@ -61,7 +68,7 @@ pub fn build(
     let root = Root::of(&recipe, cache, refresh, cancel, progress)?;
     let site = site::layer(cluster, ingredients, cache, cancel, progress)?;
     progress("initrd and manifest");
-    let program = program(cluster, ingredients, key);
+    let program = program(cluster, ingredients, keys);
     let drivers = File::open(root.drivers()).map_err(Error::file("cannot read drivers", &root.drivers()))?;
     let layer = |name: &str, path: &Path| Ok(Layer { name: name.to_owned(), artifact: shelf.take(path)? });
     let firmware = root.firmware()?;
@@ -78,6 +85,7 @@ pub fn build(
         layers: vec![layer("root", &root.layer())?, layer("site", &site)?],
         cmdline: cmdline(cluster, recipe.architecture),
         knows: [bramble_boot::CLAIMS, bramble_boot::OWN_DATA].map(str::to_owned).into(),
+        trusts: keys.trusted(),
         packages: root.facts.packages,
         data: cluster.engines().into_iter().flat_map(|kind| parts(kind).data).map(folder).collect(),
         inputs: ingredients.inputs,
@@ -85,7 +93,9 @@ pub fn build(
     if cancel.is_cancelled() {
         return Err(Error::Cancelled);
     }
-    let digest = shelf.publish(&manifest, key)?;
+    let now = ingredients.now;
+    let expires = cluster.image.expires_days.map(|days| now.saturating_add(u64::from(days) * DAY));
+    let digest = shelf.publish(&manifest, keys, ingredients.floor, now, expires)?;
     Ok(Built { digest, manifest })
 }
 
@@ -94,9 +104,9 @@ fn folder((name, path): &(&str, &str)) -> DataFolder {
 }
 
 /// The initrd's part that changes with the program.
-fn program(cluster: &Cluster, ingredients: &Ingredients<'_>, key: &SigningKey) -> Vec<u8> {
+fn program(cluster: &Cluster, ingredients: &Ingredients<'_>, keys: &SigningKeys) -> Vec<u8> {
     let mut program = Vec::new();
-    initrd::write_program(&mut program, ingredients.stage1, &key.public(), &cluster.name)
+    initrd::write_program(&mut program, ingredients.stage1, &keys.trusted(), &cluster.name)
         .expect("memory takes what is written");
     program
 }
@@ -149,7 +159,7 @@ mod tests {
     fn nothing_is_swept_beside_a_build() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let at = |name: &str| folder.path().join(name);
-        let (shelf, key) = (Shelf::open(at("shelf")).expect("made"), SigningKey::open(&at("keys")).expect("a key"));
+        let (shelf, key) = (Shelf::open(at("shelf")).expect("made"), SigningKeys::open(&at("keys")).expect("a key"));
         fs::write(at("agent"), "an agent").expect("written");
         let cluster = Cluster::parse(folder.path(), &at("bramble.toml"), TEXT).expect("valid");
         let layer = cached(&at("cache"), &Recipe::of(&cluster, Architecture::Amd64));
@@ -161,6 +171,8 @@ mod tests {
             version: "1",
             revision: None,
             inputs: None,
+            floor: 0,
+            now: 1_764_500_000,
         };
         let builds = || {
             let cancel = Cancel::default();

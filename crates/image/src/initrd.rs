@@ -14,8 +14,8 @@ const PROGRAM: u32 = 0o100_755;
 const FILE: u32 = 0o100_644;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
-/// The part that changes with the program: stage 1, the public key that it verifies manifests with, and whose they have to be.
-pub(crate) fn write_program(out: impl Write, stage1: &[u8], key: &str, cluster: &Name) -> io::Result<()> {
+/// The part that changes with the program: stage 1, the public keys that it verifies manifests with, and whose they have to be.
+pub(crate) fn write_program(out: impl Write, stage1: &[u8], keys: &[String], cluster: &Name) -> io::Result<()> {
     let mut archive = Archive::new(out);
     for folder in ["dev", "etc", "proc", "run", "sys", "new"] {
         archive.folder(folder)?;
@@ -23,7 +23,7 @@ pub(crate) fn write_program(out: impl Write, stage1: &[u8], key: &str, cluster: 
     // The kernel opens this for /init before anything could mount devtmpfs (major 5, minor 1).
     archive.device("dev/console", 5, 1)?;
     archive.entry("init", PROGRAM, stage1)?;
-    archive.entry(bramble_boot::KEY_FILE, FILE, key.as_bytes())?;
+    archive.entry(bramble_boot::KEY_FILE, FILE, keys.join("\n").as_bytes())?;
     archive.entry(bramble_boot::CLUSTER_FILE, FILE, cluster.as_str().as_bytes())?;
     archive.finish()
 }

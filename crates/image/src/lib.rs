@@ -22,7 +22,7 @@ pub mod signing;
 mod site;
 
 pub use build::{Built, Ingredients, build};
-pub use shelf::{Alone, BootSet, Hold, Listed, Shelf, Swept};
+pub use shelf::{Alone, BootSet, Hold, Listed, Shelf, Swept, ToSign};
 
 use std::path::{Path, PathBuf};
 
@@ -47,6 +47,21 @@ pub enum Error {
     /// Of one of the two files of the signing key.
     #[error("{}: {problem}", path.display())]
     Key { path: PathBuf, problem: String },
+    /// Of a key outside of the head's folder.
+    #[error("{}: {problem}", path.display())]
+    NoKey { path: PathBuf, problem: String },
+    #[error("the key of images is being changed to {next} already")]
+    KeyChanging { next: String },
+    #[error("the key of images is not being changed")]
+    KeyNotChanging,
+    #[error("this is the key that signs already")]
+    SameKey,
+    #[error("boot set {} waits for its signature: the key of images lies elsewhere", .set.short())]
+    Unsigned { set: Digest },
+    #[error("boot set {} does not trust the key {key}", .set.short())]
+    NotTrusted { set: Digest, key: String },
+    #[error("the signature for boot set {} is not to be taken: {problem}", .set.short())]
+    NoSignature { set: Digest, problem: String },
     #[error("the Debian root has no {0}")]
     Lacks(&'static str),
     #[error("{}: {problem}", path.display())]
@@ -100,9 +115,20 @@ impl Error {
             }
             Error::Seal(error) => error.help().map(str::to_owned),
             Error::Key { .. } => Some(
-                "put it back from a backup, or move image.key and image.pub aside, both: a new pair is made, and signs what is built from then on"
+                "put it back from a backup, or move image.key, image.pub and image.json aside, all of them: a new pair is made, and signs what is built from then on"
                     .into(),
             ),
+            Error::KeyChanging { .. } => {
+                Some("`bramble image key rotate --finish` ends that, `--abandon` gives it up".into())
+            }
+            Error::KeyNotChanging => Some("`bramble image key rotate` begins that".into()),
+            Error::Unsigned { set } => Some(format!("`bramble image sign {} --key FILE` signs it", set.short())),
+            Error::NotTrusted { .. } => Some(
+                "its stage 1 was built before that key was known, and would refuse the signature: `bramble image build` makes \
+                 one that trusts it"
+                    .into(),
+            ),
+            Error::NoSignature { .. } => Some("`bramble image sign SET --key FILE` makes one".into()),
             Error::Program { source: CommandError { failure: Failure::NotFound, program }, .. } => {
                 Some(format!("install `{program}` with the distribution's package manager"))
             }

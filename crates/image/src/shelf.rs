@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! files/SHA256                 kernels, initrds and layers, each once
-//! sets/SHA256/manifest.json    and manifest.json.minisig
+//! sets/SHA256/manifest.json    and manifest.json.minisig, or `unsigned` until that is there
 //! lock                         held by whoever puts something there, and alone by whoever removes
 //! building/                    folders of builds under way
 //! claims/SHA256                digests of files that a snapshot of the repository names, a line each
@@ -19,16 +19,17 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use bramble_boot::{MANIFEST, SIGNATURE, kept_file, kept_set};
+use bramble_boot::{MANIFEST, SIGNATURE, Statement, kept_file, kept_set};
 use bramble_model::boot_set::{Architecture, Artifact, Manifest};
 use bramble_model::names::Digest;
 use bramble_system::files;
 use sha2::{Digest as _, Sha256};
 
 use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::signing::SigningKey;
+use crate::signing::{Public, Secret, Signed, SigningKeys};
 use crate::site::digest_of;
 use hashed::Hashed;
 
@@ -45,7 +46,25 @@ pub struct BootSet {
     pub digest: Digest,
     pub manifest: Manifest,
     pub built: SystemTime,
+    /// What its signature says. Whether that is a good one, the nodes look at.
+    pub signed: Signed,
 }
+
+/// What is signed of a set: what its signature says has to be so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToSign {
+    pub set: Digest,
+    /// The bytes of its manifest, which are text.
+    pub manifest: String,
+    /// The serial is greater than this.
+    pub above: u64,
+    pub floor: u64,
+    /// The keys that its stage 1 trusts, in minisign's base64.
+    pub trusts: Vec<String>,
+}
+
+/// In a set's folder while it waits for its signature.
+const UNSIGNED: &str = "unsigned";
 
 /// Held while something is put on the shelf: until it is dropped, nothing is removed from there.
 #[derive(Debug)]
@@ -225,12 +244,15 @@ impl Shelf {
     ///
     /// # Errors
     /// When they cannot be listed.
-    pub fn list_signed(&self, key: &SigningKey) -> Result<Listed, Error> {
+    pub fn list_signed(&self, keys: &SigningKeys) -> Result<Listed, Error> {
         let Listed { sets, mut unreadable } = self.list()?;
         let is_sound = |set: &BootSet| {
+            if set.signed == Signed::Not {
+                return true;
+            }
             let folder = self.set(&set.digest);
             let read = fs::read(folder.join(MANIFEST)).and_then(|bytes| Ok((bytes, fs::read(folder.join(SIGNATURE))?)));
-            read.is_ok_and(|(bytes, signature)| key.is_anothers(&signature) || key.verifies(&bytes, &signature))
+            read.is_ok_and(|(bytes, signature)| keys.is_anothers(&signature) || keys.verifies(&bytes, &signature))
         };
         let (sets, forged): (Vec<_>, Vec<_>) = sets.into_iter().partition(is_sound);
         let problem = "its signature is not that of its manifest";
@@ -277,13 +299,17 @@ impl Shelf {
         if Digest(Sha256::digest(&bytes).into()) != digest {
             return Err(damaged("its manifest is another one than its name says"));
         }
-        if matches!(fs::metadata(folder.join(SIGNATURE)), Err(error) if error.kind() == io::ErrorKind::NotFound) {
-            return Err(damaged("its signature is gone"));
-        }
+        let path_of_signature = folder.join(SIGNATURE);
+        let signed = match fs::read(&path_of_signature) {
+            Ok(signature) => Signed::of_file(&signature),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && folder.join(UNSIGNED).exists() => Signed::Not,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(damaged("its signature is gone")),
+            Err(error) => return Err(Error::file("cannot read the signature", &path_of_signature)(error)),
+        };
         let manifest: Manifest = serde_json::from_slice(&bytes)
             .map_err(|error| Error::Malformed { path: path.clone(), problem: error.to_string() })?;
         let built = fs::metadata(&path).and_then(|data| data.modified()).map_err(Error::file("cannot read", &path))?;
-        Ok(BootSet { digest, manifest, built })
+        Ok(BootSet { digest, manifest, built, signed })
     }
 
     fn is_absent(&self, digest: &Digest) -> bool {
@@ -413,17 +439,32 @@ impl Shelf {
         Ok(Artifact { sha256, size })
     }
 
-    /// Publishes a set whose files are all on the shelf. One that is there already is left alone where it is whole, and
-    /// else replaced.
-    pub(crate) fn publish(&self, manifest: &Manifest, key: &SigningKey) -> Result<Digest, Error> {
+    /// Publishes a set whose files are all on the shelf. One that is there already is left alone where it is whole and a node
+    /// would begin with it, and else replaced. `expires` in seconds since 1970.
+    pub(crate) fn publish(
+        &self,
+        manifest: &Manifest,
+        keys: &SigningKeys,
+        floor: u64,
+        now: u64,
+        expires: Option<u64>,
+    ) -> Result<Digest, Error> {
         let bytes = serde_json::to_vec_pretty(manifest).expect("a manifest is plain data");
         let digest = Digest(Sha256::digest(&bytes).into());
         let place = self.set(&digest);
         let is_published = || {
             fs::read(place.join(MANIFEST)).is_ok_and(|found| found == bytes)
-                && fs::read(place.join(SIGNATURE)).is_ok_and(|signature| key.verifies(&bytes, &signature))
+                && match fs::read(place.join(SIGNATURE)) {
+                    Ok(signature) => keys.said(&bytes, &signature).is_some_and(|said| match said {
+                        Signed::Says(said) => said.floor == floor && said.may_boot(floor, now, false).is_ok(),
+                        Signed::Not | Signed::Plainly => false,
+                    }),
+                    Err(_) => keys.standing().0.elsewhere && place.join(UNSIGNED).exists(),
+                }
         };
         if !is_published() {
+            let said = Statement { serial: keys.next_serial(now, self.above(floor)?)?, expires, floor };
+            let signature = keys.sign(&bytes, &said)?;
             let sets = self.folder.join("sets");
             let new = tempfile::Builder::new()
                 .prefix(".publishing-")
@@ -434,14 +475,17 @@ impl Shelf {
                 files::replace(&path, bytes).map_err(Error::file("cannot write", &path))
             };
             write(MANIFEST, &bytes)?;
-            write(SIGNATURE, key.sign(&bytes)?.as_bytes())?;
+            match signature {
+                Some(signature) => write(SIGNATURE, signature.as_bytes())?,
+                None => write(UNSIGNED, b"")?,
+            }
             let folder = File::open(new.path()).map_err(Error::file("cannot open", new.path()))?;
             files::give_to_owner_of(&sets, folder);
             match fs::rename(new.path(), &place) {
                 Ok(()) => drop(new.keep()),
                 // Another build has published the same set meanwhile.
                 Err(_) if is_published() => {}
-                // What lies there is damaged.
+                // What lies there is damaged, or not to be begun with any more.
                 Err(_) => {
                     files::put_folder(new.path(), &place)
                         .map_err(Error::file("cannot publish the boot set", &place))?;
@@ -451,6 +495,44 @@ impl Shelf {
             files::sync_folder(&place).map_err(Error::file("cannot sync", &place))?;
         }
         Ok(digest)
+    }
+
+    /// What the next serial is to be greater than: every one on the shelf, and all that is forbidden.
+    fn above(&self, floor: u64) -> Result<u64, Error> {
+        let said = self.list()?.sets.into_iter().filter_map(|set| Some(set.signed.statement()?.serial));
+        Ok(said.chain([floor.saturating_sub(1)]).max().unwrap_or(0))
+    }
+
+    /// What whoever signs this set now has to know. `floor` is that of the cluster.
+    ///
+    /// # Errors
+    /// When the set cannot be read.
+    pub fn to_sign(&self, set: &Digest, floor: u64) -> Result<ToSign, Error> {
+        let BootSet { digest, manifest, .. } = self.load(*set)?;
+        let path = self.set(&digest).join(MANIFEST);
+        let text = fs::read_to_string(&path).map_err(Error::file("cannot read the manifest", &path))?;
+        Ok(ToSign { set: digest, manifest: text, above: self.above(floor)?, floor, trusts: manifest.trusts })
+    }
+
+    /// Takes a signature for a set in the place of the one that it has. On disk when this returns.
+    ///
+    /// # Errors
+    /// [`Error::NoSignature`] when it is not one of a key that the set trusts, or says what is not so; when the set cannot be
+    /// read, or the signature not be written.
+    pub fn take_signature(&self, set: &Digest, floor: u64, signature: &str) -> Result<Statement, Error> {
+        let to_sign = self.to_sign(set, floor)?;
+        let said = to_sign.said_by(signature)?;
+        let folder = self.set(set);
+        let path = folder.join(SIGNATURE);
+        files::replace(&path, signature.as_bytes()).map_err(Error::file("cannot write", &path))?;
+        let waiting = folder.join(UNSIGNED);
+        match fs::remove_file(&waiting) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %waiting.display(), %error, "it is signed all the same");
+            }
+            Ok(()) | Err(_) => {}
+        }
+        Ok(said)
     }
 
     /// Removes all sets but those that nodes are given and the `keep` newest others, damaged ones that nobody is given,
@@ -540,6 +622,53 @@ impl Shelf {
             }
         }
         Ok(())
+    }
+}
+
+impl ToSign {
+    /// What a signature says of the set, where it is one that its nodes take.
+    ///
+    /// # Errors
+    /// [`Error::NoSignature`] and what is wrong with it.
+    pub fn said_by(&self, signature: &str) -> Result<Statement, Error> {
+        let no = |problem: String| Error::NoSignature { set: self.set, problem };
+        if self.trusts.is_empty() {
+            return Err(no("a bramble built it that did not say which keys it trusts: build it anew".into()));
+        }
+        let trusted = self.trusts.iter().filter_map(|key| Public::parse(key).ok());
+        let signed = trusted.into_iter().find_map(|key| key.said(self.manifest.as_bytes(), signature.as_bytes()));
+        let Some(signed) = signed else {
+            return Err(no(format!("none of the keys that it trusts has made it: {}", self.trusts.join(", "))));
+        };
+        let Signed::Says(said) = signed else {
+            return Err(no("its trusted comment says no serial".into()));
+        };
+        if said.serial <= self.above {
+            return Err(no(format!("its serial {} is not above {}, which was signed before", said.serial, self.above)));
+        }
+        if said.floor != self.floor {
+            return Err(no(format!("it names the floor {}, and that of the cluster is {}", said.floor, self.floor)));
+        }
+        Ok(said)
+    }
+
+    /// What is said of it from now on.
+    pub fn statement(&self, serial: u64, expires: Option<u64>) -> Statement {
+        Statement { serial, expires, floor: self.floor }
+    }
+
+    /// Signs it with this key, from `now` on, for so many seconds.
+    ///
+    /// # Errors
+    /// [`Error::NotTrusted`] when its stage 1 would refuse that key.
+    pub fn sign(&self, key: &Secret, now: u64, lasts: Option<u64>) -> Result<String, Error> {
+        let public = key.public()?.text();
+        if !self.trusts.contains(&public) {
+            return Err(Error::NotTrusted { set: self.set, key: public });
+        }
+        let serial = now.max(self.above.saturating_add(1));
+        let said = self.statement(serial, lasts.map(|lasts| now.saturating_add(lasts)));
+        key.sign(self.manifest.as_bytes(), &said)
     }
 }
 

@@ -90,6 +90,8 @@ pub enum Capability {
     RotatesTokens,
     /// An agent cleans what it lists as the head cleans what it reads, so that both see the same ([`said::Said`]).
     ListsPlainly,
+    /// It knows [`ToAgent::Ready`], and remembers the boot sets that its machine was ready with.
+    RemembersReady,
     /// One that this program does not know.
     #[serde(untagged)]
     Other(Word),
@@ -97,13 +99,14 @@ pub enum Capability {
 
 impl Capability {
     /// What this program's agent can do.
-    pub const OWN: [Capability; 6] = [
+    pub const OWN: [Capability; 7] = [
         Capability::Fences,
         Capability::LeavesByName,
         Capability::HearsBeats,
         Capability::SeesMembers,
         Capability::RotatesTokens,
         Capability::ListsPlainly,
+        Capability::RemembersReady,
     ];
     /// What this program's head can do.
     pub const OF_HEAD: [Capability; 1] = [Capability::Fences];
@@ -361,6 +364,8 @@ pub enum ToAgent {
     /// The head is there. Said every ten seconds to agents that know it: one that has heard it and hears nothing for
     /// thirty takes the head for lost.
     Beat,
+    /// The node is ready, with the boot set that it runs. Said to agents that remember that.
+    Ready,
     /// A message that this program does not know.
     #[serde(other, skip_serializing)]
     Unknown,

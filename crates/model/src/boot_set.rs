@@ -42,6 +42,17 @@ pub struct GivenSet {
     pub since: u64,
 }
 
+/// What was signed too long ago to be booted any more: `GET /v1/sets`. It only rises.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Floor {
+    /// Boot sets whose signature has a lesser serial are forbidden; seconds since 1970.
+    pub floor: u64,
+    /// The set that a person named last.
+    pub set: Option<Digest>,
+    /// When that was, in milliseconds since 1970; 0 for never.
+    pub at: u64,
+}
+
 /// What `manifest.json` in a boot set says. Its SHA-256 digest names the boot set;
 /// `manifest.json.minisig` beside it is the minisign signature over the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +79,10 @@ pub struct Manifest {
     /// What its stage 1 can do beside what every one can: [`bramble_boot::CLAIMS`], [`bramble_boot::OWN_DATA`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub knows: Vec<String>,
+    /// The keys whose signatures its stage 1 takes, in minisign's base64, the one that signed at first before the others;
+    /// empty in sets of programs that did not say it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusts: Vec<String>,
     /// SHA-256 of all that the repository and this program say of the image; `None` in sets of programs that did
     /// not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -23,6 +23,7 @@ use crate::document::Documents;
 use crate::engine::{Engines, States};
 use crate::identity::Identity;
 use crate::process::{Processes, Tell};
+use crate::ready::Ready;
 use crate::{Error, ThisBoot, clock, health};
 
 /// The name in the head's certificate: agents reach it by address, and trust its name.
@@ -47,6 +48,7 @@ pub(crate) async fn hold(
     engines: &Engines,
     states: &watch::Receiver<States>,
     documents: &Documents,
+    ready: &Ready,
 ) -> Result<Infallible, Error> {
     if identity.enrolled().is_none() {
         let enrolled = enrol(boot, identity).await?;
@@ -62,7 +64,7 @@ pub(crate) async fn hold(
         capabilities: Capability::OWN.to_vec(),
     };
     head.say(&hello).map_err(ended)?;
-    converse(head, identity, engines, states, documents).await
+    converse(head, identity, engines, states, documents, ready).await
 }
 
 async fn connect(boot: &ThisBoot, identity: &Identity) -> Result<Head, Error> {
@@ -140,6 +142,7 @@ struct Conversation<'a> {
     identity: &'a Identity,
     engines: &'a Engines,
     documents: &'a Documents,
+    ready: &'a Ready,
     processes: Processes,
     answers: mpsc::Sender<(u64, Answer)>,
     tell: Tell,
@@ -153,12 +156,13 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     engines: &Engines,
     states: &watch::Receiver<States>,
     documents: &Documents,
+    ready: &Ready,
 ) -> Result<Infallible, Error> {
     let mut states = states.clone();
     let (answers, mut done) = mpsc::channel::<(u64, Answer)>(16);
     let (tell, mut told) = mpsc::channel(16);
     let mut here =
-        Conversation { identity, engines, documents, processes: Processes::default(), answers, tell, refuses: None };
+        Conversation { identity, engines, documents, ready, processes: Processes::default(), answers, tell, refuses: None };
     let mut meter = health::Meter::default();
     let mut asked_at: Option<Instant> = None;
     let mut health = |states: States, refuses| FromAgent::Health(meter.health(states, refuses));
@@ -249,6 +253,7 @@ impl Conversation<'_> {
             },
             ToAgent::Process { number, tell } => self.processes.tell(number, tell),
             ToAgent::Beat => head.watch(),
+            ToAgent::Ready => self.ready.remember(),
             ToAgent::Unknown => tracing::warn!("the head said something that this agent does not know"),
             ToAgent::Refused { reason } => {
                 // What it holds no longer counts: it asks to be let in like any other.

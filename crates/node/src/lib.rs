@@ -20,13 +20,18 @@ mod http;
 mod identity;
 mod inventory;
 mod process;
+mod ready;
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 pub use boot::ThisBoot;
+
+/// What the agent keeps, on the data partition where there is one.
+const FOLDER: &str = "/var/lib/bramble";
 
 /// What the agent did not do.
 #[derive(Debug, thiserror::Error)]
@@ -101,9 +106,10 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
     let (declared, known) = watch::channel(None);
     let engines = engine::Engines::start(&told, &known, guard::Guard::open(identity.ca().0));
     let documents = document::Documents::start(declared);
+    let ready = ready::Ready::with(&boot.set, Path::new(FOLDER));
     let (mut wait, mut had_ended) = (1, false);
     loop {
-        let error = match connection::hold(&boot, &identity, version, &engines, &states, &documents).await {
+        let error = match connection::hold(&boot, &identity, version, &engines, &states, &documents, &ready).await {
             Ok(never) => match never {},
             Err(error) => error,
         };

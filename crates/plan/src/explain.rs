@@ -127,6 +127,16 @@ fn stage_1_failed(said: String, kind: Option<&Failure>) -> Cause {
             said,
             "it boots all the same, and a key that it keeps lets it in; without one, switch it on again, and where that goes on, another machine uses its MAC address or its boot",
         ),
+        Some(Failure::Expired) => cause(
+            "boot-set-expired",
+            said,
+            "`bramble image sign SET` signs it again, `bramble image build` makes a newer one; it boots by itself then",
+        ),
+        Some(Failure::Forbidden) => cause(
+            "boot-set-forbidden",
+            said,
+            "`bramble image build` makes another one, and where this one is good after all, `bramble image sign SET` signs it anew",
+        ),
         Some(Failure::Data) => cause(
             "data-partition",
             said,

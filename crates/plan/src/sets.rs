@@ -1,9 +1,11 @@
 //! Whether every node runs the boot set that it would be given now. Nothing is done about it here: a node boots
-//! another set when it is started again, and what a person has to do for that is said.
+//! another set when it is started again, and what a person has to do for that is said. So is a signature whose time is up
+//! or nearly so, and a set that is forbidden and runs all the same.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
+use bramble_boot::Day;
 use bramble_model::boot_set::Architecture;
 use bramble_model::names::{Digest, Name};
 use bramble_model::section::Ends;
@@ -37,13 +39,20 @@ pub struct Set {
     pub digest: Digest,
     /// SHA-256 of what it was made from; `None` where the program that made it did not say.
     pub inputs: Option<Digest>,
+    /// When its signature expires, in seconds since 1970; `None` for never.
+    pub expires: Option<u64>,
 }
+
+/// How long before it expires a signature is worth a word, in seconds.
+const SOON: u64 = 14 * 24 * 3600;
 
 /// A node, as it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Runs {
     pub architecture: Architecture,
     pub set: Digest,
+    /// A person has forbidden it since it was started.
+    pub forbidden: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,7 +64,7 @@ impl Planner for Sets {
     type Step = Infallible;
     type Seen = ();
 
-    fn plan(&self, declared: &Declared, observed: &Observed, _now: Millis) -> Plan<Infallible, ()> {
+    fn plan(&self, declared: &Declared, observed: &Observed, now: Millis) -> Plan<Infallible, ()> {
         let mut plan = Plan::default();
         let build = || Ends::Person("`bramble image build`".into());
         for architecture in &declared.architectures {
@@ -67,7 +76,12 @@ impl Planner for Sets {
                         "the repository's image has changed since its boot set was built; nodes boot the old one";
                     plan.wait(subject, reason, build());
                 }
-                Some(_) => {}
+                Some(set) => {
+                    if let Some(reason) = set.expires.and_then(|at| expiry(at, now / 1000)) {
+                        let again = format!("`bramble image sign {}`, or `bramble image build`", set.digest.short());
+                        plan.wait(subject, reason, Ends::Person(again));
+                    }
+                }
             }
         }
         for name in &declared.nodes {
@@ -75,8 +89,9 @@ impl Planner for Sets {
             // By its own architecture: a set of another one is nothing to it.
             let Some(set) = observed.shelf.get(&runs.architecture) else { continue };
             if set.digest != runs.set {
+                let forbidden = if runs.forbidden { ", which is forbidden" } else { "" };
                 let reason = format!(
-                    "it runs boot set {}, and boots {} when it starts again",
+                    "it runs boot set {}{forbidden}, and boots {} when it starts again",
                     runs.set.short(),
                     set.digest.short()
                 );
@@ -88,6 +103,17 @@ impl Planner for Sets {
 
     fn foresee(&self, _observed: &mut Observed, step: &Infallible) {
         match *step {}
+    }
+}
+
+/// What there is to say of a signature that expires then, both in seconds since 1970.
+fn expiry(at: u64, now: u64) -> Option<String> {
+    if at <= now {
+        Some(format!("its signature expired on {}: nodes that were never ready with it do not boot it", Day(at)))
+    } else if at - now <= SOON {
+        Some(format!("its signature expires on {}: from then on no node begins with it", Day(at)))
+    } else {
+        None
     }
 }
 
@@ -110,8 +136,8 @@ mod tests {
     #[test]
     fn a_node_is_compared_with_its_own_architectures_set_and_a_foreign_one_with_none() {
         use Architecture::{Amd64, Arm64};
-        let set = |n| Set { digest: digest(n), inputs: None };
-        let runs = |architecture, n| Runs { architecture, set: digest(n) };
+        let set = |n| Set { digest: digest(n), inputs: None, expires: None };
+        let runs = |architecture, n| Runs { architecture, set: digest(n), forbidden: false };
         let declared = Declared {
             architectures: vec![Amd64, Arm64],
             nodes: vec![name("x1"), name("p1"), name("p2"), name("off")],
@@ -134,14 +160,14 @@ mod tests {
     #[test]
     fn nodes_and_images_that_are_not_as_they_would_be() {
         use Architecture::{Amd64, Arm64};
-        let runs = |architecture, n| Runs { architecture, set: digest(n) };
+        let runs = |architecture, n| Runs { architecture, set: digest(n), forbidden: false };
         let declared = Declared {
             architectures: vec![Amd64, Arm64],
             nodes: vec![name("m1"), name("w1")],
             inputs: Some(digest(5)),
         };
         let observed = Observed {
-            shelf: BTreeMap::from([(Amd64, Set { digest: digest(1), inputs: Some(digest(4)) })]),
+            shelf: BTreeMap::from([(Amd64, Set { digest: digest(1), inputs: Some(digest(4)), expires: None })]),
             nodes: BTreeMap::from([(name("m1"), runs(Amd64, 1)), (name("w1"), runs(Amd64, 9))]),
         };
         insta::assert_snapshot!(contract::text(&Sets.plan(&declared, &observed, 0)));
@@ -166,15 +192,15 @@ mod tests {
                 inputs: inputs.map(digest),
             };
             let mut observed = Observed {
-                shelf: shelf.into_iter().map(|(of, (n, inputs))| (of, Set { digest: digest(n), inputs: inputs.map(digest) })).collect(),
-                nodes: nodes.iter().map(|(node, (architecture, n))| (name(node), Runs { architecture: *architecture, set: digest(*n) })).collect(),
+                shelf: shelf.into_iter().map(|(of, (n, inputs))| (of, Set { digest: digest(n), inputs: inputs.map(digest), expires: None })).collect(),
+                nodes: nodes.iter().map(|(node, (architecture, n))| (name(node), Runs { architecture: *architecture, set: digest(*n), forbidden: false })).collect(),
             };
             let plan = Sets.plan(&declared, &observed, 0);
             prop_assert_eq!(plan.steps.len(), 0);
             for wait in plan.waits {
                 prop_assert!(matches!(wait.ends, Ends::Person(_)));
                 if let Subject::Image { architecture } = wait.subject {
-                    observed.shelf.insert(architecture, Set { digest: digest(7), inputs: declared.inputs });
+                    observed.shelf.insert(architecture, Set { digest: digest(7), inputs: declared.inputs, expires: None });
                 }
             }
             for runs in observed.nodes.values_mut() {
@@ -190,14 +216,45 @@ mod tests {
     fn what_has_to_be_built_is_said_with_the_command() {
         let declared =
             Declared { architectures: Architecture::ALL.to_vec(), nodes: Vec::new(), inputs: Some(digest(5)) };
-        let old = Set { digest: digest(1), inputs: Some(digest(4)) };
+        let old = Set { digest: digest(1), inputs: Some(digest(4)), expires: None };
         let mut observed = Observed { shelf: BTreeMap::from([(Architecture::Amd64, old)]), ..Observed::default() };
         let waits = Sets.plan(&declared, &observed, 0).waits;
         assert_eq!(waits.len(), 2, "one is old, the other missing: {waits:?}");
         assert!(waits.iter().all(|wait| wait.ends == Ends::Person("`bramble image build`".into())));
         for architecture in Architecture::ALL {
-            observed.shelf.insert(architecture, Set { digest: digest(1), inputs: Some(digest(5)) });
+            observed.shelf.insert(architecture, Set { digest: digest(1), inputs: Some(digest(5)), expires: None });
         }
         assert_eq!(Sets.plan(&declared, &observed, 0).waits, []);
+    }
+
+    /// The page says it in time; until then nothing is said.
+    #[test]
+    fn a_signature_is_told_of_before_it_expires_and_after() {
+        let declared = Declared { architectures: vec![Architecture::Amd64], ..Declared::default() };
+        let set = Set { digest: digest(1), inputs: None, expires: Some(100 * SOON) };
+        let observed = Observed { shelf: BTreeMap::from([(Architecture::Amd64, set)]), ..Observed::default() };
+        let told = |seconds: u64| {
+            let waits = Sets.plan(&declared, &observed, seconds * 1000).waits;
+            waits.into_iter().map(|wait| (wait.reason, wait.ends)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(99 * SOON - 1), []);
+        let [(reason, ends)] = &told(99 * SOON)[..] else { panic!("one wait") };
+        assert!(reason.contains("expires on 2008-") && reason.contains("no node begins"), "{reason}");
+        assert!(matches!(ends, Ends::Person(what) if what.contains("image sign 010101010101")), "{ends:?}");
+        let [(reason, _)] = &told(100 * SOON)[..] else { panic!("one wait") };
+        assert!(reason.contains("expired on 2008-"), "{reason}");
+    }
+
+    #[test]
+    fn a_node_that_runs_what_was_forbidden_meanwhile_is_told_of() {
+        let declared = Declared { nodes: vec![name("w1")], ..Declared::default() };
+        let runs = Runs { architecture: Architecture::Amd64, set: digest(9), forbidden: true };
+        let set = Set { digest: digest(1), inputs: None, expires: None };
+        let observed = Observed {
+            shelf: BTreeMap::from([(Architecture::Amd64, set)]),
+            nodes: BTreeMap::from([(name("w1"), runs)]),
+        };
+        let waits = Sets.plan(&declared, &observed, 0).waits;
+        assert!(waits.len() == 1 && waits[0].reason.contains("090909090909, which is forbidden"), "{waits:?}");
     }
 }

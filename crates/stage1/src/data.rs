@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bramble_boot::{Failure, PartitionId, Step, UNTRUSTED_DATA};
+use bramble_boot::{AGENT_FOLDER, Failure, PartitionId, Step, UNTRUSTED_DATA};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 
@@ -27,8 +27,6 @@ use crate::report::Reporter;
 
 /// Where it is mounted for stage 1.
 const MOUNT: &str = "/run/bramble/data";
-/// Where the agent keeps its key there.
-const AGENT: &str = "agent";
 /// The name that such partitions had when it was enough.
 const FORMER_NAME: &str = "bramble-data";
 /// How long a disk may take to appear: those on USB that have to spin up take longest.
@@ -222,7 +220,7 @@ pub fn prepared(
         // A file system that has turned read-only has the folders all the same.
         fs::write(&probe, "").and_then(|()| fs::remove_file(&probe)).doing(format_args!("cannot write to {name} on it"))
     };
-    let made = folders.iter().map(|folder| folder.name.as_str()).chain([AGENT]).try_for_each(make);
+    let made = folders.iter().map(|folder| folder.name.as_str()).chain([AGENT_FOLDER]).try_for_each(make);
     match made {
         Ok(()) => Some(data),
         Err(error) => {
@@ -245,7 +243,7 @@ fn bind_with(data: &Path, name: &str, target: &str, flags: MountFlags) -> Result
 /// Binds the agent's folder: its key survives where there is something for it to survive on. It reads that before the head
 /// has let the node in, and follows no link.
 pub fn bind_agent(data: &Path, target: &str) -> Result<(), Error> {
-    bind_with(data, AGENT, target, FLAGS | MountFlags::NOSYMFOLLOW | MountFlags::NOEXEC)
+    bind_with(data, AGENT_FOLDER, target, FLAGS | MountFlags::NOSYMFOLLOW | MountFlags::NOEXEC)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod http;
 mod layers;
 mod loop_device;
 mod manifest;
+mod memory;
 mod network;
 mod report;
 mod root;

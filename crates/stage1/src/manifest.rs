@@ -4,12 +4,13 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
 
-use bramble_boot::{Arguments, CLUSTER_FILE, Failure, KEY_FILE, MANIFEST, SIGNATURE, kept_set, set_path};
+use bramble_boot::{Arguments, CLUSTER_FILE, Failure, KEY_FILE, MANIFEST, SIGNATURE, Statement, kept_set, set_path};
 use minisign_verify::{PublicKey, Signature};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Doing, Error};
+use crate::memory::Memory;
 use crate::{clock, http};
 
 /// The form of the manifest that this program reads.
@@ -49,19 +50,20 @@ pub struct Layer {
     pub size: u64,
 }
 
-/// Whose manifests this initrd boots.
+/// Whose manifests this machine boots.
 struct Trust {
-    /// The key that signs them, in minisign's base64.
-    key: String,
+    /// The keys that sign them, in minisign's base64, a line each.
+    keys: String,
     cluster: String,
+    memory: Memory,
 }
 
 impl Trust {
-    /// What the initrd says.
-    fn read() -> Result<Self, Error> {
+    /// What the initrd says, and the data partition remembers.
+    fn read(data: Option<&Path>) -> Result<Self, Error> {
         let text =
             |path: &str| fs::read_to_string(Path::new("/").join(path)).doing(format_args!("cannot read /{path}"));
-        Ok(Trust { key: text(KEY_FILE)?, cluster: text(CLUSTER_FILE)? })
+        Ok(Trust { keys: text(KEY_FILE)?, cluster: text(CLUSTER_FILE)?, memory: Memory::on(data) })
     }
 }
 
@@ -69,9 +71,9 @@ impl Trust {
 const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 
 /// Gets the manifest that the boot script named, from the data partition or the head, and
-/// verifies its digest, its signature, and that it is for this cluster and this processor.
+/// verifies its digest, its signature and what that says, and that it is for this cluster and this processor.
 pub fn fetch(arguments: &Arguments, data: Option<&Path>) -> Result<Manifest, Error> {
-    let trust = Trust::read()?;
+    let trust = Trust::read(data)?;
     let set = &arguments.set;
     let mut from_head = |name: &str| {
         let what = format!("cannot fetch {name}");
@@ -109,7 +111,7 @@ fn find(
     match (fetched, damaged) {
         (Ok((manifest, ..)), None) => Ok(manifest),
         (Ok((manifest, bytes, signature)), Some((folder, damage))) => {
-            eprintln!("bramble: the boot set on the data partition is damaged ({damage}): the head's takes its place");
+            eprintln!("bramble: the boot set on the data partition is not used ({damage}): the head's takes its place");
             let replaced = replace(&folder, MANIFEST, &bytes).and_then(|()| replace(&folder, SIGNATURE, &signature));
             if let Err(error) = replaced {
                 // The node boots all the same, and tries again next time.
@@ -119,7 +121,7 @@ fn find(
         }
         (Err(error), None) => Err(error),
         (Err(error), Some((_, damage))) => {
-            let sentence = format!("{error}; the boot set on the data partition is damaged: {damage}");
+            let sentence = format!("{error}; the boot set on the data partition is not used: {damage}");
             Err(Error { sentence, ..error })
         }
     }
@@ -141,7 +143,7 @@ fn kept(folder: &Path, set: &str, trust: &Trust) -> Result<Manifest, Error> {
 }
 
 /// Replaces a file whole: a power cut leaves the old one or the new one.
-fn replace(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
+pub fn replace(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
     let new = folder.join(format!(".{name}.new"));
     let written = File::create(&new).and_then(|mut file| {
         file.write_all(bytes)?;
@@ -157,13 +159,22 @@ fn verify(bytes: &[u8], signature: &[u8], set: &str, trust: &Trust) -> Result<Ma
         let sentence = "the manifest is not the one that the boot script names: its digest differs";
         return Err(Error::new(Failure::Digest, sentence));
     }
-    let key = PublicKey::from_base64(trust.key.trim())
-        .doing_as(Failure::Signature, "the verification key of this initrd is malformed")?;
     let signature = String::from_utf8_lossy(signature);
     let signature =
         Signature::decode(&signature).doing_as(Failure::Signature, "the manifest's signature is malformed")?;
-    key.verify(bytes, &signature, false)
-        .doing_as(Failure::Signature, "the manifest is not signed with the key of this initrd")?;
+    let mut refused = Error::new(Failure::Signature, "this initrd has no verification key");
+    let is_signed = trust.keys.lines().filter(|line| !line.trim().is_empty()).any(|line| {
+        let verified = PublicKey::from_base64(line.trim())
+            .doing_as(Failure::Signature, "the verification key of this initrd is malformed")
+            .and_then(|key| {
+                key.verify(bytes, &signature, false)
+                    .doing_as(Failure::Signature, "the manifest is not signed with the key of this initrd")
+            });
+        verified.map_err(|error| refused = error).is_ok()
+    });
+    if !is_signed {
+        return Err(refused);
+    }
     let manifest: Manifest = serde_json::from_slice(bytes).doing("the manifest is malformed")?;
     if manifest.form != FORM {
         let sentence = format!("the manifest has form {}, and this stage 1 reads form {FORM}", manifest.form);
@@ -175,6 +186,10 @@ fn verify(bytes: &[u8], signature: &[u8], set: &str, trust: &Trust) -> Result<Ma
     };
     is_for("the cluster", &manifest.cluster, &trust.cluster)?;
     is_for("the architecture", &manifest.architecture, ARCHITECTURE)?;
+    let said: Statement = (signature.trusted_comment().parse())
+        .doing_as(Failure::Signature, "what the manifest's signature says is malformed")?;
+    trust.memory.admits(set, &said)?;
+    trust.memory.raise(said.floor);
     Ok(manifest)
 }
 
@@ -212,6 +227,7 @@ mod tests {
             firmware: Vec::new(),
             layers: vec![model::Layer { name: "root".into(), artifact: artifact() }],
             knows: Vec::new(),
+            trusts: Vec::new(),
             cmdline: String::new(),
             packages: Vec::new(),
             inputs: None,
@@ -221,9 +237,14 @@ mod tests {
     }
 
     fn signed(bytes: &[u8]) -> (Vec<u8>, Trust) {
+        signed_with(bytes, "bramble boot set; serial 1764500000; expires never; floor 0")
+    }
+
+    fn signed_with(bytes: &[u8], says: &str) -> (Vec<u8>, Trust) {
         let pair = minisign::KeyPair::generate_unencrypted_keypair().expect("a key");
-        let signature = minisign::sign(Some(&pair.pk), &pair.sk, bytes, None, None).expect("signed");
-        (signature.into_string().into_bytes(), Trust { key: pair.pk.to_base64(), cluster: "lab".into() })
+        let signature = minisign::sign(Some(&pair.pk), &pair.sk, bytes, Some(says), None).expect("signed");
+        let trust = Trust { keys: pair.pk.to_base64(), cluster: "lab".into(), memory: Memory::on(None) };
+        (signature.into_string().into_bytes(), trust)
     }
 
     #[test]
@@ -257,6 +278,79 @@ mod tests {
             let error = verify(&bytes, &signature, &hex(&Sha256::digest(&bytes)), &key).expect_err(what);
             assert!(error.kind == Failure::Signature && error.sentence.contains(what), "{error}");
         }
+    }
+
+    /// While the key is being changed.
+    #[test]
+    fn either_of_two_keys_will_do() {
+        let bytes = manifest();
+        let name = hex(&Sha256::digest(&bytes));
+        let (signature, mut trust) = signed(&bytes);
+        let (_, other) = signed(&bytes);
+        let own = trust.keys.clone();
+        for keys in [format!("{own}\n{}", other.keys), format!("{}\n{own}\n", other.keys)] {
+            trust.keys = keys;
+            verify(&bytes, &signature, &name, &trust).expect("one of them signed it");
+        }
+        for keys in [String::new(), "\n".into(), other.keys] {
+            trust.keys = keys;
+            let error = verify(&bytes, &signature, &name, &trust).expect_err("neither");
+            assert_eq!(error.kind, Failure::Signature);
+        }
+    }
+
+    #[test]
+    fn what_the_signature_says_counts_and_cannot_be_changed_without_the_key() {
+        let bytes = manifest();
+        let set = hex(&Sha256::digest(&bytes));
+        for nothing in ["bramble boot set", "timestamp:1764500000"] {
+            let (signature, trust) = signed_with(&bytes, nothing);
+            assert_eq!(verify(&bytes, &signature, &set, &trust).expect_err(nothing).kind, Failure::Signature);
+        }
+        let disk = tempfile::tempdir().expect("a folder");
+        let remembers = |trust: Trust| Trust { memory: Memory::on(Some(disk.path())), ..trust };
+        let (signature, trust) = signed_with(&bytes, "bramble boot set; serial 5; expires 6; floor 0");
+        let trust = remembers(trust);
+        assert_eq!(verify(&bytes, &signature, &set, &trust).expect_err("long ago").kind, Failure::Expired);
+        let text = String::from_utf8(signature).expect("text");
+        let forged = text.replace("expires 6", "expires never");
+        assert!(forged != text);
+        let error = verify(&bytes, forged.as_bytes(), &set, &trust).expect_err("nobody signed that");
+        assert_eq!(error.kind, Failure::Signature);
+        // A floor that a good signature names is remembered, and one that a forged one names is not.
+        let (higher, trust) = signed_with(&bytes, "bramble boot set; serial 9; expires never; floor 9");
+        let trust = remembers(trust);
+        let text = String::from_utf8(higher.clone()).expect("text");
+        verify(&bytes, text.replace("floor 9", "floor 999").as_bytes(), &set, &trust).expect_err("forged");
+        verify(&bytes, &higher, &set, &trust).expect("good");
+        let (lower, trust) = signed_with(&bytes, "bramble boot set; serial 8; expires never; floor 0");
+        let error = verify(&bytes, &lower, &set, &remembers(trust)).expect_err("signed before the floor");
+        assert_eq!(error.kind, Failure::Forbidden);
+    }
+
+    /// A set on the disk whose time is up is as a damaged one: the head may have signed it again.
+    #[test]
+    fn a_set_on_the_data_partition_that_was_signed_again_boots_by_the_heads_signature() {
+        let bytes = manifest();
+        let set = hex(&Sha256::digest(&bytes));
+        let pair = minisign::KeyPair::generate_unencrypted_keypair().expect("a key");
+        let sign = |says: &str| {
+            let signed = minisign::sign(None, &pair.sk, &bytes[..], Some(says), None).expect("signed");
+            signed.into_string().into_bytes()
+        };
+        let (old, new) = (
+            sign("bramble boot set; serial 5; expires 6; floor 0"),
+            sign("bramble boot set; serial 7; expires never; floor 0"),
+        );
+        let data = data(&set, &bytes, &old);
+        let memory = Memory::on(Some(data.path()));
+        let trust = Trust { keys: pair.pk.to_base64(), cluster: "lab".into(), memory };
+        let mut away = |_: &str| Err(Error::new(Failure::Fetch, "the head is away"));
+        let error = find(&set, &trust, Some(data.path()), &mut away).expect_err("its time is up");
+        assert!(error.sentence.contains("expired on 1970-01-01"), "{error}");
+        let mut head = |name: &str| Ok(if name == MANIFEST { bytes.clone() } else { new.clone() });
+        find(&set, &trust, Some(data.path()), &mut head).expect("signed again");
+        find(&set, &trust, Some(data.path()), &mut away).expect("it is kept");
     }
 
     /// A data partition with this set on it.
@@ -310,7 +404,7 @@ mod tests {
         let error = find(&set, &key, Some(data.path()), &mut away).expect_err("neither has it");
         assert_eq!(error.kind, Failure::Fetch);
         assert!(
-            error.sentence.starts_with("the head is away; the boot set on the data partition is damaged"),
+            error.sentence.starts_with("the head is away; the boot set on the data partition is not used"),
             "{error}"
         );
         let mut head = |name: &str| Ok(if name == MANIFEST { bytes.clone() } else { signature.clone() });

@@ -532,6 +532,7 @@ fn shelve(house: &Path, shelf: &Path, architecture: Architecture, kernel: &[u8])
         firmware,
         cmdline: "quiet".into(),
         knows: vec!["claim".into()],
+        trusts: Vec::new(),
         packages: Vec::new(),
         inputs: None,
         data: Vec::new(),

@@ -8,11 +8,13 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use bramble_image::container::Program;
+use bramble_image::signing::Signed;
 use bramble_image::{BootSet, Built, Error, Listed};
 use bramble_model::boot_set::Architecture;
 use bramble_model::names::Digest;
 use bramble_system::Cancel;
 
+use super::signing::signature;
 use crate::exit::Exit;
 use crate::place::Place;
 use crate::process::{Interrupted, interrupted, runtime};
@@ -48,6 +50,11 @@ pub fn build(place: &Place, refresh: bool, folder: bool, json: bool) -> Result<E
         );
     }
     println!("built in {:.1} s", start.elapsed().as_secs_f64());
+    for Built { digest, .. } in &built {
+        if sets.shelf.load(*digest)?.signed == Signed::Not {
+            println!("boot set {0} waits for its signature: `bramble image sign {0} --key FILE`", digest.short());
+        }
+    }
     Ok(Exit::Done)
 }
 
@@ -98,7 +105,14 @@ fn given(sets: &BootSets) -> Result<BTreeSet<Digest>> {
 }
 
 fn described(set: &BootSet, given: &BTreeSet<Digest>) -> serde_json::Value {
-    serde_json::json!({ "digest": set.digest, "current": given.contains(&set.digest), "manifest": set.manifest })
+    let said = set.signed.statement();
+    serde_json::json!({
+        "digest": set.digest,
+        "current": given.contains(&set.digest),
+        "manifest": set.manifest,
+        "serial": said.map(|said| said.serial),
+        "expires": said.and_then(|said| said.expires),
+    })
 }
 
 pub fn give(set: &str, place: &Place) -> Result<Exit> {
@@ -115,6 +129,7 @@ pub fn give(set: &str, place: &Place) -> Result<Exit> {
 
 pub fn list(place: &Place, json: bool) -> Result<Exit> {
     let sets = BootSets::open(place)?;
+    let floor = sets.floor()?.floor;
     let (Listed { sets, unreadable }, given) = (sets.signed()?, given(&sets)?);
     for (digest, error) in &unreadable {
         let star = if given.contains(digest) { ", which nodes are given," } else { "" };
@@ -136,6 +151,7 @@ pub fn list(place: &Place, json: bool) -> Result<Exit> {
                 format!("{} {}", set.manifest.suite, set.manifest.architecture),
                 kernel.map_or_else(|| "?".into(), |kernel| kernel.version.clone()),
                 set.manifest.revision.clone().unwrap_or_else(|| "no git".into()),
+                signature(set.signed, floor),
                 megabytes(set.manifest.payload()),
             ]
         })
@@ -143,7 +159,7 @@ pub fn list(place: &Place, json: bool) -> Result<Exit> {
     if rows.is_empty() && unreadable.is_empty() {
         println!("no boot set yet: `bramble image build` makes one");
     } else if !rows.is_empty() {
-        print!("{}", screen::table(&["SET", "BUILT", "SUITE", "KERNEL", "REVISION", "SIZE"], &rows));
+        print!("{}", screen::table(&["SET", "BUILT", "SUITE", "KERNEL", "REVISION", "SIGNED", "SIZE"], &rows));
     }
     Ok(Exit::Done)
 }
@@ -167,6 +183,7 @@ pub fn inspect(set: Option<&str>, place: &Place, json: bool) -> Result<Exit> {
     println!("revision      {}", manifest.revision.as_deref().unwrap_or("not in git"));
     println!("system        Debian {} {}", manifest.suite, manifest.architecture);
     println!("command line  {}", manifest.cmdline);
+    println!("signature     {}", set.signed);
     let rows: Vec<_> = manifest
         .files()
         .map(|(name, artifact)| vec![name.to_owned(), megabytes(artifact.size), artifact.sha256.to_string()])

@@ -17,6 +17,7 @@ mod power;
 mod router_recipe;
 mod serve;
 mod session;
+mod signing;
 mod source;
 mod status;
 mod store;
@@ -31,7 +32,7 @@ use bramble_model::hands::Errand;
 use bramble_model::repository::Source;
 
 use crate::cli::{
-    Arguments, BackupVerb, EngineVerb, HeadVerb, ImageVerb, LabVerb, NodeVerb, SessionVerb, SourceVerb, StoreVerb,
+    Arguments, BackupVerb, EngineVerb, HeadVerb, ImageKeyVerb, ImageVerb, LabVerb, NodeVerb, SessionVerb, SourceVerb, StoreVerb,
     TokenVerb, UserVerb, Verb, Where,
 };
 use crate::exit::Exit;
@@ -76,6 +77,13 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
             ImageVerb::Ls => image::list(place, json),
             ImageVerb::Inspect { set } => image::inspect(set.as_deref(), place, json),
             ImageVerb::Gc { keep } => image::sweep(place, keep, json),
+            ImageVerb::Sign { set, key, days, yes } => signing::sign(&set, key.as_deref(), days, yes, place),
+            ImageVerb::Forbid { set, yes } => signing::forbid(&set, yes, place),
+            ImageVerb::Key(ImageKeyVerb::Show) => signing::show(place, json),
+            ImageVerb::Key(ImageKeyVerb::Make { file }) => signing::make(&file),
+            ImageVerb::Key(ImageKeyVerb::Rotate { to, finish, abandon, yes }) => {
+                signing::rotate(to.as_deref(), finish, abandon, yes, place)
+            }
             ImageVerb::Pack { program, tag, output } => image::pack(&program, &tag, &output),
         },
         Verb::Serve { lab } => serve::run(place, lab),

@@ -57,7 +57,7 @@ async fn ask(question: &str) -> Result<String> {
 }
 
 /// Reads a secret: without echo from a terminal, else the first line of the standard input.
-async fn secret(question: &str) -> Result<String> {
+pub async fn secret(question: &str) -> Result<String> {
     if !stdin().is_terminal() {
         return line().await;
     }

@@ -186,6 +186,7 @@ async fn serve(
     let number = agents.numbers.fetch_add(1, Ordering::Relaxed);
     let (say, queue) = mpsc::channel(QUEUE);
     let hears_beats = capabilities.contains(&Capability::HearsBeats);
+    let remembers = capabilities.contains(&Capability::RemembersReady);
     let entry = Connected { number, say, last_heard: now(), version: version.clone(), protocol, capabilities };
     let mut leaving = Leaving::enter(&agents, &node, entry);
     let documents = agents.documents.receiver();
@@ -205,7 +206,7 @@ async fn serve(
     agents.timeline.learn(&node, |track| track.facts = Some(facts));
     tracing::info!(%node, version, "agent connected");
     agent.say(&ToAgent::Document(document))?;
-    let conversation = Conversation { agents: &agents, who, number, hears_beats };
+    let conversation = Conversation { agents: &agents, who, number, hears_beats, remembers };
     let ended = conversation.hold(&mut agent, queue, documents).await;
     leaving.reason = match &ended {
         Ok(None) => "it said goodbye".to_owned(),
@@ -281,6 +282,8 @@ struct Conversation<'a> {
     /// Of its entry among those that are there.
     number: u64,
     hears_beats: bool,
+    /// It wants to know when its node is ready.
+    remembers: bool,
 }
 
 /// Who waits for what an agent says.
@@ -419,7 +422,11 @@ impl Conversation<'_> {
             }
         };
         match message {
-            FromAgent::Health(health) => agents.heard(node, health),
+            FromAgent::Health(health) => {
+                if agents.heard(node, health) && self.remembers {
+                    agent.say(&ToAgent::Ready)?;
+                }
+            }
             FromAgent::Answer { number, answer } => {
                 if let Some(asker) = waiting.answers.remove(&number) {
                     // Whoever asked may have stopped waiting.

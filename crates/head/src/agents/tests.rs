@@ -150,12 +150,12 @@ async fn say(lines: &mut Lines, message: &FromAgent) {
     lines.send(serde_json::to_string(message).expect("plain data")).await.expect("it is connected");
 }
 
-/// What the head says next, but its hello.
+/// What the head says next, but its hello and that the node is ready.
 async fn hear(lines: &mut Lines) -> Option<ToAgent> {
     loop {
         let line = lines.next().await?.ok()?;
         match serde_json::from_str(&line).expect("a message of the head") {
-            ToAgent::Hello { .. } => {}
+            ToAgent::Hello { .. } | ToAgent::Ready => {}
             message => return Some(message),
         }
     }
@@ -681,6 +681,31 @@ fn a_node_is_ready_once_whatever_an_engine_does_of_which_it_is_no_part() {
     }
     let told = agents.timeline.of(&node(1), 10);
     assert_eq!(told.iter().filter(|event| event.what == What::Ready).count(), 1, "{told:?}");
+}
+
+/// Its next boots are of that set however long ago it was signed, and it may remember that itself.
+#[tokio::test]
+async fn a_node_that_is_ready_is_told_so_and_with_which_set_is_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents(folder.path(), LIMITS);
+    let address = listening(&agents).await;
+    for (remembers, set) in [(true, Digest([1; 32])), (false, Digest([1; 32]))] {
+        let name = node(if remembers { 1 } else { 2 });
+        let (mut lines, hello, _) = connect(&agents, address, &name).await;
+        let FromAgent::Hello { boot, version, facts, protocol, mut capabilities } = hello else { unreachable!("hello") };
+        capabilities.retain(|one| remembers || *one != Capability::RemembersReady);
+        say(&mut lines, &FromAgent::Hello { boot, version, facts, protocol, capabilities }).await;
+        assert!(!admissions::was_ready_with(&agents.store, &name, &set));
+        say(&mut lines, &health()).await;
+        let mut told = Vec::new();
+        // The head beats to whoever is quiet.
+        while !told.iter().any(|line: &String| line.contains("\"beat\"")) {
+            told.push(lines.next().await.expect("it is connected").expect("a line"));
+            say(&mut lines, &health()).await;
+        }
+        assert_eq!(told.iter().filter(|line| line.contains("\"ready\"")).count(), usize::from(remembers), "{told:?}");
+        assert!(admissions::was_ready_with(&agents.store, &name, &set), "what it was handed, not what it says");
+    }
 }
 
 /// Whoever looks at nodes did not look again.

@@ -152,7 +152,7 @@ impl OwnBoots {
         let architecture = runs(cpu)?;
         let lost = match self.given.given(architecture) {
             Err(error) if error.is_unreadable() => error,
-            given => return found(given, architecture),
+            given => return found(given, architecture).and_then(|set| self.admits(node, set)),
         };
         let record = admissions::of(&self.store, node).ok();
         let last = record.as_ref().and_then(|record| record.boots().filter_map(|(_, set)| set).last());
@@ -160,6 +160,13 @@ impl OwnBoots {
             Some(Ok(set)) => Ok(set),
             Some(Err(_)) | None => Err(bramble_system::sentence(&lost)),
         }
+    }
+
+    /// Whether this node may begin with this set; what it was ready with, it may.
+    fn admits(&self, node: &Name, set: BootSet) -> Result<BootSet, String> {
+        let was_ready = || admissions::was_ready_with(&self.store, node, &set.digest);
+        self.given.may_boot(&set, now(), was_ready)?;
+        Ok(set)
     }
 
     fn current(&self, cpu: Cpu) -> Result<BootSet, String> {

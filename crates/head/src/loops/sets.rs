@@ -31,7 +31,7 @@ impl Controller {
                 "aarch64" => Architecture::Arm64,
                 _ => return None,
             };
-            Some(Runs { architecture, set: facts.set.parse().ok()? })
+            Some(Runs { architecture, set: facts.set.parse().ok()?, forbidden: false })
         })?
     }
 }
@@ -47,18 +47,26 @@ impl super::Controller for Controller {
 
     async fn observe(&self, declared: &Declared) -> Result<Observed, Unknown> {
         let sets = Arc::clone(&self.boot_sets);
-        let shelf = tokio::task::spawn_blocking(move || {
+        let nodes = declared.nodes.iter().filter_map(|name| Some((name.clone(), self.runs(name)?)));
+        let mut nodes: BTreeMap<Name, Runs> = nodes.collect();
+        let observed = tokio::task::spawn_blocking(move || {
             let mut found = BTreeMap::new();
             for architecture in Architecture::ALL {
                 let given = sets.given(architecture).map_err(|error| Unknown(bramble_system::sentence(&error)))?;
-                let set = given.map(|set| Set { digest: set.digest, inputs: set.manifest.inputs });
+                let set = given.map(|set| Set {
+                    digest: set.digest,
+                    inputs: set.manifest.inputs,
+                    expires: set.signed.statement().and_then(|said| said.expires),
+                });
                 found.extend(set.map(|set| (architecture, set)));
             }
-            Ok(found)
+            for runs in nodes.values_mut() {
+                runs.forbidden =
+                    sets.is_forbidden(runs.set).map_err(|error| Unknown(bramble_system::sentence(&error)))?;
+            }
+            Ok(Observed { shelf: found, nodes })
         });
-        let shelf = shelf.await.map_err(|error| Unknown(error.to_string()))??;
-        let nodes = declared.nodes.iter().filter_map(|name| Some((name.clone(), self.runs(name)?)));
-        Ok(Observed { shelf, nodes: nodes.collect() })
+        observed.await.map_err(|error| Unknown(error.to_string()))?
     }
 
     async fn perform(&self, planned: Planned<Infallible, ()>) -> Outcome {

@@ -75,6 +75,9 @@ fn a_damaged_file_is_found_though_its_length_is_right_and_it_was_whole_before() 
     assert!(!shelf.holds(&link, &sha256, size), "a link to what was damaged stays what it is");
 }
 
+/// Seconds since 1970.
+const NOW: u64 = 1_764_500_000;
+
 /// A set of one file.
 fn manifest(artifact: Artifact, version: &str) -> Manifest {
     Manifest {
@@ -90,6 +93,7 @@ fn manifest(artifact: Artifact, version: &str) -> Manifest {
         layers: Vec::new(),
         cmdline: String::new(),
         knows: Vec::new(),
+        trusts: Vec::new(),
         packages: Vec::new(),
         inputs: None,
         data: Vec::new(),
@@ -100,10 +104,10 @@ fn manifest(artifact: Artifact, version: &str) -> Manifest {
 fn with_a_damaged_set(damage: impl FnOnce(&Path)) -> (tempfile::TempDir, Shelf, [Digest; 3], [PathBuf; 3]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let shelf = Shelf::open(folder.path()).expect("made");
-    let key = SigningKey::open(&folder.path().join("keys")).expect("a key");
+    let key = SigningKeys::open(&folder.path().join("keys")).expect("a key");
     let made = ["1", "2", "3"].map(|word| {
         let artifact = shelf.take_stream(word.as_bytes()).expect("taken");
-        (shelf.publish(&manifest(artifact.clone(), word), &key).expect("published"), shelf.file(&artifact.sha256))
+        (shelf.publish(&manifest(artifact.clone(), word), &key, 0, NOW, None).expect("published"), shelf.file(&artifact.sha256))
     });
     let [(first, a), (second, b), (third, c)] = made;
     damage(&shelf.set(&third).join(MANIFEST));
@@ -198,9 +202,9 @@ fn a_damaged_set_is_told_and_a_build_replaces_it() {
     let half = |folder: &Path| fs::write(folder.join(SIGNATURE), b"untrusted").expect("damaged");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let shelf = Shelf::open(folder.path()).expect("made");
-    let key = SigningKey::open(&folder.path().join("keys")).expect("a key");
+    let key = SigningKeys::open(&folder.path().join("keys")).expect("a key");
     let manifest = manifest(shelf.take_stream(&b"a kernel"[..]).expect("taken"), "1");
-    let publish = || shelf.publish(&manifest, &key).expect("published");
+    let publish = || shelf.publish(&manifest, &key, 0, NOW, None).expect("published");
     let set = publish();
     let damages: [&dyn Fn(&Path); 5] = [&torn, &changed, &unsigned, &forged, &half];
     for (number, damage) in damages.into_iter().enumerate() {
@@ -214,7 +218,7 @@ fn a_damaged_set_is_told_and_a_build_replaces_it() {
         assert_eq!((sets.len(), unreadable.len()), (1, 0), "{number}");
         assert_eq!(fs::read_dir(folder.path().join("sets")).expect("a folder").count(), 1, "nothing is left beside it");
     }
-    let next = SigningKey::open(&folder.path().join("later keys")).expect("a key");
+    let next = SigningKeys::open(&folder.path().join("later keys")).expect("a key");
     assert_eq!(shelf.list_signed(&next).expect("listed").unreadable.len(), 0, "a set of an earlier key is whole");
 }
 
@@ -222,15 +226,101 @@ fn a_damaged_set_is_told_and_a_build_replaces_it() {
 fn a_set_that_another_build_publishes_meanwhile_is_the_same_set() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let shelf = Shelf::open(folder.path()).expect("made");
-    let key = SigningKey::open(&folder.path().join("keys")).expect("a key");
+    let key = SigningKeys::open(&folder.path().join("keys")).expect("a key");
     let artifact = shelf.take_stream(&b"a kernel"[..]).expect("taken");
     let manifest = manifest(artifact, "1");
     let digests = std::thread::scope(|scope| {
-        let both = [(), ()].map(|()| scope.spawn(|| shelf.publish(&manifest, &key)));
+        let both = [(), ()].map(|()| scope.spawn(|| shelf.publish(&manifest, &key, 0, NOW, None)));
         both.map(|build| build.join().expect("no panic").expect("published"))
     });
     assert_eq!(digests[0], digests[1]);
     let listed = shelf.list().expect("listed");
     assert_eq!((listed.sets.len(), listed.unreadable.len()), (1, 0));
     assert_eq!(shelf.load(digests[0]).expect("it is there").digest, digests[0]);
+}
+
+/// A shelf, its keys, and a set whose stage 1 trusts them.
+fn signed_shelf(expires: Option<u64>) -> (tempfile::TempDir, Shelf, SigningKeys, Manifest, Digest) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let shelf = Shelf::open(folder.path()).expect("made");
+    let keys = SigningKeys::open(&folder.path().join("keys")).expect("keys");
+    let trusts = keys.trusted();
+    let manifest = Manifest { trusts, ..manifest(shelf.take_stream(&b"a kernel"[..]).expect("taken"), "1") };
+    let set = shelf.publish(&manifest, &keys, 0, NOW, expires).expect("published");
+    (folder, shelf, keys, manifest, set)
+}
+
+fn said(shelf: &Shelf, set: Digest) -> Statement {
+    let Signed::Says(said) = shelf.load(set).expect("there").signed else { panic!("it says nothing") };
+    said
+}
+
+#[test]
+fn a_set_that_is_built_again_keeps_its_signature_while_nodes_would_begin_with_it() {
+    let (_folder, shelf, keys, manifest, set) = signed_shelf(Some(NOW + 100));
+    let first = said(&shelf, set);
+    assert_eq!(first, Statement { serial: NOW, expires: Some(NOW + 100), floor: 0 });
+    let publish = |floor, now| shelf.publish(&manifest, &keys, floor, now, Some(now + 100)).expect("published");
+    assert_eq!(publish(0, NOW + 99), set, "equal inputs give the same set");
+    assert_eq!(said(&shelf, set), first);
+    assert_eq!(publish(0, NOW + 100), set);
+    let second = Statement { serial: NOW + 100, expires: Some(NOW + 200), floor: 0 };
+    assert_eq!(said(&shelf, set), second, "its time was up");
+    publish(NOW + 50, NOW + 101);
+    let third = said(&shelf, set);
+    assert_eq!((third.serial, third.floor), (NOW + 101, NOW + 50), "what is forbidden is said to its nodes");
+    publish(NOW + 102, 0);
+    assert_eq!(said(&shelf, set).serial, NOW + 102, "a clock that was reset lowers no serial");
+}
+
+#[test]
+fn a_set_whose_key_lies_elsewhere_waits_for_its_signature() {
+    let (folder, shelf, keys, before, _) = signed_shelf(None);
+    let path = folder.path().join("stick.key");
+    let (public, _) = Secret::make(&path, "a password".into()).expect("made");
+    let keys = keys.rotate(Some(public.clone())).and_then(SigningKeys::finish).expect("changed");
+    let manifest = Manifest { trusts: keys.trusted(), ..before.clone() };
+    let set = shelf.publish(&manifest, &keys, 0, NOW + 1, None).expect("published");
+    assert_eq!(shelf.publish(&manifest, &keys, 0, NOW + 1, None).expect("again"), set);
+    assert_eq!(shelf.load(set).expect("it is whole").signed, Signed::Not);
+    let Listed { sets, unreadable } = shelf.list_signed(&keys).expect("listed");
+    assert_eq!((sets.len(), unreadable.len()), (2, 0), "the other one is of an earlier key");
+    let swept = shelf.sweep(&shelf.alone().expect("nobody builds"), &BTreeSet::new(), 9).expect("swept");
+    assert_eq!((swept.sets, swept.files), (0, 0), "it is not damaged");
+    let to_sign = shelf.to_sign(&set, 0).expect("read");
+    let secret = Secret::read(&path, || Ok("a password".into())).expect("reads");
+    let signature = to_sign.sign(&secret, NOW, Some(50)).expect("signed");
+    shelf.take_signature(&set, 0, &signature).expect("taken");
+    assert_eq!(said(&shelf, set), Statement { serial: NOW + 1, expires: Some(NOW + 50), floor: 0 });
+    let other = shelf.to_sign(&shelf.list().expect("listed").sets.iter().find(|one| one.digest != set).expect("two").digest, 0);
+    let error = other.expect("read").sign(&secret, NOW, None).expect_err("its nodes would refuse that key");
+    assert!(matches!(error, Error::NotTrusted { .. }) && error.help().is_some(), "{error}");
+}
+
+#[test]
+fn a_signature_that_nodes_would_refuse_is_not_taken_and_the_old_one_stays() {
+    let (folder, shelf, keys, _, set) = signed_shelf(None);
+    let first = said(&shelf, set);
+    let path = folder.path().join("stranger.key");
+    Secret::make(&path, "p".into()).expect("made");
+    let stranger = Secret::read(&path, || Ok("p".into())).expect("reads");
+    let to_sign = shelf.to_sign(&set, 5).expect("read");
+    let text = to_sign.manifest.as_bytes();
+    let own = |serial, floor| {
+        let said = Statement { serial, expires: None, floor };
+        keys.sign(text, &said).expect("signed").expect("the secret is here")
+    };
+    for (signature, why) in [
+        (String::new(), "none of the keys"),
+        ("untrusted comment: a\nAAAA\n".into(), "none of the keys"),
+        (stranger.sign(text, &Statement { serial: NOW + 9, expires: None, floor: 5 }).expect("signed"), "none of the keys"),
+        (keys.sign(b"another manifest", &first).expect("signed").expect("here"), "none of the keys"),
+        (own(NOW, 5), "is not above"),
+        (own(NOW + 1, 4), "floor"),
+    ] {
+        let error = shelf.take_signature(&set, 5, &signature).expect_err(why);
+        assert!(matches!(error, Error::NoSignature { .. }) && error.to_string().contains(why), "{error}");
+        assert_eq!(said(&shelf, set), first);
+    }
+    shelf.take_signature(&set, 5, &own(NOW + 1, 5)).expect("taken");
 }

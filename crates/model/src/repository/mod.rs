@@ -156,6 +156,8 @@ pub struct Image {
     pub containers: Vec<PathBuf>,
     /// Kernel arguments beyond those of the stock recipe.
     pub cmdline: String,
+    /// Days after which no node begins with a boot set any more; `None` for never.
+    pub expires_days: Option<u32>,
 }
 
 /// A git repository to follow.

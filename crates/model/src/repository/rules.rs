@@ -19,6 +19,8 @@ mod source;
 
 /// Debian suites that the stock recipe is known to build. Older ones lack what it needs
 /// (kernels that load compressed modules, a Docker that loads OCI archives).
+/// Days after which no node begins with a boot set, where the repository does not say it.
+const EXPIRES_DAYS: u32 = 365;
 const SUITES: [&str; 3] = ["trixie", "forky", "sid"];
 
 /// Files that one note names.
@@ -206,6 +208,7 @@ impl Rules<'_> {
             overlay,
             containers,
             cmdline: image.cmdline.clone().unwrap_or_default(),
+            expires_days: Some(image.expires_days.unwrap_or(EXPIRES_DAYS)).filter(|days| *days != 0),
         }
     }
 

@@ -253,6 +253,9 @@ pub struct ImageSection {
     pub containers: Vec<String>,
     /// More kernel arguments.
     pub cmdline: Option<String>,
+    /// Days after which no node begins with a boot set that it was never ready with; 0 for never. What it was ready with
+    /// always boots. Default: 365.
+    pub expires_days: Option<u32>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

@@ -35,6 +35,11 @@ fn name(text: &str) -> Name {
     text.parse().expect("a name")
 }
 
+/// Of a machine on which nothing can be kept.
+fn unremembered() -> Ready {
+    Ready::with("", Path::new("/proc/nowhere"))
+}
+
 fn document(domain: &str) -> NodeDocument {
     NodeDocument {
         hostname: name("w1"),
@@ -244,7 +249,7 @@ async fn with_far<T>(test: impl AsyncFnOnce(&mut Far) -> T) -> T {
     let said = Connection::open(Limits::USUAL, async { Ok(theirs) }).await.expect("opened");
     let mut far = Far { ca, said, applied, refuses: None };
     tokio::select! {
-        ended = converse(head, &identity, &engines, &states, &documents) => panic!("it ended: {ended:?}"),
+        ended = converse(head, &identity, &engines, &states, &documents, &unremembered()) => panic!("it ended: {ended:?}"),
         result = test(&mut far) => result,
     }
 }
@@ -301,7 +306,8 @@ async fn a_beat_is_answered_while_a_document_is_applied() {
     let (ours, theirs) = duplex(1 << 20);
     let head = Connection::open(quick, async { Ok(ours) }).await.expect("opened");
     let mut far = Connection::open(Limits::USUAL, async { Ok(theirs) }).await.expect("opened");
-    let conversation = converse(head, &identity, &here.engines, &here.states, &here.documents);
+    let ready = unremembered();
+    let conversation = converse(head, &identity, &here.engines, &here.states, &here.documents, &ready);
     let test = async {
         let mut says = async |message: Option<&ToAgent>| {
             if let Some(message) = message {

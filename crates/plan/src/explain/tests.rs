@@ -297,6 +297,8 @@ fn what_stage_1_says_itself_has_a_name() {
         (Failure::NoDriver, "no-driver"),
         (Failure::NoLink, "stage1-failed"),
         (Failure::Signature, "stage1-failed"),
+        (Failure::Expired, "boot-set-expired"),
+        (Failure::Forbidden, "boot-set-forbidden"),
         (Failure::Data, "data-partition"),
         (Failure::Other("gremlins".into()), "stage1-failed"),
     ] {

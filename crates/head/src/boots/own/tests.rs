@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use bramble_boot::{MANIFEST, SIGNATURE, kept_file, kept_set};
+use bramble_boot::{MANIFEST, SIGNATURE, Statement, kept_file, kept_set};
+use bramble_image::signing::SigningKeys;
 use bramble_model::boot_set::{FORM, Layer, Manifest};
 use bramble_model::repository::Cluster;
 use tempfile::TempDir;
@@ -76,6 +77,7 @@ fn shelve_with(shelf: &Path, architecture: Architecture, word: &str, knows: &[&s
         layers: Vec::new(),
         cmdline: format!("set={word}"),
         knows: knows.iter().map(ToString::to_string).collect(),
+        trusts: Vec::new(),
         packages: Vec::new(),
         inputs: None,
         data: Vec::new(),
@@ -87,6 +89,15 @@ fn shelve_with(shelf: &Path, architecture: Architecture, word: &str, knows: &[&s
     fs::write(folder.join(MANIFEST), bytes).expect("written");
     fs::write(folder.join(SIGNATURE), "as a build signs").expect("written");
     digest
+}
+
+/// Signs a set of the shelf, with a key of the shelf's own.
+pub(crate) fn sign(shelf: &Path, set: &Digest, said: Statement) {
+    let keys = SigningKeys::open(&shelf.join("keys")).expect("keys");
+    let folder = kept_set(shelf, &set.to_string());
+    let manifest = fs::read(folder.join(MANIFEST)).expect("there");
+    let signature = keys.sign(&manifest, &said).expect("signed").expect("the secret is here");
+    fs::write(folder.join(SIGNATURE), signature).expect("written");
 }
 
 fn pi() -> Name {
@@ -138,6 +149,23 @@ fn kernel_and_command_line_are_of_one_set_though_another_becomes_current() {
     let own = begin(&boots, &pi()).expect("a boot");
     assert!(own.words().cmdline.ends_with("new"));
     assert_eq!(kernel(&boots), "new kernel");
+}
+
+#[test]
+fn an_expired_set_is_handed_to_the_node_that_was_ready_with_it_and_to_no_other() {
+    let folder = Folder::new();
+    let boots = folder.boots();
+    let set = folder.build(&boots, "old");
+    sign(folder.0.path(), &set, Statement { serial: 10, expires: Some(1000), floor: 0 });
+    let why = begin(&boots, &pi()).map(drop).expect_err("it never ran that");
+    assert!(why.contains("expired on 1970-01-01"), "{why}");
+    admissions::is_ready_with(&boots.store, &pi(), set).expect("kept");
+    begin(&boots, &pi()).expect("a boot");
+    let other = "other".parse().expect("a name");
+    begin(&boots, &other).map(drop).expect_err("another machine");
+    // What is known of a node goes with it.
+    admissions::forget(&boots.store, &pi()).expect("forgotten");
+    begin(&boots, &pi()).map(drop).expect_err("it is a new one");
 }
 
 /// A connection's panic is logged and ends that connection: what it held must not end the boots of all others.
