@@ -34,7 +34,7 @@ pub use place::{
     claim_path, file_path, inventory_path, is_kept_of_a_set, kept_file, kept_set, report_path, reporting, set_path,
 };
 pub use report::{Failure, Report, Step};
-pub use statement::{Day, NoStatement, NotToBoot, Statement};
+pub use statement::{Day, NoStatement, NotToBoot, SOON, Statement};
 
 /// The longest word of another generation that is kept, in characters.
 const LONGEST_WORD: usize = 32;

@@ -19,7 +19,8 @@ pub const SIGNATURE: &str = "manifest.json.minisig";
 pub const AGENT_FOLDER: &str = "agent";
 /// In the agent's folder: a file for each boot set that this machine was ready with, by the set's digest.
 pub const READY_FOLDER: &str = "ready";
-/// In the agent's folder: the highest floor that a good signature has named ([`crate::Statement::floor`]), in digits.
+/// In the agent's folder: the highest floor that each key has named by a good signature ([`crate::Statement::floor`]), a line
+/// each: the number, and the key in minisign's base64.
 pub const FLOOR_FILE: &str = "floor";
 
 /// Whether a set's own folder has a file of this name.

@@ -12,6 +12,8 @@ use std::str::FromStr;
 
 const BEGINNING: &str = "bramble boot set";
 const DAY: u64 = 24 * 3600;
+/// So long before it expires a signature is worth a word, and is made again by a build; in seconds.
+pub const SOON: u64 = 14 * DAY;
 
 /// What whoever signed a manifest says of it. Times are seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +41,8 @@ impl fmt::Display for NoStatement {
 pub enum NotToBoot {
     /// It was signed before what somebody has forbidden, or is that.
     Forbidden { serial: u64 },
-    /// Its time was up, and this machine was never ready with it.
-    Expired { at: u64 },
+    /// Its time is up by a clock that says `now`, and this machine was never ready with it.
+    Expired { at: u64, now: u64 },
 }
 
 impl fmt::Display for NotToBoot {
@@ -49,9 +51,12 @@ impl fmt::Display for NotToBoot {
             NotToBoot::Forbidden { serial } => {
                 write!(f, "it was signed on {}, and what was signed until then is forbidden", Day(*serial))
             }
-            NotToBoot::Expired { at } => {
-                write!(f, "its signature expired on {}, and this machine was never ready with it", Day(*at))
-            }
+            NotToBoot::Expired { at, now } => write!(
+                f,
+                "its signature expired on {}, by a clock that says {}, and this machine was never ready with it",
+                Day(*at),
+                Day(*now)
+            ),
         }
     }
 }
@@ -68,7 +73,7 @@ impl Statement {
             return Err(NotToBoot::Forbidden { serial: self.serial });
         }
         match self.expires {
-            Some(at) if at <= now && !was_ready => Err(NotToBoot::Expired { at }),
+            Some(at) if at <= now && !was_ready => Err(NotToBoot::Expired { at, now }),
             _ => Ok(()),
         }
     }
@@ -173,7 +178,7 @@ mod tests {
     fn what_a_machine_was_ready_with_boots_for_ever_unless_it_is_forbidden() {
         let said = Statement { serial: 100, expires: Some(200), floor: 50 };
         assert_eq!(said.may_boot(0, 199, false), Ok(()));
-        assert_eq!(said.may_boot(0, 200, false), Err(NotToBoot::Expired { at: 200 }));
+        assert_eq!(said.may_boot(0, 200, false), Err(NotToBoot::Expired { at: 200, now: 200 }));
         assert_eq!(said.may_boot(0, u64::MAX, true), Ok(()), "a home that was off for years");
         assert_eq!(said.may_boot(100, 0, true), Ok(()), "the floor itself is allowed");
         assert_eq!(said.may_boot(101, 0, true), Err(NotToBoot::Forbidden { serial: 100 }));

@@ -526,7 +526,7 @@ pub enum ImageVerb {
     },
     /// Forbid a boot set and all that was signed before it, for good: no node boots one any more.
     #[command(
-        after_help = "Example:\n  bramble image build        # or: bramble image use, of a later one\n  bramble image forbid 3f2a\n\nNodes with a data partition remember it, and refuse those sets also where somebody else offers them. An older set that is good is allowed again by `bramble image sign`."
+        after_help = "Example:\n  bramble image build        # or: bramble image use, of a later one\n  bramble image forbid 3f2a\n\nThe head gives none of them any more. A node with a data partition remembers it, too. An older set that is good is allowed again by `bramble image sign`."
     )]
     Forbid {
         /// First digits of its digest.

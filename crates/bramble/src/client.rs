@@ -117,7 +117,7 @@ impl Client {
     }
 
     pub async fn sign_set(&self, set: &Digest, signature: &str) -> Result<()> {
-        self.ask(Method::PUT, &format!("/v1/sets/{set}/signature"), Some(signature)).await
+        self.ask(Method::PUT, &format!("/v1/sets/{set}/signature"), Some(&signature)).await
     }
 
     /// All events that the head keeps, oldest first.

@@ -445,7 +445,7 @@ impl Agents {
         }
     }
 
-    /// What an agent says of its node; gives whether that has become ready by it.
+    /// What an agent says of its node; gives whether that is ready.
     fn heard(&self, node: &Name, health: Health) -> bool {
         // Where someone asked for a boot in its name, what it does is told anew.
         let told = |track: &Track| {
@@ -461,24 +461,22 @@ impl Agents {
         }
         let (same, was_ready) = before.map_or((false, false), |(before, ready)| (before == engines, ready));
         if same {
-            return false;
+            return was_ready;
         }
         let parts = self.nodes.declared(node).map(|node| node.engines).unwrap_or_default();
         let waits = ready::waits(&parts, &engines);
         let what = waits.map_or(What::Ready, |wait| What::Engine { state: wait.sentence, up: wait.up });
         // An engine of which it is no part may have changed.
-        let becomes_ready = what == What::Ready && !was_ready;
-        if !was_ready || what != What::Ready {
+        let is_ready = what == What::Ready;
+        if !(was_ready && is_ready) {
             self.timeline.add(Some(node), what);
         }
         self.changed.tell();
-        if becomes_ready {
-            self.is_ready(node);
-        }
-        becomes_ready
+        is_ready
     }
 
-    /// It may boot this set for ever: the one that it was handed, whatever it says that it runs.
+    /// A node is ready, and may boot this set for ever: the one that it was handed, whatever it says that it runs. Done anew at
+    /// each connection.
     fn is_ready(&self, node: &Name) {
         let handed = admissions::of(&self.store, node).map(|record| record.admitted.and_then(|admitted| admitted.set));
         let kept = handed.and_then(|set| set.map_or(Ok(()), |set| admissions::is_ready_with(&self.store, node, set)));

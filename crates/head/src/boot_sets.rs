@@ -128,12 +128,34 @@ impl BootSets {
         Architecture::ALL.into_iter().filter_map(|architecture| said(architecture).transpose()).collect()
     }
 
+    /// Why nodes boot nothing of this set, though they are given it.
+    ///
+    /// # Errors
+    /// When what is forbidden cannot be read.
+    pub(crate) fn refused(&self, set: &BootSet) -> Result<Option<&'static str>, Error> {
+        Ok(match set.signed.statement() {
+            None => Some("it waits for its signature"),
+            Some(said) if said.serial < self.floor()?.floor.max(said.floor) => Some("it is forbidden"),
+            Some(_) => None,
+        })
+    }
+
     /// What is forbidden.
     ///
     /// # Errors
     /// When the record cannot be read.
     pub(crate) fn floor(&self) -> Result<Floor, Error> {
         Ok(self.store.blocking().read::<FloorKept>(&CLUSTER.to_owned())?.unwrap_or_default())
+    }
+
+    /// The floor as far as it is known: where the record of it is torn or was repaired away, what signatures on the shelf say.
+    fn highest_floor(&self) -> Result<u64, Error> {
+        let kept = match self.floor() {
+            Err(error) if !error.is_unreadable() => return Err(error),
+            Err(_) => 0,
+            Ok(floor) => floor.floor,
+        };
+        Ok(kept.max(self.shelf.floor_said().map_err(Error::image)?))
     }
 
     /// Whether a person has forbidden this set; one that is not on the shelf any more, nobody knows of.
@@ -151,7 +173,12 @@ impl BootSets {
     /// # Errors
     /// In words, why not; also where what is forbidden cannot be read.
     pub(crate) fn may_boot(&self, set: &BootSet, now: Millis, was_ready: impl FnOnce() -> bool) -> Result<(), String> {
-        let floor = self.floor().map_err(|error| bramble_system::sentence(&error))?.floor;
+        let floor = match self.floor() {
+            // A torn record keeps nobody down.
+            Err(error) if error.is_unreadable() => self.highest_floor(),
+            floor => floor.map(|floor| floor.floor),
+        };
+        let floor = floor.map_err(|error| bramble_system::sentence(&error))?;
         let short = set.digest.short();
         let Some(said) = set.signed.statement() else {
             return Err(bramble_image::Error::Unsigned { set: set.digest }.to_string());
@@ -160,10 +187,11 @@ impl BootSets {
         let may = said.may_boot(floor, now, false).or_else(|_| said.may_boot(floor, now, was_ready()));
         may.map_err(|why| match why {
             NotToBoot::Forbidden { .. } => format!("boot set {short} is forbidden: {why}"),
-            NotToBoot::Expired { at } => format!(
-                "the signature of boot set {short} expired on {}, and this node was never ready with it: `bramble image sign \
-                 {short}` signs it again, `bramble image build` makes a newer one",
-                Day(at)
+            NotToBoot::Expired { at, now } => format!(
+                "the signature of boot set {short} expired on {}, by this head's clock, which says {}, and this node was never \
+                 ready with it: `bramble image sign {short}` signs it again, `bramble image build` makes a newer one",
+                Day(at),
+                Day(now)
             ),
         })
     }
@@ -191,8 +219,9 @@ impl BootSets {
             }
         }
         let at = now();
+        let before = self.shelf.floor_said().map_err(Error::image)?;
         let kept = self.store.blocking().update::<FloorKept, Floor>(&CLUSTER.to_owned(), |kept| {
-            let kept = kept.get_or_insert_default();
+            let kept = kept.get_or_insert(Floor { floor: before, ..Floor::default() });
             if floor > kept.floor {
                 *kept = Floor { floor, set: Some(set), at };
             }
@@ -208,7 +237,7 @@ impl BootSets {
     /// When it cannot be read.
     pub(crate) fn to_sign(&self, prefix: &str) -> Result<ToSign, Error> {
         let set = self.shelf.find(prefix).map_err(Error::image)?.digest;
-        self.shelf.to_sign(&set, self.floor()?.floor).map_err(Error::image)
+        self.shelf.to_sign(&set, self.highest_floor()?).map_err(Error::image)
     }
 
     /// Takes a signature for a set. On disk when this returns.
@@ -217,7 +246,8 @@ impl BootSets {
     /// When it is none that nodes would take, or cannot be written.
     pub(crate) fn take_signature(&self, set: Digest, signature: &str) -> Result<Statement, Error> {
         let _hold = self.shelf.hold().map_err(Error::image)?;
-        let said = self.shelf.take_signature(&set, self.floor()?.floor, signature).map_err(Error::image)?;
+        let floor = self.highest_floor()?;
+        let said = self.shelf.take_signature(&set, floor, now() / 1000, signature).map_err(Error::image)?;
         self.changed.tell();
         Ok(said)
     }
@@ -235,7 +265,7 @@ impl BootSets {
         }
         match found.signed.statement() {
             None => return Err(Error::image(bramble_image::Error::Unsigned { set })),
-            Some(said) if said.serial < self.floor()?.floor => return Err(Error::Forbidden { set }),
+            Some(said) if said.serial < self.highest_floor()? => return Err(Error::Forbidden { set }),
             Some(_) => {}
         }
         let is_missing = |artifact: &Artifact| !self.shelf.has(&artifact.sha256, artifact.size);
@@ -316,7 +346,7 @@ pub fn to_sign_in(state: &Path, shelf: &Shelf, prefix: &str) -> Result<ToSign, E
 /// When the signature is none that nodes would take, or a head is using the store.
 pub fn sign_in(state: &Path, shelf: &Shelf, set: Digest, signature: &str) -> Result<(), Error> {
     if !state.join(STORE).exists() {
-        return shelf.take_signature(&set, 0, signature).map(drop).map_err(Error::image);
+        return shelf.take_signature(&set, 0, now() / 1000, signature).map(drop).map_err(Error::image);
     }
     BootSets::open(store::open(state)?, shelf.clone()).take_signature(set, signature).map(drop)
 }
@@ -605,6 +635,28 @@ pub(crate) mod tests {
         let why = sets.may_boot(&set, 1_000_000, || false).expect_err("its time is up");
         assert!(why.contains("expired on 1970-01-01") && why.contains("`bramble image sign"), "{why}");
         sets.may_boot(&set, u64::MAX, || true).expect("it was ready with it");
+    }
+
+    #[test]
+    fn a_torn_record_of_what_is_forbidden_keeps_nobody_down_and_lets_nothing_out() {
+        let (place, [first, second, third]) = signed([10, 20, 30]);
+        let shelf = place.folder.path().join("image");
+        give_to(place.folder.path(), &place.shelf, Architecture::Amd64, third).expect("given");
+        forbid_in(place.folder.path(), &place.shelf, first).expect("forbidden");
+        sign(&shelf, &third, Statement { serial: 31, expires: None, floor: 11 });
+        let store = store::open(place.folder.path()).expect("opens");
+        let (table, key) = (FloorKept::TABLE, bramble_store::Key::Text(CLUSTER.into()));
+        let write = bramble_store::Write::Put { table, key, bytes: b"1 {".to_vec() };
+        store.blocking().commit(&[], &[write]).expect("written");
+        let sets = BootSets::open(store, place.shelf.clone());
+        let may = |set| sets.may_boot(&place.shelf.load(set).expect("there"), 0, || false);
+        may(second).expect("it is not forbidden");
+        may(third).expect("nor is this");
+        assert!(may(first).expect_err("the third one's signature says so").contains("forbidden"));
+        drop(sets);
+        crate::unreadable::repair_of(place.folder.path()).expect("repaired");
+        let error = give_to(place.folder.path(), &place.shelf, Architecture::Amd64, first).expect_err("forbidden");
+        assert!(matches!(error, Error::Forbidden { .. }), "{error}");
     }
 
     #[test]

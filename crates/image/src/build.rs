@@ -94,8 +94,8 @@ pub fn build(
         return Err(Error::Cancelled);
     }
     let now = ingredients.now;
-    let expires = cluster.image.expires_days.map(|days| now.saturating_add(u64::from(days) * DAY));
-    let digest = shelf.publish(&manifest, keys, ingredients.floor, now, expires)?;
+    let lasts = cluster.image.expires_days.map(|days| u64::from(days) * DAY);
+    let digest = shelf.publish(&manifest, keys, ingredients.floor, now, lasts)?;
     Ok(Built { digest, manifest })
 }
 

@@ -58,6 +58,10 @@ pub enum Error {
     SameKey,
     #[error("boot set {} waits for its signature: the key of images lies elsewhere", .set.short())]
     Unsigned { set: Digest },
+    #[error("boot set {} is forbidden", .set.short())]
+    Forbidden { set: Digest },
+    #[error("the keys of images are being changed by another command")]
+    KeysChanged,
     #[error("boot set {} does not trust the key {key}", .set.short())]
     NotTrusted { set: Digest, key: String },
     #[error("the signature for boot set {} is not to be taken: {problem}", .set.short())]
@@ -115,7 +119,7 @@ impl Error {
             }
             Error::Seal(error) => error.help().map(str::to_owned),
             Error::Key { .. } => Some(
-                "put it back from a backup, or move image.key, image.pub and image.json aside, all of them: a new pair is made, and signs what is built from then on"
+                "put it back from a backup, or move image.json and all that begins with image- or image. in that folder aside: a new pair is made, and signs what is built from then on"
                     .into(),
             ),
             Error::KeyChanging { .. } => {
@@ -128,7 +132,14 @@ impl Error {
                  one that trusts it"
                     .into(),
             ),
-            Error::NoSignature { .. } => Some("`bramble image sign SET --key FILE` makes one".into()),
+            Error::NoSignature { .. } => {
+                Some("`bramble image sign SET` makes one, `bramble image build` a set that can be signed".into())
+            }
+            Error::Forbidden { set } => Some(format!(
+                "`bramble image sign {}` allows it again, where it is good after all; or change what it is built from",
+                set.short()
+            )),
+            Error::KeysChanged => Some("nothing was changed: run this again, after `bramble image key show`".into()),
             Error::Program { source: CommandError { failure: Failure::NotFound, program }, .. } => {
                 Some(format!("install `{program}` with the distribution's package manager"))
             }

@@ -19,7 +19,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use bramble_boot::{MANIFEST, SIGNATURE, Statement, kept_file, kept_set};
+use bramble_boot::{Day, MANIFEST, SIGNATURE, SOON, Statement, kept_file, kept_set};
 use bramble_model::boot_set::{Architecture, Artifact, Manifest};
 use bramble_model::names::Digest;
 use bramble_system::files;
@@ -59,8 +59,6 @@ pub struct ToSign {
     /// The serial is greater than this.
     pub above: u64,
     pub floor: u64,
-    /// The keys that its stage 1 trusts, in minisign's base64.
-    pub trusts: Vec<String>,
 }
 
 /// In a set's folder while it waits for its signature.
@@ -439,61 +437,77 @@ impl Shelf {
         Ok(Artifact { sha256, size })
     }
 
-    /// Publishes a set whose files are all on the shelf. One that is there already is left alone where it is whole and a node
-    /// would begin with it, and else replaced. `expires` in seconds since 1970.
+    /// Publishes a set whose files are all on the shelf. One that is there already is left alone where it is whole; where its
+    /// time is up, or nearly so, or it does not say what is forbidden, it is signed again, if the key is here. A good signature
+    /// never goes before there is another one. `now` is seconds since 1970, `lasts` seconds; `None` is for ever.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] where it is there and forbidden: that is lifted by a person's word alone.
     pub(crate) fn publish(
         &self,
         manifest: &Manifest,
         keys: &SigningKeys,
         floor: u64,
         now: u64,
-        expires: Option<u64>,
+        lasts: Option<u64>,
     ) -> Result<Digest, Error> {
         let bytes = serde_json::to_vec_pretty(manifest).expect("a manifest is plain data");
         let digest = Digest(Sha256::digest(&bytes).into());
         let place = self.set(&digest);
-        let is_published = || {
-            fs::read(place.join(MANIFEST)).is_ok_and(|found| found == bytes)
-                && match fs::read(place.join(SIGNATURE)) {
-                    Ok(signature) => keys.said(&bytes, &signature).is_some_and(|said| match said {
-                        Signed::Says(said) => said.floor == floor && said.may_boot(floor, now, false).is_ok(),
-                        Signed::Not | Signed::Plainly => false,
-                    }),
-                    Err(_) => keys.standing().0.elsewhere && place.join(UNSIGNED).exists(),
-                }
+        // Where it is whole: what its signature says.
+        let published = || {
+            let is_same = fs::read(place.join(MANIFEST)).is_ok_and(|found| found == bytes);
+            match fs::read(place.join(SIGNATURE)) {
+                Ok(signature) => keys.said(&bytes, &signature),
+                Err(_) => place.join(UNSIGNED).exists().then_some(Signed::Not),
+            }
+            .filter(|_| is_same)
         };
-        if !is_published() {
-            let said = Statement { serial: keys.next_serial(now, self.above(floor)?)?, expires, floor };
-            let signature = keys.sign(&bytes, &said)?;
-            let sets = self.folder.join("sets");
-            let new = tempfile::Builder::new()
-                .prefix(".publishing-")
-                .tempdir_in(&sets)
-                .map_err(Error::file("cannot make a folder", &sets))?;
-            let write = |name: &str, bytes: &[u8]| {
-                let path = new.path().join(name);
-                files::replace(&path, bytes).map_err(Error::file("cannot write", &path))
+        let sign = || {
+            let serial = keys.next_serial(now, self.above(floor)?)?;
+            let said = Statement { serial, expires: lasts.map(|lasts| serial.saturating_add(lasts)), floor };
+            keys.sign(&bytes, &said)
+        };
+        if let Some(signed) = published() {
+            let lasts_on = match signed {
+                Signed::Not => false,
+                Signed::Plainly => floor == 0,
+                Signed::Says(said) if said.serial < floor => return Err(Error::Forbidden { set: digest }),
+                Signed::Says(said) => said.floor == floor && said.expires.is_none_or(|at| at > now.saturating_add(SOON)),
             };
-            write(MANIFEST, &bytes)?;
-            match signature {
-                Some(signature) => write(SIGNATURE, signature.as_bytes())?,
-                None => write(UNSIGNED, b"")?,
+            if !lasts_on && let Some(signature) = sign()? {
+                self.put_signature(&digest, &signature)?;
             }
-            let folder = File::open(new.path()).map_err(Error::file("cannot open", new.path()))?;
-            files::give_to_owner_of(&sets, folder);
-            match fs::rename(new.path(), &place) {
-                Ok(()) => drop(new.keep()),
-                // Another build has published the same set meanwhile.
-                Err(_) if is_published() => {}
-                // What lies there is damaged, or not to be begun with any more.
-                Err(_) => {
-                    files::put_folder(new.path(), &place)
-                        .map_err(Error::file("cannot publish the boot set", &place))?;
-                    drop(new.keep());
-                }
-            }
-            files::sync_folder(&place).map_err(Error::file("cannot sync", &place))?;
+            return Ok(digest);
         }
+        let signature = sign()?;
+        let sets = self.folder.join("sets");
+        let new = tempfile::Builder::new()
+            .prefix(".publishing-")
+            .tempdir_in(&sets)
+            .map_err(Error::file("cannot make a folder", &sets))?;
+        let write = |name: &str, bytes: &[u8]| {
+            let path = new.path().join(name);
+            files::replace(&path, bytes).map_err(Error::file("cannot write", &path))
+        };
+        write(MANIFEST, &bytes)?;
+        match signature {
+            Some(signature) => write(SIGNATURE, signature.as_bytes())?,
+            None => write(UNSIGNED, b"")?,
+        }
+        let folder = File::open(new.path()).map_err(Error::file("cannot open", new.path()))?;
+        files::give_to_owner_of(&sets, folder);
+        match fs::rename(new.path(), &place) {
+            Ok(()) => drop(new.keep()),
+            // Another build has published the same set meanwhile.
+            Err(_) if published().is_some() => {}
+            // What lies there is damaged.
+            Err(_) => {
+                files::put_folder(new.path(), &place).map_err(Error::file("cannot publish the boot set", &place))?;
+                drop(new.keep());
+            }
+        }
+        files::sync_folder(&place).map_err(Error::file("cannot sync", &place))?;
         Ok(digest)
     }
 
@@ -508,20 +522,27 @@ impl Shelf {
     /// # Errors
     /// When the set cannot be read.
     pub fn to_sign(&self, set: &Digest, floor: u64) -> Result<ToSign, Error> {
-        let BootSet { digest, manifest, .. } = self.load(*set)?;
+        let digest = self.load(*set)?.digest;
         let path = self.set(&digest).join(MANIFEST);
         let text = fs::read_to_string(&path).map_err(Error::file("cannot read the manifest", &path))?;
-        Ok(ToSign { set: digest, manifest: text, above: self.above(floor)?, floor, trusts: manifest.trusts })
+        Ok(ToSign { set: digest, manifest: text, above: self.above(floor)?, floor })
     }
 
-    /// Takes a signature for a set in the place of the one that it has. On disk when this returns.
+    /// Takes a signature for a set in the place of the one that it has; `now` in seconds since 1970. On disk when this
+    /// returns.
     ///
     /// # Errors
     /// [`Error::NoSignature`] when it is not one of a key that the set trusts, or says what is not so; when the set cannot be
     /// read, or the signature not be written.
-    pub fn take_signature(&self, set: &Digest, floor: u64, signature: &str) -> Result<Statement, Error> {
+    pub fn take_signature(&self, set: &Digest, floor: u64, now: u64, signature: &str) -> Result<Statement, Error> {
         let to_sign = self.to_sign(set, floor)?;
-        let said = to_sign.said_by(signature)?;
+        let said = to_sign.said_by(signature, now)?;
+        self.put_signature(set, signature)?;
+        Ok(said)
+    }
+
+    /// Has a signature take the place of the one that a set has. On disk when this returns.
+    fn put_signature(&self, set: &Digest, signature: &str) -> Result<(), Error> {
         let folder = self.set(set);
         let path = folder.join(SIGNATURE);
         files::replace(&path, signature.as_bytes()).map_err(Error::file("cannot write", &path))?;
@@ -532,7 +553,15 @@ impl Shelf {
             }
             Ok(()) | Err(_) => {}
         }
-        Ok(said)
+        Ok(())
+    }
+
+    /// The highest floor that a signature on the shelf names; 0 where none does.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn floor_said(&self) -> Result<u64, Error> {
+        Ok(self.list()?.sets.into_iter().filter_map(|set| Some(set.signed.statement()?.floor)).max().unwrap_or(0))
     }
 
     /// Removes all sets but those that nodes are given and the `keep` newest others, damaged ones that nobody is given,
@@ -625,20 +654,39 @@ impl Shelf {
     }
 }
 
+/// How far ahead of a clock a time may be that is signed, in seconds: clocks differ, and whoever sends such a time to be
+/// signed would be obeyed for ever.
+const AHEAD: u64 = 24 * 3600;
+
 impl ToSign {
+    /// Its manifest, where that is the set's; what else was said of the set is of no account.
+    ///
+    /// # Errors
+    /// [`Error::NoSignature`] when it is not.
+    pub fn manifest(&self) -> Result<Manifest, Error> {
+        let no = |problem: String| Error::NoSignature { set: self.set, problem };
+        if Digest(Sha256::digest(self.manifest.as_bytes()).into()) != self.set {
+            return Err(no("what the head gave is not its manifest".into()));
+        }
+        let manifest: Manifest = serde_json::from_str(&self.manifest)
+            .map_err(|error| no(format!("its manifest is of another bramble: {error}")))?;
+        if manifest.trusts.is_empty() {
+            return Err(no("a bramble built it that did not say which keys it trusts: build it anew".into()));
+        }
+        Ok(manifest)
+    }
+
     /// What a signature says of the set, where it is one that its nodes take.
     ///
     /// # Errors
     /// [`Error::NoSignature`] and what is wrong with it.
-    pub fn said_by(&self, signature: &str) -> Result<Statement, Error> {
+    fn said_by(&self, signature: &str, now: u64) -> Result<Statement, Error> {
         let no = |problem: String| Error::NoSignature { set: self.set, problem };
-        if self.trusts.is_empty() {
-            return Err(no("a bramble built it that did not say which keys it trusts: build it anew".into()));
-        }
-        let trusted = self.trusts.iter().filter_map(|key| Public::parse(key).ok());
+        let trusts = self.manifest()?.trusts;
+        let trusted = trusts.iter().filter_map(|key| Public::parse(key).ok());
         let signed = trusted.into_iter().find_map(|key| key.said(self.manifest.as_bytes(), signature.as_bytes()));
         let Some(signed) = signed else {
-            return Err(no(format!("none of the keys that it trusts has made it: {}", self.trusts.join(", "))));
+            return Err(no(format!("none of the keys that it trusts has made it: {}", trusts.join(", "))));
         };
         let Signed::Says(said) = signed else {
             return Err(no("its trusted comment says no serial".into()));
@@ -646,29 +694,40 @@ impl ToSign {
         if said.serial <= self.above {
             return Err(no(format!("its serial {} is not above {}, which was signed before", said.serial, self.above)));
         }
+        if said.serial > now.max(self.above).saturating_add(AHEAD) {
+            return Err(no(format!("it was signed on {}, which is ahead of this computer's clock", Day(said.serial))));
+        }
         if said.floor != self.floor {
             return Err(no(format!("it names the floor {}, and that of the cluster is {}", said.floor, self.floor)));
+        }
+        if said.expires.is_some_and(|at| at <= said.serial) {
+            return Err(no("it expires before it was made".into()));
         }
         Ok(said)
     }
 
-    /// What is said of it from now on.
-    pub fn statement(&self, serial: u64, expires: Option<u64>) -> Statement {
-        Statement { serial, expires, floor: self.floor }
+    /// What is said of it from now on, for so many seconds.
+    pub fn statement(&self, serial: u64, lasts: Option<u64>) -> Statement {
+        Statement { serial, expires: lasts.map(|lasts| serial.saturating_add(lasts)), floor: self.floor }
     }
 
-    /// Signs it with this key, from `now` on, for so many seconds.
+    /// Signs it with a key that lies off the head, from `now` on, for so many seconds.
     ///
     /// # Errors
-    /// [`Error::NotTrusted`] when its stage 1 would refuse that key.
+    /// [`Error::NotTrusted`] when its stage 1 would refuse that key; [`Error::NoSignature`] when what the head gave is not
+    /// what it names, or ahead of this computer's clock.
     pub fn sign(&self, key: &Secret, now: u64, lasts: Option<u64>) -> Result<String, Error> {
         let public = key.public()?.text();
-        if !self.trusts.contains(&public) {
+        if !self.manifest()?.trusts.contains(&public) {
             return Err(Error::NotTrusted { set: self.set, key: public });
         }
+        if self.above.max(self.floor) > now.saturating_add(AHEAD) {
+            let latest = Day(self.above.max(self.floor));
+            let problem = format!("the head says that something was signed on {latest}: is this computer's clock right?");
+            return Err(Error::NoSignature { set: self.set, problem });
+        }
         let serial = now.max(self.above.saturating_add(1));
-        let said = self.statement(serial, lasts.map(|lasts| now.saturating_add(lasts)));
-        key.sign(self.manifest.as_bytes(), &said)
+        key.sign(self.manifest.as_bytes(), &self.statement(serial, lasts))
     }
 }
 

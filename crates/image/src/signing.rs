@@ -11,7 +11,7 @@
 //! (`bramble image sign`). A set says which keys its stage 1 trusts, so that one of before the change is never signed with a
 //! key that its nodes refuse.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,11 @@ use crate::Error;
 const ROLES: &str = "image.json";
 /// The first pair: `image.key`, `image.pub`.
 const FIRST: &str = "image";
+/// Held by whoever changes something of the keys.
+const LOCK: &str = "image.lock";
+/// What lies in the place of the first pair's secret once that has gone: a bramble of before the key could be changed stops at
+/// it, and makes no key of its own; so does this one where it does not find which key signs.
+const CHANGED: &[u8] = b"the key of images was changed: see image.json\n";
 /// The serial that was signed last, in the folder of the keys.
 const SERIAL: &str = "image.serial";
 const FORM: u32 = 1;
@@ -157,6 +162,10 @@ impl Secret {
     /// When a file is there already, or cannot be written.
     pub fn make(path: &Path, password: String) -> Result<(Public, PathBuf), Error> {
         let beside = path.with_extension("pub");
+        if beside == path {
+            let problem = "its ending is that of the public half: name it `image.key`".into();
+            return Err(Error::NoKey { path: beside, problem });
+        }
         if let Some(there) = [path, &beside].into_iter().find(|path| path.exists()) {
             return Err(Error::NoKey { path: there.to_owned(), problem: "it is there already".into() });
         }
@@ -221,7 +230,12 @@ impl Pair {
         let secret = SecretKeyBox::from_string(&secret)
             .and_then(SecretKeyBox::into_unencrypted_secret_key)
             .map_err(|error| malformed(&secret_path, &error))?;
-        Ok(Pair { role, public, secret: Some(Secret(secret)) })
+        let secret = Secret(secret);
+        if secret.public()? != public {
+            let problem = "is not the other half of the key beside it".into();
+            return Err(Error::Key { path: public_path, problem });
+        }
+        Ok(Pair { role, public, secret: Some(secret) })
     }
 
     fn make(folder: &Path, vault: &Vault, role: &Role) -> Result<(), Error> {
@@ -253,28 +267,42 @@ impl SigningKeys {
     /// When the folder cannot be written or a file in it is not a key.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let vault = Vault::open(folder).map_err(Error::Seal)?;
+        let _lock = lock(folder)?;
+        Self::open_locked(folder, &vault)
+    }
+
+    fn open_locked(folder: &Path, vault: &Vault) -> Result<Self, Error> {
         let roles = roles(folder)?;
         if roles == Roles::default() && !folder.join(roles.signs.secret()).exists() {
-            Pair::make(folder, &vault, &roles.signs)?;
+            Pair::make(folder, vault, &roles.signs)?;
         }
         let Roles { signs, next, .. } = roles;
-        let signs = Pair::open(folder, &vault, signs)?;
-        let next = next.map(|role| Pair::open(folder, &vault, role)).transpose()?;
+        let signs = Pair::open(folder, vault, signs)?;
+        let next = next.map(|role| Pair::open(folder, vault, role)).transpose()?;
         let keys = SigningKeys { folder: folder.to_owned(), signs, next };
         keys.remove_former();
         Ok(keys)
     }
 
-    /// Removes the secrets that signed before; the program may have ended before it came to that. What is numbered higher
-    /// may be a pair that another program is making.
+    /// Removes the secrets that signed before; the program may have ended before it came to that.
     fn remove_former(&self) {
         for number in 1..number(&self.signs.role) {
             self.remove(&Role { name: name(number), elsewhere: false });
+        }
+        let first = self.folder.join(format!("{FIRST}.key"));
+        if number(&self.signs.role) > 1
+            && !first.exists()
+            && let Err(error) = files::replace(&first, CHANGED)
+        {
+            tracing::warn!(path = %first.display(), %error, "that the key was changed is not said there");
         }
     }
 
     fn remove(&self, role: &Role) {
         for path in [role.secret(), role.public()].map(|name| self.folder.join(name)) {
+            if fs::read(&path).is_ok_and(|bytes| bytes == CHANGED) {
+                continue;
+            }
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(path = %path.display(), %error, "a former key is not removed");
@@ -328,6 +356,7 @@ impl SigningKeys {
     /// # Errors
     /// When it cannot be kept, or what was kept cannot be read.
     pub fn next_serial(&self, now: u64, least: u64) -> Result<u64, Error> {
+        let _lock = lock(&self.folder)?;
         let path = self.folder.join(SERIAL);
         let last = match fs::read_to_string(&path) {
             Ok(text) => text.trim().parse().map_err(|_| Error::Malformed {
@@ -354,17 +383,20 @@ impl SigningKeys {
         if to.as_ref() == Some(&self.signs.public) {
             return Err(Error::SameKey);
         }
-        let vault = Vault::open(&self.folder).map_err(Error::Seal)?;
         let role = Role { name: name(number(&self.signs.role) + 1), elsewhere: to.is_some() };
-        match to {
-            Some(public) => {
-                let path = self.folder.join(role.public());
-                files::replace(&path, public.text().as_bytes())
-                    .map_err(Error::file("cannot write the public key", &path))?;
+        self.change(|keys, vault| {
+            // What a change that was cut off has left.
+            keys.remove(&role);
+            match &to {
+                Some(public) => {
+                    let path = keys.folder.join(role.public());
+                    files::replace(&path, public.text().as_bytes())
+                        .map_err(Error::file("cannot write the public key", &path))?;
+                }
+                None => Pair::make(&keys.folder, vault, &role)?,
             }
-            None => Pair::make(&self.folder, &vault, &role)?,
-        }
-        self.change(Roles { form: FORM, signs: self.signs.role.clone(), next: Some(role) })
+            Ok(Roles { form: FORM, signs: keys.signs.role.clone(), next: Some(role.clone()) })
+        })
     }
 
     /// Ends a change: the next key signs from now on, alone.
@@ -373,7 +405,7 @@ impl SigningKeys {
     /// When none is under way, or it cannot be written.
     pub fn finish(self) -> Result<Self, Error> {
         let next = self.next.as_ref().ok_or(Error::KeyNotChanging)?.role.clone();
-        self.change(Roles { form: FORM, signs: next, next: None })
+        self.change(|_, _| Ok(Roles { form: FORM, signs: next.clone(), next: None }))
     }
 
     /// Ends a change: the key of before stays.
@@ -381,19 +413,54 @@ impl SigningKeys {
     /// # Errors
     /// When none is under way, or it cannot be written.
     pub fn abandon(self) -> Result<Self, Error> {
-        let next = self.next.as_ref().ok_or(Error::KeyNotChanging)?.role.clone();
-        let kept = self.change(Roles { form: FORM, signs: self.signs.role.clone(), next: None })?;
-        kept.remove(&next);
+        if self.next.is_none() {
+            return Err(Error::KeyNotChanging);
+        }
+        let kept = self.change(|keys, _| Ok(Roles { form: FORM, signs: keys.signs.role.clone(), next: None }))?;
+        let held = lock(&kept.folder)?;
+        // Nobody has begun another one meanwhile.
+        if roles(&kept.folder)? == kept.roles() {
+            kept.remove(&Role { name: name(number(&kept.signs.role) + 1), elsewhere: false });
+        }
+        drop(held);
         Ok(kept)
     }
 
-    /// All of it changes with one file.
-    fn change(&self, roles: Roles) -> Result<Self, Error> {
-        let path = self.folder.join(ROLES);
-        let text = serde_json::to_vec_pretty(&roles).expect("plain data");
-        files::replace(&path, &text).map_err(Error::file("cannot write which key signs", &path))?;
-        Self::open(&self.folder)
+    fn roles(&self) -> Roles {
+        Roles {
+            form: FORM,
+            signs: self.signs.role.clone(),
+            next: self.next.as_ref().map(|next| next.role.clone()),
+        }
     }
+
+    /// All of it changes with one file, and nobody else changes anything meanwhile.
+    fn change(&self, to: impl FnOnce(&Self, &Vault) -> Result<Roles, Error>) -> Result<Self, Error> {
+        let vault = Vault::open(&self.folder).map_err(Error::Seal)?;
+        let _lock = lock(&self.folder)?;
+        if roles(&self.folder)? != self.roles() {
+            return Err(Error::KeysChanged);
+        }
+        let path = self.folder.join(ROLES);
+        let text = serde_json::to_vec_pretty(&to(self, &vault)?).expect("plain data");
+        files::replace(&path, &text).map_err(Error::file("cannot write which key signs", &path))?;
+        Self::open_locked(&self.folder, &vault)
+    }
+}
+
+/// Keeps every other program from changing the keys until it is dropped.
+fn lock(folder: &Path) -> Result<File, Error> {
+    let path = folder.join(LOCK);
+    let open = || {
+        let new = !path.exists();
+        let file = File::options().read(true).append(true).create(true).open(&path)?;
+        if new {
+            files::give_to_owner_of(folder, &file);
+        }
+        file.lock()?;
+        Ok(file)
+    };
+    open().map_err(Error::file("cannot lock the keys of images", &path))
 }
 
 fn roles(folder: &Path) -> Result<Roles, Error> {

@@ -130,7 +130,7 @@ fn stage_1_failed(said: String, kind: Option<&Failure>) -> Cause {
         Some(Failure::Expired) => cause(
             "boot-set-expired",
             said,
-            "`bramble image sign SET` signs it again, `bramble image build` makes a newer one; it boots by itself then",
+            "`bramble image sign SET` signs it again, `bramble image build` makes a newer one; where its clock is ahead, set that, or sign with `--days 0`; it boots by itself then",
         ),
         Some(Failure::Forbidden) => cause(
             "boot-set-forbidden",

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use bramble_boot::Day;
+use bramble_boot::{Day, SOON};
 use bramble_model::boot_set::Architecture;
 use bramble_model::names::{Digest, Name};
 use bramble_model::section::Ends;
@@ -41,10 +41,9 @@ pub struct Set {
     pub inputs: Option<Digest>,
     /// When its signature expires, in seconds since 1970; `None` for never.
     pub expires: Option<u64>,
+    /// Why nodes boot nothing of it all the same.
+    pub refused: Option<&'static str>,
 }
-
-/// How long before it expires a signature is worth a word, in seconds.
-const SOON: u64 = 14 * 24 * 3600;
 
 /// A node, as it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,19 +68,23 @@ impl Planner for Sets {
         let build = || Ends::Person("`bramble image build`".into());
         for architecture in &declared.architectures {
             let subject = Subject::Image { architecture: *architecture };
-            match observed.shelf.get(architecture) {
-                None => plan.wait(subject, "there is no boot set yet, and its nodes cannot boot", build()),
-                Some(set) if set.inputs.is_some() && declared.inputs.is_some() && set.inputs != declared.inputs => {
-                    let reason =
-                        "the repository's image has changed since its boot set was built; nodes boot the old one";
-                    plan.wait(subject, reason, build());
-                }
-                Some(set) => {
-                    if let Some(reason) = set.expires.and_then(|at| expiry(at, now / 1000)) {
-                        let again = format!("`bramble image sign {}`, or `bramble image build`", set.digest.short());
-                        plan.wait(subject, reason, Ends::Person(again));
-                    }
-                }
+            let Some(set) = observed.shelf.get(architecture) else {
+                plan.wait(subject, "there is no boot set yet, and its nodes cannot boot", build());
+                continue;
+            };
+            let sign = || {
+                Ends::Person(format!("`bramble image build`, or `bramble image sign {}`", set.digest.short()))
+            };
+            if let Some(refused) = set.refused {
+                let reason = format!("nodes boot nothing of the boot set that they are given: {refused}");
+                plan.wait(subject.clone(), reason, sign());
+            }
+            if set.inputs.is_some() && declared.inputs.is_some() && set.inputs != declared.inputs {
+                let reason = "the repository's image has changed since its boot set was built; nodes boot the old one";
+                plan.wait(subject.clone(), reason, build());
+            }
+            if let Some(reason) = set.expires.and_then(|at| expiry(at, now / 1000)) {
+                plan.wait(subject, reason, sign());
             }
         }
         for name in &declared.nodes {
@@ -136,7 +139,7 @@ mod tests {
     #[test]
     fn a_node_is_compared_with_its_own_architectures_set_and_a_foreign_one_with_none() {
         use Architecture::{Amd64, Arm64};
-        let set = |n| Set { digest: digest(n), inputs: None, expires: None };
+        let set = |n| Set { digest: digest(n), inputs: None, expires: None, refused: None };
         let runs = |architecture, n| Runs { architecture, set: digest(n), forbidden: false };
         let declared = Declared {
             architectures: vec![Amd64, Arm64],
@@ -167,7 +170,7 @@ mod tests {
             inputs: Some(digest(5)),
         };
         let observed = Observed {
-            shelf: BTreeMap::from([(Amd64, Set { digest: digest(1), inputs: Some(digest(4)), expires: None })]),
+            shelf: BTreeMap::from([(Amd64, Set { digest: digest(1), inputs: Some(digest(4)), expires: None, refused: None })]),
             nodes: BTreeMap::from([(name("m1"), runs(Amd64, 1)), (name("w1"), runs(Amd64, 9))]),
         };
         insta::assert_snapshot!(contract::text(&Sets.plan(&declared, &observed, 0)));
@@ -182,7 +185,9 @@ mod tests {
         #[test]
         fn what_a_person_does_ends_every_wait(
             wanted in prop::collection::btree_set(architecture(), 0..3),
-            shelf in prop::collection::btree_map(architecture(), (0..3_u8, prop::option::of(0..3_u8)), 0..3),
+            shelf in prop::collection::btree_map(
+                architecture(), (0..3_u8, prop::option::of(0..3_u8), prop::option::of(0..3 * SOON), any::<bool>()), 0..3,
+            ),
             nodes in prop::collection::btree_map("[a-d]", (architecture(), 0..3_u8), 0..5),
             inputs in prop::option::of(0..3_u8),
         ) {
@@ -192,7 +197,10 @@ mod tests {
                 inputs: inputs.map(digest),
             };
             let mut observed = Observed {
-                shelf: shelf.into_iter().map(|(of, (n, inputs))| (of, Set { digest: digest(n), inputs: inputs.map(digest), expires: None })).collect(),
+                shelf: shelf.into_iter().map(|(of, (n, inputs, expires, refused))| {
+                    let refused = refused.then_some("it is forbidden");
+                    (of, Set { digest: digest(n), inputs: inputs.map(digest), expires, refused })
+                }).collect(),
                 nodes: nodes.iter().map(|(node, (architecture, n))| (name(node), Runs { architecture: *architecture, set: digest(*n), forbidden: false })).collect(),
             };
             let plan = Sets.plan(&declared, &observed, 0);
@@ -200,7 +208,7 @@ mod tests {
             for wait in plan.waits {
                 prop_assert!(matches!(wait.ends, Ends::Person(_)));
                 if let Subject::Image { architecture } = wait.subject {
-                    observed.shelf.insert(architecture, Set { digest: digest(7), inputs: declared.inputs, expires: None });
+                    observed.shelf.insert(architecture, Set { digest: digest(7), inputs: declared.inputs, expires: None, refused: None });
                 }
             }
             for runs in observed.nodes.values_mut() {
@@ -216,13 +224,13 @@ mod tests {
     fn what_has_to_be_built_is_said_with_the_command() {
         let declared =
             Declared { architectures: Architecture::ALL.to_vec(), nodes: Vec::new(), inputs: Some(digest(5)) };
-        let old = Set { digest: digest(1), inputs: Some(digest(4)), expires: None };
+        let old = Set { digest: digest(1), inputs: Some(digest(4)), expires: None, refused: None };
         let mut observed = Observed { shelf: BTreeMap::from([(Architecture::Amd64, old)]), ..Observed::default() };
         let waits = Sets.plan(&declared, &observed, 0).waits;
         assert_eq!(waits.len(), 2, "one is old, the other missing: {waits:?}");
         assert!(waits.iter().all(|wait| wait.ends == Ends::Person("`bramble image build`".into())));
         for architecture in Architecture::ALL {
-            observed.shelf.insert(architecture, Set { digest: digest(1), inputs: Some(digest(5)), expires: None });
+            observed.shelf.insert(architecture, Set { digest: digest(1), inputs: Some(digest(5)), expires: None, refused: None });
         }
         assert_eq!(Sets.plan(&declared, &observed, 0).waits, []);
     }
@@ -231,7 +239,7 @@ mod tests {
     #[test]
     fn a_signature_is_told_of_before_it_expires_and_after() {
         let declared = Declared { architectures: vec![Architecture::Amd64], ..Declared::default() };
-        let set = Set { digest: digest(1), inputs: None, expires: Some(100 * SOON) };
+        let set = Set { digest: digest(1), inputs: None, expires: Some(100 * SOON), refused: None };
         let observed = Observed { shelf: BTreeMap::from([(Architecture::Amd64, set)]), ..Observed::default() };
         let told = |seconds: u64| {
             let waits = Sets.plan(&declared, &observed, seconds * 1000).waits;
@@ -241,6 +249,13 @@ mod tests {
         let [(reason, ends)] = &told(99 * SOON)[..] else { panic!("one wait") };
         assert!(reason.contains("expires on 2008-") && reason.contains("no node begins"), "{reason}");
         assert!(matches!(ends, Ends::Person(what) if what.contains("image sign 010101010101")), "{ends:?}");
+        // Also where its image has changed meanwhile.
+        let changed = Declared { inputs: Some(digest(5)), ..declared.clone() };
+        let old = Set { digest: digest(1), inputs: Some(digest(4)), expires: Some(SOON), refused: Some("it is forbidden") };
+        let observed_old = Observed { shelf: BTreeMap::from([(Architecture::Amd64, old)]), ..Observed::default() };
+        let waits = Sets.plan(&changed, &observed_old, 0).waits;
+        assert_eq!(waits.len(), 3, "{waits:?}");
+        assert!(waits[0].reason.contains("boot nothing") && waits[0].reason.contains("forbidden"), "{waits:?}");
         let [(reason, _)] = &told(100 * SOON)[..] else { panic!("one wait") };
         assert!(reason.contains("expired on 2008-"), "{reason}");
     }
@@ -249,7 +264,7 @@ mod tests {
     fn a_node_that_runs_what_was_forbidden_meanwhile_is_told_of() {
         let declared = Declared { nodes: vec![name("w1")], ..Declared::default() };
         let runs = Runs { architecture: Architecture::Amd64, set: digest(9), forbidden: true };
-        let set = Set { digest: digest(1), inputs: None, expires: None };
+        let set = Set { digest: digest(1), inputs: None, expires: None, refused: None };
         let observed = Observed {
             shelf: BTreeMap::from([(Architecture::Amd64, set)]),
             nodes: BTreeMap::from([(name("w1"), runs)]),

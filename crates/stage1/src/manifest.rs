@@ -163,8 +163,8 @@ fn verify(bytes: &[u8], signature: &[u8], set: &str, trust: &Trust) -> Result<Ma
     let signature =
         Signature::decode(&signature).doing_as(Failure::Signature, "the manifest's signature is malformed")?;
     let mut refused = Error::new(Failure::Signature, "this initrd has no verification key");
-    let is_signed = trust.keys.lines().filter(|line| !line.trim().is_empty()).any(|line| {
-        let verified = PublicKey::from_base64(line.trim())
+    let signer = trust.keys.lines().map(str::trim).filter(|line| !line.is_empty()).find(|line| {
+        let verified = PublicKey::from_base64(line)
             .doing_as(Failure::Signature, "the verification key of this initrd is malformed")
             .and_then(|key| {
                 key.verify(bytes, &signature, false)
@@ -172,9 +172,7 @@ fn verify(bytes: &[u8], signature: &[u8], set: &str, trust: &Trust) -> Result<Ma
             });
         verified.map_err(|error| refused = error).is_ok()
     });
-    if !is_signed {
-        return Err(refused);
-    }
+    let Some(signer) = signer else { return Err(refused) };
     let manifest: Manifest = serde_json::from_slice(bytes).doing("the manifest is malformed")?;
     if manifest.form != FORM {
         let sentence = format!("the manifest has form {}, and this stage 1 reads form {FORM}", manifest.form);
@@ -188,8 +186,8 @@ fn verify(bytes: &[u8], signature: &[u8], set: &str, trust: &Trust) -> Result<Ma
     is_for("the architecture", &manifest.architecture, ARCHITECTURE)?;
     let said: Statement = (signature.trusted_comment().parse())
         .doing_as(Failure::Signature, "what the manifest's signature says is malformed")?;
-    trust.memory.admits(set, &said)?;
-    trust.memory.raise(said.floor);
+    trust.memory.admits(set, &said, &trust.keys)?;
+    trust.memory.raise(said.floor, signer);
     Ok(manifest)
 }
 
@@ -280,6 +278,12 @@ mod tests {
         }
     }
 
+    /// A machine that was ready with another set before.
+    fn remembers_another(data: &Path) {
+        let ready = data.join(bramble_boot::AGENT_FOLDER).join(bramble_boot::READY_FOLDER);
+        fs::create_dir_all(&ready).and_then(|()| fs::write(ready.join("0808"), "")).expect("written");
+    }
+
     /// While the key is being changed.
     #[test]
     fn either_of_two_keys_will_do() {
@@ -308,9 +312,15 @@ mod tests {
             assert_eq!(verify(&bytes, &signature, &set, &trust).expect_err(nothing).kind, Failure::Signature);
         }
         let disk = tempfile::tempdir().expect("a folder");
-        let remembers = |trust: Trust| Trust { memory: Memory::on(Some(disk.path())), ..trust };
-        let (signature, trust) = signed_with(&bytes, "bramble boot set; serial 5; expires 6; floor 0");
-        let trust = remembers(trust);
+        remembers_another(disk.path());
+        let pair = minisign::KeyPair::generate_unencrypted_keypair().expect("a key");
+        let memory = Memory::on(Some(disk.path()));
+        let trust = Trust { keys: pair.pk.to_base64(), cluster: "lab".into(), memory };
+        let sign = |says: &str| {
+            let signed = minisign::sign(None, &pair.sk, &bytes[..], Some(says), None).expect("signed");
+            signed.into_string().into_bytes()
+        };
+        let signature = sign("bramble boot set; serial 5; expires 6; floor 0");
         assert_eq!(verify(&bytes, &signature, &set, &trust).expect_err("long ago").kind, Failure::Expired);
         let text = String::from_utf8(signature).expect("text");
         let forged = text.replace("expires 6", "expires never");
@@ -318,13 +328,12 @@ mod tests {
         let error = verify(&bytes, forged.as_bytes(), &set, &trust).expect_err("nobody signed that");
         assert_eq!(error.kind, Failure::Signature);
         // A floor that a good signature names is remembered, and one that a forged one names is not.
-        let (higher, trust) = signed_with(&bytes, "bramble boot set; serial 9; expires never; floor 9");
-        let trust = remembers(trust);
+        let higher = sign("bramble boot set; serial 9; expires never; floor 9");
         let text = String::from_utf8(higher.clone()).expect("text");
         verify(&bytes, text.replace("floor 9", "floor 999").as_bytes(), &set, &trust).expect_err("forged");
         verify(&bytes, &higher, &set, &trust).expect("good");
-        let (lower, trust) = signed_with(&bytes, "bramble boot set; serial 8; expires never; floor 0");
-        let error = verify(&bytes, &lower, &set, &remembers(trust)).expect_err("signed before the floor");
+        let lower = sign("bramble boot set; serial 8; expires never; floor 0");
+        let error = verify(&bytes, &lower, &set, &trust).expect_err("signed before the floor");
         assert_eq!(error.kind, Failure::Forbidden);
     }
 
@@ -343,6 +352,7 @@ mod tests {
             sign("bramble boot set; serial 7; expires never; floor 0"),
         );
         let data = data(&set, &bytes, &old);
+        remembers_another(data.path());
         let memory = Memory::on(Some(data.path()));
         let trust = Trust { keys: pair.pk.to_base64(), cluster: "lab".into(), memory };
         let mut away = |_: &str| Err(Error::new(Failure::Fetch, "the head is away"));

@@ -7,7 +7,6 @@ use anyhow::{Context, Result, bail};
 use bramble_boot::Day;
 use bramble_image::signing::{Public, Secret, Signed, Standing};
 use bramble_image::{Error, ToSign};
-use bramble_model::boot_set::Manifest;
 use bramble_model::repository::Cluster;
 use bramble_system::now;
 
@@ -103,19 +102,18 @@ pub fn sign(set: &str, key: Option<&Path>, days: Option<u32>, yes: bool, place: 
 fn own_signature(sets: &BootSets, to_sign: &ToSign, lasts: Option<u64>) -> Result<String> {
     let keys = sets.keys()?;
     let (signs, _) = keys.standing();
-    if !to_sign.trusts.contains(&signs.key) {
+    if !to_sign.manifest()?.trusts.contains(&signs.key) {
         return Err(Error::NotTrusted { set: to_sign.set, key: signs.key }.into());
     }
-    let now = now() / 1000;
-    let serial = keys.next_serial(now, to_sign.above)?;
-    let said = to_sign.statement(serial, lasts.map(|lasts| now + lasts));
+    let serial = keys.next_serial(now() / 1000, to_sign.above)?;
+    let said = to_sign.statement(serial, lasts);
     let signature = keys.sign(to_sign.manifest.as_bytes(), &said)?;
     Ok(signature.ok_or(Error::Unsigned { set: to_sign.set })?)
 }
 
 /// What a person is about to vouch for.
 fn describe(to_sign: &ToSign) -> Result<()> {
-    let manifest: Manifest = serde_json::from_str(&to_sign.manifest).context("its manifest is of another bramble")?;
+    let manifest = to_sign.manifest()?;
     println!("boot set      {}", to_sign.set);
     println!("cluster       {}", manifest.cluster);
     println!("bramble       {}", manifest.version);
@@ -123,6 +121,9 @@ fn describe(to_sign: &ToSign) -> Result<()> {
     println!("system        Debian {} {}, {} packages", manifest.suite, manifest.architecture, manifest.packages.len());
     println!("command line  {}", manifest.cmdline);
     println!("size          {}", megabytes(manifest.payload()));
+    if to_sign.floor > 0 {
+        println!("forbids       what was signed before {}, {} s after 1970", Day(to_sign.floor), to_sign.floor);
+    }
     Ok(())
 }
 
@@ -144,19 +145,25 @@ pub fn forbid(set: &str, yes: bool, place: &Place) -> Result<Exit> {
             return Ok(Exit::Done);
         }
     }
+    let lasts = lasts(None, place)?;
     sets.forbid(&found.digest)?;
     println!("boot set {} is forbidden, and no node boots it any more", found.digest.short());
     if !earlier.is_empty() {
         println!("so are {}; `bramble image sign SET` allows one again that is good", earlier.join(", "));
     }
-    say_the_floor(&sets, place)
+    say_the_floor(&sets, lasts)
 }
 
-/// Signs again what nodes are given, so that they hear of what is forbidden.
-fn say_the_floor(sets: &BootSets, place: &Place) -> Result<Exit> {
+/// Signs again what nodes are given, so that they hear of what is forbidden. Each lasts as long as it did, and one that says
+/// nothing of that `lasts` seconds.
+fn say_the_floor(sets: &BootSets, lasts: Option<u64>) -> Result<Exit> {
     for set in sets.current()? {
         let to_sign = sets.to_sign(&set.digest.to_string())?;
-        match own_signature(sets, &to_sign, lasts(None, place)?) {
+        let lasts = match set.signed {
+            Signed::Says(said) => said.expires.map(|at| at.saturating_sub(said.serial)),
+            Signed::Not | Signed::Plainly => lasts,
+        };
+        match own_signature(sets, &to_sign, lasts) {
             Ok(signature) => {
                 sets.take_signature(&to_sign.set, &signature)?;
                 println!("boot set {}, which nodes are given, is signed again and says so", set.digest.short());
@@ -186,12 +193,13 @@ pub fn show(place: &Place, json: bool) -> Result<Exit> {
         println!("next    {}  {}", next.key, place(next));
     }
     let trusting = |key: &str| {
-        let trusts = sets.shelf.list().map(|listed| listed.sets).unwrap_or_default().into_iter();
-        trusts.filter(|set| set.manifest.trusts.iter().any(|one| one == key)).map(|set| set.digest.short())
+        let listed = sets.shelf.list().map(|listed| listed.sets).unwrap_or_default().into_iter();
+        let trusting = listed.filter(|set| set.manifest.trusts.iter().any(|one| one == key));
+        trusting.map(|set| set.digest.short()).collect::<Vec<String>>()
     };
     for (word, key) in [("signs", Some(&signs)), ("next", next.as_ref())] {
         let Some(key) = key else { continue };
-        let sets: Vec<String> = trusting(&key.key).collect();
+        let sets = trusting(&key.key);
         let sets = if sets.is_empty() { "none".into() } else { sets.join(", ") };
         println!("boot sets that trust the one that {word}: {sets}");
     }
@@ -254,9 +262,9 @@ pub fn rotate(to: Option<&Path>, finish: bool, abandon: bool, yes: bool, place: 
     println!("{} signs from now on; the former secret is removed", signs.key);
     if signs.elsewhere {
         println!("what is built waits for `bramble image sign SET --key FILE`");
-        return Ok(Exit::Done);
     }
-    say_the_floor(&sets, place)
+    println!("`bramble image build` makes boot sets that trust that key alone");
+    Ok(Exit::Done)
 }
 
 /// What a list says of a set's signature.

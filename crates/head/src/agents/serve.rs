@@ -286,7 +286,7 @@ struct Conversation<'a> {
     remembers: bool,
 }
 
-/// Who waits for what an agent says.
+/// Who waits for what an agent says, and what was heard of it.
 #[derive(Default)]
 struct Waiting {
     answers: BTreeMap<u64, oneshot::Sender<Answer>>,
@@ -294,6 +294,8 @@ struct Waiting {
     processes: BTreeMap<u64, Process>,
     /// Messages that were not understood.
     odd: u32,
+    /// Its node was ready when it was heard last on this connection.
+    was_ready: bool,
 }
 
 /// Messages of one connection that were not understood and are logged.
@@ -423,9 +425,14 @@ impl Conversation<'_> {
         };
         match message {
             FromAgent::Health(health) => {
-                if agents.heard(node, health) && self.remembers {
-                    agent.say(&ToAgent::Ready)?;
+                let is_ready = agents.heard(node, health);
+                if is_ready && !waiting.was_ready {
+                    agents.is_ready(node);
+                    if self.remembers {
+                        agent.say(&ToAgent::Ready)?;
+                    }
                 }
+                waiting.was_ready = is_ready;
             }
             FromAgent::Answer { number, answer } => {
                 if let Some(asker) = waiting.answers.remove(&number) {

@@ -157,7 +157,7 @@ impl OwnBoots {
         let record = admissions::of(&self.store, node).ok();
         let last = record.as_ref().and_then(|record| record.boots().filter_map(|(_, set)| set).last());
         match last.and_then(|set| self.load(set, cpu)) {
-            Some(Ok(set)) => Ok(set),
+            Some(Ok(set)) => self.admits(node, set),
             Some(Err(_)) | None => Err(bramble_system::sentence(&lost)),
         }
     }

@@ -53,12 +53,11 @@ impl super::Controller for Controller {
             let mut found = BTreeMap::new();
             for architecture in Architecture::ALL {
                 let given = sets.given(architecture).map_err(|error| Unknown(bramble_system::sentence(&error)))?;
-                let set = given.map(|set| Set {
-                    digest: set.digest,
-                    inputs: set.manifest.inputs,
-                    expires: set.signed.statement().and_then(|said| said.expires),
-                });
-                found.extend(set.map(|set| (architecture, set)));
+                let Some(given) = given else { continue };
+                let refused = sets.refused(&given).map_err(|error| Unknown(bramble_system::sentence(&error)))?;
+                let expires = given.signed.statement().and_then(|said| said.expires);
+                let set = Set { digest: given.digest, inputs: given.manifest.inputs, expires, refused };
+                found.insert(architecture, set);
             }
             for runs in nodes.values_mut() {
                 runs.forbidden =

@@ -240,13 +240,13 @@ fn a_set_that_another_build_publishes_meanwhile_is_the_same_set() {
 }
 
 /// A shelf, its keys, and a set whose stage 1 trusts them.
-fn signed_shelf(expires: Option<u64>) -> (tempfile::TempDir, Shelf, SigningKeys, Manifest, Digest) {
+fn signed_shelf(lasts: Option<u64>) -> (tempfile::TempDir, Shelf, SigningKeys, Manifest, Digest) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let shelf = Shelf::open(folder.path()).expect("made");
     let keys = SigningKeys::open(&folder.path().join("keys")).expect("keys");
     let trusts = keys.trusted();
     let manifest = Manifest { trusts, ..manifest(shelf.take_stream(&b"a kernel"[..]).expect("taken"), "1") };
-    let set = shelf.publish(&manifest, &keys, 0, NOW, expires).expect("published");
+    let set = shelf.publish(&manifest, &keys, 0, NOW, lasts).expect("published");
     (folder, shelf, keys, manifest, set)
 }
 
@@ -257,31 +257,45 @@ fn said(shelf: &Shelf, set: Digest) -> Statement {
 
 #[test]
 fn a_set_that_is_built_again_keeps_its_signature_while_nodes_would_begin_with_it() {
-    let (_folder, shelf, keys, manifest, set) = signed_shelf(Some(NOW + 100));
+    let (_folder, shelf, keys, manifest, set) = signed_shelf(Some(3 * SOON));
     let first = said(&shelf, set);
-    assert_eq!(first, Statement { serial: NOW, expires: Some(NOW + 100), floor: 0 });
-    let publish = |floor, now| shelf.publish(&manifest, &keys, floor, now, Some(now + 100)).expect("published");
-    assert_eq!(publish(0, NOW + 99), set, "equal inputs give the same set");
+    assert_eq!(first, Statement { serial: NOW, expires: Some(NOW + 3 * SOON), floor: 0 });
+    let publish = |floor, now| shelf.publish(&manifest, &keys, floor, now, Some(3 * SOON));
+    assert_eq!(publish(0, NOW + 2 * SOON - 1).expect("published"), set, "equal inputs give the same set");
     assert_eq!(said(&shelf, set), first);
-    assert_eq!(publish(0, NOW + 100), set);
-    let second = Statement { serial: NOW + 100, expires: Some(NOW + 200), floor: 0 };
-    assert_eq!(said(&shelf, set), second, "its time was up");
-    publish(NOW + 50, NOW + 101);
+    publish(0, NOW + 2 * SOON).expect("published");
+    let second = NOW + 2 * SOON;
+    assert_eq!(said(&shelf, set), Statement { serial: second, expires: Some(second + 3 * SOON), floor: 0 });
+    publish(NOW + 50, second + 9).expect("published");
     let third = said(&shelf, set);
-    assert_eq!((third.serial, third.floor), (NOW + 101, NOW + 50), "what is forbidden is said to its nodes");
-    publish(NOW + 102, 0);
-    assert_eq!(said(&shelf, set).serial, NOW + 102, "a clock that was reset lowers no serial");
+    assert_eq!((third.serial, third.floor), (second + 9, NOW + 50), "what is forbidden is said to its nodes");
+    // Nobody has said that it is good after all.
+    let error = publish(second + 10, second + 20).expect_err("it was signed before that");
+    assert!(matches!(error, Error::Forbidden { set: named } if named == set) && error.help().is_some(), "{error}");
+    assert_eq!(said(&shelf, set), third);
 }
 
+/// A clock that was reset lowers no serial, and what it signs lasts.
 #[test]
-fn a_set_whose_key_lies_elsewhere_waits_for_its_signature() {
+fn a_clock_that_is_behind_signs_nothing_that_has_expired() {
+    let (_folder, shelf, keys, before, first) = signed_shelf(Some(SOON));
+    let manifest = Manifest { version: "2".into(), ..before };
+    let set = shelf.publish(&manifest, &keys, 0, 5, Some(100)).expect("published");
+    assert_eq!(said(&shelf, set), Statement { serial: NOW + 1, expires: Some(NOW + 101), floor: 0 });
+    assert_eq!(said(&shelf, first).serial, NOW);
+}
+
+/// `bramble image build` took the signature away from what nodes were given.
+#[test]
+fn a_set_whose_key_lies_elsewhere_waits_for_its_signature_and_never_loses_one() {
     let (folder, shelf, keys, before, _) = signed_shelf(None);
     let path = folder.path().join("stick.key");
     let (public, _) = Secret::make(&path, "a password".into()).expect("made");
     let keys = keys.rotate(Some(public.clone())).and_then(SigningKeys::finish).expect("changed");
     let manifest = Manifest { trusts: keys.trusted(), ..before.clone() };
-    let set = shelf.publish(&manifest, &keys, 0, NOW + 1, None).expect("published");
-    assert_eq!(shelf.publish(&manifest, &keys, 0, NOW + 1, None).expect("again"), set);
+    let publish = |floor, now| shelf.publish(&manifest, &keys, floor, now, None).expect("published");
+    let set = publish(0, NOW + 1);
+    assert_eq!(publish(0, NOW + 1), set);
     assert_eq!(shelf.load(set).expect("it is whole").signed, Signed::Not);
     let Listed { sets, unreadable } = shelf.list_signed(&keys).expect("listed");
     assert_eq!((sets.len(), unreadable.len()), (2, 0), "the other one is of an earlier key");
@@ -290,11 +304,26 @@ fn a_set_whose_key_lies_elsewhere_waits_for_its_signature() {
     let to_sign = shelf.to_sign(&set, 0).expect("read");
     let secret = Secret::read(&path, || Ok("a password".into())).expect("reads");
     let signature = to_sign.sign(&secret, NOW, Some(50)).expect("signed");
-    shelf.take_signature(&set, 0, &signature).expect("taken");
-    assert_eq!(said(&shelf, set), Statement { serial: NOW + 1, expires: Some(NOW + 50), floor: 0 });
-    let other = shelf.to_sign(&shelf.list().expect("listed").sets.iter().find(|one| one.digest != set).expect("two").digest, 0);
-    let error = other.expect("read").sign(&secret, NOW, None).expect_err("its nodes would refuse that key");
+    shelf.take_signature(&set, 0, NOW, &signature).expect("taken");
+    let signed = Statement { serial: NOW + 1, expires: Some(NOW + 51), floor: 0 };
+    assert_eq!(said(&shelf, set), signed);
+    // Its time is up, and something else was forbidden: nobody here can sign it again.
+    publish(0, NOW + 1000);
+    publish(7, NOW + 1000);
+    assert_eq!(said(&shelf, set), signed, "whoever was ready with it boots it");
+    let sets = shelf.list().expect("listed").sets;
+    let other = shelf.to_sign(&sets.iter().find(|one| one.digest != set).expect("two").digest, 0).expect("read");
+    let error = other.sign(&secret, NOW, None).expect_err("its nodes would refuse that key");
     assert!(matches!(error, Error::NotTrusted { .. }) && error.help().is_some(), "{error}");
+    // A head that is not what it was shows another time, or another manifest.
+    for forged in [
+        ToSign { above: u64::MAX - 1, ..to_sign.clone() },
+        ToSign { floor: u64::MAX, ..to_sign.clone() },
+        ToSign { manifest: to_sign.manifest.replace("trixie", "trixiE"), ..to_sign },
+    ] {
+        let error = forged.sign(&secret, NOW, None).expect_err("nobody vouches for that");
+        assert!(matches!(error, Error::NoSignature { .. }), "{error}");
+    }
 }
 
 #[test]
@@ -306,21 +335,25 @@ fn a_signature_that_nodes_would_refuse_is_not_taken_and_the_old_one_stays() {
     let stranger = Secret::read(&path, || Ok("p".into())).expect("reads");
     let to_sign = shelf.to_sign(&set, 5).expect("read");
     let text = to_sign.manifest.as_bytes();
-    let own = |serial, floor| {
-        let said = Statement { serial, expires: None, floor };
+    let by = |serial, expires, floor| {
+        let said = Statement { serial, expires, floor };
         keys.sign(text, &said).expect("signed").expect("the secret is here")
     };
+    let strangers = stranger.sign(text, &Statement { serial: NOW + 9, expires: None, floor: 5 }).expect("signed");
     for (signature, why) in [
         (String::new(), "none of the keys"),
         ("untrusted comment: a\nAAAA\n".into(), "none of the keys"),
-        (stranger.sign(text, &Statement { serial: NOW + 9, expires: None, floor: 5 }).expect("signed"), "none of the keys"),
+        (strangers, "none of the keys"),
         (keys.sign(b"another manifest", &first).expect("signed").expect("here"), "none of the keys"),
-        (own(NOW, 5), "is not above"),
-        (own(NOW + 1, 4), "floor"),
+        (by(NOW, None, 5), "is not above"),
+        (by(u64::MAX, None, 5), "ahead of this computer's clock"),
+        (by(NOW + 1, None, 4), "floor"),
+        (by(NOW + 1, Some(NOW + 1), 5), "expires before"),
     ] {
-        let error = shelf.take_signature(&set, 5, &signature).expect_err(why);
+        let error = shelf.take_signature(&set, 5, NOW, &signature).expect_err(why);
         assert!(matches!(error, Error::NoSignature { .. }) && error.to_string().contains(why), "{error}");
         assert_eq!(said(&shelf, set), first);
     }
-    shelf.take_signature(&set, 5, &own(NOW + 1, 5)).expect("taken");
+    shelf.take_signature(&set, 5, NOW, &by(NOW + 1, None, 5)).expect("taken");
+    assert_eq!(shelf.floor_said().expect("listed"), 5);
 }

@@ -11,7 +11,7 @@ fn folder() -> tempfile::TempDir {
 fn files_in(folder: &Path) -> Vec<String> {
     let names = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("there").file_name());
     let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
-    names.retain(|name| name.starts_with("image"));
+    names.retain(|name| name.starts_with("image") && name != LOCK);
     names.sort();
     names
 }
@@ -36,7 +36,7 @@ fn a_key_that_is_damaged_or_missing_is_told_by_its_file_and_what_to_do() {
         bytes.map_or_else(|| fs::remove_file(&path), |bytes| fs::write(&path, bytes)).expect("damaged");
         let Err(error) = SigningKeys::open(folder.path()) else { panic!("{file} {bytes:?} was taken") };
         assert!(error.to_string().starts_with(&path.display().to_string()), "{error}");
-        assert!(error.help().is_some_and(|help| help.contains("image.key, image.pub")), "{error}");
+        assert!(error.help().is_some_and(|help| help.contains("image.json")), "{error}");
         fs::write(&path, whole).expect("written");
     }
     let keys = SigningKeys::open(folder.path()).expect("whole again");
@@ -51,6 +51,11 @@ fn a_key_that_is_damaged_or_missing_is_told_by_its_file_and_what_to_do() {
         assert!(error.to_string().starts_with(&path.display().to_string()), "{error}");
         fs::write(&path, whole).expect("written");
     }
+    let json = fs::read(folder.path().join(ROLES)).expect("there");
+    fs::remove_file(folder.path().join(ROLES)).expect("removed");
+    let Err(error) = SigningKeys::open(folder.path()) else { panic!("another key was made in silence") };
+    assert!(error.to_string().contains("image.pub: is missing"), "{error}");
+    fs::write(folder.path().join(ROLES), json).expect("written");
     fs::remove_file(folder.path().join("image-2.key")).expect("removed");
     let Err(error) = SigningKeys::open(folder.path()) else { panic!("a lost secret was not missed") };
     assert!(error.to_string().contains("image-2.key: is missing"), "{error}");
@@ -89,7 +94,7 @@ fn a_change_of_the_key_overlaps_and_then_leaves_no_former_secret() {
     let signed = keys.sign(b"manifest", &SAID).expect("signed").expect("here");
     let keys = keys.finish().expect("ended");
     assert_eq!((keys.trusted(), key(&keys)), (vec![new.clone()], new));
-    assert_eq!(files_in(folder.path()), ["image-2.key", "image-2.pub", "image.json"]);
+    assert_eq!(files_in(folder.path()), ["image-2.key", "image-2.pub", "image.json", "image.key"]);
     assert!(keys.is_anothers(signed.as_bytes()) && !keys.verifies(b"manifest", signed.as_bytes()));
     let Err(error) = keys.finish() else { panic!("none is under way") };
     assert!(matches!(error, Error::KeyNotChanging) && error.help().is_some());
@@ -98,7 +103,7 @@ fn a_change_of_the_key_overlaps_and_then_leaves_no_former_secret() {
     let second = key(&keys);
     let keys = keys.abandon().expect("given up");
     assert_eq!((key(&keys), keys.trusted().len()), (second, 1));
-    assert_eq!(files_in(folder.path()), ["image-2.key", "image-2.pub", "image.json"]);
+    assert_eq!(files_in(folder.path()), ["image-2.key", "image-2.pub", "image.json", "image.key"]);
 }
 
 #[test]
@@ -114,7 +119,7 @@ fn a_key_may_lie_off_the_head() {
     let keys = keys.finish().expect("ended");
     assert_eq!(keys.standing().0, Standing { key: public.text(), elsewhere: true });
     assert_eq!(keys.sign(b"manifest", &SAID).expect("no error"), None, "nobody here can");
-    assert_eq!(files_in(head.path()), ["image-2.pub", "image.json"], "no secret is left on the head");
+    assert_eq!(files_in(head.path()), ["image-2.pub", "image.json", "image.key"], "no secret is left on the head");
     assert!(matches!(keys.rotate(Some(public.clone())), Err(Error::SameKey)));
     let wrong = Secret::read(&path, || Ok("another password".into())).map(drop).expect_err("a wrong password");
     assert!(wrong.to_string().contains("image.key"), "{wrong}");
@@ -126,7 +131,45 @@ fn a_key_may_lie_off_the_head() {
     // And back onto the head.
     let keys = keys.rotate(None).and_then(SigningKeys::finish).expect("changed");
     assert!(keys.sign(b"manifest", &SAID).expect("works").is_some());
-    assert_eq!(files_in(head.path()), ["image-3.key", "image-3.pub", "image.json"]);
+    assert_eq!(files_in(head.path()), ["image-3.key", "image-3.pub", "image.json", "image.key"]);
+}
+
+/// Two people change the key at once: the pair that signs is one pair, and nobody's secret is lost.
+#[test]
+fn commands_that_change_the_keys_at_once_leave_one_change() {
+    let folder = folder();
+    drop(SigningKeys::open(folder.path()).expect("made"));
+    let open = || SigningKeys::open(folder.path()).expect("opens");
+    let (one, other) = (open(), open());
+    let done = std::thread::scope(|scope| {
+        let both = [one, other].map(|keys| scope.spawn(|| keys.rotate(None).map(|keys| keys.trusted())));
+        both.map(|change| change.join().expect("no panic"))
+    });
+    let kept = open().trusted();
+    assert_eq!(kept.len(), 2);
+    let (begun, refused): (Vec<_>, Vec<_>) = done.into_iter().partition(Result::is_ok);
+    assert!(begun.len() == 1 && matches!(refused[0], Err(Error::KeysChanged)), "{refused:?}");
+    assert_eq!(begun.into_iter().next().expect("one").expect("begun"), kept);
+    let (finishes, abandons) = (open(), open());
+    finishes.finish().expect("ended");
+    assert!(matches!(abandons.abandon(), Err(Error::KeysChanged)));
+    assert_eq!(open().trusted(), kept[1..]);
+    let serials = std::thread::scope(|scope| {
+        let many = [(); 8].map(|()| scope.spawn(|| open().next_serial(5, 0).expect("kept")));
+        many.map(|one| one.join().expect("no panic"))
+    });
+    assert_eq!(serials.into_iter().collect::<std::collections::BTreeSet<_>>().len(), 8, "no two are the same");
+}
+
+#[test]
+fn halves_of_two_keys_are_no_pair() {
+    let (folder, other) = (folder(), folder());
+    for folder in [&folder, &other] {
+        drop(SigningKeys::open(folder.path()).expect("made"));
+    }
+    fs::copy(other.path().join("image.pub"), folder.path().join("image.pub")).expect("copied");
+    let Err(error) = SigningKeys::open(folder.path()) else { panic!("nodes would refuse what it signs") };
+    assert!(error.to_string().contains("image.pub: is not the other half"), "{error}");
 }
 
 /// Wherever a program was killed that changed the key: the next one finds one key that signs.
@@ -150,7 +193,7 @@ fn a_change_that_was_cut_off_is_as_before_or_as_after() {
     }
     let keys = SigningKeys::open(folder.path()).expect("as after");
     assert_eq!(keys.trusted(), [new]);
-    assert_eq!(files_in(folder.path()), ["image-2.key", "image-2.pub", "image.json"], "the former secret is gone");
+    assert_eq!(files_in(folder.path()), ["image-2.key", "image-2.pub", "image.json", "image.key"], "the former secret is gone");
 }
 
 proptest! {
