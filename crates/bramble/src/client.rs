@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bramble_head::control;
 use bramble_model::api::{
-    Expected, LACKS, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Repaired, Role, Status, Switched,
+    Expected, KnownHosts, LACKS, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Repaired, Role, Status, Switched,
     TokenStatus, UnreadableRecord, UserChange, UserStatus,
 };
 use bramble_model::boot_set::{Architecture, GivenSet};
@@ -173,6 +173,10 @@ impl Client {
 
     pub async fn source_key(&self) -> Result<SourceKey> {
         self.ask(Method::GET, "/v1/source/key", None::<&()>).await
+    }
+
+    pub async fn known_hosts(&self) -> Result<KnownHosts> {
+        self.ask(Method::GET, "/v1/ssh/known-hosts", None::<&()>).await
     }
 
     pub async fn retry(&self, subject: &Subject) -> Result<()> {

@@ -163,7 +163,9 @@ impl Engine for Swarm {
             }
             Work::Forget { node_id } => return self.forget(&node_id).await.unwrap_or_else(failed),
             Work::SetPart { node_id, part } => self.set_part(&node_id, part).await,
-            Work::Deploy { name, generation, file } => self.deploy(&name, &generation, &file).await,
+            Work::Deploy { name, generation, file, encrypted } => {
+                self.deploy(&name, &generation, &file, encrypted).await
+            }
             Work::Remove { name } => self.remove(&name).await,
             Work::RotateManagerToken { cluster } => return self.rotate(&cluster).await.unwrap_or_else(failed),
             Work::Unknown => return Answer::CannotDo,
@@ -397,8 +399,15 @@ impl Swarm {
         Ok(Observed { cluster: listing::cluster(&swarm)?, members, services })
     }
 
-    async fn deploy(&self, name: &Name, generation: &Generation, file: &str) -> Result<(), EngineError> {
-        let labels = compose::labels(file, &[(WORKLOAD, name.as_str()), (GENERATION, generation.as_str())])?;
+    async fn deploy(
+        &self,
+        name: &Name,
+        generation: &Generation,
+        file: &str,
+        encrypted: bool,
+    ) -> Result<(), EngineError> {
+        let labels = [(WORKLOAD, name.as_str()), (GENERATION, generation.as_str())];
+        let overlay = compose::overlay(file, &labels, encrypted)?;
         let folder = PathBuf::from("/run/bramble/deploy").join(name.as_str());
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
@@ -407,7 +416,7 @@ impl Swarm {
                 .map_err(|source| EngineError::File { doing: format!("cannot write {}", path.display()), source })?;
             Ok::<_, EngineError>(path)
         };
-        let (stack, labels) = (write("stack.yaml", file)?, write("labels.yaml", &labels)?);
+        let (stack, labels) = (write("stack.yaml", file)?, write("labels.yaml", &overlay)?);
         // The images may come from no registry at all, so there is none to ask for a digest.
         let command = Command::new("docker")
             .args(["stack", "deploy", "--detach=true", "--prune", "--resolve-image=never", "--compose-file"])

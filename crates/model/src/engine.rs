@@ -58,6 +58,15 @@ pub enum EnginePart {
     None,
 }
 
+/// How a node's Docker treats containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DockerSettings {
+    /// Programs in containers gain no more rights than they began with.
+    pub no_new_privileges: bool,
+    /// Root of a container is nobody on the node.
+    pub userns_remap: bool,
+}
+
 /// An engine as the node's own daemon sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]

@@ -18,6 +18,7 @@ mod router_recipe;
 mod serve;
 mod session;
 mod source;
+mod ssh;
 mod status;
 mod store;
 mod top;
@@ -31,7 +32,7 @@ use bramble_model::hands::Errand;
 use bramble_model::repository::Source;
 
 use crate::cli::{
-    Arguments, BackupVerb, EngineVerb, HeadVerb, ImageVerb, LabVerb, NodeVerb, SessionVerb, SourceVerb, StoreVerb,
+    Arguments, BackupVerb, EngineVerb, HeadVerb, ImageVerb, LabVerb, NodeVerb, SessionVerb, SourceVerb, SshVerb, StoreVerb,
     TokenVerb, UserVerb, Verb, Where,
 };
 use crate::exit::Exit;
@@ -63,6 +64,7 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
             SourceVerb::Hold => wait(source::hold(place)),
             SourceVerb::ForgetHost => wait(source::forget_host(place)),
         },
+        Verb::Ssh(SshVerb::KnownHosts) => wait(ssh::known_hosts(place, json)),
         Verb::Retry { what } => wait(desired::retry(place, &what)),
         Verb::Engine(verb) => match verb {
             EngineVerb::Start { without, yes, .. } => wait(engine::start(place, &without, yes)),

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bramble_link::{Connection, Ended, Event};
 use bramble_model::agent::{
-    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, NodeDocument, Proof, ToAgent, Versions, Waits,
+    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, HostCertificate, NodeDocument, Proof, ToAgent,
+    Versions, Waits,
 };
 use bramble_model::hands::{End, FromProcess, ToProcess, WINDOW};
 use bramble_model::names::{BootId, Name};
@@ -17,6 +19,7 @@ use bramble_model::timeline::What;
 use bramble_system::{locked, now};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -70,7 +73,7 @@ pub(super) async fn greet(
     match certificate {
         Some(der) => {
             let (node, key) = whose(&der).ok_or_else(|| refused("its certificate has no name"))?;
-            serve(agents, node, key, agent, (pass, speaks)).await
+            serve(agents, node, key, agent, (from, pass, speaks)).await
         }
         None => {
             let request: EnrolRequest = agent.first().await?;
@@ -149,7 +152,7 @@ async fn serve(
     node: Name,
     key: String,
     mut agent: Agent,
-    held: (Arc<Pass>, Speaks),
+    (from, pass, speaks): (SocketAddr, Arc<Pass>, Speaks),
 ) -> Result<(), Why> {
     let (boot, version, facts, protocol, capabilities) = match agent.first().await {
         Ok(FromAgent::Hello { boot, version, facts, protocol, capabilities }) => {
@@ -181,7 +184,11 @@ async fn serve(
         return refuse(agent, reason).await;
     }
     // It is no stranger any more.
-    drop(held);
+    drop((pass, speaks));
+    if let IpAddr::V4(address) = from.ip() {
+        let (agents, node) = (Arc::clone(&agents), node.clone());
+        beside(move || agents.places.learn(&node, address)).await;
+    }
     agent.watch();
     let number = agents.numbers.fetch_add(1, Ordering::Relaxed);
     let (say, queue) = mpsc::channel(QUEUE);
@@ -204,9 +211,9 @@ async fn serve(
     };
     agents.timeline.learn(&node, |track| track.facts = Some(facts));
     tracing::info!(%node, version, "agent connected");
-    agent.say(&ToAgent::Document(document))?;
+    agent.say(&ToAgent::Document(document.clone()))?;
     let conversation = Conversation { agents: &agents, who, number, hears_beats };
-    let ended = conversation.hold(&mut agent, queue, documents).await;
+    let ended = conversation.hold(&mut agent, queue, documents, document).await;
     leaving.reason = match &ended {
         Ok(None) => "it said goodbye".to_owned(),
         Ok(Some(reason)) => reason.clone(),
@@ -229,6 +236,24 @@ pub(super) struct Leaving<'a> {
 }
 
 impl Agents {
+    /// A certificate for the SSH server of a node; none where its repository has no SSH, or it asks too often.
+    ///
+    /// # Errors
+    /// Why its key is not signed.
+    fn host_certificate(
+        &self,
+        node: &Name,
+        key: &str,
+        waiting: &mut Waiting,
+    ) -> Result<Option<HostCertificate>, String> {
+        let cluster = self.nodes.cluster();
+        let just = waiting.host_key.replace(Instant::now()).is_some_and(|last| last.elapsed() < HOST_KEY);
+        if cluster.ssh_keys.is_empty() || just {
+            return Ok(None);
+        }
+        self.hosts.certify(&cluster, node, key, now()).map(Some)
+    }
+
     /// An agent was not understood. It comes again and again: that is told once, until something else is seen of its node.
     fn of_another_release(&self, node: &Name, reason: String) -> Why {
         let told = |track: &Track| track.failure.as_ref().is_some_and(|said| said.reason == reason);
@@ -291,10 +316,14 @@ struct Waiting {
     processes: BTreeMap<u64, Process>,
     /// Messages that were not understood.
     odd: u32,
+    /// When its SSH host key was looked at last.
+    host_key: Option<Instant>,
 }
 
 /// Messages of one connection that were not understood and are logged.
 const ODD: u32 = 8;
+/// How soon after another one a question for a certificate of its SSH host key is looked at.
+const HOST_KEY: Duration = Duration::from_secs(1);
 
 /// A process on the node.
 struct Process {
@@ -342,6 +371,7 @@ impl Conversation<'_> {
         agent: &mut Agent,
         mut queue: mpsc::Receiver<Say>,
         mut documents: watch::Receiver<u64>,
+        mut told: NodeDocument,
     ) -> Result<Option<String>, Why> {
         let mut waiting = Waiting::default();
         loop {
@@ -376,8 +406,9 @@ impl Conversation<'_> {
                 },
                 // However much it was changed while the agent took nothing: it is told the newest.
                 _ = documents.changed(), if agent.is_free() => {
-                    if let Some(document) = self.agents.document(self.who.node) {
-                        agent.say(&ToAgent::Document(document))?;
+                    if let Some(document) = self.agents.document(self.who.node).filter(|document| *document != told) {
+                        agent.say(&ToAgent::Document(document.clone()))?;
+                        told = document;
                     }
                 }
             }
@@ -448,6 +479,11 @@ impl Conversation<'_> {
                 let (certificate, renew_at) = agents.authority.sign(node, &csr)?;
                 agent.say(&ToAgent::Renewed(Box::new(Enrolled { certificate, renew_at, document })))?;
             }
+            FromAgent::SshHostKey { key } => match agents.host_certificate(node, &key, waiting) {
+                Ok(Some(certificate)) => agent.say(&ToAgent::SshHostCertificate(certificate))?,
+                Ok(None) => {}
+                Err(why) => tracing::warn!(%node, why, "its SSH host key is not signed"),
+            },
             FromAgent::Hello { .. } => return Err(refused("it said hello twice")),
             FromAgent::Unknown if waiting.is_odd() => {
                 tracing::warn!(%node, "its agent said something that this head does not know");

@@ -14,6 +14,7 @@ use super::*;
 mod access;
 mod boots;
 mod compose;
+mod firewall;
 mod network;
 mod source;
 
@@ -55,9 +56,10 @@ pub(super) fn hold(
         &[("expected", Admission::Expected), ("approve", Admission::Approve), ("open", Admission::Open)],
     );
     let engine = rules.engine(&["engine", "kind"], written.engine.kind.as_deref());
-    let roles = rules.roles(&written.roles, engine);
+    let roles = rules.roles(&written.roles, engine, &written.engine);
     let nodes = rules.nodes(&written.nodes, &roles, &network, &written.boot);
-    let workloads = rules.workloads(&written.workloads);
+    let firewall = rules.firewall(&written.firewall, &roles, &written.nodes);
+    let workloads = rules.workloads(&written.workloads, remapping(&nodes));
     let lab = rules.lab(&written.lab, &workloads);
     rules.managers(&nodes, !workloads.is_empty());
     rules.room_for(network.as_ref(), &nodes);
@@ -82,6 +84,8 @@ pub(super) fn hold(
         image,
         boots,
         engine,
+        encrypted_networks: written.engine.encrypted_networks.unwrap_or(false),
+        firewall,
         admission,
         access,
         source,
@@ -99,6 +103,29 @@ pub(super) fn hold(
 struct Role {
     engines: ByEngine<EnginePart>,
     identity: Identity,
+    docker: Option<DockerSettings>,
+}
+
+/// Where root of a container is nobody on the node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Remapping {
+    Nowhere,
+    OnSome,
+    /// On all that workloads can run on.
+    Everywhere,
+}
+
+fn remapping(nodes: &BTreeMap<Name, Node>) -> Remapping {
+    let mut settings = nodes.values().filter_map(|node| node.docker).map(|docker| docker.userns_remap).peekable();
+    if settings.peek().is_none() {
+        return Remapping::Nowhere;
+    }
+    let (remaps, others): (Vec<bool>, Vec<bool>) = settings.partition(|remaps| *remaps);
+    match (remaps.is_empty(), others.is_empty()) {
+        (true, _) => Remapping::Nowhere,
+        (false, false) => Remapping::OnSome,
+        (false, true) => Remapping::Everywhere,
+    }
 }
 
 struct Rules<'a> {
@@ -331,7 +358,12 @@ impl Rules<'_> {
     }
 
     /// Each role's part in each engine, and what its nodes are known by. `kind` is the engine that the short form means.
-    fn roles(&mut self, roles: &BTreeMap<String, written::RoleSection>, kind: EngineKind) -> BTreeMap<String, Role> {
+    fn roles(
+        &mut self,
+        roles: &BTreeMap<String, written::RoleSection>,
+        kind: EngineKind,
+        engine: &written::EngineSection,
+    ) -> BTreeMap<String, Role> {
         let words = [("worker", EnginePart::Worker), ("manager", EnginePart::Manager), ("none", EnginePart::None)];
         let mut found = BTreeMap::new();
         for (name, role) in roles {
@@ -363,9 +395,33 @@ impl Rules<'_> {
             let is_manager = engines.values().any(|part| *part == EnginePart::Manager);
             let words = if is_manager { [kept, wire] } else { [wire, kept] };
             let identity = self.word(&["roles", name, "identity"], role.identity.as_deref(), "identity", &words);
-            found.insert(name.clone(), Role { engines, identity });
+            let docker = self.docker(name, role, &engines, engine);
+            found.insert(name.clone(), Role { engines, identity, docker });
         }
         found
+    }
+
+    /// How the role's nodes treat containers.
+    fn docker(
+        &mut self,
+        name: &str,
+        role: &written::RoleSection,
+        engines: &ByEngine<EnginePart>,
+        engine: &written::EngineSection,
+    ) -> Option<DockerSettings> {
+        if engines.of(EngineKind::Swarm).is_none() {
+            let said =
+                [("no_new_privileges", role.no_new_privileges), ("userns_remap", role.userns_remap)].into_iter();
+            for (key, _) in said.filter(|(_, value)| value.is_some()) {
+                self.wrong(&["roles", name, key], "the role has no part in the Swarm, and so no Docker").help =
+                    Some("leave it out, or give the role a part in the Swarm".into());
+            }
+            return None;
+        }
+        Some(DockerSettings {
+            no_new_privileges: role.no_new_privileges.or(engine.no_new_privileges).unwrap_or(true),
+            userns_remap: role.userns_remap.or(engine.userns_remap).unwrap_or(false),
+        })
     }
 
     fn nodes(
@@ -395,7 +451,7 @@ impl Rules<'_> {
                 }
                 own.push(mac);
             }
-            let Role { engines, identity } = match roles.get(&node.role) {
+            let Role { engines, identity, docker } = match roles.get(&node.role) {
                 Some(role) => role.clone(),
                 None => {
                     let known: Vec<&str> = roles.keys().map(String::as_str).collect();
@@ -404,7 +460,7 @@ impl Rules<'_> {
                         .problem(&["nodes", name, "role"], format!("there is no role `{}`", node.role))
                         .near(&node.role, &known);
                     self.problems.push(problem);
-                    Role { engines: ByEngine::default(), identity: Identity::Wire }
+                    Role { engines: ByEngine::default(), identity: Identity::Wire, docker: None }
                 }
             };
             let address = self.node_address(name, node, network, &mut addresses);
@@ -421,7 +477,7 @@ impl Rules<'_> {
             let (Some(name), Ok(role)) = (self.name(&["nodes", name], name), node.role.parse()) else { continue };
             found.insert(
                 name,
-                Node { macs: own, role, engines, identity, address, boot, secure_boot, data, power, machine },
+                Node { macs: own, role, engines, identity, docker, address, boot, secure_boot, data, power, machine },
             );
         }
         found
@@ -515,7 +571,11 @@ impl Rules<'_> {
         LabMachine { firmware, architecture, memory, cpus, disk, tpm }
     }
 
-    fn workloads(&mut self, workloads: &BTreeMap<String, written::WorkloadSection>) -> BTreeMap<Name, Workload> {
+    fn workloads(
+        &mut self,
+        workloads: &BTreeMap<String, written::WorkloadSection>,
+        remapping: Remapping,
+    ) -> BTreeMap<Name, Workload> {
         let mut found = BTreeMap::new();
         for (name, workload) in workloads {
             let key = ["workloads", name, "path"];
@@ -523,16 +583,16 @@ impl Rules<'_> {
             let name = self.name(&["workloads", name], name);
             if let (Some(name), Some(path)) = (name, path) {
                 let judged = match self.lacking(&key, path, Expect::File) {
-                    None => self.compose(&key, path),
+                    None => self.compose(&key, path).and_then(|runs| self.on_the_host(&key, path, runs, remapping)),
                     Some(problem) => Err(Box::new(problem)),
                 };
                 let (problem, runs) = match judged {
                     Ok(runs) => (None, runs),
                     Err(problem) => (Some(*problem), compose::Runs { holds_data: true, ..compose::Runs::default() }),
                 };
-                let compose::Runs { services, holds_data, volumes } = runs;
+                let compose::Runs { services, holds_data, volumes, published, .. } = runs;
                 let path = self.places.root.join(path);
-                found.insert(name, Workload { path, problem, services, holds_data, volumes });
+                found.insert(name, Workload { path, problem, services, holds_data, volumes, published });
             }
         }
         found
@@ -548,6 +608,31 @@ impl Rules<'_> {
                 None => problem,
             })
         })
+    }
+
+    /// A service on the host's own network does not run where root of a container is nobody on the node (moby's
+    /// `verifyPlatformContainerSettings`).
+    fn on_the_host(
+        &mut self,
+        key: &[&str],
+        path: &Path,
+        runs: compose::Runs,
+        remapping: Remapping,
+    ) -> Result<compose::Runs, Box<Problem>> {
+        let Some(service) = runs.on_the_host.first().filter(|_| remapping != Remapping::Nowhere) else {
+            return Ok(runs);
+        };
+        let shown = path.display();
+        let message = format!(
+            "{shown}: `services.{service}` is on the host's own network, and Docker runs it on no node with `userns_remap`"
+        );
+        if remapping == Remapping::Everywhere {
+            let help = "have a role without `userns_remap`, or publish its ports instead";
+            return Err(Box::new(self.source.problem(key, message).help(help)));
+        }
+        let help = "keep it to other nodes, by `deploy.placement.constraints`";
+        self.problems.push(self.source.problem(key, message).help(help).warning());
+        Ok(runs)
     }
 
     fn lab(&mut self, lab: &written::LabSection, workloads: &BTreeMap<Name, Workload>) -> Option<Lab> {
