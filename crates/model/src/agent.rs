@@ -615,7 +615,7 @@ mod tests {
         let told = serde_json::to_value(&document).expect("plain data");
         assert_eq!(told["part"], "manager");
         assert_eq!(serde_json::from_value::<NodeDocument>(told).expect("readable"), document);
-        let docker = Some(DockerSettings { no_new_privileges: true, userns_remap: false });
+        let docker = Some(DockerSettings { no_new_privileges: Some(true), userns_remap: None });
         for firewall in [Firewall::Off, Firewall::On(crate::firewall::Rules::default())] {
             let document = NodeDocument { docker, firewall: Some(firewall), ..document.clone() };
             let told = serde_json::to_value(&document).expect("plain data");

@@ -247,10 +247,10 @@ impl Agents {
         waiting: &mut Waiting,
     ) -> Result<Option<HostCertificate>, String> {
         let cluster = self.nodes.cluster();
-        let just = waiting.host_key.replace(Instant::now()).is_some_and(|last| last.elapsed() < HOST_KEY);
-        if cluster.ssh_keys.is_empty() || just {
+        if cluster.ssh_keys.is_empty() || waiting.host_key.is_some_and(|last| last.elapsed() < HOST_KEY) {
             return Ok(None);
         }
+        waiting.host_key = Some(Instant::now());
         self.hosts.certify(&cluster, node, key, now()).map(Some)
     }
 

@@ -1,6 +1,7 @@
 //! The agents' listener over TLS on the loopback: this part of the head, and what it is handed.
 
 mod identity;
+mod nodes;
 mod other_releases;
 
 use std::io::Write;

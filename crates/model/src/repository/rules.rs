@@ -116,7 +116,7 @@ enum Remapping {
 }
 
 fn remapping(nodes: &BTreeMap<Name, Node>) -> Remapping {
-    let mut settings = nodes.values().filter_map(|node| node.docker).map(|docker| docker.userns_remap).peekable();
+    let mut settings = nodes.values().filter_map(|node| node.docker).map(|docker| docker.userns_remap == Some(true)).peekable();
     if settings.peek().is_none() {
         return Remapping::Nowhere;
     }
@@ -419,8 +419,8 @@ impl Rules<'_> {
             return None;
         }
         Some(DockerSettings {
-            no_new_privileges: role.no_new_privileges.or(engine.no_new_privileges).unwrap_or(true),
-            userns_remap: role.userns_remap.or(engine.userns_remap).unwrap_or(false),
+            no_new_privileges: role.no_new_privileges.or(engine.no_new_privileges),
+            userns_remap: role.userns_remap.or(engine.userns_remap),
         })
     }
 

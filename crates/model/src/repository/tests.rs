@@ -400,10 +400,11 @@ fn what_a_role_says_of_docker_counts_before_what_the_engine_says() {
         let settings = cluster.nodes[&"w1".parse::<Name>().expect("a name")].docker.expect("it is in the Swarm");
         (settings.no_new_privileges, settings.userns_remap)
     };
-    assert_eq!(docker("", ""), (true, false));
-    assert_eq!(docker("no_new_privileges = false\nuserns_remap = true", ""), (false, true));
-    assert_eq!(docker("no_new_privileges = false\nuserns_remap = true", "no_new_privileges = true"), (true, true));
-    assert_eq!(docker("", "no_new_privileges = false\nuserns_remap = true"), (false, true));
+    let both = "no_new_privileges = false\nuserns_remap = true";
+    assert_eq!(docker("", ""), (None, None), "as the image has it");
+    assert_eq!(docker(both, ""), (Some(false), Some(true)));
+    assert_eq!(docker(both, "no_new_privileges = true"), (Some(true), Some(true)));
+    assert_eq!(docker("", both), (Some(false), Some(true)));
 }
 
 #[test]

@@ -264,7 +264,7 @@ pub struct EngineSection {
     /// What runs the workloads: "swarm" (default).
     pub kind: Option<String>,
     /// Whether programs in containers can gain no more rights than they began with, as by `sudo`. Default: true. It counts
-    /// from the next start of a node on.
+    /// from a node's next start on.
     pub no_new_privileges: Option<bool>,
     /// Whether root of a container is nobody on its node (user namespaces). Services on the host's own network do not run
     /// then. Default: false. It counts for nodes whose Docker has not been in a Swarm yet.
