@@ -92,7 +92,8 @@ fn it_is_known_to_ssh_and_lets_in_what_its_parts_need(lab: &Lab, login: &std::pa
     lab.on_the_wire(&[&ssh[..], &more].concat());
 
     let rules = says("nft list table inet bramble");
-    for rule in ["policy drop", "tcp dport 22 accept", "ip saddr @swarm tcp dport 2377 accept", "tcp dport 8000 accept"] {
+    for rule in ["policy drop", "tcp dport 22 accept", "ip saddr @swarm tcp dport 2377 accept", "tcp dport 8000 accept"]
+    {
         assert!(rules.contains(rule), "{rule}: {rules}");
     }
     // The head's machine is no member of the Swarm: what it sends there is not answered, nor refused.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bramble_model::names::Name;
 use bramble_model::repository::Cluster;
@@ -39,7 +39,7 @@ pub(crate) struct Place {
 /// The part of the head that knows it.
 pub(crate) struct Places {
     store: Store,
-    fleet: Mutex<Fleet>,
+    fleet: Mutex<Arc<Fleet>>,
     /// Something of it has changed.
     moved: Notify,
 }
@@ -52,17 +52,21 @@ impl Places {
         let places = kept.into_iter().map(|(node, place)| (node, place.address)).collect();
         // Where it cannot be read, the Swarm's loop says so; declared managers count all the same.
         let managers = membership::swarm(&store).map(|record| record.managers).unwrap_or_default();
-        Ok(Places { store, fleet: Mutex::new(Fleet { places, managers }), moved: Notify::new() })
+        Ok(Places { store, fleet: Mutex::new(Arc::new(Fleet { places, managers })), moved: Notify::new() })
     }
 
-    pub(crate) fn fleet(&self) -> Fleet {
-        locked(&self.fleet).clone()
+    pub(crate) fn fleet(&self) -> Arc<Fleet> {
+        Arc::clone(&locked(&self.fleet))
     }
 
     /// A node is connected from there. May wait for the disk; where that takes no writes, it is known until the head ends.
     pub(crate) fn learn(&self, node: &Name, address: Ipv4Addr) {
-        if locked(&self.fleet).places.insert(node.clone(), address) == Some(address) {
-            return;
+        {
+            let mut fleet = locked(&self.fleet);
+            if fleet.places.get(node) == Some(&address) {
+                return;
+            }
+            Arc::make_mut(&mut fleet).places.insert(node.clone(), address);
         }
         self.write(node, Some(Place { address }));
         self.moved.notify_one();
@@ -72,7 +76,7 @@ impl Places {
     pub(crate) fn managers_are(&self, managers: &BTreeSet<Name>) {
         let mut fleet = locked(&self.fleet);
         if fleet.managers != *managers {
-            fleet.managers.clone_from(managers);
+            Arc::make_mut(&mut fleet).managers.clone_from(managers);
             self.moved.notify_one();
         }
     }
@@ -83,7 +87,8 @@ impl Places {
             let mut fleet = locked(&self.fleet);
             let is_here = |name: &&Name| cluster.nodes.contains_key(*name) || fleet.managers.contains(*name);
             let gone: Vec<Name> = fleet.places.keys().filter(|name| !is_here(name)).cloned().collect();
-            gone.iter().for_each(|name| drop(fleet.places.remove(name)));
+            let places = &mut Arc::make_mut(&mut fleet).places;
+            gone.iter().for_each(|name| drop(places.remove(name)));
             gone
         };
         gone.iter().for_each(|node| self.write(node, None));
@@ -95,7 +100,8 @@ impl Places {
     }
 
     fn write(&self, node: &Name, place: Option<Place>) {
-        let written = self.store.blocking().update_even_in_memory::<PlacesKept, ()>(node, |kept| kept.clone_from(&place));
+        let written =
+            self.store.blocking().update_even_in_memory::<PlacesKept, ()>(node, |kept| kept.clone_from(&place));
         if let Err(error) = written {
             tracing::error!(error = bramble_system::sentence(&error), %node, "where it is could not be written down");
         }

@@ -185,9 +185,8 @@ impl FromStr for Source {
             "swarm" => return Ok(Source::Swarm),
             _ => {}
         }
-        let wrong = || {
-            NotAName("expected \"anywhere\", \"nodes\", an address or a network, such as \"192.168.1.0/24\"".into())
-        };
+        let wrong =
+            || NotAName("expected \"anywhere\", \"nodes\", an address or a network, such as \"192.168.1.0/24\"".into());
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),

@@ -160,8 +160,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     let (answers, mut done) = mpsc::channel::<(u64, Answer)>(16);
     let (tell, mut told) = mpsc::channel(16);
     let processes = Processes::default();
-    let mut here =
-        Conversation { identity, engines, documents, processes, answers, tell, refuses: None, signs: false };
+    let mut here = Conversation { identity, engines, documents, processes, answers, tell, refuses: None, signs: false };
     documents.host_key().forget_asking();
     let mut meter = health::Meter::default();
     let mut asked_at: Option<Instant> = None;

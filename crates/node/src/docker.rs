@@ -70,8 +70,7 @@ fn with_user(text: &str, number: u32, rest: &str) -> Option<String> {
 
 /// A number of a system's own user that is neither a user's nor a group's (Debian policy, section 9.2.2).
 fn free(passwd: &str, group: &str) -> u32 {
-    let taken: Vec<&str> =
-        passwd.lines().chain(group.lines()).filter_map(|line| line.split(':').nth(2)).collect();
+    let taken: Vec<&str> = passwd.lines().chain(group.lines()).filter_map(|line| line.split(':').nth(2)).collect();
     (100..900).rev().find(|number| !taken.contains(&number.to_string().as_str())).unwrap_or(900)
 }
 
@@ -170,7 +169,8 @@ mod tests {
         fs::create_dir_all(etc.join("docker")).expect("made");
         fs::create_dir_all(data.join("swarm")).expect("made");
         fs::write(etc.join("docker/daemon.json"), DAEMON).expect("written");
-        fs::write(etc.join("passwd"), "root:x:0:0:root:/root:/bin/bash\nlast:x:899:899::/:/bin/false").expect("written");
+        fs::write(etc.join("passwd"), "root:x:0:0:root:/root:/bin/bash\nlast:x:899:899::/:/bin/false")
+            .expect("written");
         fs::write(etc.join("group"), "root:x:0:\nother:x:898:\n").expect("written");
         // It fails where it is asked: whoever starts Docker again is seen.
         Node { docker: Docker { etc, data, restart: &["false"] }, folder }

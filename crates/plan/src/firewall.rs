@@ -45,15 +45,8 @@ pub fn of(cluster: &Cluster, node: &Name, fleet: &Fleet) -> Option<Firewall> {
         return Some(Firewall::Off);
     }
     let declared = |(name, node): (&Name, &Node)| fleet.places.get(name).copied().into_iter().chain(node.address);
-    let is_member = |name: &Name, node: &Node| {
-        node.engines.of(EngineKind::Swarm).is_some() || fleet.managers.contains(name)
-    };
-    let nodes: BTreeSet<Ipv4Addr> = cluster.nodes.iter().flat_map(declared).collect();
-    let members = cluster.nodes.iter().filter(|(name, node)| is_member(name, node)).flat_map(declared);
-    // A manager that has left the repository still hands over.
-    let leaving = fleet.managers.iter().filter_map(|name| fleet.places.get(name).copied());
-    let swarm: BTreeSet<Ipv4Addr> = members.chain(leaving).collect();
-
+    let is_member =
+        |name: &Name, node: &Node| node.engines.of(EngineKind::Swarm).is_some() || fleet.managers.contains(name);
     let mut openings = Vec::new();
     let mut open = |name: Name, traffic: Vec<Traffic>, from: Vec<Source>| {
         openings.push(Opening { name, traffic, from });
@@ -80,8 +73,18 @@ pub fn of(cluster: &Cluster, node: &Name, fleet: &Fleet) -> Option<Firewall> {
     }
     // Who needs none of them is told nothing new where somebody moves.
     let needs = |source| openings.iter().any(|opening| opening.from.contains(&source));
-    let only = |needed: bool, all: BTreeSet<Ipv4Addr>| if needed { all } else { BTreeSet::new() };
-    let (nodes, swarm) = (only(needs(Source::Nodes), nodes), only(needs(Source::Swarm), swarm));
+    let nodes = match needs(Source::Nodes) {
+        true => cluster.nodes.iter().flat_map(declared).collect(),
+        false => BTreeSet::new(),
+    };
+    let swarm = match needs(Source::Swarm) {
+        true => {
+            let members = cluster.nodes.iter().filter(|(name, node)| is_member(name, node)).flat_map(declared);
+            // A manager that has left the repository still hands over.
+            members.chain(fleet.managers.iter().filter_map(|name| fleet.places.get(name).copied())).collect()
+        }
+        false => BTreeSet::new(),
+    };
     Some(Firewall::On(Rules { nodes, swarm, openings }))
 }
 
@@ -204,7 +207,8 @@ path = "web.yaml"
             "[nodes.w1]\nmac = \"52:54:00:00:00:02\"\nrole = \"worker\"",
             "[nodes.w1]\nmac = \"52:54:00:00:00:02\"\nrole = \"manager\"",
         );
-        let moved = moved.replace("role = \"manager\"\naddress = \"10.77.0.11\"", "role = \"storage\"\naddress = \"10.77.0.11\"");
+        let moved = moved
+            .replace("role = \"manager\"\naddress = \"10.77.0.11\"", "role = \"storage\"\naddress = \"10.77.0.11\"");
         let cluster = cluster(&moved);
         let places = [("m1", [10, 77, 0, 11]), ("w1", [10, 77, 0, 101]), ("gone", [10, 77, 0, 99])];
         let before = fleet(&places, &["m1", "w1", "gone"]);

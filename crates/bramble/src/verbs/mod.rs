@@ -32,8 +32,8 @@ use bramble_model::hands::Errand;
 use bramble_model::repository::Source;
 
 use crate::cli::{
-    Arguments, BackupVerb, EngineVerb, HeadVerb, ImageVerb, LabVerb, NodeVerb, SessionVerb, SourceVerb, SshVerb, StoreVerb,
-    TokenVerb, UserVerb, Verb, Where,
+    Arguments, BackupVerb, EngineVerb, HeadVerb, ImageVerb, LabVerb, NodeVerb, SessionVerb, SourceVerb, SshVerb,
+    StoreVerb, TokenVerb, UserVerb, Verb, Where,
 };
 use crate::exit::Exit;
 use crate::process::{log, runtime, wait, wait_for_person};

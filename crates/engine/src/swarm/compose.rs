@@ -35,7 +35,8 @@ impl Compose {
         });
         let with = |network: &serde_json::Map<String, serde_json::Value>| {
             let mut network = network.clone();
-            let mut options = network.get("driver_opts").and_then(|options| options.as_object()).cloned().unwrap_or_default();
+            let mut options =
+                network.get("driver_opts").and_then(|options| options.as_object()).cloned().unwrap_or_default();
             options.insert("encrypted".into(), "true".into());
             network.insert("driver".into(), "overlay".into());
             network.insert("driver_opts".into(), options.into());

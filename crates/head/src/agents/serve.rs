@@ -14,9 +14,10 @@ use bramble_model::agent::{
     Versions, Waits,
 };
 use bramble_model::hands::{End, FromProcess, ToProcess, WINDOW};
-use bramble_model::names::{BootId, Name};
+use bramble_model::names::{BootId, Digest, Name};
 use bramble_model::timeline::What;
 use bramble_system::{locked, now};
+use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -107,6 +108,11 @@ fn whose(der: &[u8]) -> Option<(Name, String)> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     let name = certificate.subject().iter_common_name().next()?.as_str().ok()?.parse().ok()?;
     Some((name, ca::fingerprint_of(&certificate.tbs_certificate.subject_pki)))
+}
+
+/// By which a document is known that was told: a head has a thousand connections for months, and a document names every node.
+fn digest(document: &NodeDocument) -> Digest {
+    Digest(Sha256::digest(serde_json::to_vec(document).expect("plain data")).into())
 }
 
 /// The last word to an agent that is not served, or not any more.
@@ -211,9 +217,10 @@ async fn serve(
     };
     agents.timeline.learn(&node, |track| track.facts = Some(facts));
     tracing::info!(%node, version, "agent connected");
-    agent.say(&ToAgent::Document(document.clone()))?;
+    let told = digest(&document);
+    agent.say(&ToAgent::Document(document))?;
     let conversation = Conversation { agents: &agents, who, number, hears_beats };
-    let ended = conversation.hold(&mut agent, queue, documents, document).await;
+    let ended = conversation.hold(&mut agent, queue, documents, told).await;
     leaving.reason = match &ended {
         Ok(None) => "it said goodbye".to_owned(),
         Ok(Some(reason)) => reason.clone(),
@@ -371,7 +378,7 @@ impl Conversation<'_> {
         agent: &mut Agent,
         mut queue: mpsc::Receiver<Say>,
         mut documents: watch::Receiver<u64>,
-        mut told: NodeDocument,
+        mut told: Digest,
     ) -> Result<Option<String>, Why> {
         let mut waiting = Waiting::default();
         loop {
@@ -406,9 +413,9 @@ impl Conversation<'_> {
                 },
                 // However much it was changed while the agent took nothing: it is told the newest.
                 _ = documents.changed(), if agent.is_free() => {
-                    if let Some(document) = self.agents.document(self.who.node).filter(|document| *document != told) {
-                        agent.say(&ToAgent::Document(document.clone()))?;
-                        told = document;
+                    if let Some(document) = self.agents.document(self.who.node).filter(|own| digest(own) != told) {
+                        told = digest(&document);
+                        agent.say(&ToAgent::Document(document))?;
                     }
                 }
             }

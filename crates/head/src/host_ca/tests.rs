@@ -190,9 +190,7 @@ fn a_certificate_says_what_the_repository_says_and_no_more() {
         String::from_utf8(shown.expect("ssh-keygen runs").stdout).expect("text")
     };
     let (m1, w1) = (told("m1"), told("w1"));
-    for (text, principals) in
-        [(&m1, &["m1", "m1.home.arpa", "10.77.0.11"][..]), (&w1, &["w1", "w1.home.arpa"][..])]
-    {
+    for (text, principals) in [(&m1, &["m1", "m1.home.arpa", "10.77.0.11"][..]), (&w1, &["w1", "w1.home.arpa"][..])] {
         assert!(text.contains("ssh-ed25519-cert-v01@openssh.com host certificate"), "{text}");
         assert!(text.contains("Critical Options: (none)") && text.contains("Extensions: (none)"), "{text}");
         let (_, list) = text.split_once("Principals:").expect("principals");

@@ -116,7 +116,8 @@ enum Remapping {
 }
 
 fn remapping(nodes: &BTreeMap<Name, Node>) -> Remapping {
-    let mut settings = nodes.values().filter_map(|node| node.docker).map(|docker| docker.userns_remap == Some(true)).peekable();
+    let mut settings =
+        nodes.values().filter_map(|node| node.docker).map(|docker| docker.userns_remap == Some(true)).peekable();
     if settings.peek().is_none() {
         return Remapping::Nowhere;
     }
@@ -410,8 +411,7 @@ impl Rules<'_> {
         engine: &written::EngineSection,
     ) -> Option<DockerSettings> {
         if engines.of(EngineKind::Swarm).is_none() {
-            let said =
-                [("no_new_privileges", role.no_new_privileges), ("userns_remap", role.userns_remap)].into_iter();
+            let said = [("no_new_privileges", role.no_new_privileges), ("userns_remap", role.userns_remap)].into_iter();
             for (key, _) in said.filter(|(_, value)| value.is_some()) {
                 self.wrong(&["roles", name, key], "the role has no part in the Swarm, and so no Docker").help =
                     Some("leave it out, or give the role a part in the Swarm".into());

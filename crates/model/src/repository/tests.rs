@@ -395,7 +395,11 @@ fn the_fingerprint_of_the_ca_is_64_digits_with_or_without_colons() {
 #[test]
 fn what_a_role_says_of_docker_counts_before_what_the_engine_says() {
     let docker = |engine: &str, role: &str| {
-        let text = format!("{GOOD}\n[engine]\n{engine}\n").replacen("engine = \"worker\"", &format!("engine = \"worker\"\n{role}"), 1);
+        let text = format!("{GOOD}\n[engine]\n{engine}\n").replacen(
+            "engine = \"worker\"",
+            &format!("engine = \"worker\"\n{role}"),
+            1,
+        );
         let cluster = load(&text).expect("checks");
         let settings = cluster.nodes[&"w1".parse::<Name>().expect("a name")].docker.expect("it is in the Swarm");
         (settings.no_new_privileges, settings.userns_remap)

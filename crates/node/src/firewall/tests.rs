@@ -102,7 +102,8 @@ fn encrypted_arrives(from: &str) -> bool {
     let raw = || rustix::net::socket(AddressFamily::INET, SocketType::RAW, Some(esp())).expect("root may");
     let hears = inside("node", || {
         let hears = raw();
-        rustix::net::sockopt::set_socket_timeout(&hears, rustix::net::sockopt::Timeout::Recv, Some(PROBE)).expect("set");
+        rustix::net::sockopt::set_socket_timeout(&hears, rustix::net::sockopt::Timeout::Recv, Some(PROBE))
+            .expect("set");
         hears
     });
     inside(from, || {

@@ -129,7 +129,7 @@ async fn who_has_left_is_forgotten_unless_it_is_still_a_manager() {
     let old: Name = "old".parse().expect("a name");
     agents.managers_are(&[old.clone()].into());
     agents.follow(&agents.nodes.cluster());
-    let names = |places: &Places| places.fleet().places.into_keys().map(|name| name.to_string()).collect::<Vec<_>>();
+    let names = |places: &Places| places.fleet().places.keys().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(names(&agents.places), ["old", "w1"]);
     agents.managers_are(&[].into());
     agents.follow(&agents.nodes.cluster());

@@ -474,7 +474,11 @@ services:
                     "services:\n  a: {{ image: a, networks: {own} }}\n  b: {{ image: b }}\nnetworks: {networks}\n"
                 );
                 let found = runs(&file).expect("well-formed").on_the_host;
-                assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), if is { vec!["a"] } else { vec![] }, "{file}");
+                assert_eq!(
+                    found.iter().map(String::as_str).collect::<Vec<_>>(),
+                    if is { vec!["a"] } else { vec![] },
+                    "{file}"
+                );
             }
         }
     }

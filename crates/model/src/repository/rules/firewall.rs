@@ -12,6 +12,7 @@ impl Rules<'_> {
         roles: &BTreeMap<String, Role>,
         nodes: &BTreeMap<String, written::NodeSection>,
     ) -> Firewall {
+        let all = nodes;
         let ssh = self.sources(&["firewall", "ssh"], section.ssh.as_deref());
         let (roles, nodes): (Vec<&str>, Vec<&str>) =
             (roles.keys().map(String::as_str).collect(), nodes.keys().map(String::as_str).collect());
@@ -31,6 +32,14 @@ impl Rules<'_> {
             }
             let from = self.sources(&key("from"), section.from.as_deref());
             let roles = self.known(&key("roles"), "role", &section.roles, &roles);
+            for (index, name) in section.nodes.iter().enumerate() {
+                if all.get(name).is_some_and(|node| node.boot.is_some()) {
+                    let index = index.to_string();
+                    let message = format!("`{name}` boots another system, which gets no firewall of bramble's");
+                    self.wrong(&[&key("nodes")[..], &[&index]].concat(), message).help =
+                        Some("leave it out, and open the port in that system".into());
+                }
+            }
             let nodes = self.known(&key("nodes"), "node", &section.nodes, &nodes);
             if let Some(own) = own {
                 open.insert(own, Open { traffic, from, roles, nodes });
