@@ -83,6 +83,8 @@ pub(crate) struct Agents {
     limits: Limits,
     /// The repository says something else of nodes: each connection tells its own the newest, as soon as that takes it.
     documents: Changes,
+    /// A node is elsewhere: each connection tells its own where that makes a difference to it.
+    moves: Changes,
     /// Something about an agent has changed.
     pub(crate) changed: Changes,
     /// Someone asks to be let in, or was let in who had asked.
@@ -136,6 +138,7 @@ impl Agents {
             numbers: AtomicU64::default(),
             limits: Limits::default(),
             documents: Changes::default(),
+            moves: Changes::default(),
             changed: Changes::default(),
             asked: Changes::default(),
         })
@@ -243,7 +246,7 @@ impl Agents {
     async fn tell_of_moves(&self) -> std::convert::Infallible {
         loop {
             self.places.changed().await;
-            self.documents.tell();
+            self.moves.tell();
             let connected = u32::try_from(self.sessions().len()).unwrap_or(u32::MAX);
             sleep(MOVES + MOVES_EACH.saturating_mul(connected)).await;
         }

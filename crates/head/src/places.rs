@@ -88,7 +88,9 @@ impl Places {
             let is_here = |name: &&Name| cluster.nodes.contains_key(*name) || fleet.managers.contains(*name);
             let gone: Vec<Name> = fleet.places.keys().filter(|name| !is_here(name)).cloned().collect();
             let places = &mut Arc::make_mut(&mut fleet).places;
-            gone.iter().for_each(|name| drop(places.remove(name)));
+            for name in &gone {
+                places.remove(name);
+            }
             gone
         };
         gone.iter().for_each(|node| self.write(node, None));

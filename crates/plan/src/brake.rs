@@ -383,6 +383,7 @@ mod tests {
                         services: BTreeSet::new(),
                         holds_data: false,
                         volumes: BTreeSet::new(),
+                        published: BTreeSet::new(),
                     },
                 )
             };

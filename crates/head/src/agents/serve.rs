@@ -201,7 +201,7 @@ async fn serve(
     let hears_beats = capabilities.contains(&Capability::HearsBeats);
     let entry = Connected { number, say, last_heard: now(), version: version.clone(), protocol, capabilities };
     let mut leaving = Leaving::enter(&agents, &node, entry);
-    let documents = agents.documents.receiver();
+    let news = News { documents: agents.documents.receiver(), moves: agents.moves.receiver() };
     // Whoever revoked it in between found no connection to end, and whoever told documents none to tell.
     let document = match who.holds(&agents).await {
         Ok(Ok(document)) => document,
@@ -220,7 +220,7 @@ async fn serve(
     let told = digest(&document);
     agent.say(&ToAgent::Document(document))?;
     let conversation = Conversation { agents: &agents, who, number, hears_beats };
-    let ended = conversation.hold(&mut agent, queue, documents, told).await;
+    let ended = conversation.hold(&mut agent, queue, news, told).await;
     leaving.reason = match &ended {
         Ok(None) => "it said goodbye".to_owned(),
         Ok(Some(reason)) => reason.clone(),
@@ -306,6 +306,23 @@ impl Drop for Leaving<'_> {
     }
 }
 
+/// What may make another document.
+struct News {
+    documents: watch::Receiver<u64>,
+    moves: watch::Receiver<u64>,
+}
+
+impl News {
+    /// When something has come; whether the document is told anew, whatever it says. Nothing is lost where this is dropped.
+    async fn come(&mut self) -> bool {
+        // Whoever tells them lives as long as its connections.
+        tokio::select! {
+            _ = self.documents.changed() => true,
+            _ = self.moves.changed() => false,
+        }
+    }
+}
+
 /// What a conversation is about.
 struct Conversation<'a> {
     agents: &'a Agents,
@@ -377,7 +394,7 @@ impl Conversation<'_> {
         self,
         agent: &mut Agent,
         mut queue: mpsc::Receiver<Say>,
-        mut documents: watch::Receiver<u64>,
+        mut news: News,
         mut told: Digest,
     ) -> Result<Option<String>, Why> {
         let mut waiting = Waiting::default();
@@ -412,8 +429,9 @@ impl Conversation<'_> {
                     }
                 },
                 // However much it was changed while the agent took nothing: it is told the newest.
-                _ = documents.changed(), if agent.is_free() => {
-                    if let Some(document) = self.agents.document(self.who.node).filter(|own| digest(own) != told) {
+                anew = news.come(), if agent.is_free() => {
+                    let document = self.agents.document(self.who.node);
+                    if let Some(document) = document.filter(|own| anew || digest(own) != told) {
                         told = digest(&document);
                         agent.say(&ToAgent::Document(document))?;
                     }

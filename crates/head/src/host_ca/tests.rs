@@ -42,8 +42,9 @@ impl Server {
         // Where tests run as root, sshd wants its empty folder.
         let _ = fs::create_dir_all("/run/sshd");
         for name in ["host", "user"] {
-            let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", name]);
-            assert!({ made }.current_dir(folder.path()).status().expect("ssh-keygen runs").success());
+            let mut make = Command::new("ssh-keygen");
+            make.args(["-q", "-t", "ed25519", "-N", "", "-f", name]).current_dir(folder.path());
+            assert!(make.status().expect("ssh-keygen runs").success());
         }
         let public = fs::read_to_string(folder.path().join("host.pub")).expect("made");
         let server = Server { folder, public };

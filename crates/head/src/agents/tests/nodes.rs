@@ -104,8 +104,8 @@ async fn nodes_let_in_where_others_are_connected_from_and_not_where_they_say_to_
     let facts = Facts { address: Ipv4Addr::new(10, 9, 9, 9).into(), ..facts };
     say(&mut lines, &FromAgent::Hello { boot, version, facts, protocol, capabilities }).await;
     assert_eq!(members(&document(&mut lines).await), [Ipv4Addr::LOCALHOST], "its word is not where it is");
-    // What says the same is not said again.
-    agents.documents.tell();
+    // Who is where others take no part is told nothing.
+    agents.moves.tell();
     let elsewhere = Ipv4Addr::new(127, 0, 0, 2);
     agents.places.learn(&node(2), elsewhere);
     assert_eq!(members(&document(&mut lines).await), [Ipv4Addr::LOCALHOST, elsewhere]);
