@@ -10,10 +10,12 @@ use std::str::FromStr;
 use super::problem::{Problem, Problems};
 use super::tree::{Kind, Tree};
 use super::*;
+use docker::{Remapping, remapping};
 
 mod access;
 mod boots;
 mod compose;
+mod docker;
 mod firewall;
 mod network;
 mod source;
@@ -104,29 +106,6 @@ struct Role {
     engines: ByEngine<EnginePart>,
     identity: Identity,
     docker: Option<DockerSettings>,
-}
-
-/// Where root of a container is nobody on the node.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Remapping {
-    Nowhere,
-    OnSome,
-    /// On all that workloads can run on.
-    Everywhere,
-}
-
-fn remapping(nodes: &BTreeMap<Name, Node>) -> Remapping {
-    let mut settings =
-        nodes.values().filter_map(|node| node.docker).map(|docker| docker.userns_remap == Some(true)).peekable();
-    if settings.peek().is_none() {
-        return Remapping::Nowhere;
-    }
-    let (remaps, others): (Vec<bool>, Vec<bool>) = settings.partition(|remaps| *remaps);
-    match (remaps.is_empty(), others.is_empty()) {
-        (true, _) => Remapping::Nowhere,
-        (false, false) => Remapping::OnSome,
-        (false, true) => Remapping::Everywhere,
-    }
 }
 
 struct Rules<'a> {
@@ -402,28 +381,6 @@ impl Rules<'_> {
         found
     }
 
-    /// How the role's nodes treat containers.
-    fn docker(
-        &mut self,
-        name: &str,
-        role: &written::RoleSection,
-        engines: &ByEngine<EnginePart>,
-        engine: &written::EngineSection,
-    ) -> Option<DockerSettings> {
-        if engines.of(EngineKind::Swarm).is_none() {
-            let said = [("no_new_privileges", role.no_new_privileges), ("userns_remap", role.userns_remap)].into_iter();
-            for (key, _) in said.filter(|(_, value)| value.is_some()) {
-                self.wrong(&["roles", name, key], "the role has no part in the Swarm, and so no Docker").help =
-                    Some("leave it out, or give the role a part in the Swarm".into());
-            }
-            return None;
-        }
-        Some(DockerSettings {
-            no_new_privileges: role.no_new_privileges.or(engine.no_new_privileges),
-            userns_remap: role.userns_remap.or(engine.userns_remap),
-        })
-    }
-
     fn nodes(
         &mut self,
         nodes: &BTreeMap<String, written::NodeSection>,
@@ -608,31 +565,6 @@ impl Rules<'_> {
                 None => problem,
             })
         })
-    }
-
-    /// A service on the host's own network does not run where root of a container is nobody on the node (moby's
-    /// `verifyPlatformContainerSettings`).
-    fn on_the_host(
-        &mut self,
-        key: &[&str],
-        path: &Path,
-        runs: compose::Runs,
-        remapping: Remapping,
-    ) -> Result<compose::Runs, Box<Problem>> {
-        let Some(service) = runs.on_the_host.first().filter(|_| remapping != Remapping::Nowhere) else {
-            return Ok(runs);
-        };
-        let shown = path.display();
-        let message = format!(
-            "{shown}: `services.{service}` is on the host's own network, and Docker runs it on no node with `userns_remap`"
-        );
-        if remapping == Remapping::Everywhere {
-            let help = "have a role without `userns_remap`, or publish its ports instead";
-            return Err(Box::new(self.source.problem(key, message).help(help)));
-        }
-        let help = "keep it to other nodes, by `deploy.placement.constraints`";
-        self.problems.push(self.source.problem(key, message).help(help).warning());
-        Ok(runs)
     }
 
     fn lab(&mut self, lab: &written::LabSection, workloads: &BTreeMap<Name, Workload>) -> Option<Lab> {
