@@ -349,7 +349,7 @@ impl State {
                     member.manager = part == EnginePart::Manager;
                 }
             }
-            Question::Deploy { name: workload, generation, file } => {
+            Question::Deploy { name: workload, generation, file, .. } => {
                 let (_, swarm) = self.managed(name)?;
                 let new = Deployed { generation: generation.clone(), file: file.clone() };
                 let is_new = swarm.deployed.insert(workload.clone(), new.clone()) != Some(new);

@@ -97,7 +97,7 @@ impl Swarm {
                 drop(deployed);
                 Answer::Swarm(Reply::Observed(self.listing()))
             }
-            Question::Deploy { name, generation, file } => {
+            Question::Deploy { name, generation, file, .. } => {
                 deployed.insert(name.clone(), generation);
                 // Nobody may listen any more.
                 let _ = self.tell.send(Deployed { workload: name, file, at });

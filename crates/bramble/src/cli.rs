@@ -190,6 +190,9 @@ pub enum Verb {
     /// Open a shell on a node.
     #[command(after_help = "Example:\n  bramble shell w1")]
     Shell { node: Name },
+    /// How `ssh` knows the nodes, where `cluster.ssh_keys` lets people in.
+    #[command(subcommand)]
+    Ssh(SshVerb),
     /// Show the journals of nodes.
     #[command(
         after_help = "Examples:\n  bramble logs -n w1\n  bramble logs -f -r manager docker.service\n  bramble logs -n all --lines 5 bramble-agent.service"
@@ -347,6 +350,16 @@ pub enum BackupVerb {
         #[arg(long, short, value_hint = ValueHint::FilePath)]
         output: Option<PathBuf>,
     },
+}
+
+#[derive(Subcommand)]
+pub enum SshVerb {
+    /// Print the line by which `ssh` knows every node, also one that makes another key at each boot.
+    #[command(
+        name = "known-hosts",
+        after_help = "Example:\n  bramble ssh known-hosts >> ~/.ssh/known_hosts\n\nIt names the CA that signs the keys of the nodes' SSH servers, and the names that they have. Print it again after\nnodes were added, unless you reach them by NAME.DOMAIN."
+    )]
+    KnownHosts,
 }
 
 #[derive(Subcommand)]

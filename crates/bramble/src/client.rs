@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail};
 use bramble_head::control;
 use bramble_image::ToSign;
 use bramble_model::api::{
-    Expected, LACKS, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Repaired, Role, Status, Switched,
-    TokenStatus, UnreadableRecord, UserChange, UserStatus,
+    Expected, KnownHosts, LACKS, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Repaired, Role,
+    Status, Switched, TokenStatus, UnreadableRecord, UserChange, UserStatus,
 };
 use bramble_model::boot_set::{Architecture, Floor, GivenSet};
 use bramble_model::desired::{Apply, Contents, Desired, Line, Offer, Offered, Preview, Question, SourceKey, Synced};
@@ -193,6 +193,10 @@ impl Client {
 
     pub async fn source_key(&self) -> Result<SourceKey> {
         self.ask(Method::GET, "/v1/source/key", None::<&()>).await
+    }
+
+    pub async fn known_hosts(&self) -> Result<KnownHosts> {
+        self.ask(Method::GET, "/v1/ssh/known-hosts", None::<&()>).await
     }
 
     pub async fn retry(&self, subject: &Subject) -> Result<()> {

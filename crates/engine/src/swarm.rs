@@ -46,6 +46,11 @@ pub enum Error {
 const SOCKET: &str = "/run/docker.sock";
 /// The node's certificate in its Swarm. It has the cluster's id, which the API tells to managers only.
 const CERTIFICATE: &str = "/var/lib/docker/swarm/certificates/swarm-node.crt";
+/// Where Docker keeps all below its folder with `userns-remap` (moby's `setupDaemonRoot`): the first user id and the first
+/// group id of containers, which are the same on every node.
+pub const REMAPPED: &str = "165536.165536";
+/// What Docker writes below its folder for as long as it belongs to a Swarm (moby's `daemon/cluster`).
+pub const STATE: &str = "swarm/docker-state.json";
 /// Port of the Swarm's managers.
 const MANAGER_PORT: u16 = 2377;
 /// Seconds that a call to the daemon may take.
@@ -103,7 +108,7 @@ impl Engine for Swarm {
             // It may be a member; nobody may take it for one that belongs to none.
             other => return starting(&format!("dockerd to say whether it belongs to a Swarm: it says {other:?}")),
         };
-        let certificate = match tokio::fs::read(&self.certificate).await {
+        let certificate = match tokio::fs::read(self.certificate()).await {
             Ok(pem) => Some(pem),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return starting(&format!("its certificate, which cannot be read: {error}")),
@@ -163,7 +168,9 @@ impl Engine for Swarm {
             }
             Work::Forget { node_id } => return self.forget(&node_id).await.unwrap_or_else(failed),
             Work::SetPart { node_id, part } => self.set_part(&node_id, part).await,
-            Work::Deploy { name, generation, file } => self.deploy(&name, &generation, &file).await,
+            Work::Deploy { name, generation, file, encrypted } => {
+                self.deploy(&name, &generation, &file, encrypted).await
+            }
             Work::Remove { name } => self.remove(&name).await,
             Work::RotateManagerToken { cluster } => return self.rotate(&cluster).await.unwrap_or_else(failed),
             Work::Unknown => return Answer::CannotDo,
@@ -262,10 +269,20 @@ impl Swarm {
         Ok(networks.iter().any(|network| network.scope.as_deref() == Some("swarm")))
     }
 
+    /// The node's certificate, where the daemon has it: with `userns-remap` all is below a folder of its own. No daemon has
+    /// a Swarm in both, since a member's is never changed (`bramble-node`'s `docker`).
+    fn certificate(&self) -> PathBuf {
+        let root = self.certificate.ancestors().nth(3).unwrap_or(Path::new("/"));
+        let remapped = root.join(REMAPPED);
+        match self.certificate.strip_prefix(root) {
+            Ok(own) if remapped.join(STATE).exists() || remapped.join(own).exists() => remapped.join(own),
+            _ => self.certificate.clone(),
+        }
+    }
+
     /// The Raft log of a manager, beside the folder of its certificate.
     fn log(&self) -> PathBuf {
-        let swarm = self.certificate.parent().and_then(Path::parent);
-        swarm.unwrap_or(Path::new("/")).join("raft")
+        self.certificate().ancestors().nth(2).unwrap_or(Path::new("/")).join("raft")
     }
 
     async fn join_tokens(&self) -> Result<Answer, EngineError> {
@@ -397,8 +414,15 @@ impl Swarm {
         Ok(Observed { cluster: listing::cluster(&swarm)?, members, services })
     }
 
-    async fn deploy(&self, name: &Name, generation: &Generation, file: &str) -> Result<(), EngineError> {
-        let labels = compose::labels(file, &[(WORKLOAD, name.as_str()), (GENERATION, generation.as_str())])?;
+    async fn deploy(
+        &self,
+        name: &Name,
+        generation: &Generation,
+        file: &str,
+        encrypted: bool,
+    ) -> Result<(), EngineError> {
+        let labels = [(WORKLOAD, name.as_str()), (GENERATION, generation.as_str())];
+        let overlay = compose::overlay(file, &labels, encrypted)?;
         let folder = PathBuf::from("/run/bramble/deploy").join(name.as_str());
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
@@ -407,7 +431,7 @@ impl Swarm {
                 .map_err(|source| EngineError::File { doing: format!("cannot write {}", path.display()), source })?;
             Ok::<_, EngineError>(path)
         };
-        let (stack, labels) = (write("stack.yaml", file)?, write("labels.yaml", &labels)?);
+        let (stack, labels) = (write("stack.yaml", file)?, write("labels.yaml", &overlay)?);
         // The images may come from no registry at all, so there is none to ask for a digest.
         let command = Command::new("docker")
             .args(["stack", "deploy", "--detach=true", "--prune", "--resolve-image=never", "--compose-file"])

@@ -170,6 +170,7 @@ impl Adoptions {
             role: "inventory".parse().expect("a name"),
             engines: ByEngine::default(),
             identity: Identity::Wire,
+            docker: None,
             address: None,
             boot: None,
             secure_boot: None,

@@ -3,7 +3,7 @@
 mod identity;
 mod serve;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,13 +19,13 @@ use bramble_model::names::{Digest, Name};
 use bramble_model::repository::Cluster;
 use bramble_model::timeline::{Millis, Phase, What};
 use bramble_plan::admission::{self, Declared, Enrolment, Heard, Verdict};
-use bramble_plan::ready;
+use bramble_plan::{firewall, ready};
 use bramble_store::Store;
 use bramble_system::{locked, now};
 use sha2::{Digest as _, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -34,8 +34,10 @@ use crate::ca::{self, Authority};
 use crate::changes::Changes;
 use crate::error::Error;
 use crate::gate::{self, Gate};
+use crate::host_ca::HostAuthority;
 use crate::neighbours::Neighbours;
 use crate::nodes::Nodes;
+use crate::places::Places;
 use crate::store::beside;
 use crate::timeline::{Timeline, Track};
 use identity::Challenge;
@@ -54,6 +56,10 @@ pub(crate) const STRANGERS_OF_ONE: usize = 16;
 /// Letters of a boot's name; the head's own have 32.
 const LONGEST_BOOT: usize = 64;
 
+/// Every node is told where the others are: at most so often, and longer with each that is connected.
+const MOVES: Duration = Duration::from_secs(1);
+const MOVES_EACH: Duration = Duration::from_millis(5);
+
 /// Why a node is served no more that has a connection.
 const REVOKED: &str = "its certificate was revoked";
 
@@ -64,6 +70,8 @@ pub(crate) struct Agents {
     timeline: Arc<Timeline>,
     store: Store,
     authority: Arc<Authority>,
+    hosts: Arc<HostAuthority>,
+    places: Places,
     /// The life of the store, signed.
     life: SignedLife,
     /// Who is connected.
@@ -75,6 +83,8 @@ pub(crate) struct Agents {
     limits: Limits,
     /// The repository says something else of nodes: each connection tells its own the newest, as soon as that takes it.
     documents: Changes,
+    /// A node is elsewhere: each connection tells its own where that makes a difference to it.
+    moves: Changes,
     /// Something about an agent has changed.
     pub(crate) changed: Changes,
     /// Someone asks to be let in, or was let in who had asked.
@@ -111,9 +121,12 @@ impl Agents {
         timeline: Arc<Timeline>,
         store: Store,
         authority: Arc<Authority>,
+        hosts: Arc<HostAuthority>,
     ) -> Result<Self, Error> {
         Ok(Agents {
             life: authority.sign_life(store.blocking().life()?)?,
+            places: Places::open(store.clone())?,
+            hosts,
             nodes,
             neighbours,
             timeline,
@@ -125,6 +138,7 @@ impl Agents {
             numbers: AtomicU64::default(),
             limits: Limits::default(),
             documents: Changes::default(),
+            moves: Changes::default(),
             changed: Changes::default(),
             asked: Changes::default(),
         })
@@ -219,7 +233,23 @@ impl Agents {
                 self.hang_up(&name);
             }
         }
+        self.places.follow(cluster);
         self.documents.tell();
+    }
+
+    /// Whom the head's record has as managers of the Swarm: others let them in.
+    pub(crate) fn managers_are(&self, managers: &BTreeSet<Name>) {
+        self.places.managers_are(managers);
+    }
+
+    /// Has every node told where the others are, for ever. A thousand that come at once are told of together.
+    async fn tell_of_moves(&self) -> std::convert::Infallible {
+        loop {
+            self.places.changed().await;
+            self.moves.tell();
+            let connected = u32::try_from(self.sessions().len()).unwrap_or(u32::MAX);
+            sleep(MOVES + MOVES_EACH.saturating_mul(connected)).await;
+        }
     }
 
     /// Ends a node's connection.
@@ -252,6 +282,7 @@ async fn run(
     gate: Arc<Gate>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
+    let moves = Arc::clone(&agents);
     let serve = |(stream, from): (TcpStream, SocketAddr)| {
         let pass = gate.enter(from.ip())?;
         let (agents, tls) = (Arc::clone(&agents), tls.clone());
@@ -267,6 +298,7 @@ async fn run(
         () = stop.cancelled() => Ok(()),
         // What a connection had entered goes with it, also where it panics: see `serve::Leaving`.
         never = gate::accept(|| listener.accept(), serve) => match never {},
+        never = moves.tell_of_moves() => match never {},
     }
 }
 
@@ -350,6 +382,8 @@ impl Agents {
             ssh_keys: cluster.ssh_keys.clone(),
             time_servers: cluster.time_servers.clone(),
             life: Some(self.life.clone()),
+            docker: declared.docker,
+            firewall: firewall::of(&cluster, node, &self.places.fleet()),
         })
     }
 }

@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Redirect};
 use bramble_model::agent::SignedTime;
-use bramble_model::api::{Events, Expected, PowerAction, Status, Switched};
+use bramble_model::api::{Events, Expected, KnownHosts, PowerAction, Status, Switched};
 use bramble_model::engine::{EngineKind, EngineState};
 use bramble_model::names::{ClusterId, Digest, Name};
 use bramble_model::repository::Cluster;
@@ -28,6 +28,7 @@ use serde::Deserialize;
 use crate::agents::Agents;
 use crate::boots::Boots;
 use crate::ca::Authority;
+use crate::host_ca::HostAuthority;
 use crate::loops::Sections;
 use crate::overview::Overview;
 use crate::power::{NotSwitched, Power};
@@ -101,6 +102,21 @@ pub(crate) async fn stream(
 /// `GET /v1/ca.pem`: the head's CA, to be compared by its fingerprint before it is trusted.
 pub(crate) async fn ca(State(authority): State<Arc<Authority>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/x-pem-file")], authority.pem().to_owned())
+}
+
+/// `GET /v1/ssh/known-hosts`: by which line of a file of known hosts SSH knows every node; none where nodes have no SSH.
+pub(crate) async fn known_hosts(
+    State(snapshots): State<Arc<Snapshots>>,
+    State(hosts): State<Arc<HostAuthority>>,
+) -> Result<Json<KnownHosts>, Refusal> {
+    let cluster = snapshots.cluster();
+    if cluster.ssh_keys.is_empty() {
+        return Ok(Json(KnownHosts { line: None }));
+    }
+    let help = "`bramble restore` brings the key back from a backup; without one, remove `.bramble/keys/ssh-host.key`, \
+                start the head again, and have everyone take the new line";
+    let refused = |why: String| refuse(StatusCode::SERVICE_UNAVAILABLE, why, Some(help));
+    hosts.known_hosts(&cluster).map(|line| Json(KnownHosts { line: Some(line) })).map_err(refused)
 }
 
 pub(crate) async fn openapi() -> impl IntoResponse {

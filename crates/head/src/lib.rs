@@ -32,6 +32,7 @@ mod floods;
 mod frame;
 mod gate;
 mod hands;
+mod host_ca;
 mod http;
 mod interface;
 #[cfg(test)]
@@ -44,6 +45,7 @@ mod neighbours;
 mod nodes;
 mod overview;
 mod page;
+mod places;
 mod power;
 mod random;
 mod readable;

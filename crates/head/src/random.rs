@@ -9,3 +9,8 @@ pub(crate) fn random() -> String {
 pub(crate) fn bytes() -> [u8; 32] {
     rand::random()
 }
+
+/// A number that no other certificate has.
+pub(crate) fn number() -> u64 {
+    rand::random()
+}

@@ -125,6 +125,7 @@ static ROUTES: &[Route] = &[
     get("/v1/stream", Look, |at| on(at, api::stream)),
     get("/v1/seen/{mac}/inventory", Look, |at| on(at, adopt::inventory)),
     get("/v1/me", Look, |at| on(at, login::me)),
+    get("/v1/ssh/known-hosts", Look, |at| on(at, api::known_hosts)),
     get("/v1/openapi.json", Anyone, |at| on(at, api::openapi)),
     get("/v1/ca.pem", Anyone, |at| on(at, api::ca)),
     get("/v1/time/{challenge}", Anyone, |at| on(at, api::time)),

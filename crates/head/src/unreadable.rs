@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::leases::LentAddresses;
 use crate::loops::source::newest::NewestCommits;
 use crate::membership::{Engines, SingleValues};
+use crate::places::PlacesKept;
 use crate::refusal::{Refusal, failed};
 use crate::snapshots::record::{self, BegunWith, Contents, History, Pointers, Snapshots};
 use crate::store::{self, STORE};
@@ -53,6 +54,7 @@ fn all(store: &Store) -> Result<Vec<(OnLoss, Unreadable)>, Error> {
     add::<ReadyWith>(store, &mut found)?;
     add::<Sightings>(store, &mut found)?;
     add::<AdoptionsKept>(store, &mut found)?;
+    add::<PlacesKept>(store, &mut found)?;
     add::<SingleValues>(store, &mut found)?;
     add::<Engines>(store, &mut found)?;
     add::<Snapshots>(store, &mut found)?;

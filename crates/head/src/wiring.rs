@@ -34,6 +34,7 @@ use crate::descriptors::{self, Shares};
 use crate::desired::Desired;
 use crate::dhcp::{self, Dhcp};
 use crate::error::Error;
+use crate::host_ca::HostAuthority;
 use crate::loops::Sections;
 use crate::loops::all::{Loops, Subjects};
 use crate::loops::source::{self, Following};
@@ -87,6 +88,7 @@ parts! {
     store: Store,
     timeline: Arc<Timeline>,
     authority: Arc<Authority>,
+    hosts: Arc<HostAuthority>,
     wires: Arc<Wires>,
     dhcp: Arc<Dhcp>,
     snapshots: Arc<Snapshots>,
@@ -156,6 +158,7 @@ impl Parts {
         let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), format!("head.{}", cluster.domain)];
         names.extend(wires.interfaces().iter().map(|interface| interface.address.to_string()));
         let authority = Arc::new(Authority::open(&keys)?.known_as(names));
+        let hosts = Arc::new(HostAuthority::open(&keys));
         if ca::first_store(&keys)? {
             first_of_its_ca(&store, &keys)?;
         }
@@ -176,6 +179,7 @@ impl Parts {
             Arc::clone(&timeline),
             store.clone(),
             Arc::clone(&authority),
+            Arc::clone(&hosts),
         )?);
         let swarm = Arc::new(Swarm::open(store.clone()));
         let boot_sets = Arc::new(BootSets::open(store.clone(), shelf.clone()));
@@ -237,6 +241,7 @@ impl Parts {
             store,
             timeline,
             authority,
+            hosts,
             wires,
             dhcp,
             snapshots,

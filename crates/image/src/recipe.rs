@@ -13,12 +13,13 @@ const VERSION: u32 = 6;
 /// No D-Bus: systemd, networkd and the engines speak over systemd's own socket, and it would be one
 /// more thing to start. `tiny-initramfs` satisfies the kernel's dependency on some initramfs
 /// maker at the least cost: the initrd is made here.
-const STOCK: [&str; 10] = [
+const STOCK: [&str; 11] = [
     "ca-certificates",
     "e2fsprogs",
     "iproute2",
     "kmod",
     "netbase",
+    "nftables",
     "openssh-server",
     "systemd-sysv",
     "systemd-timesyncd",

@@ -24,6 +24,8 @@ const CONTAINERS: &str = "usr/share/bramble/containers";
 /// Files that every node has, by their place in the root; the engines add their own. See `images/README.md`.
 const STOCK: &[(&str, &str)] = &[
     ("etc/systemd/system/bramble-agent.service", include_str!("../../../images/bramble-agent.service")),
+    ("etc/systemd/system/bramble-sshd.service", include_str!("../../../images/bramble-sshd.service")),
+    ("etc/ssh/sshd_config.d/bramble.conf", include_str!("../../../images/sshd.conf")),
     ("etc/systemd/system/systemd-networkd.service.d/late.conf", include_str!("../../../images/late.conf")),
     ("etc/systemd/system/systemd-timesyncd.service.d/late.conf", include_str!("../../../images/late.conf")),
     ("etc/systemd/system/systemd-udev-trigger.service.d/late.conf", include_str!("../../../images/late.conf")),

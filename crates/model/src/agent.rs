@@ -19,10 +19,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use heard::{Heard, Waits};
 
-use crate::engine::{ByEngine, EngineKind, EnginePart, EngineState};
+use crate::engine::{ByEngine, DockerSettings, EngineKind, EnginePart, EngineState};
+use crate::firewall::Firewall;
 use crate::hands::{FromProcess, Start, ToProcess};
 use crate::names::{BootId, Bytes, Mac, Name};
-use crate::said::{self, Sentence, Word};
+use crate::said::{self, Sentence, Title, Word};
 
 /// The longest line that either side accepts, in bytes. A workload travels in one line.
 pub const LONGEST_LINE: usize = 4 << 20;
@@ -42,6 +43,10 @@ pub struct NodeDocument {
     pub time_servers: Vec<String>,
     /// The life of the head's store, signed; absent from a head of version 1.
     pub life: Option<SignedLife>,
+    /// How its Docker treats containers, where it has a part in the Swarm. Absent from a head of before.
+    pub docker: Option<DockerSettings>,
+    /// What it lets in. Absent from a head of before: then everything.
+    pub firewall: Option<Firewall>,
 }
 
 /// Versions of this protocol that a side speaks, both ends included.
@@ -92,6 +97,10 @@ pub enum Capability {
     ListsPlainly,
     /// It knows [`ToAgent::Ready`], and remembers the boot sets that its machine was ready with.
     RemembersReady,
+    /// An agent knows what [`swarm::Work::Deploy`] says of encrypted networks.
+    EncryptsNetworks,
+    /// A head signs a node's SSH host key: it knows [`FromAgent::SshHostKey`].
+    SignsHostKeys,
     /// One that this program does not know.
     #[serde(untagged)]
     Other(Word),
@@ -99,7 +108,7 @@ pub enum Capability {
 
 impl Capability {
     /// What this program's agent can do.
-    pub const OWN: [Capability; 7] = [
+    pub const OWN: [Capability; 8] = [
         Capability::Fences,
         Capability::LeavesByName,
         Capability::HearsBeats,
@@ -107,9 +116,10 @@ impl Capability {
         Capability::RotatesTokens,
         Capability::ListsPlainly,
         Capability::RemembersReady,
+        Capability::EncryptsNetworks,
     ];
     /// What this program's head can do.
-    pub const OF_HEAD: [Capability; 1] = [Capability::Fences];
+    pub const OF_HEAD: [Capability; 2] = [Capability::Fences, Capability::SignsHostKeys];
 }
 
 /// Who leads: a later one is greater, always.
@@ -323,9 +333,24 @@ pub enum FromAgent {
         number: u64,
         tell: FromProcess,
     },
+    /// Asks for a certificate of its SSH server's key, where the head says [`Capability::SignsHostKeys`]. Whom that is for,
+    /// the head knows.
+    SshHostKey {
+        /// A line of a `.pub` file of OpenSSH.
+        key: Title,
+    },
     /// A message that this program does not know.
     #[serde(other, skip_serializing)]
     Unknown,
+}
+
+/// A certificate of a node's SSH server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostCertificate {
+    /// A line of a `-cert.pub` file of OpenSSH.
+    pub certificate: String,
+    /// Milliseconds since the epoch at which the agent should ask again: two thirds of its life.
+    pub renew_at: u64,
 }
 
 /// From the head to the agent.
@@ -348,6 +373,8 @@ pub enum ToAgent {
         under: Option<Under>,
     },
     Renewed(Box<Enrolled>),
+    /// The answer to [`FromAgent::SshHostKey`]; there is none where the head gives no certificate.
+    SshHostCertificate(HostCertificate),
     /// Start a process; its number is new.
     Start {
         number: u64,
@@ -540,6 +567,16 @@ mod tests {
         );
         assert_eq!(rotate.needs(), Some(Capability::RotatesTokens));
         assert_eq!(serde_json::to_string(&Capability::RotatesTokens).expect("plain data"), r#""rotates-tokens""#);
+        let deploy = |encrypted| {
+            let (name, generation) = ("web".parse().expect("a name"), "1f0a".parse().expect("a generation"));
+            Work::from(swarm::Work::Deploy { name, generation, file: String::new(), encrypted })
+        };
+        assert_eq!(
+            serde_json::to_string(&deploy(false)).expect("plain data"),
+            r#"{"do":"deploy","name":"web","generation":"1f0a","file":""}"#,
+            "as the release before says it"
+        );
+        assert_eq!((deploy(false).needs(), deploy(true).needs()), (None, Some(Capability::EncryptsNetworks)));
     }
     /// A side of version 1 reads of the Swarm alone, and is understood where it says of nothing else.
     #[test]
@@ -577,12 +614,21 @@ mod tests {
             ssh_keys: Vec::new(),
             time_servers: Vec::new(),
             life: None,
+            docker: None,
+            firewall: None,
         };
         let told = serde_json::to_value(&document).expect("plain data");
         assert_eq!(told["part"], "manager");
         assert_eq!(serde_json::from_value::<NodeDocument>(told).expect("readable"), document);
+        let docker = Some(DockerSettings { no_new_privileges: Some(true), userns_remap: None });
+        for firewall in [Firewall::Off, Firewall::On(crate::firewall::Rules::default())] {
+            let document = NodeDocument { docker, firewall: Some(firewall), ..document.clone() };
+            let told = serde_json::to_value(&document).expect("plain data");
+            assert_eq!(serde_json::from_value::<NodeDocument>(told).expect("readable"), document);
+        }
         let old = r#"{"hostname":"m1","domain":"d","role":"r","part":"worker","ssh_keys":[],"time_servers":[]}"#;
         let document: NodeDocument = serde_json::from_str(old).expect("readable");
+        assert_eq!((document.docker, &document.firewall), (None, &None), "a head of before says nothing of them");
         assert_eq!(document.engines.of(EngineKind::Swarm), Some(&EnginePart::Worker));
     }
 }

@@ -12,6 +12,13 @@ use crate::names::{Digest, Mac, Name};
 use crate::section::{Failure, Section, Waiting};
 use crate::timeline::{Event, Millis, Phase};
 
+/// How whoever connects by SSH knows the nodes. `GET /v1/ssh/known-hosts`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownHosts {
+    /// A line of OpenSSH's `known_hosts`; `None` where no node has an SSH server.
+    pub line: Option<String>,
+}
+
 /// The whole cluster at one moment. `GET /v1/status`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {

@@ -58,6 +58,17 @@ pub enum EnginePart {
     None,
 }
 
+/// How a node's Docker treats containers, as far as the repository says it; else as its image has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DockerSettings {
+    /// Programs in containers gain no more rights than they began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_new_privileges: Option<bool>,
+    /// Root of a container is nobody on the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub userns_remap: Option<bool>,
+}
+
 /// An engine as the node's own daemon sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]

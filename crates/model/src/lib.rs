@@ -8,6 +8,7 @@ pub mod audit;
 pub mod boot_set;
 pub mod desired;
 pub mod engine;
+pub mod firewall;
 pub mod hands;
 pub mod inventory;
 pub mod names;

@@ -148,6 +148,8 @@ struct Conversation<'a> {
     tell: Tell,
     /// The head's lead is refused.
     refuses: Option<Refuses>,
+    /// The head signs SSH host keys.
+    signs: bool,
 }
 
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
@@ -161,8 +163,18 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     let mut states = states.clone();
     let (answers, mut done) = mpsc::channel::<(u64, Answer)>(16);
     let (tell, mut told) = mpsc::channel(16);
-    let mut here =
-        Conversation { identity, engines, documents, ready, processes: Processes::default(), answers, tell, refuses: None };
+    let mut here = Conversation {
+        identity,
+        engines,
+        documents,
+        ready,
+        processes: Processes::default(),
+        answers,
+        tell,
+        refuses: None,
+        signs: false,
+    };
+    documents.host_key().forget_asking();
     let mut meter = health::Meter::default();
     let mut asked_at: Option<Instant> = None;
     let mut health = |states: States, refuses| FromAgent::Health(meter.health(states, refuses));
@@ -184,6 +196,9 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
                     if is_due(identity) && asked_at.is_none_or(|asked| asked.elapsed() >= AGAIN) {
                         asked_at = Some(Instant::now());
                         head.say(&FromAgent::Renew { csr: identity.request()? }).map_err(ended)?;
+                    }
+                    if here.signs && let Some(asks) = documents.host_key().asks(bramble_system::now()) {
+                        head.say(&asks).map_err(ended)?;
                     }
                 }
             },
@@ -230,6 +245,7 @@ impl Conversation<'_> {
                     )));
                 }
                 tracing::info!(version, %protocol, ?capabilities, "the head says hello");
+                self.signs = capabilities.contains(&Capability::SignsHostKeys);
             }
             ToAgent::Document(document) => self.refuses = take(document, self.engines, self.documents),
             ToAgent::Ask { number, work, under } => {
@@ -254,6 +270,13 @@ impl Conversation<'_> {
             ToAgent::Process { number, tell } => self.processes.tell(number, tell),
             ToAgent::Beat => head.watch(),
             ToAgent::Ready => self.ready.remember(),
+            ToAgent::SshHostCertificate(signed) => {
+                let host_key = Arc::clone(self.documents.host_key());
+                tokio::task::spawn_blocking(move || match host_key.keep(&signed) {
+                    Ok(()) => tracing::info!(renew_at = signed.renew_at, "the head has signed the SSH host key"),
+                    Err(error) => tracing::error!(%error, "the SSH server has no new certificate"),
+                });
+            }
             ToAgent::Unknown => tracing::warn!("the head said something that this agent does not know"),
             ToAgent::Refused { reason } => {
                 // What it holds no longer counts: it asks to be let in like any other.

@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bramble_boot::UNTRUSTED_DATA;
@@ -11,7 +11,10 @@ use bramble_model::agent::NodeDocument;
 use bramble_system::{Command, files};
 use tokio::sync::watch;
 
+use crate::docker::Docker;
 use crate::engine::{self, Declared};
+use crate::firewall::Nft;
+use crate::ssh::HostKey;
 
 /// Documents that came from the head. They are applied beside the conversation that brings them: commands that take
 /// long hold up no beat.
@@ -24,17 +27,22 @@ pub(crate) struct Documents {
     newest: watch::Sender<(u64, Option<NodeDocument>)>,
     /// Up to which one they are applied, or were overtaken by a newer one.
     settled: watch::Receiver<u64>,
+    /// The key of the SSH server that they ask for.
+    host_key: Arc<HostKey>,
 }
 
 impl Documents {
     /// Starts applying them. What the node does in its engines is declared once its name is the right one: engines take
     /// that along.
     pub(crate) fn start(declared: watch::Sender<Declared>) -> Self {
-        Self::start_with(apply, declared)
+        let host_key = Arc::<HostKey>::default();
+        let own = Arc::clone(&host_key);
+        Self::start_with(move |document| apply(document, &own), host_key, declared)
     }
 
     pub(crate) fn start_with(
         apply: impl Fn(&NodeDocument) + Clone + Send + 'static,
+        host_key: Arc<HostKey>,
         declared: watch::Sender<Declared>,
     ) -> Self {
         let (newest, mut coming) = watch::channel::<(u64, Option<NodeDocument>)>((0, None));
@@ -50,7 +58,11 @@ impl Documents {
                 tell.send_replace(number);
             }
         });
-        Documents { newest, settled }
+        Documents { newest, settled, host_key }
+    }
+
+    pub(crate) fn host_key(&self) -> &Arc<HostKey> {
+        &self.host_key
     }
 
     /// One has come. Those before it that nobody has begun to apply are passed over.
@@ -92,11 +104,15 @@ fn trust_data() -> std::io::Result<()> {
 }
 
 /// Applies all of it; what fails is logged and does not keep the rest from being applied.
-fn apply(document: &NodeDocument) {
+fn apply(document: &NodeDocument, host_key: &HostKey) {
+    let firewall = Nft::default().apply(document.firewall.as_ref());
     let results = [
         ("host name", hostname(document)),
-        ("SSH keys", ssh_keys(document)),
+        ("firewall", firewall.map_err(std::io::Error::other)),
+        ("SSH server", host_key.apply(document)),
         ("time servers", time_servers(document)),
+        // Before it joins a Swarm.
+        ("Docker", Docker::default().apply(document.docker)),
         // Its engines take the name along.
         ("data partition", trust_data()),
     ];
@@ -108,7 +124,7 @@ fn apply(document: &NodeDocument) {
 }
 
 /// Writes a file and says whether that changed it.
-fn write(path: &str, text: &str) -> std::io::Result<bool> {
+pub(crate) fn write(path: &str, text: &str) -> std::io::Result<bool> {
     if fs::read_to_string(path).is_ok_and(|old| old == text) {
         return Ok(false);
     }
@@ -119,7 +135,7 @@ fn write(path: &str, text: &str) -> std::io::Result<bool> {
     Ok(true)
 }
 
-fn run(command: Command) -> std::io::Result<()> {
+pub(crate) fn run(command: Command) -> std::io::Result<()> {
     command.limit(Duration::from_secs(30)).run().map(drop).map_err(std::io::Error::other)
 }
 
@@ -130,26 +146,6 @@ fn hostname(document: &NodeDocument) -> std::io::Result<()> {
         rustix::system::sethostname(name.as_bytes())?;
     }
     Ok(())
-}
-
-fn ssh_keys(document: &NodeDocument) -> std::io::Result<()> {
-    let mut text = document.ssh_keys.join("\n");
-    text.push('\n');
-    fs::create_dir_all("/root/.ssh")?;
-    fs::set_permissions("/root/.ssh", fs::Permissions::from_mode(0o700))?;
-    let changed = write("/root/.ssh/authorized_keys", &text)?;
-    if document.ssh_keys.is_empty() || !changed {
-        return Ok(());
-    }
-    // The image has no host key: it would be the same on every node.
-    let key = "/var/lib/bramble/ssh_host_ed25519_key";
-    if !Path::new(key).exists() {
-        run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", key]))?;
-    }
-    write("/etc/ssh/sshd_config.d/bramble.conf", &format!("HostKey {key}\nPasswordAuthentication no\n"))?;
-    fs::create_dir_all("/run/sshd")?;
-    // Debian's unit is masked in the image, so that no node listens without keys.
-    run(Command::new("systemd-run").args(["--unit=bramble-sshd", "--collect", "/usr/sbin/sshd", "-D"]))
 }
 
 fn time_servers(document: &NodeDocument) -> std::io::Result<()> {

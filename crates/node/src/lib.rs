@@ -12,8 +12,10 @@
 mod boot;
 mod clock;
 mod connection;
+mod docker;
 mod document;
 mod engine;
+mod firewall;
 mod guard;
 mod health;
 mod http;
@@ -21,6 +23,7 @@ mod identity;
 mod inventory;
 mod process;
 mod ready;
+mod ssh;
 
 use std::path::Path;
 use std::time::Duration;
@@ -100,6 +103,10 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
     let boot = ThisBoot::read()?;
     if boot.inventory {
         return inventory::run(&boot).await;
+    }
+    // What it was told it keeps; until it is told anything, it lets in what booting needs.
+    if let Err(error) = tokio::task::spawn_blocking(|| firewall::Nft::default().begin()).await {
+        tracing::error!(%error, "closing the node ended by an error of bramble's own");
     }
     let identity = identity::Identity::open(&boot)?;
     let (told, states) = watch::channel(engine::States::default());

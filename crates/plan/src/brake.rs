@@ -141,7 +141,7 @@ impl Change<'_> {
         for name in to.workloads.keys().filter(|name| !from.workloads.contains_key(*name)) {
             all.push(format!("workload {name} is new"));
         }
-        let sections: [(&str, bool); 9] = [
+        let sections: [(&str, bool); 11] = [
             ("cluster.name", from.name != to.name),
             (
                 "cluster",
@@ -153,6 +153,8 @@ impl Change<'_> {
             ("source", from.source != to.source),
             ("backup", from.backup != to.backup),
             ("image", from.image_keys() != to.image_keys()),
+            ("engine", from.encrypted_networks != to.encrypted_networks),
+            ("firewall", from.firewall != to.firewall),
             ("lab", from.lab != to.lab),
         ];
         all.extend(sections.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("`{name}` changes")));
@@ -220,6 +222,9 @@ impl Change<'_> {
         }
         if from.ssh_keys != to.ssh_keys {
             all.push("it changes who is root on all nodes (`cluster.ssh_keys`)".into());
+        }
+        if from.firewall.enabled && !to.firewall.enabled {
+            all.push("it lets everything in at all nodes (`firewall.enabled = false`)".into());
         }
         if from.domain != to.domain {
             all.push(format!(
@@ -378,6 +383,7 @@ mod tests {
                         services: BTreeSet::new(),
                         holds_data: false,
                         volumes: BTreeSet::new(),
+                        published: BTreeSet::new(),
                     },
                 )
             };
@@ -458,6 +464,16 @@ mod tests {
         assert_eq!(with(&[0]), ["it gives m1 other MAC addresses: another machine can take the place"]);
         let keys = at(0, "ssh_keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAnn ann\"]\n", "", &SIX);
         assert_eq!(brake(&keys), ["it changes who is root on all nodes (`cluster.ssh_keys`)"]);
+    }
+
+    #[test]
+    fn a_firewall_is_taken_away_by_a_person_and_what_it_opens_is_said() {
+        let from = cluster("", &SIX);
+        let off = cluster("[firewall]\nenabled = false\n", &SIX);
+        assert_eq!(brake(&from, &off), ["it lets everything in at all nodes (`firewall.enabled = false`)"]);
+        let open = cluster("[firewall.open.web]\nports = [\"80/tcp\"]\n", &SIX);
+        assert_eq!(brake(&from, &open), Vec::<String>::new());
+        assert_eq!(change(&from, &open).sentences(), ["`firewall` changes"]);
     }
 
     /// Lines that have the head make backups in this folder.

@@ -12,6 +12,7 @@ pub mod contract;
 pub mod driver;
 pub mod engine;
 pub mod explain;
+pub mod firewall;
 pub mod hand_off;
 pub mod lead;
 pub mod leaving;

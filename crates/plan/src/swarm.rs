@@ -50,6 +50,8 @@ pub(crate) const ADVICE: Advice = Advice {
 pub struct Declared {
     pub nodes: BTreeMap<Name, EnginePart>,
     pub workloads: BTreeMap<Name, Workload>,
+    /// Networks that are made for workloads are encrypted between nodes.
+    pub encrypted: bool,
 }
 
 /// What is seen of the Swarm.
@@ -149,6 +151,8 @@ pub enum Step {
         file: Arc<str>,
         /// By their names in the file.
         services: BTreeSet<String>,
+        /// Networks that are made for it are encrypted.
+        encrypted: bool,
     },
     Remove {
         through: Name,

@@ -19,7 +19,12 @@ fn initialise(leaves: Option<&str>) -> Question {
 
 fn deploy(generation: &str, image: &str) -> Question {
     let file = format!("services:\n  web:\n    image: {image}\n");
-    Question::Deploy { name: name("web"), generation: generation.parse().expect("a generation"), file }
+    Question::Deploy {
+        name: name("web"),
+        generation: generation.parse().expect("a generation"),
+        file,
+        encrypted: false,
+    }
 }
 
 fn under(number: u64, expects: Option<Expects>) -> Under {

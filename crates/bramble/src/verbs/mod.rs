@@ -19,6 +19,7 @@ mod serve;
 mod session;
 mod signing;
 mod source;
+mod ssh;
 mod status;
 mod store;
 mod top;
@@ -32,8 +33,8 @@ use bramble_model::hands::Errand;
 use bramble_model::repository::Source;
 
 use crate::cli::{
-    Arguments, BackupVerb, EngineVerb, HeadVerb, ImageKeyVerb, ImageVerb, LabVerb, NodeVerb, SessionVerb, SourceVerb, StoreVerb,
-    TokenVerb, UserVerb, Verb, Where,
+    Arguments, BackupVerb, EngineVerb, HeadVerb, ImageKeyVerb, ImageVerb, LabVerb, NodeVerb, SessionVerb, SourceVerb,
+    SshVerb, StoreVerb, TokenVerb, UserVerb, Verb, Where,
 };
 use crate::exit::Exit;
 use crate::process::{log, runtime, wait, wait_for_person};
@@ -64,6 +65,7 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
             SourceVerb::Hold => wait(source::hold(place)),
             SourceVerb::ForgetHost => wait(source::forget_host(place)),
         },
+        Verb::Ssh(SshVerb::KnownHosts) => wait(ssh::known_hosts(place, json)),
         Verb::Retry { what } => wait(desired::retry(place, &what)),
         Verb::Engine(verb) => match verb {
             EngineVerb::Start { without, yes, .. } => wait(engine::start(place, &without, yes)),

@@ -4,7 +4,8 @@ use crate::parts::Parts;
 
 /// Of Docker's packages and our own files.
 pub(crate) const PARTS: Parts = Parts {
-    packages: &["docker.io", "docker-cli", "iptables"],
+    // Docker has AppArmor confine containers where there is its parser (moby's `apparmor.HostSupports`).
+    packages: &["docker.io", "docker-cli", "iptables", "apparmor"],
     // containerd's own command line, and what dockerd is told not to use.
     left_out: &[
         "/usr/bin/ctr",
@@ -20,6 +21,7 @@ pub(crate) const PARTS: Parts = Parts {
         ("etc/modules-load.d/swarm.conf", include_str!("../../../../images/swarm/modules.conf")),
     ],
     enabled: &[("multi-user.target.wants", "docker.service")],
-    masked: &["docker.socket"],
+    // It would compile a profile for every program that Debian has one for, and no node has: a hundred at each boot.
+    masked: &["docker.socket", "apparmor.service"],
     data: &[("docker", "/var/lib/docker"), ("containerd", "/var/lib/containerd")],
 };

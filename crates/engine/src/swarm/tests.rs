@@ -255,6 +255,19 @@ async fn who_cannot_look_for_a_log_leaves_nothing() {
     assert!(why.contains("log, which cannot be read"), "{why}");
 }
 
+/// With `userns-remap` a daemon keeps all below a folder of its own, and makes an empty one beside it.
+#[tokio::test]
+async fn a_daemon_whose_root_is_nobody_is_found_in_its_own_folder() {
+    let daemon = Daemon::start("active/manager");
+    let swarm = daemon.driver().await;
+    let remapped = daemon.folder.path().join(REMAPPED).join("swarm/certificates");
+    fs::create_dir_all(&remapped).expect("a folder");
+    assert!(matches!(swarm.state().await, EngineState::Member { .. }), "it is empty");
+    fs::rename(daemon.certificate(), remapped.join("swarm-node.crt")).expect("moved");
+    assert!(matches!(swarm.state().await, EngineState::Member { .. }));
+    assert_eq!(swarm.log(), daemon.folder.path().join(REMAPPED).join("swarm/raft"));
+}
+
 /// A worker has no log: its certificate is all that says that it belongs to a Swarm.
 #[tokio::test]
 async fn a_worker_with_a_damaged_certificate_leaves_nothing() {

@@ -2,21 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bramble_link::{Connection, Ended, Event};
 use bramble_model::agent::{
-    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, NodeDocument, Proof, ToAgent, Versions, Waits,
+    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, HostCertificate, NodeDocument, Proof, ToAgent,
+    Versions, Waits,
 };
 use bramble_model::hands::{End, FromProcess, ToProcess, WINDOW};
-use bramble_model::names::{BootId, Name};
+use bramble_model::names::{BootId, Digest, Name};
 use bramble_model::timeline::What;
 use bramble_system::{locked, now};
+use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -70,7 +74,7 @@ pub(super) async fn greet(
     match certificate {
         Some(der) => {
             let (node, key) = whose(&der).ok_or_else(|| refused("its certificate has no name"))?;
-            serve(agents, node, key, agent, (pass, speaks)).await
+            serve(agents, node, key, agent, (from, pass, speaks)).await
         }
         None => {
             let request: EnrolRequest = agent.first().await?;
@@ -104,6 +108,11 @@ fn whose(der: &[u8]) -> Option<(Name, String)> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     let name = certificate.subject().iter_common_name().next()?.as_str().ok()?.parse().ok()?;
     Some((name, ca::fingerprint_of(&certificate.tbs_certificate.subject_pki)))
+}
+
+/// By which a document is known that was told: a head has a thousand connections for months, and a document names every node.
+fn digest(document: &NodeDocument) -> Digest {
+    Digest(Sha256::digest(serde_json::to_vec(document).expect("plain data")).into())
 }
 
 /// The last word to an agent that is not served, or not any more.
@@ -149,7 +158,7 @@ async fn serve(
     node: Name,
     key: String,
     mut agent: Agent,
-    held: (Arc<Pass>, Speaks),
+    (from, pass, speaks): (SocketAddr, Arc<Pass>, Speaks),
 ) -> Result<(), Why> {
     let (boot, version, facts, protocol, capabilities) = match agent.first().await {
         Ok(FromAgent::Hello { boot, version, facts, protocol, capabilities }) => {
@@ -181,7 +190,11 @@ async fn serve(
         return refuse(agent, reason).await;
     }
     // It is no stranger any more.
-    drop(held);
+    drop((pass, speaks));
+    if let IpAddr::V4(address) = from.ip() {
+        let (agents, node) = (Arc::clone(&agents), node.clone());
+        beside(move || agents.places.learn(&node, address)).await;
+    }
     agent.watch();
     let number = agents.numbers.fetch_add(1, Ordering::Relaxed);
     let (say, queue) = mpsc::channel(QUEUE);
@@ -189,7 +202,7 @@ async fn serve(
     let remembers = capabilities.contains(&Capability::RemembersReady);
     let entry = Connected { number, say, last_heard: now(), version: version.clone(), protocol, capabilities };
     let mut leaving = Leaving::enter(&agents, &node, entry);
-    let documents = agents.documents.receiver();
+    let news = News { documents: agents.documents.receiver(), moves: agents.moves.receiver() };
     // Whoever revoked it in between found no connection to end, and whoever told documents none to tell.
     let document = match who.holds(&agents).await {
         Ok(Ok(document)) => document,
@@ -205,9 +218,10 @@ async fn serve(
     };
     agents.timeline.learn(&node, |track| track.facts = Some(facts));
     tracing::info!(%node, version, "agent connected");
+    let told = digest(&document);
     agent.say(&ToAgent::Document(document))?;
     let conversation = Conversation { agents: &agents, who, number, hears_beats, remembers };
-    let ended = conversation.hold(&mut agent, queue, documents).await;
+    let ended = conversation.hold(&mut agent, queue, news, told).await;
     leaving.reason = match &ended {
         Ok(None) => "it said goodbye".to_owned(),
         Ok(Some(reason)) => reason.clone(),
@@ -230,6 +244,24 @@ pub(super) struct Leaving<'a> {
 }
 
 impl Agents {
+    /// A certificate for the SSH server of a node; none where its repository has no SSH, or it asks too often.
+    ///
+    /// # Errors
+    /// Why its key is not signed.
+    fn host_certificate(
+        &self,
+        node: &Name,
+        key: &str,
+        waiting: &mut Waiting,
+    ) -> Result<Option<HostCertificate>, String> {
+        let cluster = self.nodes.cluster();
+        if cluster.ssh_keys.is_empty() || waiting.host_key.is_some_and(|last| last.elapsed() < HOST_KEY) {
+            return Ok(None);
+        }
+        waiting.host_key = Some(Instant::now());
+        self.hosts.certify(&cluster, node, key, now()).map(Some)
+    }
+
     /// An agent was not understood. It comes again and again: that is told once, until something else is seen of its node.
     fn of_another_release(&self, node: &Name, reason: String) -> Why {
         let told = |track: &Track| track.failure.as_ref().is_some_and(|said| said.reason == reason);
@@ -275,6 +307,23 @@ impl Drop for Leaving<'_> {
     }
 }
 
+/// What may make another document.
+struct News {
+    documents: watch::Receiver<u64>,
+    moves: watch::Receiver<u64>,
+}
+
+impl News {
+    /// When something has come; whether the document is told anew, whatever it says. Nothing is lost where this is dropped.
+    async fn come(&mut self) -> bool {
+        // Whoever tells them lives as long as its connections.
+        tokio::select! {
+            _ = self.documents.changed() => true,
+            _ = self.moves.changed() => false,
+        }
+    }
+}
+
 /// What a conversation is about.
 struct Conversation<'a> {
     agents: &'a Agents,
@@ -296,10 +345,14 @@ struct Waiting {
     odd: u32,
     /// Its node was ready when it was heard last on this connection.
     was_ready: bool,
+    /// When its SSH host key was looked at last.
+    host_key: Option<Instant>,
 }
 
 /// Messages of one connection that were not understood and are logged.
 const ODD: u32 = 8;
+/// How soon after another one a question for a certificate of its SSH host key is looked at.
+const HOST_KEY: Duration = Duration::from_secs(1);
 
 /// A process on the node.
 struct Process {
@@ -346,7 +399,8 @@ impl Conversation<'_> {
         self,
         agent: &mut Agent,
         mut queue: mpsc::Receiver<Say>,
-        mut documents: watch::Receiver<u64>,
+        mut news: News,
+        mut told: Digest,
     ) -> Result<Option<String>, Why> {
         let mut waiting = Waiting::default();
         loop {
@@ -380,8 +434,10 @@ impl Conversation<'_> {
                     }
                 },
                 // However much it was changed while the agent took nothing: it is told the newest.
-                _ = documents.changed(), if agent.is_free() => {
-                    if let Some(document) = self.agents.document(self.who.node) {
+                anew = news.come(), if agent.is_free() => {
+                    let document = self.agents.document(self.who.node);
+                    if let Some(document) = document.filter(|own| anew || digest(own) != told) {
+                        told = digest(&document);
                         agent.say(&ToAgent::Document(document))?;
                     }
                 }
@@ -462,6 +518,11 @@ impl Conversation<'_> {
                 let (certificate, renew_at) = agents.authority.sign(node, &csr)?;
                 agent.say(&ToAgent::Renewed(Box::new(Enrolled { certificate, renew_at, document })))?;
             }
+            FromAgent::SshHostKey { key } => match agents.host_certificate(node, &key, waiting) {
+                Ok(Some(certificate)) => agent.say(&ToAgent::SshHostCertificate(certificate))?,
+                Ok(None) => {}
+                Err(why) => tracing::warn!(%node, why, "its SSH host key is not signed"),
+            },
             FromAgent::Hello { .. } => return Err(refused("it said hello twice")),
             FromAgent::Unknown if waiting.is_odd() => {
                 tracing::warn!(%node, "its agent said something that this head does not know");

@@ -1,6 +1,7 @@
 //! The agents' listener over TLS on the loopback: this part of the head, and what it is handed.
 
 mod identity;
+mod nodes;
 mod other_releases;
 
 use std::io::Write;
@@ -59,7 +60,8 @@ pub(crate) fn parts_of(folder: &Path, text: &str, limits: Limits) -> (Arc<Agents
     let authority = Arc::new(Authority::open(&folder.join(".bramble/keys")).expect("made"));
     let timeline = Arc::new(Timeline::open(store.clone(), &current.cluster, 0).expect("opens"));
     let nodes = Nodes::new(Arc::clone(&snapshots), Arc::new(Adoptions::open(store.clone()).expect("opens")));
-    let agents = Agents::open(nodes, Arc::default(), Arc::clone(&timeline), store, authority).expect("opens");
+    let hosts = Arc::new(HostAuthority::open(&folder.join(".bramble/keys")));
+    let agents = Agents::open(nodes, Arc::default(), Arc::clone(&timeline), store, authority, hosts).expect("opens");
     (Arc::new(Agents { limits, ..agents }), timeline, snapshots)
 }
 
@@ -385,8 +387,13 @@ async fn an_agent_that_takes_nothing_holds_up_itself() {
     for _ in 0..12 {
         let (agents, stuck) = (Arc::clone(&agents), stuck.clone());
         let file = "x".repeat(LONGEST_LINE - 1024);
-        let work =
-            swarm::Work::Deploy { name: node(9), generation: "1f0a".parse().expect("a generation"), file }.into();
+        let work = swarm::Work::Deploy {
+            name: node(9),
+            generation: "1f0a".parse().expect("a generation"),
+            file,
+            encrypted: false,
+        }
+        .into();
         asked.spawn(async move { agents.ask(&stuck, work, None, Duration::from_secs(600)).await });
     }
     // An errand of both: the stuck one's process is given orders that its agent does not take.
@@ -434,8 +441,13 @@ async fn an_agent_that_takes_nothing_is_heard_no_more_once_it_is_revoked() {
     for _ in 0..12 {
         let agents = Arc::clone(&agents);
         let file = "x".repeat(LONGEST_LINE - 1024);
-        let work =
-            swarm::Work::Deploy { name: node(9), generation: "1f0a".parse().expect("a generation"), file }.into();
+        let work = swarm::Work::Deploy {
+            name: node(9),
+            generation: "1f0a".parse().expect("a generation"),
+            file,
+            encrypted: false,
+        }
+        .into();
         asked.spawn(async move { agents.ask(&node(1), work, None, Duration::from_secs(600)).await });
     }
     let waiting = || agents.sessions().get(&node(1)).is_some_and(|session| session.say.capacity() < serve::QUEUE);
@@ -470,8 +482,13 @@ async fn a_slow_agent_is_told_the_newest_document_as_soon_as_it_takes_it() {
     for number in 0..serve::QUEUE + 12 {
         let agents = Arc::clone(&agents);
         let file = "x".repeat(if number < 8 { LONGEST_LINE - 1024 } else { 1 });
-        let work =
-            swarm::Work::Deploy { name: node(9), generation: "1f0a".parse().expect("a generation"), file }.into();
+        let work = swarm::Work::Deploy {
+            name: node(9),
+            generation: "1f0a".parse().expect("a generation"),
+            file,
+            encrypted: false,
+        }
+        .into();
         asked.spawn(async move { agents.ask(&node(1), work, None, Duration::from_secs(600)).await });
     }
     let full = || agents.sessions().get(&node(1)).is_some_and(|session| session.say.capacity() == 0);

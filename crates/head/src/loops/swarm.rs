@@ -249,8 +249,8 @@ impl Controller {
             Step::Forget { through, node_id, .. } => {
                 self.ask(&through, Work::Forget { node_id }, expects).await?;
             }
-            Step::Deploy { through, workload, generation, file, .. } => {
-                let work = Work::Deploy { name: workload, generation, file: file.to_string() };
+            Step::Deploy { through, workload, generation, file, encrypted, .. } => {
+                let work = Work::Deploy { name: workload, generation, file: file.to_string(), encrypted };
                 self.ask(&through, work, expects).await?;
             }
             Step::Remove { through, workload } => {
@@ -300,6 +300,7 @@ impl super::Controller for Controller {
         let record = self.swarm.remembered().map_err(|error| {
             Unknown(format!("the head's record of the Swarm cannot be read: {}", bramble_system::sentence(&error)))
         })?;
+        self.agents.managers_are(&record.managers);
         let (view, without) = self.view(declared, &record).await;
         let nodes = declared.nodes.keys().map(|name| {
             let node = self.timeline.study(name, |track| Node {

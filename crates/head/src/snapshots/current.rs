@@ -39,7 +39,11 @@ impl Current {
     /// What it says of the Swarm.
     pub(crate) fn swarm(&self) -> swarm::Declared {
         let nodes = self.cluster.nodes.iter().map(|(name, node)| (name.clone(), node.part(EngineKind::Swarm)));
-        swarm::Declared { nodes: nodes.collect(), workloads: self.workloads.clone() }
+        swarm::Declared {
+            nodes: nodes.collect(),
+            workloads: self.workloads.clone(),
+            encrypted: self.cluster.encrypted_networks,
+        }
     }
 
     /// What it says of images.

@@ -90,6 +90,11 @@ fn form_1_of_every_record() {
 }
 
 #[test]
+fn form_1_of_places() {
+    insta::assert_snapshot!(golden::<PlacesKept>(fixture::places()));
+}
+
+#[test]
 fn form_2_of_engines() {
     insta::assert_snapshot!(golden::<Engines>(fixture::pinned()));
 }
@@ -168,6 +173,7 @@ fn lines() -> Vec<[String; 4]> {
         "form_2_of_the_audit_log_and_what_came_with_it",
         "form_1_of_engines",
         "form_2_of_engines",
+        "form_1_of_places",
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/unreadable/snapshots");
     let mut lines = Vec::new();
@@ -206,6 +212,12 @@ fn form_1_of_what_came_with_snapshots_is_read() {
     assert_eq!(kept::<GivenSets>(&store), fixture::given_sets().into_iter().collect());
     assert_eq!(kept::<NewestCommits>(&store), fixture::newest_commits().into_iter().collect());
     assert_eq!(kept::<Events>(&store).split_off(&101), every_event());
+}
+
+#[test]
+fn form_1_of_places_is_read() {
+    let (_folder, store) = of_everything();
+    assert_eq!(kept::<PlacesKept>(&store), fixture::places().into_iter().collect());
 }
 
 #[test]

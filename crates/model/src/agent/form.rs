@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Refuses, SignedLife};
-use crate::engine::{ByEngine, EngineKind, EnginePart, EngineState};
+use crate::engine::{ByEngine, DockerSettings, EngineKind, EnginePart, EngineState};
+use crate::firewall::Firewall;
 use crate::names::Name;
 use crate::said;
 
@@ -21,6 +22,10 @@ pub(super) struct Document {
     time_servers: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     life: Option<SignedLife>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    docker: Option<DockerSettings>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    firewall: Option<Firewall>,
 }
 
 /// What is said where only the Swarm is spoken of.
@@ -31,18 +36,20 @@ fn swarm_alone(part: EnginePart) -> ByEngine<EnginePart> {
 
 impl From<super::NodeDocument> for Document {
     fn from(document: super::NodeDocument) -> Self {
-        let super::NodeDocument { hostname, domain, role, engines, ssh_keys, time_servers, life } = document;
+        let super::NodeDocument { hostname, domain, role, engines, ssh_keys, time_servers, life, docker, firewall } =
+            document;
         let part = engines.of(EngineKind::Swarm).copied().unwrap_or(EnginePart::None);
         let engines = (engines != swarm_alone(part)).then_some(engines);
-        Document { hostname, domain, role, part, engines, ssh_keys, time_servers, life }
+        Document { hostname, domain, role, part, engines, ssh_keys, time_servers, life, docker, firewall }
     }
 }
 
 impl From<Document> for super::NodeDocument {
     fn from(written: Document) -> Self {
-        let Document { hostname, domain, role, part, engines, ssh_keys, time_servers, life } = written;
+        let Document { hostname, domain, role, part, engines, ssh_keys, time_servers, life, docker, firewall } =
+            written;
         let engines = engines.unwrap_or_else(|| swarm_alone(part));
-        super::NodeDocument { hostname, domain, role, engines, ssh_keys, time_servers, life }
+        super::NodeDocument { hostname, domain, role, engines, ssh_keys, time_servers, life, docker, firewall }
     }
 }
 

@@ -40,7 +40,14 @@ pub enum Work {
     /// Make the engine's part of a member match its role.
     SetPart { node_id: MemberId, part: EnginePart },
     /// Deploy one workload: `file` is in the engine's own format.
-    Deploy { name: Name, generation: Generation, file: String },
+    Deploy {
+        name: Name,
+        generation: Generation,
+        file: String,
+        /// Networks that it makes for it are encrypted between nodes.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        encrypted: bool,
+    },
     /// Remove a workload that the repository no longer has.
     Remove { name: Name },
     /// Make the token with which managers have joined `cluster` worthless: asked of one of its managers.
@@ -73,13 +80,14 @@ impl Work {
                 Some(Capability::LeavesByName)
             }
             Work::RotateManagerToken { .. } => Some(Capability::RotatesTokens),
+            Work::Deploy { encrypted: true, .. } => Some(Capability::EncryptsNetworks),
             Work::Initialise { leaves: None, .. }
             | Work::Join { leaves: None, .. }
             | Work::JoinTokens
             | Work::Observe
             | Work::Forget { .. }
             | Work::SetPart { .. }
-            | Work::Deploy { .. }
+            | Work::Deploy { encrypted: false, .. }
             | Work::Remove { .. }
             | Work::Unknown => None,
         }

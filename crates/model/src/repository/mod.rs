@@ -22,7 +22,8 @@ use bramble_boot::PartitionId;
 use serde::{Deserialize, Serialize};
 
 use crate::boot_set::Architecture;
-use crate::engine::{ByEngine, EngineKind, EnginePart};
+use crate::engine::{ByEngine, DockerSettings, EngineKind, EnginePart};
+use crate::firewall::{Source as From, Traffic};
 use crate::names::{Digest, Mac, Name};
 pub use problem::{Problem, Problems, Severity};
 pub use recipient::Recipient;
@@ -48,6 +49,9 @@ pub struct Cluster {
     pub boots: BTreeMap<Name, Profile>,
     /// The engine that `engine = …` of a role means.
     pub engine: EngineKind,
+    /// The networks that workloads have of their own are made encrypted.
+    pub encrypted_networks: bool,
+    pub firewall: Firewall,
     pub admission: Admission,
     pub access: Access,
     /// The git repository that the head follows.
@@ -259,6 +263,34 @@ pub enum Identity {
     Wire,
 }
 
+/// What nodes let in beside what their parts need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Firewall {
+    pub enabled: bool,
+    /// Where SSH may come from.
+    pub ssh: Vec<From>,
+    pub open: BTreeMap<Name, Open>,
+}
+
+/// Something that nodes let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// Never empty.
+    pub traffic: Vec<Traffic>,
+    /// Never empty.
+    pub from: Vec<From>,
+    roles: BTreeSet<Name>,
+    nodes: BTreeSet<Name>,
+}
+
+impl Open {
+    /// Whether it is for the node of this name, which has this role.
+    pub fn is_for(&self, node: &Name, role: &Name) -> bool {
+        let all = self.roles.is_empty() && self.nodes.is_empty();
+        all || self.roles.contains(role) || self.nodes.contains(node)
+    }
+}
+
 /// A machine of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -268,6 +300,8 @@ pub struct Node {
     /// Its part in each engine that it has one in.
     pub engines: ByEngine<EnginePart>,
     pub identity: Identity,
+    /// How its Docker treats containers, where it has a part in the Swarm.
+    pub docker: Option<DockerSettings>,
     /// Fixed address, in full DHCP.
     pub address: Option<Ipv4Addr>,
     /// The other system that it runs.
@@ -370,6 +404,8 @@ pub struct Workload {
     pub holds_data: bool,
     /// What its services keep their data in, as `data of db`; none where its file does not check.
     pub volumes: BTreeSet<String>,
+    /// The ports that it publishes by their numbers.
+    pub published: BTreeSet<Traffic>,
 }
 
 /// The lab's own settings.

@@ -10,10 +10,13 @@ use std::str::FromStr;
 use super::problem::{Problem, Problems};
 use super::tree::{Kind, Tree};
 use super::*;
+use docker::{Remapping, remapping};
 
 mod access;
 mod boots;
 mod compose;
+mod docker;
+mod firewall;
 mod network;
 mod source;
 
@@ -57,9 +60,10 @@ pub(super) fn hold(
         &[("expected", Admission::Expected), ("approve", Admission::Approve), ("open", Admission::Open)],
     );
     let engine = rules.engine(&["engine", "kind"], written.engine.kind.as_deref());
-    let roles = rules.roles(&written.roles, engine);
+    let roles = rules.roles(&written.roles, engine, &written.engine);
     let nodes = rules.nodes(&written.nodes, &roles, &network, &written.boot);
-    let workloads = rules.workloads(&written.workloads);
+    let firewall = rules.firewall(&written.firewall, &roles, &written.nodes);
+    let workloads = rules.workloads(&written.workloads, remapping(&nodes));
     let lab = rules.lab(&written.lab, &workloads);
     rules.managers(&nodes, !workloads.is_empty());
     rules.room_for(network.as_ref(), &nodes);
@@ -84,6 +88,8 @@ pub(super) fn hold(
         image,
         boots,
         engine,
+        encrypted_networks: written.engine.encrypted_networks.unwrap_or(false),
+        firewall,
         admission,
         access,
         source,
@@ -101,6 +107,7 @@ pub(super) fn hold(
 struct Role {
     engines: ByEngine<EnginePart>,
     identity: Identity,
+    docker: Option<DockerSettings>,
 }
 
 struct Rules<'a> {
@@ -334,7 +341,12 @@ impl Rules<'_> {
     }
 
     /// Each role's part in each engine, and what its nodes are known by. `kind` is the engine that the short form means.
-    fn roles(&mut self, roles: &BTreeMap<String, written::RoleSection>, kind: EngineKind) -> BTreeMap<String, Role> {
+    fn roles(
+        &mut self,
+        roles: &BTreeMap<String, written::RoleSection>,
+        kind: EngineKind,
+        engine: &written::EngineSection,
+    ) -> BTreeMap<String, Role> {
         let words = [("worker", EnginePart::Worker), ("manager", EnginePart::Manager), ("none", EnginePart::None)];
         let mut found = BTreeMap::new();
         for (name, role) in roles {
@@ -366,7 +378,8 @@ impl Rules<'_> {
             let is_manager = engines.values().any(|part| *part == EnginePart::Manager);
             let words = if is_manager { [kept, wire] } else { [wire, kept] };
             let identity = self.word(&["roles", name, "identity"], role.identity.as_deref(), "identity", &words);
-            found.insert(name.clone(), Role { engines, identity });
+            let docker = self.docker(name, role, &engines, engine);
+            found.insert(name.clone(), Role { engines, identity, docker });
         }
         found
     }
@@ -398,7 +411,7 @@ impl Rules<'_> {
                 }
                 own.push(mac);
             }
-            let Role { engines, identity } = match roles.get(&node.role) {
+            let Role { engines, identity, docker } = match roles.get(&node.role) {
                 Some(role) => role.clone(),
                 None => {
                     let known: Vec<&str> = roles.keys().map(String::as_str).collect();
@@ -407,7 +420,7 @@ impl Rules<'_> {
                         .problem(&["nodes", name, "role"], format!("there is no role `{}`", node.role))
                         .near(&node.role, &known);
                     self.problems.push(problem);
-                    Role { engines: ByEngine::default(), identity: Identity::Wire }
+                    Role { engines: ByEngine::default(), identity: Identity::Wire, docker: None }
                 }
             };
             let address = self.node_address(name, node, network, &mut addresses);
@@ -424,7 +437,7 @@ impl Rules<'_> {
             let (Some(name), Ok(role)) = (self.name(&["nodes", name], name), node.role.parse()) else { continue };
             found.insert(
                 name,
-                Node { macs: own, role, engines, identity, address, boot, secure_boot, data, power, machine },
+                Node { macs: own, role, engines, identity, docker, address, boot, secure_boot, data, power, machine },
             );
         }
         found
@@ -518,7 +531,11 @@ impl Rules<'_> {
         LabMachine { firmware, architecture, memory, cpus, disk, tpm }
     }
 
-    fn workloads(&mut self, workloads: &BTreeMap<String, written::WorkloadSection>) -> BTreeMap<Name, Workload> {
+    fn workloads(
+        &mut self,
+        workloads: &BTreeMap<String, written::WorkloadSection>,
+        remapping: Remapping,
+    ) -> BTreeMap<Name, Workload> {
         let mut found = BTreeMap::new();
         for (name, workload) in workloads {
             let key = ["workloads", name, "path"];
@@ -526,16 +543,16 @@ impl Rules<'_> {
             let name = self.name(&["workloads", name], name);
             if let (Some(name), Some(path)) = (name, path) {
                 let judged = match self.lacking(&key, path, Expect::File) {
-                    None => self.compose(&key, path),
+                    None => self.compose(&key, path).and_then(|runs| self.on_the_host(&key, path, runs, remapping)),
                     Some(problem) => Err(Box::new(problem)),
                 };
                 let (problem, runs) = match judged {
                     Ok(runs) => (None, runs),
                     Err(problem) => (Some(*problem), compose::Runs { holds_data: true, ..compose::Runs::default() }),
                 };
-                let compose::Runs { services, holds_data, volumes } = runs;
+                let compose::Runs { services, holds_data, volumes, published, .. } = runs;
                 let path = self.places.root.join(path);
-                found.insert(name, Workload { path, problem, services, holds_data, volumes });
+                found.insert(name, Workload { path, problem, services, holds_data, volumes, published });
             }
         }
         found

@@ -38,6 +38,8 @@ fn repository() -> tempfile::TempDir {
     let workloads = folder.path().join("workloads");
     std::fs::create_dir(&workloads).expect("a folder");
     std::fs::write(workloads.join("whoami.yaml"), "services:\n  whoami:\n    image: whoami:1\n").expect("a file");
+    let host = "services:\n  probe:\n    image: a\n    networks: [outside]\nnetworks:\n  outside: { external: true, name: host }\n";
+    std::fs::write(workloads.join("host.yaml"), host).expect("a file");
     std::fs::write(workloads.join("empty.yaml"), "services: {}\n").expect("a file");
     std::fs::write(workloads.join("torn.yaml"), "services: [\n").expect("a file");
     folder
@@ -108,6 +110,16 @@ golden! {
     unknown_engine_of_a_role: "engine = \"worker\"" => "engines = { swram = \"worker\" }";
     unknown_part_of_several: "engine = \"worker\"" => "engines = { swarm = \"follower\" }";
     unknown_engine_part: "engine = \"worker\"" => "engine = \"follower\"";
+    docker_of_a_role_without_the_swarm: "engine = \"worker\"" => "engine = \"none\"\nuserns_remap = true\nno_new_privileges = false";
+    service_on_the_hosts_network_where_all_remap: "path = \"workloads/whoami.yaml\"" => "path = \"workloads/host.yaml\"\n[engine]\nuserns_remap = true";
+    service_on_the_hosts_network_where_some_remap: "engine = \"worker\"\n\n[nodes.m1]" => "engine = \"worker\"\nuserns_remap = true\n\n[workloads.host]\npath = \"workloads/host.yaml\"\n\n[nodes.m1]";
+    unknown_key_of_the_firewall: "[roles.manager]" => "[firewall.open.web]\nports = [\"80/tcp\"]\nform = [\"nodes\"]\n\n[roles.manager]";
+    malformed_port_of_the_firewall: "[roles.manager]" => "[firewall.open.web]\nports = [\"80/tcp\", \"81\"]\n\n[roles.manager]";
+    malformed_source_of_the_firewall: "[roles.manager]" => "[firewall.open.web]\nports = [\"80/tcp\"]\nfrom = [\"nodse\"]\n\n[roles.manager]";
+    network_of_the_firewall_with_bits_behind_its_prefix: "[roles.manager]" => "[firewall]\nssh = [\"10.77.0.1/24\"]\n\n[roles.manager]";
+    unknown_role_of_the_firewall: "[roles.manager]" => "[firewall.open.web]\nports = [\"80/tcp\"]\nroles = [\"wroker\"]\n\n[roles.manager]";
+    unknown_node_of_the_firewall: "[roles.manager]" => "[firewall.open.web]\nports = [\"80/tcp\"]\nnodes = [\"w2\"]\n\n[roles.manager]";
+    firewall_that_opens_nothing_to_nobody: "[roles.manager]" => "[firewall.open.web]\nports = []\nfrom = []\n\n[roles.manager]";
     unknown_engine: "[image]" => "[engine]\nkind = \"swam\"\n\n[image]";
     absent_workload_file: "whoami.yaml" => "whoami.yml";
     workload_outside_the_repository: "workloads/whoami.yaml" => "../whoami.yaml";
@@ -377,5 +389,38 @@ fn the_fingerprint_of_the_ca_is_64_digits_with_or_without_colons() {
         let Problems(problems) = with(ca).expect_err("it does not check");
         assert_eq!((problems.len(), problems[0].key.as_str()), (1, "cluster.ca"), "{ca}");
         assert!(problems[0].help.as_ref().is_some_and(|help| help.contains("bramble status")), "{ca}");
+    }
+}
+
+#[test]
+fn what_a_role_says_of_docker_counts_before_what_the_engine_says() {
+    let docker = |engine: &str, role: &str| {
+        let text = format!("{GOOD}\n[engine]\n{engine}\n").replacen(
+            "engine = \"worker\"",
+            &format!("engine = \"worker\"\n{role}"),
+            1,
+        );
+        let cluster = load(&text).expect("checks");
+        let settings = cluster.nodes[&"w1".parse::<Name>().expect("a name")].docker.expect("it is in the Swarm");
+        (settings.no_new_privileges, settings.userns_remap)
+    };
+    let both = "no_new_privileges = false\nuserns_remap = true";
+    assert_eq!(docker("", ""), (None, None), "as the image has it");
+    assert_eq!(docker(both, ""), (Some(false), Some(true)));
+    assert_eq!(docker(both, "no_new_privileges = true"), (Some(true), Some(true)));
+    assert_eq!(docker("", both), (Some(false), Some(true)));
+}
+
+#[test]
+fn a_firewall_has_defaults_and_opens_where_it_says() {
+    let cluster = load(GOOD).expect("checks");
+    assert!(cluster.firewall.enabled && cluster.firewall.open.is_empty() && !cluster.encrypted_networks);
+    let more = "[firewall.open.web]\nports = [\"80/tcp\"]\nroles = [\"worker\"]\nnodes = [\"m1\"]\n[firewall.open.all]\nports = [\"9/udp\"]\n";
+    let cluster = load(&format!("{GOOD}\n{more}")).expect("checks");
+    let name = |text: &str| text.parse::<Name>().expect("a name");
+    let open = |what: &str| cluster.firewall.open[&name(what)].clone();
+    for (node, role, web) in [("m1", "manager", true), ("w1", "worker", true), ("m2", "manager", false)] {
+        assert_eq!(open("web").is_for(&name(node), &name(role)), web, "{node}");
+        assert!(open("all").is_for(&name(node), &name(role)));
     }
 }

@@ -31,6 +31,9 @@ pub struct Repository {
     pub boot: BTreeMap<String, BootSection>,
     #[serde(default)]
     pub engine: EngineSection,
+    /// What nodes let in.
+    #[serde(default)]
+    pub firewall: FirewallSection,
     /// What groups of nodes are for.
     #[serde(default)]
     pub roles: BTreeMap<String, RoleSection>,
@@ -263,6 +266,44 @@ pub struct ImageSection {
 pub struct EngineSection {
     /// What runs the workloads: "swarm" (default).
     pub kind: Option<String>,
+    /// Whether programs in containers can gain no more rights than they began with, as by `sudo`. Default: true. It counts
+    /// from a node's next start on.
+    pub no_new_privileges: Option<bool>,
+    /// Whether root of a container is nobody on its node (user namespaces). Services on the host's own network do not run
+    /// then. Default: false. It counts for nodes whose Docker has not been in a Swarm yet.
+    pub userns_remap: Option<bool>,
+    /// Whether the networks that workloads have of their own are encrypted between nodes (IPsec). Not the ports that they
+    /// publish, and no network that is there already. Default: false.
+    pub encrypted_networks: Option<bool>,
+}
+
+/// Nodes let in what their parts need (SSH, the Swarm, ports that workloads publish), answers to what they asked, and this.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FirewallSection {
+    /// Default: true.
+    pub enabled: Option<bool>,
+    /// Where SSH may come from, where `cluster.ssh_keys` has keys: "anywhere", "nodes", addresses or networks. Default:
+    /// ["anywhere"].
+    pub ssh: Option<Vec<String>>,
+    /// More that is let in, each by a name of your own.
+    #[serde(default)]
+    pub open: BTreeMap<String, OpenSection>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OpenSection {
+    /// Such as ["9100/tcp", "60000-61000/udp"].
+    pub ports: Vec<String>,
+    /// "anywhere", "nodes", addresses or networks, such as ["192.168.1.0/24"]. Default: ["anywhere"].
+    pub from: Option<Vec<String>>,
+    /// On nodes of these roles. Default, with no `nodes`: on all.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// On these nodes.
+    #[serde(default)]
+    pub nodes: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -275,6 +316,10 @@ pub struct RoleSection {
     /// What its nodes are known by. "kept": a key that the machine keeps, in its TPM, on its data disk or in its UEFI
     /// (default where the role is a manager). "wire": its card's place on the wire is enough (default of others).
     pub identity: Option<String>,
+    /// As of [engine], of this role's nodes.
+    pub no_new_privileges: Option<bool>,
+    /// As of [engine], of this role's nodes.
+    pub userns_remap: Option<bool>,
 }
 
 /// One or several of the same thing.

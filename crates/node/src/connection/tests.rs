@@ -49,6 +49,8 @@ fn document(domain: &str) -> NodeDocument {
         ssh_keys: Vec::new(),
         time_servers: Vec::new(),
         life: None,
+        docker: None,
+        firewall: None,
     }
 }
 
@@ -116,7 +118,7 @@ fn agent(apply: impl Fn(&NodeDocument) + Clone + Send + 'static) -> Agent {
     let (declared, known) = watch::channel(None);
     let guard = Guard::at(Path::new("/nowhere/lead.json"), &[]);
     let engines = Engines::start(&told, &known, guard);
-    Agent { engines, states, documents: Documents::start_with(apply, declared), known }
+    Agent { engines, states, documents: Documents::start_with(apply, Arc::default(), declared), known }
 }
 
 /// A boot whose head is here.
@@ -242,7 +244,7 @@ async fn with_far<T>(test: impl AsyncFnOnce(&mut Far) -> T) -> T {
     let (applies, applied) = mpsc::unbounded_channel();
     let apply = move |document: &NodeDocument| applies.send(document.domain.clone()).expect("the test listens");
     let engines = Engines::start(&told, &known, Guard::at(&folder.path().join("lead.json"), ca.der_bytes()));
-    let documents = Documents::start_with(apply, declared);
+    let documents = Documents::start_with(apply, Arc::default(), declared);
     let identity = TestHead::new().identity();
     let (ours, theirs) = duplex(1 << 20);
     let head = Connection::open(Limits::USUAL, async { Ok(ours) }).await.expect("opened");

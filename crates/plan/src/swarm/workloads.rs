@@ -103,6 +103,7 @@ impl Look<'_> {
                     generation: generation.clone(),
                     file: Arc::clone(file),
                     services: services.clone(),
+                    encrypted: self.declared.encrypted,
                 },
             });
         }

@@ -44,7 +44,7 @@ role = "worker"
 const SOON: Duration = Duration::from_secs(20);
 
 /// All that a head may say to an agent of version 1 beyond what that knows. It passes over it, and misses nothing.
-const PASSED_OVER: [&str; 2] = ["life", "document.life"];
+const PASSED_OVER: [&str; 6] = ["life", "document.life", "docker", "document.docker", "firewall", "document.firewall"];
 
 fn m1() -> Name {
     "m1".parse().expect("a name")

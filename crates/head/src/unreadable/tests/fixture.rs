@@ -25,6 +25,7 @@ use crate::access::oidc::Membership;
 use crate::access::people::{Token, User};
 use crate::access::sessions::Session;
 use crate::loops::source::newest::{Against, Branch, Found};
+use crate::places::Place;
 use crate::snapshots::record::{Applied, Held, Pointer, Stored};
 
 const CLUSTER: &str = "kq3vp0m1yq5w7r2ds8hbn4xej";
@@ -493,4 +494,8 @@ pub(crate) fn pinned() -> Vec<(String, swarm::Record)> {
 
 pub(crate) fn given_sets() -> Vec<(String, GivenSet)> {
     vec![("amd64".into(), GivenSet { set: Digest([0x77; 32]), since: 1_764_000_000_000 })]
+}
+
+pub(crate) fn places() -> Vec<(Name, Place)> {
+    vec![(name("m1"), Place { address: [10, 77, 0, 11].into() })]
 }

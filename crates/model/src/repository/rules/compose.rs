@@ -8,6 +8,8 @@ use serde_json::Value;
 use serde_saphyr::Error;
 use serde_saphyr::budget::BudgetBreach;
 
+use crate::firewall::{Ports, Traffic};
+
 /// What is wrong with a file, and what to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Wrong {
@@ -40,6 +42,7 @@ const KEYS: [(&str, &[Shape], &str); 9] = [
 struct Compose {
     services: Option<Value>,
     volumes: Option<Value>,
+    networks: Option<Value>,
     configs: Option<Value>,
     secrets: Option<Value>,
     include: Option<Value>,
@@ -99,6 +102,68 @@ pub(super) struct Runs {
     pub(super) holds_data: bool,
     /// What its services keep their data in, as `data of db`.
     pub(super) volumes: BTreeSet<String>,
+    /// The ports that it publishes by their numbers.
+    pub(super) published: BTreeSet<Traffic>,
+    /// Services on the host's own network.
+    pub(super) on_the_host: BTreeSet<String>,
+}
+
+/// A port, or several, as a number or a text.
+fn ports(value: &Value) -> Option<Ports> {
+    match value {
+        Value::Number(number) => number.to_string().parse().ok(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+fn traffic(ports: Ports, protocol: &str) -> Option<Traffic> {
+    match protocol {
+        "tcp" => Some(Traffic::Tcp(ports)),
+        "udp" => Some(Traffic::Udp(ports)),
+        _ => None,
+    }
+}
+
+/// What an entry of `ports` publishes (the Compose specification, section "ports"). None where Docker chooses the port, or
+/// a variable says it.
+fn published(entry: &Value) -> Option<Traffic> {
+    match entry {
+        Value::String(short) => {
+            let (ports, protocol) = short.split_once('/').unwrap_or((short, "tcp"));
+            // An address of the host may stand before, and the container's port stands last.
+            let (before, _) = ports.rsplit_once(':')?;
+            let own = before.rsplit_once(':').map_or(before, |(_, own)| own);
+            traffic(own.parse().ok()?, protocol)
+        }
+        Value::Object(long) => {
+            let protocol = long.get("protocol").and_then(Value::as_str).unwrap_or("tcp");
+            traffic(ports(long.get("published")?)?, protocol)
+        }
+        _ => None,
+    }
+}
+
+/// The networks of a file that are the host's own.
+fn networks_of_the_host(networks: Option<&Value>) -> BTreeSet<&str> {
+    let all = networks.and_then(Value::as_object).into_iter().flatten();
+    let is_the_host = |(key, network): &(&String, &Value)| {
+        let external = network.get("external");
+        // A name in `external` is the older way to write it.
+        let name = network.get("name").or_else(|| external.and_then(|external| external.get("name")));
+        let is_external = external.is_some_and(|external| *external != Value::Bool(false) && !external.is_null());
+        is_external && name.and_then(Value::as_str).unwrap_or(key.as_str()) == "host"
+    };
+    all.filter(is_the_host).map(|(key, _)| key.as_str()).collect()
+}
+
+/// Whether a service is on one of these networks.
+fn is_on(service: &Value, networks: &BTreeSet<&str>) -> bool {
+    match service.get("networks") {
+        Some(Value::Array(own)) => own.iter().filter_map(Value::as_str).any(|name| networks.contains(name)),
+        Some(Value::Object(own)) => own.keys().any(|name| networks.contains(name.as_str())),
+        _ => false,
+    }
 }
 
 /// What data is in that a service has below `volumes`, by its source, or by its place where it has none of its own.
@@ -162,7 +227,16 @@ pub(super) fn runs(text: &str) -> Result<Runs, Wrong> {
         let volumes = service.get("volumes").and_then(Value::as_array).into_iter().flatten();
         volumes.filter_map(data_in).map(move |volume| format!("{volume} of {name}"))
     });
-    Ok(Runs { services: services.keys().cloned().collect(), holds_data, volumes: volumes.collect() })
+    let entries = services.values().filter_map(|service| service.get("ports")?.as_array()).flatten();
+    let host = networks_of_the_host(compose.networks.as_ref());
+    let on_the_host = services.iter().filter(|(_, service)| is_on(service, &host)).map(|(name, _)| name.clone());
+    Ok(Runs {
+        services: services.keys().cloned().collect(),
+        holds_data,
+        volumes: volumes.collect(),
+        published: entries.filter_map(published).collect(),
+        on_the_host: on_the_host.collect(),
+    })
 }
 
 /// What is wrong with a text that cannot be read as YAML, with its line.
@@ -353,7 +427,7 @@ mod tests {
             ),
         ] {
             let [services, volumes] = [services, volumes].map(|all| all.iter().map(|&name| name.to_owned()).collect());
-            assert_eq!(runs(file), Ok(Runs { services, holds_data, volumes }), "{file}");
+            assert_eq!(runs(file), Ok(Runs { services, holds_data, volumes, ..Runs::default() }), "{file}");
         }
     }
 
@@ -361,6 +435,51 @@ mod tests {
         #[test]
         fn no_text_makes_it_panic(text: String) {
             let _ = runs(&text);
+        }
+    }
+
+    #[test]
+    fn ports_that_are_published_are_found_however_they_are_written() {
+        let file = r#"
+services:
+  web:
+    image: a
+    ports: ["80:8080", "127.0.0.1:81:81/udp", "[::1]:82:82", "3000-3005:3000-3005", "9000", "${PORT}:7", 80, null]
+  db:
+    image: b
+    ports:
+      - { target: 5432, published: 5432, protocol: tcp, mode: host }
+      - { target: 53, published: "53", protocol: udp }
+      - { target: 7 }
+      - { target: 7, published: 70000 }
+"#;
+        let runs = runs(file).expect("well-formed");
+        let published: Vec<String> = runs.published.iter().map(Traffic::to_string).collect();
+        assert_eq!(published, ["80/tcp", "82/tcp", "3000-3005/tcp", "5432/tcp", "53/udp", "81/udp"]);
+    }
+
+    #[test]
+    fn a_service_on_the_hosts_own_network_is_found() {
+        for (networks, is) in [
+            ("{ host: { external: true } }", true),
+            ("{ outside: { external: true, name: host } }", true),
+            ("{ outside: { external: { name: host } } }", true),
+            ("{ host: { driver: overlay } }", false),
+            ("{ outside: { external: true } }", false),
+            ("", false),
+        ] {
+            let name = if networks.contains("outside") { "outside" } else { "host" };
+            for own in [format!("[{name}]"), format!("{{ {name}: {{}} }}")] {
+                let file = format!(
+                    "services:\n  a: {{ image: a, networks: {own} }}\n  b: {{ image: b }}\nnetworks: {networks}\n"
+                );
+                let found = runs(&file).expect("well-formed").on_the_host;
+                assert_eq!(
+                    found.iter().map(String::as_str).collect::<Vec<_>>(),
+                    if is { vec!["a"] } else { vec![] },
+                    "{file}"
+                );
+            }
         }
     }
 }

@@ -194,7 +194,7 @@ fn agent_of(swarm: Option<Swarm>, state: EngineState) -> (Agent, tempfile::TempD
     let (told, states) = watch::channel([(EngineKind::Swarm, state)].into_iter().collect());
     let (declared, known) = watch::channel(None);
     let engines = Engines::of(swarm, told, Guard::at(&folder.path().join("lead.json"), &[]));
-    (Agent { engines, states, documents: Documents::start_with(|_| {}, declared), known }, folder)
+    (Agent { engines, states, documents: Documents::start_with(|_| {}, Arc::default(), declared), known }, folder)
 }
 
 /// An agent whose conversation has this far end, until it ends.
