@@ -21,7 +21,7 @@ pub use heard::{Heard, Waits};
 
 use crate::engine::{ByEngine, EngineKind, EnginePart, EngineState};
 use crate::hands::{FromProcess, Start, ToProcess};
-use crate::names::{BootId, Bytes, Mac, Name};
+use crate::names::{BootId, Bytes, Digest, Mac, Name};
 use crate::said::{self, Sentence, Word};
 
 /// The longest line that either side accepts, in bytes. A workload travels in one line.
@@ -90,6 +90,8 @@ pub enum Capability {
     RotatesTokens,
     /// An agent cleans what it lists as the head cleans what it reads, so that both see the same ([`said::Said`]).
     ListsPlainly,
+    /// An agent knows [`ToAgent::Trust`], and asks to be let in anew where the head does not know its certificate's CA.
+    TakesRoots,
     /// One that this program does not know.
     #[serde(untagged)]
     Other(Word),
@@ -97,13 +99,14 @@ pub enum Capability {
 
 impl Capability {
     /// What this program's agent can do.
-    pub const OWN: [Capability; 6] = [
+    pub const OWN: [Capability; 7] = [
         Capability::Fences,
         Capability::LeavesByName,
         Capability::HearsBeats,
         Capability::SeesMembers,
         Capability::RotatesTokens,
         Capability::ListsPlainly,
+        Capability::TakesRoots,
     ];
     /// What this program's head can do.
     pub const OF_HEAD: [Capability; 1] = [Capability::Fences];
@@ -259,7 +262,8 @@ pub struct Proof {
 /// The head's answer to [`EnrolRequest`] and to a renewal.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Enrolled {
-    /// X.509, PEM.
+    /// X.509, PEM; after it what leads from it to the CA, where that did not sign it itself. An agent of before reads the
+    /// first alone.
     pub certificate: String,
     /// Milliseconds since the epoch at which the agent should renew: two thirds of its life.
     pub renew_at: u64,
@@ -320,6 +324,11 @@ pub enum FromAgent {
         number: u64,
         tell: FromProcess,
     },
+    /// After [`ToAgent::Trust`]: the CAs that it trusts now, by the SHA-256 of their certificates.
+    Trusts {
+        #[serde(deserialize_with = "said::few::<8, _, _>")]
+        roots: Vec<Digest>,
+    },
     /// A message that this program does not know.
     #[serde(other, skip_serializing)]
     Unknown,
@@ -361,6 +370,11 @@ pub enum ToAgent {
     /// The head is there. Said every ten seconds to agents that know it: one that has heard it and hears nothing for
     /// thirty takes the head for lost.
     Beat,
+    /// The cluster's CAs (X.509, PEM, one after the other): the agent trusts these and no others from now on, for as long as
+    /// its machine runs. Said at each beginning, and when they change, to agents that know it.
+    Trust {
+        roots: String,
+    },
     /// A message that this program does not know.
     #[serde(other, skip_serializing)]
     Unknown,

@@ -20,7 +20,9 @@ mod http;
 mod identity;
 mod inventory;
 mod process;
+mod trust;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -53,6 +55,8 @@ pub enum Error {
     Refused(String),
     #[error("the certificate of this node has ended, or has not begun, by the head's clock")]
     OutOfTime,
+    #[error("the head knows no CA that signed this node's certificate: its CA was rotated since")]
+    OfNoCa,
 }
 
 /// What was done about an error before the next try.
@@ -96,10 +100,11 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
     if boot.inventory {
         return inventory::run(&boot).await;
     }
-    let identity = identity::Identity::open(&boot)?;
+    let trust = trust::Trust::open()?;
+    let identity = identity::Identity::open(&boot, Arc::clone(&trust))?;
     let (told, states) = watch::channel(engine::States::default());
     let (declared, known) = watch::channel(None);
-    let engines = engine::Engines::start(&told, &known, guard::Guard::open(identity.ca().0));
+    let engines = engine::Engines::start(&told, &known, guard::Guard::open(trust));
     let documents = document::Documents::start(declared);
     let (mut wait, mut had_ended) = (1, false);
     loop {
@@ -107,7 +112,7 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
             Ok(never) => match never {},
             Err(error) => error,
         };
-        match mend(&error, &identity, clock::set(&boot, identity.ca())).await {
+        match mend(&error, &identity, clock::set(&boot, identity.trust())).await {
             Mended::Nothing => {}
             Mended::Clock(seconds) => {
                 health::say_on_console(&format!(
@@ -120,6 +125,11 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
                 health::say_on_console("the certificate of this node is out of time: it asks for another one");
             }
         }
+        if matches!(error, Error::OfNoCa) {
+            // The same key of the same boot is let in again.
+            identity.forget();
+            had_ended = true;
+        }
         let mut sentence = bramble_system::sentence(&error);
         match error {
             Error::Refused(_) if had_ended => sentence += "; starting this machine again lets it ask as a new boot",
@@ -127,8 +137,13 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
             Error::Ended(_) => had_ended = false,
             _ => {}
         }
+        let is_foreign = clock::is_of_no_known_ca(&error);
+        if is_foreign {
+            sentence += "; its CA was rotated while this machine was away, or it is another cluster's head: starting this \
+                         machine again gives it the present one's system";
+        }
         tracing::warn!(error = sentence, "no connection to the head");
-        if matches!(error, Error::Refused(_)) {
+        if is_foreign || matches!(error, Error::Refused(_)) {
             // Whoever stands before the machine should see why it does not go on.
             health::say_on_console(&format!("{sentence}; asking again in {wait} s"));
         }

@@ -2,6 +2,7 @@
 
 mod identity;
 mod other_releases;
+mod rotation;
 
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -67,9 +68,8 @@ pub(crate) fn parts_of(folder: &Path, text: &str, limits: Limits) -> (Arc<Agents
 async fn listening(agents: &Arc<Agents>) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let address = listener.local_addr().expect("bound");
-    let tls = TlsAcceptor::from(Arc::new(agents.authority.tls().expect("certificates")));
     let gate = Gate::new(64, STRANGERS_OF_ONE);
-    tokio::spawn(run(Arc::clone(agents), listener, tls, gate, CancellationToken::new()));
+    tokio::spawn(run(Arc::clone(agents), listener, gate, CancellationToken::new()));
     address
 }
 
@@ -85,7 +85,17 @@ async fn settle(agents: &Agents, address: SocketAddr, name: &Name) -> Lines {
 
 /// An agent that was admitted and is connected, what it says first, and its certificate request.
 async fn connect(agents: &Agents, address: SocketAddr, name: &Name) -> (Lines, FromAgent, String) {
-    let key = KeyPair::generate().expect("a key");
+    let (lines, hello, csr, _) = connect_with(agents, address, name, KeyPair::generate().expect("a key")).await;
+    (lines, hello, csr)
+}
+
+/// As [`connect`], with this key, which is given back.
+async fn connect_with(
+    agents: &Agents,
+    address: SocketAddr,
+    name: &Name,
+    key: KeyPair,
+) -> (Lines, FromAgent, String, KeyPair) {
     let csr = CertificateParams::default().serialize_request(&key).and_then(|csr| csr.pem()).expect("a request");
     let fingerprint = RequestedKey::of(&csr).expect("a key").fingerprint();
     let (boot, nonce) = (BootId(format!("boot-of-{name}-{fingerprint}")), Digest([7; 32]));
@@ -119,7 +129,7 @@ async fn connect(agents: &Agents, address: SocketAddr, name: &Name) -> (Lines, F
     };
     let capabilities = Capability::OWN.to_vec();
     let hello = FromAgent::Hello { boot, version: "0".into(), facts, protocol: Versions::OWN, capabilities };
-    (lines, hello, csr)
+    (lines, hello, csr, key)
 }
 
 /// A connection with this certificate (PEM), or with none.
@@ -150,12 +160,12 @@ async fn say(lines: &mut Lines, message: &FromAgent) {
     lines.send(serde_json::to_string(message).expect("plain data")).await.expect("it is connected");
 }
 
-/// What the head says next, but its hello.
+/// What the head says next, but its hello and whom it may trust.
 async fn hear(lines: &mut Lines) -> Option<ToAgent> {
     loop {
         let line = lines.next().await?.ok()?;
         match serde_json::from_str(&line).expect("a message of the head") {
-            ToAgent::Hello { .. } => {}
+            ToAgent::Hello { .. } | ToAgent::Trust { .. } => {}
             message => return Some(message),
         }
     }
@@ -205,8 +215,8 @@ pub(crate) fn pretend(
 ) {
     let (say, mut queue) = mpsc::channel(serve::QUEUE);
     let number = agents.numbers.fetch_add(1, Ordering::Relaxed);
-    let (protocol, capabilities) = (Versions::OWN, Capability::OWN.to_vec());
-    let entry = Connected { number, say, last_heard: now(), version: "0".into(), protocol, capabilities };
+    let (protocol, capabilities, trusts) = (Versions::OWN, Capability::OWN.to_vec(), Vec::new());
+    let entry = Connected { number, say, last_heard: now(), version: "0".into(), protocol, capabilities, trusts };
     agents.sessions().insert(name.clone(), entry);
     agents.timeline.add(Some(name), What::Connected);
     let FromAgent::Health(health) = health() else { unreachable!("it is health") };
@@ -230,8 +240,8 @@ pub(crate) fn runs(agents: &Agents, name: &Name) -> mpsc::UnboundedReceiver<Opti
     let (say, mut queue) = mpsc::channel(serve::QUEUE);
     let (tells, told) = mpsc::unbounded_channel();
     let number = agents.numbers.fetch_add(1, Ordering::Relaxed);
-    let (protocol, capabilities) = (Versions::OWN, Capability::OWN.to_vec());
-    let entry = Connected { number, say, last_heard: now(), version: "0".into(), protocol, capabilities };
+    let (protocol, capabilities, trusts) = (Versions::OWN, Capability::OWN.to_vec(), Vec::new());
+    let entry = Connected { number, say, last_heard: now(), version: "0".into(), protocol, capabilities, trusts };
     agents.sessions().insert(name.clone(), entry);
     tokio::spawn(async move {
         let mut running = Vec::new();
@@ -626,7 +636,7 @@ async fn a_connection_that_panics_is_logged_and_forgotten_and_others_go_on() {
             let (say, _queue) = mpsc::channel(1);
             let version = "0".to_owned();
             let (protocol, capabilities) = (Versions::OWN, Vec::new());
-            let entry = Connected { number, say, last_heard: 1, version, protocol, capabilities };
+            let entry = Connected { number, say, last_heard: 1, version, protocol, capabilities, trusts: Vec::new() };
             let _leaving = serve::Leaving::enter(&agents, &name, entry);
             assert!(number > 1, "as an error of bramble's own");
             let mut byte = [0];

@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 use crate::guard::Guard;
 use crate::guard::tests::signed;
+use crate::trust::Trust;
 use crate::{Mended, mend};
 
 #[tokio::test]
@@ -82,7 +83,8 @@ impl TestHead {
     }
 
     fn identity(&self) -> Identity {
-        Identity::of("w1", rustls::pki_types::CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("a CA"))
+        let ca = rustls::pki_types::CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("a CA");
+        Identity::of("w1", Trust::of(&[ca]))
     }
 
     /// A certificate for whoever made this request, good until the end of a year.
@@ -109,7 +111,7 @@ struct Agent {
 fn agent(apply: impl Fn(&NodeDocument) + Clone + Send + 'static) -> Agent {
     let (told, states) = watch::channel(States::default());
     let (declared, known) = watch::channel(None);
-    let guard = Guard::at(Path::new("/nowhere/lead.json"), &[]);
+    let guard = Guard::at(Path::new("/nowhere/lead.json"), Trust::in_keys(&[]));
     let engines = Engines::start(&told, &known, guard);
     Agent { engines, states, documents: Documents::start_with(apply, declared), known }
 }
@@ -236,7 +238,8 @@ async fn with_far<T>(test: impl AsyncFnOnce(&mut Far) -> T) -> T {
     let (declared, known) = watch::channel(None);
     let (applies, applied) = mpsc::unbounded_channel();
     let apply = move |document: &NodeDocument| applies.send(document.domain.clone()).expect("the test listens");
-    let engines = Engines::start(&told, &known, Guard::at(&folder.path().join("lead.json"), ca.der_bytes()));
+    let engines =
+        Engines::start(&told, &known, Guard::at(&folder.path().join("lead.json"), Trust::in_keys(&[ca.der_bytes()])));
     let documents = Documents::start_with(apply, declared);
     let identity = TestHead::new().identity();
     let (ours, theirs) = duplex(1 << 20);
