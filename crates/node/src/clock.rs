@@ -50,7 +50,13 @@ pub(crate) fn is_of_no_known_ca(error: &Error) -> bool {
 /// Whether the head knows no CA that signed this node's certificate: it was rotated since. Said after the handshake, too.
 pub(crate) fn is_of_no_ca_of_the_head(error: &io::Error) -> bool {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    matches!(tls, Some(rustls::Error::AlertReceived(rustls::AlertDescription::UnknownCA)))
+    // One of the same name, with another key, finds the signature wrong (RFC 8446, section 6.2).
+    matches!(
+        tls,
+        Some(rustls::Error::AlertReceived(
+            rustls::AlertDescription::UnknownCA | rustls::AlertDescription::DecryptError
+        ))
+    )
 }
 
 /// Sets the clock by the head's time, which a CA that this node trusts has signed. A head that says an earlier time than

@@ -66,14 +66,20 @@ enum Mended {
     Nothing,
     /// The clock was off by so many seconds, and is right now.
     Clock(i64),
-    /// The certificate is out of time, by a time that the CA has signed: the next try enrols.
+    /// The certificate is out of time, by a time that the CA has signed, or of a CA that is none any more: the next try
+    /// enrols.
     Forgotten,
 }
 
-/// Mends what a time may be the cause of. `set` sets the clock by the head's signed time, and is asked for only then: a
+/// Mends what a time may be the cause of, or a CA that was rotated. `set` sets the clock by the head's signed time, and is asked for only then: a
 /// clock that is off makes no certificate worthless.
 async fn mend(error: &Error, identity: &identity::Identity, set: impl Future<Output = Result<i64, Error>>) -> Mended {
     let now = bramble_system::now;
+    if matches!(error, Error::OfNoCa) {
+        // The same key of the same boot is let in again.
+        identity.forget();
+        return Mended::Forgotten;
+    }
     if !clock::is_the_cause(error) && !identity.is_out_of_time(now()) {
         return Mended::Nothing;
     }
@@ -122,13 +128,8 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
             }
             Mended::Forgotten => {
                 had_ended = true;
-                health::say_on_console("the certificate of this node is out of time: it asks for another one");
+                health::say_on_console("the certificate of this node is good no more: it asks for another one");
             }
-        }
-        if matches!(error, Error::OfNoCa) {
-            // The same key of the same boot is let in again.
-            identity.forget();
-            had_ended = true;
         }
         let mut sentence = bramble_system::sentence(&error);
         match error {

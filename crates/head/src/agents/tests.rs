@@ -56,7 +56,18 @@ fn agents_of(folder: &Path, text: &str, limits: Limits) -> Arc<Agents> {
 
 /// As [`agents_of`], and the parts beside it.
 pub(crate) fn parts_of(folder: &Path, text: &str, limits: Limits) -> (Arc<Agents>, Arc<Timeline>, Arc<Snapshots>) {
+    parts_beside(folder, text, limits, |_| {})
+}
+
+/// As [`parts_of`], where something is made in the folder of the keys before the CA is looked for.
+fn parts_beside(
+    folder: &Path,
+    text: &str,
+    limits: Limits,
+    makes: impl FnOnce(&Path),
+) -> (Arc<Agents>, Arc<Timeline>, Arc<Snapshots>) {
     let (store, snapshots, current) = begun(folder, text);
+    makes(&folder.join(".bramble/keys"));
     let authority = Arc::new(Authority::open(&folder.join(".bramble/keys")).expect("made"));
     let timeline = Arc::new(Timeline::open(store.clone(), &current.cluster, 0).expect("opens"));
     let nodes = Nodes::new(Arc::clone(&snapshots), Arc::new(Adoptions::open(store.clone()).expect("opens")));

@@ -89,13 +89,11 @@ async fn admitted(agents: &Agents, address: SocketAddr, name: &Name) -> (Lines, 
 
 /// The rotation of a head of before, whose root signs itself, with its state in this folder.
 fn head_of_before(folder: &Path) -> (Arc<Agents>, Rotating) {
-    let keys = folder.join(".bramble/keys");
-    std::fs::create_dir_all(&keys).expect("made");
-    crate::ca::tests::of_before(&keys);
     let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n[roles.r]\nengine = \"none\"\n\
                 [nodes.w1]\nmac = \"52:54:00:00:00:01\"\nrole = \"r\"\n[nodes.w2]\nmac = \"52:54:00:00:00:02\"\nrole = \"r\"\n\
                 [nodes.w3]\nmac = \"52:54:00:00:00:03\"\nrole = \"r\"\n";
-    let (agents, timeline, snapshots) = parts_of(folder, text, LIMITS);
+    let (agents, timeline, snapshots) =
+        parts_beside(folder, text, LIMITS, |keys| drop(crate::ca::tests::of_before(keys)));
     let shelf = bramble_image::Shelf::open(folder.join(".bramble/image")).expect("a shelf");
     let rotating = Rotating {
         state: folder.join(".bramble"),
