@@ -387,18 +387,26 @@ impl Session {
         self.lines.send(text).await.map_err(std::io::Error::other)
     }
 
-    /// The head's next message but its hello and its beat; `None` at the end.
+    /// The head's next message but its hello, its beat and which CAs it has, which this agent says that it trusts; `None` at
+    /// the end.
     pub async fn hear(&mut self) -> Option<ToAgent> {
         let message = async {
             loop {
                 let line = self.lines.next().await?.ok()?;
                 match serde_json::from_str(&line).expect("a message of the head") {
                     ToAgent::Beat | ToAgent::Hello { .. } => {}
+                    ToAgent::Trust { roots } => self.trusts(&roots).await.ok()?,
                     message => return Some(message),
                 }
             }
         };
         tokio::time::timeout(Duration::from_secs(30), message).await.ok()?
+    }
+
+    async fn trusts(&mut self, pem: &str) -> std::io::Result<()> {
+        let roots = CertificateDer::pem_slice_iter(pem.as_bytes());
+        let roots = roots.map(|der| bramble_model::names::Digest(Sha256::digest(der.expect("PEM")).into())).collect();
+        self.say(&FromAgent::Trusts { roots }).await
     }
 
     /// Whether the head has ended the connection: with a word, or without one.
@@ -426,7 +434,11 @@ impl Session {
                 }
                 line = self.lines.next() => {
                     let Some(Ok(line)) = line else { return };
-                    let Ok(ToAgent::Start { number, start }) = serde_json::from_str::<ToAgent>(&line) else { continue };
+                    let (number, start) = match serde_json::from_str::<ToAgent>(&line) {
+                        Ok(ToAgent::Start { number, start }) => (number, start),
+                        Ok(ToAgent::Trust { roots }) if self.trusts(&roots).await.is_err() => return,
+                        Ok(_) | Err(_) => continue,
+                    };
                     if start.argv.first().is_some_and(|program| program == "sleep") {
                         continue;
                     }

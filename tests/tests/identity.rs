@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bramble_tests::{Lab, Repository, is_ready, node};
+use bramble_tests::{Lab, Repository, is_ready, node, wait};
 use serde_json::Value;
 
 const NODES: [&str; 4] = ["t1", "v1", "d1", "w1"];
@@ -65,6 +65,39 @@ fn asked(lab: &Lab) -> Vec<Value> {
     NODES.iter().flat_map(|node| lab.events(node)).filter(|event| event["what"]["kind"] == "waits").collect()
 }
 
+/// How far the rotation of the CA is.
+fn rotation(lab: &Lab) -> Value {
+    let shown: Value = serde_json::from_str(&lab.repository.must(&["ca", "show", "--json"])).expect("JSON");
+    shown["rotation"].clone()
+}
+
+/// The CA is rotated: running nodes move over without hands, through a restart of the head, and a machine that starts then
+/// boots the next one's image. Nobody asks a person.
+fn rotates_its_ca(lab: &mut Lab) {
+    let number_of_keys = NODES.map(|node| keys(lab, node).len());
+    lab.repository.must(&["ca", "rotate", "--yes"]);
+    let has_moved = |lab: &Lab| rotation(lab)["moved"].as_array().is_some_and(|moved| moved.len() == NODES.len());
+    wait("all have moved", || has_moved(lab));
+    let lost = rotation(lab)["losses"].clone();
+    assert_eq!(lost.as_array().map(Vec::len), Some(1), "the set that nodes are given is of before: {lost}");
+    let refused = lab.repository.run(&["ca", "rotate", "--finish"]);
+    assert!(!refused.status.success(), "nobody is there to ask");
+    lab.repository.must(&["image", "build"]);
+    wait("the set that nodes are given has both", || rotation(lab)["losses"] == serde_json::json!([]));
+    lab.kill_head();
+    lab.wait("all are back", 120, all_ready);
+    wait("all have moved", || has_moved(lab));
+    lab.repository.must(&["ca", "rotate", "--finish", "--yes"]);
+    assert_eq!(rotation(lab), Value::Null);
+    lab.kill_head();
+    lab.wait("all trust the next one", 120, all_ready);
+    assert_eq!(NODES.map(|node| keys(lab, node).len()), number_of_keys, "nobody was let in anew");
+    lab.repository.must(&["power", "off", "w1"]);
+    lab.repository.must(&["power", "on", "w1"]);
+    lab.wait("w1 boots what the next one is in", 300, |status| is_ready(status, "w1"));
+    assert_eq!(asked(lab), Vec::<Value>::new(), "no hands");
+}
+
 #[test]
 fn a_home_that_lost_its_power_comes_back_on_what_each_machine_keeps() {
     let repository = Repository::first_light();
@@ -93,6 +126,8 @@ fn a_home_that_lost_its_power_comes_back_on_what_each_machine_keeps() {
         let [first, second] = &keys(&lab, node)[..] else { panic!("{node} was let in twice") };
         assert_eq!(first == second, node != "w1", "{node} keeps its key: {first} {second}");
     }
+
+    rotates_its_ca(&mut lab);
 
     // The disk of d1 in a machine that has taken its MAC address, too.
     lab.repository.must(&["power", "off", "d1"]);

@@ -103,6 +103,9 @@ pub enum Verb {
     /// Say what the head cannot know of an engine.
     #[command(subcommand)]
     Engine(EngineVerb),
+    /// The CA that nodes, the head and people know each other by.
+    #[command(subcommand)]
+    Ca(CaVerb),
     /// Print the JSON Schema of bramble.toml, for editors.
     #[command(after_help = "Example:\n  bramble schema > bramble.schema.json")]
     Schema,
@@ -479,6 +482,25 @@ pub enum EngineVerb {
         /// The SHA-256 of its certificate, 64 hex digits.
         ca: Digest,
         /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum CaVerb {
+    /// Show which CAs are trusted, and what a rotation waits for.
+    #[command(after_help = "Example:\n  bramble ca show")]
+    Show,
+    /// Have a new CA take the place of the present one: both are trusted for a week, and nodes move over by themselves.
+    #[command(
+        after_help = "Examples:\n  bramble ca rotate            # and then `bramble image build`\n  bramble ca show              # which nodes have moved, and what waits\n  bramble ca rotate --finish   # now, and not after a week"
+    )]
+    Rotate {
+        /// End the rotation that is under way: the old CA is trusted no more.
+        #[arg(long)]
+        finish: bool,
+        /// Do not ask; with --finish, whatever is lost.
         #[arg(long, short)]
         yes: bool,
     },

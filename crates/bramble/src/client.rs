@@ -16,6 +16,7 @@ use bramble_model::api::{
     Status, Switched, TokenStatus, UnreadableRecord, UserChange, UserStatus,
 };
 use bramble_model::boot_set::{Architecture, Floor, GivenSet};
+use bramble_model::ca::{CaFinish, CaStatus, ROOTS};
 use bramble_model::desired::{Apply, Contents, Desired, Line, Offer, Offered, Preview, Question, SourceKey, Synced};
 use bramble_model::hands::Data;
 use bramble_model::inventory::Adoption;
@@ -44,6 +45,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The head looks at its git repository: a look that is under way comes first, and each has 120 s for the fetch, and as
 /// much again for the files.
 const LOOK: Duration = Duration::from_secs(600);
+
+/// The head's CAs.
+const CA: &str = "/v1/ca.pem";
 
 /// Where a head is, and what it is shown.
 #[derive(Clone)]
@@ -218,6 +222,18 @@ impl Client {
         self.ask(Method::POST, "/v1/engines/swarm/trust", Some(&body)).await
     }
 
+    pub async fn ca(&self) -> Result<CaStatus> {
+        self.ask(Method::GET, "/v1/ca", None::<&()>).await
+    }
+
+    pub async fn rotate_ca(&self) -> Result<()> {
+        self.ask(Method::POST, "/v1/ca/rotate", None::<&()>).await
+    }
+
+    pub async fn finish_ca(&self, regardless: bool) -> Result<()> {
+        self.ask(Method::POST, "/v1/ca/finish", Some(&CaFinish { regardless })).await
+    }
+
     pub async fn power(&self, node: &Name, action: PowerAction) -> Result<Switched> {
         self.ask(Method::POST, &format!("/v1/nodes/{node}/power"), Some(&action)).await
     }
@@ -358,6 +374,22 @@ impl Client {
         self.exchange_body(method, path, body.boxed()).await
     }
 
+    /// Keeps the CAs that the head has now: it was verified by one that is known.
+    async fn moves_over(&self, known: &KnownHead, named: &str) {
+        let moved = async {
+            let bytes = Box::pin(self.exchange(Method::GET, CA, Bytes::new())).await?;
+            let ca = std::str::from_utf8(&bytes).context("the head's CA is malformed")?;
+            if heads::are_others(ca, named) {
+                bail!("the head names other CAs than it has");
+            }
+            heads::move_over(&known.url, &known.ca, ca)
+        };
+        // What was asked was answered.
+        if let Err(error) = moved.await {
+            eprintln!("the head's CA is being rotated, and the next one is not kept: {error:#}");
+        }
+    }
+
     async fn exchange_body(&self, method: Method, path: &str, body: BoxBody<Bytes, std::io::Error>) -> Result<Bytes> {
         let stream = self.connect().await?;
         let stream = TokioIo::new(Listening { stream, deaf: false });
@@ -378,9 +410,16 @@ impl Client {
             false => self.no_head().into(),
         })?;
         let status = answer.status();
+        let named = answer.headers().get(ROOTS).and_then(|named| Some(named.to_str().ok()?.to_owned()));
         let lacks = answer.headers().get(LACKS).and_then(|lacks| lacks.to_str().ok()?.parse().ok());
         let bytes = answer.into_body().collect().await.context("the head's answer broke off")?.to_bytes();
         connection.abort();
+        if let (Way::Tls(known), Some(named)) = (&self.0, named)
+            && path != CA
+            && heads::are_others(&known.ca, &named)
+        {
+            self.moves_over(known, &named).await;
+        }
         if status.is_success() || status.is_redirection() {
             if let Some(lacks) = lacks {
                 screen::lacks(lacks);

@@ -1,6 +1,6 @@
 //! Heads that this person has logged in to: where they are, whom to trust, and the session's token.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub struct KnownHead {
     /// `https://HOST:PORT`
     pub url: String,
-    /// The head's CA, PEM.
+    /// The head's CA, PEM; while it is rotated, the next one after it.
     pub ca: String,
     pub user: String,
     pub token: String,
@@ -105,16 +105,76 @@ pub fn urls() -> Result<Vec<String>> {
     Ok(all()?.into_keys().collect())
 }
 
-/// SHA-256 of a CA's certificate, in hex.
+/// SHA-256 of a CA's certificate, in hex; of the first, where there are several.
 pub fn fingerprint(ca: &str) -> Result<String> {
-    let der = CertificateDer::from_pem_slice(ca.as_bytes()).context("the head's CA is malformed")?;
-    Ok(Sha256::digest(&der).iter().map(|byte| format!("{byte:02x}")).collect())
+    fingerprints(ca)?.into_iter().next().context("the head's CA is malformed: it is empty")
 }
+
+/// SHA-256 of each CA's certificate, in hex.
+pub fn fingerprints(ca: &str) -> Result<Vec<String>> {
+    let all = CertificateDer::pem_slice_iter(ca.as_bytes()).map(|der| Ok(hex(&Sha256::digest(der?))));
+    let all: Result<Vec<_>, rustls::pki_types::pem::Error> = all.collect();
+    all.context("the head's CA is malformed")
+}
+
+/// The one of these CAs that has this fingerprint: nobody has compared the others.
+pub fn only(ca: &str, wanted: &str) -> Result<Option<String>> {
+    for part in ca.split_inclusive(END).filter(|part| part.ends_with(END)) {
+        let der = CertificateDer::from_pem_slice(part.as_bytes()).context("the head's CA is malformed")?;
+        if hex(&Sha256::digest(&der)) == wanted {
+            return Ok(Some(format!("{}\n", part.trim_start())));
+        }
+    }
+    Ok(None)
+}
+
+/// What a certificate ends with as text (RFC 7468, section 2).
+const END: &str = "-----END CERTIFICATE-----";
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether these CAs are other ones than the head names that it has (`bramble_model::ca::ROOTS`).
+pub fn are_others(ca: &str, named: &str) -> bool {
+    let named: BTreeSet<&str> = named.split(',').map(str::trim).collect();
+    fingerprints(ca).is_ok_and(|known| known.iter().map(String::as_str).collect::<BTreeSet<_>>() != named)
+}
+
+/// The CAs of a head that is known, as it says over a connection that one of them has verified. What is known of it else
+/// stays: somebody may have logged in there anew.
+pub fn move_over(url: &str, from: &str, to: &str) -> Result<()> {
+    let mut all = all()?;
+    let Some(known) = all.get_mut(url).filter(|known| known.ca == from) else { return Ok(()) };
+    to.clone_into(&mut known.ca);
+    write(&all)
+}
+
+/// The head is of another CA than the one that was known there.
+#[derive(Debug)]
+pub struct OtherCa {
+    url: String,
+}
+
+impl std::fmt::Display for OtherCa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let url = &self.url;
+        write!(
+            f,
+            "{url} is not the head that was known there: its CA was rotated since you used it last, it was made anew, or \
+             someone is in between: `bramble login {url}` again, and compare the fingerprint with `bramble status` on the head"
+        )
+    }
+}
+
+impl std::error::Error for OtherCa {}
 
 /// Connects, and trusts the kept CA only.
 pub async fn connect(known: &KnownHead) -> Result<Box<dyn Stream>> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(known.ca.as_bytes()).context("the kept CA is malformed")?)?;
+    for der in CertificateDer::pem_slice_iter(known.ca.as_bytes()) {
+        roots.add(der.context("the kept CA is malformed")?)?;
+    }
     let tls = builder()?.with_root_certificates(roots).with_no_client_auth();
     Ok(Box::new(open(&known.url, tls).await?))
 }
@@ -142,9 +202,9 @@ async fn open(url: &str, tls: ClientConfig) -> Result<TlsStream<TcpStream>> {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => {
             let said = match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
-                Some(rustls::Error::InvalidCertificate(_)) => Some(format!(
-                    "{url} is not the head that was known there: if it was made anew, `bramble login {url}` again"
-                )),
+                Some(rustls::Error::InvalidCertificate(_)) => {
+                    return Err(anyhow::Error::new(error).context(OtherCa { url: url.to_owned() }));
+                }
                 Some(_) => Some(format!("{address} does not speak TLS as a head does for people")),
                 None => None,
             };
@@ -212,6 +272,29 @@ mod tests {
         }
         for text in ["", "http://head", "https://a/b", "a b", "user@head"] {
             assert!(url(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn who_knows_other_cas_than_the_head_has_asks_for_them() {
+        let ca = |name: &str| {
+            let key = rcgen::KeyPair::generate().expect("a key");
+            rcgen::CertificateParams::new([name.to_owned()]).expect("a name").self_signed(&key).expect("signed").pem()
+        };
+        let (old, new) = (ca("old"), ca("new"));
+        let names = |ca: &str| fingerprints(ca).expect("certificates").join(",");
+        let both = format!("{old}{new}");
+        assert_eq!(fingerprint(&both).expect("one"), names(&old));
+        for one in [&old, &new] {
+            let kept = only(&both, &names(one)).expect("certificates").expect("it is there");
+            assert_eq!(fingerprints(&kept).expect("a certificate"), [names(one)], "who is in between adds none");
+        }
+        assert_eq!(only(&old, &names(&new)).expect("a certificate"), None);
+        assert!(are_others(&old, &names(&both)) && are_others(&both, &names(&new)) && are_others(&old, &names(&new)));
+        assert!(!are_others(&both, &names(&both)) && !are_others(&new, &names(&new)));
+        assert!(!are_others(&both, &names(&format!("{new}{old}"))), "in whatever order");
+        for malformed in ["", "x"] {
+            assert!(fingerprint(malformed).is_err(), "{malformed}");
         }
     }
 }

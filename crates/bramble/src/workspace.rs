@@ -215,19 +215,21 @@ impl BootSets {
         cancel: &Cancel,
         progress: &dyn Fn(&str),
     ) -> Result<Vec<Built>> {
-        let (authority, keys, cache) = (bramble_head::authority(&self.state)?, self.keys()?, cache()?);
+        let (authority, keys, cache) =
+            (bramble_head::authority(&self.state, &from.cluster)?, self.keys()?, cache()?);
         let floor = self.floor()?.floor;
         let revision = from.revision.commit.as_deref().map(|commit| {
             let short = short(commit);
             if from.revision.dirty { format!("{short}-dirty") } else { short }
         });
+        let ca = authority.pem();
         let build = |architecture: Architecture| {
             let (agent, stage1) = programs(architecture)?;
             let ingredients = Ingredients {
                 architecture,
                 agent: &agent,
                 stage1: &stage1,
-                ca: authority.pem(),
+                ca: &ca,
                 version: VERSION,
                 revision: revision.clone(),
                 inputs: from.inputs,
@@ -235,7 +237,11 @@ impl BootSets {
                 now: bramble_system::now() / 1000,
             };
             let cluster = &from.cluster;
-            Ok(bramble_image::build(cluster, &ingredients, &self.shelf, &keys, &cache, refresh, cancel, progress)?)
+            let built =
+                bramble_image::build(cluster, &ingredients, &self.shelf, &keys, &cache, refresh, cancel, progress)?;
+            // Before it is given: a set of which that is not known counts as one of before.
+            bramble_head::note_roots_of(&self.state, &self.shelf, &built.digest, &authority.fingerprints())?;
+            Ok(built)
         };
         self.build_and_give(&from.cluster.image.architectures, build)
     }

@@ -15,7 +15,7 @@ use bramble_model::agent::{
     Answer, Capability, EnrolRequest, Enrolled, Health, NodeDocument, Refuses, SignedLife, Under, Versions, Work,
 };
 use bramble_model::hands::{FromProcess, Start, ToProcess};
-use bramble_model::names::{Digest, Name};
+use bramble_model::names::{BootId, Digest, Name};
 use bramble_model::repository::Cluster;
 use bramble_model::timeline::{Millis, Phase, What};
 use bramble_plan::admission::{self, Declared, Enrolment, Heard, Verdict};
@@ -72,8 +72,8 @@ pub(crate) struct Agents {
     authority: Arc<Authority>,
     hosts: Arc<HostAuthority>,
     places: Places,
-    /// The life of the store, signed.
-    life: SignedLife,
+    /// The life of the store, signed by what signed then ([`Authority::number`]).
+    life: Mutex<(u64, SignedLife)>,
     /// Who is connected.
     sessions: Mutex<BTreeMap<Name, Connected>>,
     /// When agents were last heard whose connections have ended, and since when this head would have heard them.
@@ -100,6 +100,18 @@ struct Connected {
     version: String,
     protocol: Versions,
     capabilities: Vec<Capability>,
+    /// The CAs that it trusts, as it says; nothing before it has said so.
+    trusts: Vec<Digest>,
+}
+
+/// How the connected agent of a node stands to a CA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stands {
+    Trusts,
+    /// It is being told.
+    Told,
+    /// It takes none: what it runs.
+    Unable(String),
 }
 
 /// What the head has to say to an agent.
@@ -124,9 +136,9 @@ impl Agents {
         hosts: Arc<HostAuthority>,
     ) -> Result<Self, Error> {
         Ok(Agents {
-            life: authority.sign_life(store.blocking().life()?)?,
             places: Places::open(store.clone())?,
             hosts,
+            life: Mutex::new((authority.number(), authority.sign_life(store.blocking().life()?)?)),
             nodes,
             neighbours,
             timeline,
@@ -211,6 +223,16 @@ impl Agents {
         (!can).then(|| format!("an agent of bramble {}", session.version))
     }
 
+    /// How each connected agent stands to this CA.
+    pub(crate) fn stand_to(&self, root: &Digest) -> BTreeMap<Name, Stands> {
+        let stands = |session: &Connected| match session.trusts.contains(root) {
+            true => Stands::Trusts,
+            false if session.capabilities.contains(&Capability::TakesRoots) => Stands::Told,
+            false => Stands::Unable(format!("an agent of bramble {}", session.version)),
+        };
+        self.sessions().iter().map(|(name, session)| (name.clone(), stands(session))).collect()
+    }
+
     /// The nodes that are connected.
     pub(crate) fn connected(&self) -> Vec<Name> {
         self.sessions().keys().cloned().collect()
@@ -270,22 +292,23 @@ pub(crate) async fn listen(
 ) -> Result<impl Future<Output = Result<(), Error>> + use<>, Error> {
     let name = format!("agents (port {})", address.port());
     let listener = TcpListener::bind(address).await.map_err(Error::service(&name))?;
-    let tls = TlsAcceptor::from(Arc::new(agents.authority.tls()?));
-    Ok(run(agents, listener, tls, gate, stop))
+    agents.authority.tls()?;
+    Ok(run(agents, listener, gate, stop))
 }
 
 /// Serves agents until cancelled.
 async fn run(
     agents: Arc<Agents>,
     listener: TcpListener,
-    tls: TlsAcceptor,
     gate: Arc<Gate>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let moves = Arc::clone(&agents);
     let serve = |(stream, from): (TcpStream, SocketAddr)| {
         let pass = gate.enter(from.ip())?;
-        let (agents, tls) = (Arc::clone(&agents), tls.clone());
+        // By whoever signs now.
+        let tls = agents.authority.tls().inspect_err(|error| tracing::error!(%error, "no TLS for agents")).ok()?;
+        let (agents, tls) = (Arc::clone(&agents), TlsAcceptor::from(tls));
         Some(async move {
             match pass.stay().during(serve::greet(agents, tls, stream, from, pass)).await {
                 Some(Ok(())) => {}
@@ -381,10 +404,32 @@ impl Agents {
             engines: declared.engines.clone(),
             ssh_keys: cluster.ssh_keys.clone(),
             time_servers: cluster.time_servers.clone(),
-            life: Some(self.life.clone()),
+            life: Some(self.signed_life()),
             docker: declared.docker,
             firewall: firewall::of(&cluster, node, &self.places.fleet()),
         })
+    }
+
+    /// The life of the store, signed by what signs now.
+    fn signed_life(&self) -> SignedLife {
+        let mut life = locked(&self.life);
+        let number = self.authority.number();
+        if life.0 != number {
+            match self.authority.sign_life(life.1.life) {
+                Ok(signed) => *life = (number, signed),
+                Err(error) => tracing::error!(%error, "the life of the head's store is signed by who signed it before"),
+            }
+        }
+        life.1.clone()
+    }
+
+    /// A node's agent says which CAs it trusts.
+    fn trusts(&self, node: &Name, number: u64, boot: &BootId, roots: Vec<Digest>) {
+        self.authority.trusts(node, boot, &roots);
+        if let Some(session) = self.sessions().get_mut(node).filter(|session| session.number == number) {
+            session.trusts = roots;
+        }
+        self.changed.tell();
     }
 }
 

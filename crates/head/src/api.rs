@@ -1,6 +1,7 @@
 //! What the API answers: the status, events, and what operators change on nodes.
 
 pub(crate) mod adopt;
+pub(crate) mod ca;
 pub(crate) mod desired;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,9 +100,10 @@ pub(crate) async fn stream(
     Sse::new(events).keep_alive(sse::KeepAlive::default())
 }
 
-/// `GET /v1/ca.pem`: the head's CA, to be compared by its fingerprint before it is trusted.
-pub(crate) async fn ca(State(authority): State<Arc<Authority>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/x-pem-file")], authority.pem().to_owned())
+/// `GET /v1/ca.pem`: the head's CA, to be compared by its fingerprint before it is trusted; while it is rotated, the next
+/// one after it.
+pub(crate) async fn ca_pem(State(authority): State<Arc<Authority>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/x-pem-file")], authority.pem())
 }
 
 /// `GET /v1/ssh/known-hosts`: by which line of a file of known hosts SSH knows every node; none where nodes have no SSH.

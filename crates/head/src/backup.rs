@@ -30,6 +30,7 @@ use bramble_store::{LOST, Store};
 use bramble_system::{files, now};
 
 use crate::access::Door;
+use crate::ca::Authority;
 use crate::error::Error;
 use crate::refusal::{Refusal, failed, refuse};
 use crate::snapshots::Snapshots;
@@ -74,7 +75,7 @@ pub enum Unusable {
     Occupied(PathBuf),
     #[error("{} is there, and a restore that was cut off has another one for that place", .0.display())]
     InTheWay(PathBuf),
-    #[error("{}: its `keys/ca.key` is not the key of its `keys/ca.pem`", .0.display())]
+    #[error("{}: a key of its CA is not the one of the certificate beside it", .0.display())]
     OtherKey(PathBuf),
 }
 
@@ -98,7 +99,7 @@ impl Unusable {
                 Some("give the seal that the old head had when the backup was made")
             }
             Unusable::OtherCa { .. } => Some(
-                "give a backup of this cluster; where the repository is to follow the other CA, correct `cluster.ca`",
+                "give a backup of this cluster, and of after its CA was rotated; where the repository is to follow the other CA, correct `cluster.ca`",
             ),
             Unusable::InTheWay(_) => Some("move that aside, and nothing else, and start again: it goes on from there"),
             Unusable::OtherKey(_) => Some("nobody has made it like that by `bramble backup`: take another one"),
@@ -164,11 +165,18 @@ pub(crate) struct Backups {
     store: Store,
     snapshots: Arc<Snapshots>,
     timeline: Arc<Timeline>,
+    authority: Arc<Authority>,
 }
 
 impl Backups {
-    pub(crate) fn new(state: PathBuf, store: Store, snapshots: Arc<Snapshots>, timeline: Arc<Timeline>) -> Self {
-        Backups { state, store, snapshots, timeline }
+    pub(crate) fn new(
+        state: PathBuf,
+        store: Store,
+        snapshots: Arc<Snapshots>,
+        timeline: Arc<Timeline>,
+        authority: Arc<Authority>,
+    ) -> Self {
+        Backups { state, store, snapshots, timeline, authority }
     }
 
     /// A backup of this moment, encrypted to these; in the clear and without the seal where there are none.
@@ -179,6 +187,8 @@ impl Backups {
         let listed = Error::file("cannot list the keys", &self.state);
         let mut files = vec![(STORE.to_owned(), self.store.blocking().copy()?)];
         let vault = Vault::open(&self.state.join(KEYS))?;
+        // Of a CA that is rotated, all of one instant.
+        let still = self.authority.still();
         // Nobody renews the seal while its secrets are read.
         let turn = vault.turn()?;
         for (name, path) in keys(&self.state).map_err(listed)? {
@@ -192,7 +202,7 @@ impl Backups {
             let seals = vault.seal_files(&turn)?;
             files.extend(seals.into_iter().map(|(name, bytes)| (format!("{KEYS}/{name}"), bytes)));
         }
-        drop(turn);
+        drop((turn, still));
         let written = archive::whole(&self.snapshots.cluster().name, now(), files, recipients);
         written.map_err(Error::file("cannot write the backup of", &self.state))
     }

@@ -1,55 +1,182 @@
-//! The head's CA: its own certificate, the server's, and the agents'. Its key is sealed (`bramble_seal`).
+//! The cluster's CA: a root, which agents and people trust, and an issuer below it, which signs the head's own certificate
+//! and the agents'. Their keys are sealed (`bramble_seal`).
+//!
+//! ```text
+//!   root, 10 years, `keys/ca.*` ──▶ issuer, a year, `keys/issuer.*` ──▶ head.bramble and the head's names, a day
+//!   constraints: bramble,           constraints: what the head         └▶ NODE.node.bramble, a day
+//!   localhost, the domain,          is called now
+//!   private networks
+//! ```
+//! A root of the release before signs the last ones itself, until it is rotated ([`bramble_plan::rotation`]).
 
-use std::fs;
-use std::io;
+mod beside;
+mod files;
+mod issuer;
+mod request;
+mod root;
+pub(crate) mod sets;
+
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bramble_model::agent::{SignedLife, SignedTime};
-use bramble_model::names::{Digest, Name};
+use bramble_model::names::{BootId, Digest, Name};
 use bramble_model::timeline::Millis;
+use bramble_plan::rotation::{BEGIN, FINISH, Phase, Record};
 use bramble_seal::Vault;
-use bramble_system::{files, locked};
+use bramble_system::locked;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SigningKey,
+    CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair,
+    KeyUsagePurpose, SigningKey,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
-use sha2::{Digest as _, Sha256};
 use time::{Duration, OffsetDateTime};
 
+use crate::changes::Changes;
 use crate::error::Error;
+use files::Files;
+use issuer::Issuers;
+use root::{FIRST, NEXT, Root, is_its_key};
+
+pub(crate) use beside::{
+    UNUSED, certificate, fingerprint, first_store, has_had_a_store, has_store, is_there, keep_life, least_life,
+};
+pub(crate) use request::{RequestedKey, whose};
+pub use root::Home;
 
 /// The name in the head's certificate.
 const HEAD: &str = "head.bramble";
-const CA_YEARS: i64 = 10;
+/// Nodes' names in their certificates are below this.
+const NODES: &str = "node.bramble";
 /// Life of an agent's and of the server's certificate.
 const DAY: Duration = Duration::DAY;
 /// When it is renewed: at two thirds.
 const RENEW: Duration = Duration::hours(16);
 /// Clocks differ a little.
 const SKEW: Duration = Duration::minutes(10);
+/// A root that ends within so long is a problem of the status.
+const ENDS_SOON: Duration = Duration::days(365);
 
-/// The CA's key, in the folder of the keys.
-const KEY: &str = "ca.key";
+fn failed(error: impl std::fmt::Display) -> Error {
+    Error::Certificates(error.to_string())
+}
+
+/// The roots that the cluster trusts, for whoever builds images.
+pub struct Roots(Vec<(String, Digest)>);
+
+impl Roots {
+    /// The roots in `folder`; the first is made there where there has been none.
+    ///
+    /// # Errors
+    /// When the files cannot be written, or are not a CA.
+    pub fn open(folder: &Path, home: &Home) -> Result<Self, Error> {
+        let vault = Vault::open(folder)?;
+        root::make_first(folder, &vault, home)?;
+        let (first, next) = files::roots(folder, &vault, files::record(folder)?.as_ref())?;
+        Ok(Roots([Some(first), next].into_iter().flatten().map(|root| (root.pem, root.fingerprint)).collect()))
+    }
+
+    /// Their certificates, one after the other: what images carry.
+    #[must_use]
+    pub fn pem(&self) -> String {
+        self.0.iter().map(|(pem, _)| pem.as_str()).collect()
+    }
+
+    /// SHA-256 of each one's certificate.
+    #[must_use]
+    pub fn fingerprints(&self) -> Vec<Digest> {
+        self.0.iter().map(|(_, fingerprint)| *fingerprint).collect()
+    }
+}
+
+/// A root and what signs in its name.
+struct Signer {
+    root: Root,
+    issuers: Option<Issuers>,
+}
+
+impl Signer {
+    fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        self.issuers.as_ref().map_or(&self.root.issuer, |issuers| &issuers.issuer)
+    }
+
+    /// What leads from what it signs to its root.
+    fn chain(&self) -> Option<&CertificateDer<'static>> {
+        self.issuers.as_ref().and_then(|issuers| issuers.certificates.first())
+    }
+
+    /// Whose certificates agents may come with.
+    fn anchors(&self) -> &[CertificateDer<'static>] {
+        match &self.issuers {
+            Some(issuers) => &issuers.certificates,
+            None => std::slice::from_ref(&self.root.der),
+        }
+    }
+
+    fn allows(&self, name: &str) -> bool {
+        self.root.allows(name) && self.issuers.as_ref().is_none_or(|issuers| issuers.permitted.allows(name))
+    }
+}
+
+/// All that signs, at one time.
+struct Signers {
+    /// Counts up whenever something else signs.
+    number: u64,
+    /// Of the head's own certificate, of time and life.
+    first: Signer,
+    /// While the CA is rotated: of the agents' certificates.
+    next: Option<Signer>,
+}
+
+impl Signers {
+    fn all(&self) -> impl Iterator<Item = &Signer> {
+        [Some(&self.first), self.next.as_ref()].into_iter().flatten()
+    }
+
+    /// Of agents' certificates.
+    fn of_agents(&self) -> &Signer {
+        self.next.as_ref().unwrap_or(&self.first)
+    }
+}
 
 /// The CA and what it signs.
-pub struct Authority {
-    pem: String,
-    /// SHA-256 of the certificate, in hex.
-    fingerprint: String,
+pub(crate) struct Authority {
     inner: Arc<Inner>,
+    /// Other roots are trusted, or another one signs.
+    pub(crate) changed: Changes,
 }
 
 struct Inner {
+    folder: PathBuf,
+    home: Home,
     /// Names and addresses of the head beside [`HEAD`].
     names: Vec<String>,
-    issuer: Issuer<'static, KeyPair>,
-    server: Mutex<Option<(Arc<CertifiedKey>, OffsetDateTime)>>,
+    signers: Mutex<Arc<Signers>>,
+    record: Mutex<Kept>,
+    server: Mutex<Option<Server>>,
+    agents: Mutex<Option<(u64, Arc<ServerConfig>)>>,
+    /// Held by whoever changes the files of the CA, or reads all of them.
+    turn: Mutex<()>,
+}
+
+/// The head's own certificate.
+struct Server {
+    /// Of the signers that it is of.
+    number: u64,
+    key: Arc<CertifiedKey>,
+    renew: OffsetDateTime,
+}
+
+/// What is known of a rotation.
+#[derive(Default)]
+struct Kept {
+    record: Option<Record>,
+    /// It is not on the disk as it is here.
+    is_newer: bool,
 }
 
 impl std::fmt::Debug for Inner {
@@ -58,172 +185,128 @@ impl std::fmt::Debug for Inner {
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> Error {
-    Error::Certificates(error.to_string())
-}
-
-/// Lies beside a CA that was made and has not had a store yet: only the first store can know that there has never
-/// been an engine's cluster.
-pub(crate) const UNUSED: &str = "unused";
-
-/// Whether a store that is made now is the first with the CA in this folder.
-pub(crate) fn first_store(folder: &Path) -> Result<bool, Error> {
-    let path = folder.join(UNUSED);
-    path.try_exists().map_err(|source| Error::File { doing: "cannot look for", path, source })
-}
-
-/// SHA-256 of a CA's certificate (PEM); `None` where that is none.
-pub(crate) fn fingerprint(pem: &[u8]) -> Option<Digest> {
-    let der = CertificateDer::from_pem_slice(pem).ok()?;
-    Some(Digest(Sha256::digest(&der).into()))
-}
-
-/// The CA's certificate in this folder.
-pub(crate) fn certificate(folder: &Path) -> PathBuf {
-    folder.join("ca.pem")
-}
-
-/// Whether there is a CA in this folder.
-pub(crate) fn is_there(folder: &Path) -> Result<bool, Error> {
-    let path = certificate(folder);
-    path.try_exists().map_err(|source| Error::File { doing: "cannot look for", path, source })
-}
-
-/// Whether a head has served with the CA in this folder, and so has written to its store.
-pub(crate) fn has_had_a_store(folder: &Path) -> Result<bool, Error> {
-    Ok(is_there(folder)? && !first_store(folder)?)
-}
-
-/// There is a store with the CA in this folder from now on.
-pub(crate) fn has_store(folder: &Path) -> Result<(), Error> {
-    let path = folder.join(UNUSED);
-    fs::remove_file(&path).and_then(|()| files::sync_folder(&path)).map_err(|source| Error::File {
-        doing: "cannot remove",
-        path,
-        source,
-    })
-}
-
-/// The newest life of a store that agents may have been told of, signed with the CA beside it. It is not in the store: it
-/// is for when that is gone.
-const LIFE: &str = "life";
-
-/// The least life of a store that is made beside the CA in this folder: agents obey none that is older than what they were
-/// told before, and the clock may be behind. Where there is no CA, or it cannot be read, there is no such.
-pub(crate) fn least_life(folder: &Path) -> Millis {
-    let path = folder.join(LIFE);
-    let kept = fs::read_to_string(&path).and_then(|text| text.trim().parse::<Millis>().map_err(io::Error::other));
-    let kept = match kept {
-        Ok(life) => life.saturating_add(1),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-        Err(error) => {
-            tracing::error!(path = %path.display(), %error, "which life agents were told last cannot be read");
-            0
-        }
-    };
-    let made = fs::read(certificate(folder)).ok().and_then(|pem| made(&pem)).unwrap_or(0);
-    kept.max(made)
-}
-
-/// When a CA was made. Its first store was made just before that.
-fn made(pem: &[u8]) -> Option<Millis> {
-    let der = CertificateDer::from_pem_slice(pem).ok()?;
-    let (_, parsed) = x509_parser::parse_x509_certificate(&der).ok()?;
-    // Certificates know no parts of a second.
-    let made = parsed.validity().not_before.timestamp() + SKEW.whole_seconds() + 1;
-    Some(Millis::try_from(made).ok()?.saturating_mul(1000))
-}
-
-/// Agents are told of this life from now on. Where that cannot be kept, they are told all the same.
-pub(crate) fn keep_life(folder: &Path, life: Millis) {
-    if least_life(folder) > life {
-        return;
-    }
-    let path = folder.join(LIFE);
-    if let Err(error) = files::replace(&path, format!("{life}\n").as_bytes()) {
-        tracing::warn!(path = %path.display(), %error, "which life agents are told could not be kept");
-    }
+/// A root, told.
+pub(crate) struct RootSeen {
+    pub(crate) fingerprint: Digest,
+    /// Milliseconds since the epoch.
+    pub(crate) since: Millis,
+    pub(crate) until: Millis,
+    /// An issuer signs in its name.
+    pub(crate) has_issuer: bool,
 }
 
 impl Authority {
-    /// Loads the CA from `folder`, or makes it there.
+    /// The CA in `folder`, made there where there has been none, of a head that is known by these names and addresses. What
+    /// was begun of a rotation is gone on with.
     ///
     /// # Errors
     /// When the files cannot be written, or are not a CA.
-    pub fn open(folder: &Path) -> Result<Self, Error> {
-        let (key_path, certificate_path) = (folder.join(KEY), certificate(folder));
+    pub(crate) fn open_for(folder: &Path, home: Home, names: Vec<String>) -> Result<Self, Error> {
         let vault = Vault::open(folder)?;
-        let file = |doing: &'static str, path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::File { doing, path, source }
-        };
-        if !certificate_path.exists() {
-            let key = KeyPair::generate().map_err(failed)?;
-            let mut params = CertificateParams::default();
-            params.distinguished_name.push(DnType::CommonName, "bramble head");
-            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-            params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-            params.not_before = OffsetDateTime::now_utc() - SKEW;
-            params.not_after = OffsetDateTime::now_utc() + Duration::days(365 * CA_YEARS);
-            let certificate = params.self_signed(&key).map_err(failed)?;
-            // The key first: a CA certificate that exists has its key beside it.
-            vault.write(KEY, key.serialize_pem().as_bytes())?;
-            files::replace(&folder.join(UNUSED), b"no head has had a store with this CA yet\n")
-                .map_err(file("cannot write to", folder))?;
-            files::replace(&certificate_path, certificate.pem().as_bytes())
-                .map_err(file("cannot write the CA", &certificate_path))?;
+        root::make_first(folder, &vault, &home)?;
+        let record = files::record(folder)?;
+        let since = record.as_ref().map_or(0, |record| record.since);
+        let files = Files { folder, vault: &vault, made: None, since };
+        if let Err(error) = files.go_on(record.as_ref()) {
+            // What is written down holds: the next root has taken the old one's place, or there is none yet.
+            tracing::error!(error = bramble_system::sentence(&error), "the CA's rotation is not gone on with");
         }
-        let wrong = |path: &Path, problem| Error::Key { path: path.to_owned(), problem };
-        let missing = |path: &Path| wrong(path, "it is missing, and the rest of the CA is there");
-        let no_text = |path: &Path| wrong(path, "it is damaged: this is no text");
-        let pem = fs::read_to_string(&certificate_path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => missing(&certificate_path),
-            io::ErrorKind::InvalidData => no_text(&certificate_path),
-            _ => file("cannot read the CA", &certificate_path)(error),
-        })?;
-        let key = match vault.read(KEY) {
-            Err(error) if error.is_no_file() => return Err(missing(&key_path)),
-            read => String::from_utf8(read?).map_err(|_| no_text(&key_path))?,
+        let record = files::record(folder)?;
+        let signers = signers(folder, &vault, record.as_ref(), &names, 1)?;
+        let inner = Inner {
+            folder: folder.to_owned(),
+            home,
+            names,
+            signers: Mutex::new(Arc::new(signers)),
+            record: Mutex::new(Kept { record, is_newer: false }),
+            server: Mutex::default(),
+            agents: Mutex::default(),
+            turn: Mutex::default(),
         };
-        let key = KeyPair::from_pem(&key).map_err(|_| wrong(&key_path, "it is damaged: this is no private key"))?;
-        let damaged = || wrong(&certificate_path, "it is damaged: this is no certificate of a CA");
-        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| damaged())?;
-        let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|_| damaged())?;
-        if !is_its_key(&parsed, &key) {
-            return Err(wrong(&key_path, "it is not the key of the CA's certificate beside it"));
+        Ok(Authority { inner: Arc::new(inner), changed: Changes::default() })
+    }
+
+    /// As [`Authority::open_for`], of a head without names.
+    #[cfg(test)]
+    pub(crate) fn open(folder: &Path) -> Result<Self, Error> {
+        Self::open_for(folder, Home { domain: "home.arpa".into(), addresses: Vec::new() }, Vec::new())
+    }
+
+    fn signers(&self) -> Arc<Signers> {
+        Arc::clone(&locked(&self.inner.signers))
+    }
+
+    /// As long as this is kept, nobody changes a file of the CA.
+    pub(crate) fn still(&self) -> MutexGuard<'_, ()> {
+        locked(&self.inner.turn)
+    }
+
+    /// Counts up whenever other roots are trusted, or another one signs.
+    pub(crate) fn number(&self) -> u64 {
+        self.signers().number
+    }
+
+    /// SHA-256 of the certificate of the root that the head's own certificate is of, in hex.
+    pub(crate) fn fingerprint(&self) -> String {
+        self.signers().first.root.fingerprint.to_string()
+    }
+
+    /// The roots that are trusted, the one that signs first.
+    pub(crate) fn roots(&self) -> Vec<RootSeen> {
+        let millis = |seconds: i64| u64::try_from(seconds).unwrap_or(0).saturating_mul(1000);
+        let seen = |signer: &Signer| RootSeen {
+            fingerprint: signer.root.fingerprint,
+            since: millis(signer.root.since + SKEW.whole_seconds()),
+            until: millis(signer.root.until),
+            has_issuer: signer.issuers.is_some(),
+        };
+        self.signers().all().map(seen).collect()
+    }
+
+    /// The certificates of all roots that are trusted, one after the other: what images, agents and people trust.
+    pub(crate) fn pem(&self) -> String {
+        self.signers().all().map(|signer| signer.root.pem.as_str()).collect()
+    }
+
+    /// Names of the head that the root may not sign, and that are in no certificate for that.
+    pub(crate) fn not_allowed(&self) -> Vec<String> {
+        let signers = self.signers();
+        self.inner.names.iter().filter(|name| !signers.first.root.allows(name)).cloned().collect()
+    }
+
+    /// What is wrong with it.
+    pub(crate) fn problems(&self, wanted: Option<&Digest>) -> Vec<String> {
+        let mut problems = Vec::new();
+        let roots = self.roots();
+        if let Some(wanted) = wanted.filter(|wanted| roots.iter().all(|root| root.fingerprint != **wanted)) {
+            let own = self.fingerprint();
+            problems.push(format!(
+                "`cluster.ca` in the repository is {wanted}, and the head's CA is {own}: where it was rotated, write \
+                 `ca = \"{own}\"`; else this is another cluster's head"
+            ));
         }
-        let fingerprint = Digest(Sha256::digest(&der).into()).to_string();
-        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|_| damaged())?;
-        Ok(Authority {
-            pem,
-            fingerprint,
-            inner: Arc::new(Inner { names: Vec::new(), issuer, server: Mutex::new(None) }),
-        })
-    }
-
-    /// As what people know the head: names and addresses in its own certificate.
-    #[must_use]
-    pub(crate) fn known_as(self, names: Vec<String>) -> Self {
-        let Inner { issuer, .. } = Arc::into_inner(self.inner).expect("nobody has it yet");
-        Authority { inner: Arc::new(Inner { names, issuer, server: Mutex::new(None) }), ..self }
-    }
-
-    /// SHA-256 of the CA's certificate, in hex.
-    pub(crate) fn fingerprint(&self) -> &str {
-        &self.fingerprint
-    }
-
-    /// The CA's own certificate: what images carry.
-    pub fn pem(&self) -> &str {
-        &self.pem
+        let now = OffsetDateTime::now_utc();
+        let ends_soon = u64::try_from((now + ENDS_SOON).unix_timestamp()).unwrap_or(0).saturating_mul(1000);
+        if roots.iter().all(|root| root.until < ends_soon) {
+            problems
+                .push("the cluster's CA ends within a year, and all that trusts it then: `bramble ca rotate`".into());
+        }
+        let not_allowed = self.not_allowed();
+        if !not_allowed.is_empty() {
+            problems.push(format!(
+                "the head's certificate is not for {}: its CA was made for other names; `bramble ca rotate` makes one for these",
+                not_allowed.join(", ")
+            ));
+        }
+        problems
     }
 
     /// Signs an agent's request for a day. Only its key is taken from the request: name and
-    /// purpose are the head's to say. Gives the certificate (PEM) and the time to renew it
+    /// purpose are the head's to say. Gives the certificate and what leads to its root (PEM), and the time to renew it
     /// in milliseconds.
     pub(crate) fn sign(&self, node: &Name, csr: &str) -> Result<(String, u64), Error> {
         let mut request = CertificateSigningRequestParams::from_pem(csr).map_err(failed)?;
-        let mut params = CertificateParams::default();
+        let mut params = CertificateParams::new([request::name_of(node)]).map_err(failed)?;
         params.distinguished_name.push(DnType::CommonName, node.as_str());
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -231,21 +314,27 @@ impl Authority {
         params.not_before = now - SKEW;
         params.not_after = now + DAY;
         request.params = params;
-        let certificate = request.signed_by(&self.inner.issuer).map_err(failed)?;
+        let signers = self.signers();
+        let signer = signers.of_agents();
+        let certificate = request.signed_by(signer.issuer()).map_err(failed)?;
         let renew = u64::try_from((now + RENEW).unix_timestamp()).unwrap_or(0) * 1000;
-        Ok((certificate.pem(), renew))
+        let chain = signer.chain().map(|der| issuer::pem(der)).unwrap_or_default();
+        Ok((certificate.pem() + &chain, renew))
     }
 
-    /// Signs the time for a node's challenge.
+    /// Signs the time for a node's challenge, as every agent can check it: by the root that signs first.
     pub(crate) fn sign_time(&self, challenge: &str, at: u64) -> Result<String, Error> {
-        let signed = self.inner.issuer.key().sign(SignedTime::message(challenge, at).as_bytes()).map_err(failed)?;
-        Ok(signed.iter().map(|byte| format!("{byte:02x}")).collect())
+        self.sign_text(&SignedTime::message(challenge, at))
     }
 
     /// Signs the life of the head's store, for agents.
     pub(crate) fn sign_life(&self, life: u64) -> Result<SignedLife, Error> {
-        let signed = self.inner.issuer.key().sign(SignedLife::message(life).as_bytes()).map_err(failed)?;
-        Ok(SignedLife { life, signature: signed.iter().map(|byte| format!("{byte:02x}")).collect() })
+        Ok(SignedLife { life, signature: self.sign_text(&SignedLife::message(life))? })
+    }
+
+    fn sign_text(&self, text: &str) -> Result<String, Error> {
+        let signed = self.signers().first.root.issuer.key().sign(text.as_bytes()).map_err(failed)?;
+        Ok(signed.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// TLS for people and programs, who say who they are in HTTP.
@@ -261,27 +350,146 @@ impl Authority {
         Ok(config)
     }
 
-    /// TLS for the agents: a certificate is asked for, and its absence is allowed, for enrolment.
-    pub(crate) fn tls(&self) -> Result<ServerConfig, Error> {
+    /// TLS for the agents, as it is now: a certificate is asked for, and its absence is allowed, for enrolment. Whoever was
+    /// let in by what signs no more begins no new connection by an old session either: each has sessions of its own.
+    pub(crate) fn tls(&self) -> Result<Arc<ServerConfig>, Error> {
+        let signers = self.signers();
+        let mut agents = locked(&self.inner.agents);
+        if let Some((number, config)) = &*agents
+            && *number == signers.number
+        {
+            return Ok(Arc::clone(config));
+        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_slice(self.pem.as_bytes()).map_err(failed)?;
-        roots.add(ca).map_err(failed)?;
-        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        let mut anchors = RootCertStore::empty();
+        for anchor in signers.all().flat_map(Signer::anchors) {
+            anchors.add(anchor.clone()).map_err(failed)?;
+        }
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(anchors), Arc::clone(&provider))
             .allow_unauthenticated()
+            // Nobody chooses by them, and there may be several.
+            .clear_root_hint_subjects()
             .build()
             .map_err(failed)?;
         self.inner.server_certificate()?;
-        Ok(ServerConfig::builder_with_provider(provider)
+        let config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(failed)?
             .with_client_cert_verifier(clients)
-            .with_cert_resolver(Arc::clone(&self.inner) as Arc<dyn ResolvesServerCert>))
+            .with_cert_resolver(Arc::clone(&self.inner) as Arc<dyn ResolvesServerCert>);
+        let config = Arc::new(config);
+        *agents = Some((signers.number, Arc::clone(&config)));
+        Ok(config)
     }
 }
 
-fn is_its_key(certificate: &x509_parser::certificate::X509Certificate<'_>, key: &KeyPair) -> bool {
-    *certificate.public_key().subject_public_key.data == *key.der_bytes()
+/// The rotation (`plan::rotation`).
+impl Authority {
+    /// The rotation that is under way.
+    pub(crate) fn rotation(&self) -> Option<Record> {
+        locked(&self.inner.record).record.clone()
+    }
+
+    /// The root that takes the first one's place, while both are trusted.
+    pub(crate) fn next(&self) -> Option<Digest> {
+        self.signers().next.as_ref().map(|signer| signer.root.fingerprint)
+    }
+
+    /// Makes the next root, which is trusted beside the first from now on. Gives whether that is new.
+    ///
+    /// # Errors
+    /// When something cannot be written; then nothing has changed.
+    pub(crate) fn rotate(&self, now: Millis) -> Result<bool, Error> {
+        let _turn = self.still();
+        if self.rotation().is_some() {
+            return Ok(false);
+        }
+        let vault = Vault::open(&self.inner.folder)?;
+        let made = Some(root::make(&self.inner.home)?);
+        let files = Files { folder: &self.inner.folder, vault: &vault, made, since: now };
+        BEGIN.iter().try_for_each(|step| files.take(*step))?;
+        self.read_again(&vault)?;
+        Ok(true)
+    }
+
+    /// The next root takes the first one's place, which is trusted no more. Gives whether that is new.
+    ///
+    /// # Errors
+    /// When something cannot be written. Where its beginning is written down, it is done all the same, and the next start
+    /// does the rest of the files.
+    pub(crate) fn finish(&self) -> Result<bool, Error> {
+        let _turn = self.still();
+        let Some(Record { phase: Phase::Overlap, since, .. }) = self.rotation() else { return Ok(false) };
+        let vault = Vault::open(&self.inner.folder)?;
+        let files = Files { folder: &self.inner.folder, vault: &vault, made: None, since };
+        let done = FINISH.iter().try_for_each(|step| files.take(*step));
+        self.read_again(&vault)?;
+        done.map(|()| true)
+    }
+
+    /// Reads what is written down, and goes on with that.
+    fn read_again(&self, vault: &Vault) -> Result<(), Error> {
+        let record = files::record(&self.inner.folder)?;
+        let number = self.number() + 1;
+        let next = signers(&self.inner.folder, vault, record.as_ref(), &self.inner.names, number)?;
+        *locked(&self.inner.signers) = Arc::new(next);
+        *locked(&self.inner.record) = Kept { record, is_newer: false };
+        self.changed.tell();
+        Ok(())
+    }
+
+    /// A node's agent trusts these roots in this boot of it.
+    pub(crate) fn trusts(&self, node: &Name, boot: &BootId, roots: &[Digest]) {
+        let Some(next) = self.next() else { return };
+        let mut kept = locked(&self.inner.record);
+        let Some(record) = kept.record.as_mut().filter(|_| roots.contains(&next)) else { return };
+        if record.moved.get(node) != Some(boot) {
+            record.moved.insert(node.clone(), boot.clone());
+            kept.is_newer = true;
+        }
+    }
+
+    /// Makes issuers anew whose time has come, and writes down who has moved.
+    ///
+    /// # Errors
+    /// When that cannot be written; it is tried again.
+    pub(crate) fn keep(&self) -> Result<(), Error> {
+        let _turn = self.still();
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let is_due = |signer: &Signer| signer.issuers.as_ref().is_some_and(|issuers| issuers.renew <= now);
+        if self.signers().all().any(is_due) {
+            let vault = Vault::open(&self.inner.folder)?;
+            let record = self.rotation();
+            let number = self.number() + 1;
+            let next = signers(&self.inner.folder, &vault, record.as_ref(), &self.inner.names, number)?;
+            *locked(&self.inner.signers) = Arc::new(next);
+        }
+        let mut kept = locked(&self.inner.record);
+        if let Kept { record: Some(record), is_newer: true } = &*kept {
+            files::write(&self.inner.folder, record)?;
+            kept.is_newer = false;
+        }
+        Ok(())
+    }
+}
+
+/// What signs, as the files say.
+fn signers(
+    folder: &Path,
+    vault: &Vault,
+    record: Option<&Record>,
+    names: &[String],
+    number: u64,
+) -> Result<Signers, Error> {
+    let (first, next) = files::roots(folder, vault, record)?;
+    // While the next one takes the first one's place, its files count where they are.
+    let place = if record.is_some_and(|record| record.phase == Phase::Finishing) { NEXT } else { FIRST };
+    let signer = |root: Root, place| {
+        let issuers = Issuers::settle(folder, vault, place, &root, names)?;
+        Ok::<_, Error>(Signer { root, issuers })
+    };
+    let next = next.map(|root| signer(root, NEXT)).transpose()?;
+    Ok(Signers { number, first: signer(first, place)?, next })
 }
 
 /// Whether this private key (PEM) is the one of this certificate (PEM).
@@ -292,66 +500,35 @@ pub(crate) fn fits(certificate: &[u8], key: &[u8]) -> bool {
     key.is_some_and(|key| is_its_key(&parsed, &key))
 }
 
-/// The public key of a request (PKCS#10), whose owner has signed it.
-pub(crate) struct RequestedKey {
-    fingerprint: String,
-    /// The key's own bytes: of a P-256 key, its point, uncompressed.
-    point: Vec<u8>,
-}
-
-impl RequestedKey {
-    /// # Errors
-    /// When it is no request (PEM), or not signed by its key.
-    pub(crate) fn of(csr: &str) -> Result<Self, Error> {
-        // It checks the signature: who has a key's public half alone says nothing in its name.
-        CertificateSigningRequestParams::from_pem(csr).map_err(failed)?;
-        let (_, pem) = x509_parser::pem::parse_x509_pem(csr.as_bytes()).map_err(failed)?;
-        let (_, request) =
-            <x509_parser::certification_request::X509CertificationRequest<'_> as x509_parser::prelude::FromDer<
-                '_,
-                x509_parser::error::X509Error,
-            >>::from_der(&pem.contents)
-            .map_err(failed)?;
-        let key = &request.certification_request_info.subject_pki;
-        Ok(RequestedKey { fingerprint: fingerprint_of(key), point: key.subject_public_key.data.to_vec() })
-    }
-
-    /// SHA-256 of it, its first 16 bytes in hex.
-    pub(crate) fn fingerprint(&self) -> String {
-        self.fingerprint.clone()
-    }
-
-    pub(crate) fn point(&self) -> &[u8] {
-        &self.point
-    }
-}
-
-/// SHA-256 of a public key, its first 16 bytes in hex.
-pub(crate) fn fingerprint_of(key: &x509_parser::x509::SubjectPublicKeyInfo<'_>) -> String {
-    Digest(Sha256::digest(key.raw).into()).to_string()[..32].to_owned()
-}
-
 impl Inner {
-    /// The server's certificate, renewed at two thirds of its day.
+    /// The server's certificate, renewed at two thirds of its day, and when another one signs.
     fn server_certificate(&self) -> Result<Arc<CertifiedKey>, Error> {
+        let signers = Arc::clone(&locked(&self.signers));
         let mut server = locked(&self.server);
         let now = OffsetDateTime::now_utc();
-        if let Some((key, renew)) = &*server
+        if let Some(Server { number, key, renew }) = &*server
+            && *number == signers.number
             && now < *renew
         {
             return Ok(Arc::clone(key));
         }
         let key = KeyPair::generate().map_err(failed)?;
-        let mut params = CertificateParams::new([&[HEAD.to_owned()], &self.names[..]].concat()).map_err(failed)?;
+        let signer = &signers.first;
+        // One name too many would make it worthless to all.
+        let names = self.names.iter().filter(|name| signer.allows(name)).cloned();
+        let names: Vec<String> = [HEAD.to_owned()].into_iter().chain(names).collect();
+        let mut params = CertificateParams::new(names).map_err(failed)?;
         params.distinguished_name.push(DnType::CommonName, HEAD);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
         params.not_before = now - SKEW;
         params.not_after = now + DAY;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
+        let certificate = params.signed_by(&key, signer.issuer()).map_err(failed)?;
         let private = PrivateKeyDer::try_from(key.serialize_der()).map_err(failed)?;
         let signing = rustls::crypto::ring::sign::any_supported_type(&private).map_err(failed)?;
-        let certified = Arc::new(CertifiedKey::new(vec![certificate.der().clone()], signing));
-        *server = Some((Arc::clone(&certified), now + RENEW));
+        let chain = [certificate.der().clone()].into_iter().chain(signer.chain().cloned()).collect();
+        let certified = Arc::new(CertifiedKey::new(chain, signing));
+        *server = Some(Server { number: signers.number, key: Arc::clone(&certified), renew: now + RENEW });
         Ok(certified)
     }
 }
@@ -363,82 +540,4 @@ impl ResolvesServerCert for Inner {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_gets_the_name_that_the_head_says_and_a_day() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let authority = Authority::open(folder.path()).expect("made");
-        assert_eq!(Authority::open(folder.path()).expect("loaded").pem(), authority.pem());
-        let key = KeyPair::generate().expect("a key");
-        let mut wish = CertificateParams::new(vec!["head.bramble".to_owned()]).expect("params");
-        wish.distinguished_name.push(DnType::CommonName, "m9");
-        let csr = wish.serialize_request(&key).and_then(|request| request.pem()).expect("a request");
-        let (pem, renew) = authority.sign(&"m1".parse().expect("a name"), &csr).expect("signed");
-        let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).expect("PEM");
-        let certificate = pem.parse_x509().expect("X.509");
-        let name = certificate.subject().iter_common_name().next().expect("a name").as_str().expect("text");
-        assert_eq!(name, "m1");
-        assert!(certificate.subject_alternative_name().expect("readable").is_none(), "no wish is granted");
-        let life = certificate.validity().not_after.timestamp() - certificate.validity().not_before.timestamp();
-        assert!((86_400..=86_400 + 600).contains(&life), "{life}");
-        assert!(i64::try_from(renew / 1000).expect("small") < certificate.validity().not_after.timestamp());
-        assert_eq!(RequestedKey::of(&csr).expect("a key").fingerprint().len(), 32);
-    }
-
-    /// As a former bramble left it: whoever copies the file alone has no key any more.
-    #[test]
-    fn the_key_of_the_ca_is_sealed_also_where_it_lay_in_the_clear() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let authority = Authority::open(folder.path()).expect("made");
-        let sealed = || bramble_seal::is_sealed(&fs::read(folder.path().join(KEY)).expect("there"));
-        assert!(sealed(), "a new one");
-        let key = Vault::open(folder.path()).and_then(|vault| vault.read(KEY)).expect("opens");
-        assert!(key.starts_with(b"-----BEGIN PRIVATE KEY-----"));
-        fs::remove_file(folder.path().join(bramble_seal::SEAL)).expect("removed");
-        fs::write(folder.path().join(KEY), key).expect("written");
-        assert_eq!(Authority::open(folder.path()).expect("opened").pem(), authority.pem());
-        assert!(sealed(), "one of before");
-        fs::remove_file(folder.path().join(bramble_seal::SEAL)).expect("removed");
-        let Err(error) = Authority::open(folder.path()) else { panic!("without its seal it was opened") };
-        assert!(error.to_string().contains("seal is missing"), "{error}");
-        assert!(error.help().is_some_and(|help| help.contains("bramble restore")), "{error}");
-    }
-
-    #[test]
-    fn a_ca_that_is_damaged_is_told_by_its_file_and_what_to_do() {
-        let new = || tempfile::tempdir().expect("a temporary folder");
-        let (folder, other) = (new(), new());
-        for folder in [&folder, &other] {
-            Authority::open(folder.path()).expect("made");
-        }
-        for file in ["ca.key", "ca.pem"] {
-            let path = folder.path().join(file);
-            let whole = fs::read(&path).expect("there");
-            let half = whole[..whole.len() / 2].to_vec();
-            let others = fs::read(other.path().join(file)).expect("there");
-            for bytes in [Some(half), Some(b"\xff\xfe".to_vec()), Some(Vec::new()), Some(others), None] {
-                match &bytes {
-                    Some(bytes) => fs::write(&path, bytes).expect("written"),
-                    // Where the certificate is missing, whoever opens knows whether one may be made.
-                    None if file == "ca.pem" => continue,
-                    None => fs::remove_file(&path).expect("removed"),
-                }
-                let Err(error) = Authority::open(folder.path()) else { panic!("{file} {bytes:?} was taken") };
-                let told = bramble_system::sentence(&error);
-                assert!(told.starts_with(&*folder.path().join("ca.").to_string_lossy()), "{told}");
-                assert!(error.help().is_some_and(|help| help.contains("bramble restore")), "{told}");
-            }
-            fs::write(&path, whole).expect("written");
-        }
-        Authority::open(folder.path()).expect("whole again");
-    }
-
-    #[test]
-    fn a_request_that_is_none_is_refused() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let authority = Authority::open(folder.path()).expect("made");
-        assert!(authority.sign(&"m1".parse().expect("a name"), "not a request").is_err());
-    }
-}
+pub(crate) mod tests;

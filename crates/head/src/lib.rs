@@ -50,6 +50,7 @@ mod power;
 mod random;
 mod readable;
 mod refusal;
+mod rotation;
 mod routes;
 mod snapshots;
 mod store;
@@ -83,7 +84,8 @@ use timeline::Timeline;
 use wires::Wires;
 use wiring::Parts;
 
-pub use ca::Authority;
+pub use ca::Roots;
+pub use ca::sets::note as note_roots_of;
 pub use error::Error;
 pub use snapshots::image_inputs;
 pub use store::STORE;
@@ -212,19 +214,19 @@ pub fn current_snapshot(state: &Path) -> Result<Option<(Digest, Revision)>, Erro
     Ok(Some((pointer.digest, known.map(|known| known.revision).unwrap_or_default())))
 }
 
-/// The CA of the head whose state lies in this folder, for whoever builds images beside it; made where there has been
-/// none.
+/// The CAs of the head of this cluster whose state lies in this folder, for whoever builds images beside it; made where
+/// there has been none.
 ///
 /// # Errors
 /// When the head has had one that is missing, or it cannot be read.
-pub fn authority(state: &Path) -> Result<Authority, Error> {
+pub fn authority(state: &Path, cluster: &Cluster) -> Result<Roots, Error> {
     // A restore that was cut off has the keys.
     backup::go_on(state).map_err(|error| Error::Restoring(Box::new(error)))?;
     let keys = state.join("keys");
     if !ca::is_there(&keys)? && state.join(STORE).exists() {
         wiring::has_had_no_keys(&store::open(state)?, state)?;
     }
-    Authority::open(&keys)
+    Roots::open(&keys, &wiring::home_of(cluster, &Wires::open(&cluster.network)))
 }
 
 /// The public half of the key with which a head reads a private repository, made where there is none.

@@ -28,6 +28,7 @@ use crate::desired::Desired;
 use crate::floods;
 use crate::loops::Sections;
 use crate::neighbours::too_little_room;
+use crate::rotation::Rotating;
 use crate::snapshots::Snapshots;
 use crate::store;
 use crate::strangers::Strangers;
@@ -90,6 +91,7 @@ pub(crate) struct Overview {
     pub(crate) swarm: Arc<Swarm>,
     pub(crate) copies: Arc<Copies>,
     pub(crate) shares: Shares,
+    pub(crate) rotating: Arc<Rotating>,
 }
 
 impl Overview {
@@ -183,6 +185,7 @@ impl Overview {
         problems.extend(records.as_ref().err().map(|error| bramble_system::sentence(error)));
         problems.extend(self.wires.problems());
         problems.extend(too_little_room(cluster.nodes.values().map(|node| node.macs.len()).sum()));
+        problems.extend(self.rotating.problems());
         problems.extend(self.copies.problems());
         problems.extend(floods::problems(&self.turned_away, now() / 1000));
         problems.extend(self.shares.problem());

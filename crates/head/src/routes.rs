@@ -24,7 +24,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Extension, Router};
 
 use crate::access::{self, At, Change, audit, login, sessions};
-use crate::api::{self, adopt, desired};
+use crate::api::{self, adopt, ca, desired};
 use crate::body::{Pace, in_time};
 use crate::boots::{self, grub, profiles};
 use crate::refusal::{Refusal, refuse};
@@ -127,7 +127,10 @@ static ROUTES: &[Route] = &[
     get("/v1/me", Look, |at| on(at, login::me)),
     get("/v1/ssh/known-hosts", Look, |at| on(at, api::known_hosts)),
     get("/v1/openapi.json", Anyone, |at| on(at, api::openapi)),
-    get("/v1/ca.pem", Anyone, |at| on(at, api::ca)),
+    get("/v1/ca.pem", Anyone, |at| on(at, api::ca_pem)),
+    get("/v1/ca", Look, |at| on(at, ca::status)),
+    post("/v1/ca/rotate", lasting(audit::nothing), |at| on(at, ca::rotate)),
+    post("/v1/ca/finish", lasting(audit::body), |at| on(at, ca::finish)),
     get("/v1/time/{challenge}", Anyone, |at| on(at, api::time)),
     post("/v1/boots/{boot}/claim", Booting, |at| on(at, boots::http::claim)),
     post("/v1/boots/{boot}/report", Booting, |at| on(at, boots::http::report)),
@@ -231,7 +234,8 @@ fn through(door: Through, parts: &Parts) -> Router {
     let router = router.fallback(nowhere).method_not_allowed_fallback(otherwise);
     let router = match door {
         Through::Wire => router.layer(from_fn_with_state(Arc::clone(&parts.access), access::own_name)),
-        Through::Tls | Through::Socket => router,
+        Through::Tls => router.layer(from_fn_with_state(Arc::clone(&parts.authority), ca::named)),
+        Through::Socket => router,
     };
     router
         .layer(from_fn_with_state(Arc::clone(&parts.access), access::identify))

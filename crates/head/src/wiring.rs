@@ -29,7 +29,7 @@ use crate::beginning::Beginning;
 use crate::boot_sets::BootSets;
 use crate::boots::own::loaders;
 use crate::boots::{Around, Boots};
-use crate::ca::{self, Authority};
+use crate::ca::{self, Authority, Home};
 use crate::descriptors::{self, Shares};
 use crate::desired::Desired;
 use crate::dhcp::{self, Dhcp};
@@ -42,6 +42,7 @@ use crate::neighbours::Neighbours;
 use crate::nodes::Nodes;
 use crate::overview::Overview;
 use crate::power::Power;
+use crate::rotation::Rotating;
 use crate::snapshots::{Current, Held, Snapshots};
 use crate::store::STORE;
 use crate::strangers::Strangers;
@@ -105,6 +106,7 @@ parts! {
     access: Arc<Access>,
     power: Arc<Power>,
     backups: Arc<Backups>,
+    rotating: Arc<Rotating>,
     waiting: Arc<Waiting>,
     turned_away: Arc<Counts>,
     overview: Arc<Overview>,
@@ -157,8 +159,8 @@ impl Parts {
         wires.problems().iter().for_each(|problem| tracing::error!(problem, "a wire is not served"));
         let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), format!("head.{}", cluster.domain)];
         names.extend(wires.interfaces().iter().map(|interface| interface.address.to_string()));
-        let authority = Arc::new(Authority::open(&keys)?.known_as(names));
         let hosts = Arc::new(HostAuthority::open(&keys));
+        let authority = Arc::new(Authority::open_for(&keys, home_of(&cluster, &wires), names)?);
         if ca::first_store(&keys)? {
             first_of_its_ca(&store, &keys)?;
         }
@@ -203,7 +205,22 @@ impl Parts {
         ));
         let access = Arc::new(Access::open(store.clone(), Arc::clone(&snapshots), cluster.network.https_port)?);
         let power = Arc::new(Power::new(lab, Arc::clone(&wires), nodes, store.clone(), Arc::clone(&timeline)));
-        let backups = Arc::new(Backups::new(state, store.clone(), Arc::clone(&snapshots), Arc::clone(&timeline)));
+        let rotating = Arc::new(Rotating {
+            state: state.clone(),
+            authority: Arc::clone(&authority),
+            agents: Arc::clone(&agents),
+            boot_sets: Arc::clone(&boot_sets),
+            snapshots: Arc::clone(&snapshots),
+            store: store.clone(),
+            timeline: Arc::clone(&timeline),
+        });
+        let backups = Arc::new(Backups::new(
+            state,
+            store.clone(),
+            Arc::clone(&snapshots),
+            Arc::clone(&timeline),
+            Arc::clone(&authority),
+        ));
         let sections = Arc::<Sections>::default();
         let loops = Arc::new(Loops::of(Subjects {
             store: store.clone(),
@@ -217,6 +234,7 @@ impl Parts {
             strangers: Arc::clone(&strangers),
             adoptions: Arc::clone(&adoptions),
             backups: Arc::clone(&backups),
+            rotating: Arc::clone(&rotating),
             sections: Arc::clone(&sections),
         }));
         let turned_away = Arc::<Counts>::default();
@@ -236,6 +254,7 @@ impl Parts {
             swarm: Arc::clone(&swarm),
             copies: Arc::clone(&access.copies),
             shares,
+            rotating: Arc::clone(&rotating),
         });
         let parts = Parts {
             store,
@@ -258,6 +277,7 @@ impl Parts {
             access,
             power,
             backups,
+            rotating,
             waiting,
             turned_away,
             overview,
@@ -265,6 +285,12 @@ impl Parts {
         };
         Ok((parts, first))
     }
+}
+
+/// Whose CA it is, where one is made.
+pub(crate) fn home_of(cluster: &Cluster, wires: &Wires) -> Home {
+    let addresses = wires.interfaces().iter().map(|interface| interface.address.into()).collect();
+    Home { domain: cluster.domain.clone(), addresses }
 }
 
 /// With a CA that has had no store before this one, there has never been a Swarm.
@@ -412,6 +438,13 @@ async fn fetched(
 mod tests {
     use super::*;
 
+    fn cluster() -> Cluster {
+        let home = tempfile::tempdir().expect("a folder");
+        let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n";
+        std::fs::write(home.path().join("bramble.toml"), text).expect("written");
+        Cluster::of_folder(home.path()).expect("a repository")
+    }
+
     #[tokio::test]
     async fn no_new_ca_is_made_for_a_store_that_knows_one() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -431,7 +464,7 @@ mod tests {
         let write = bramble_store::Write::Put { table: Users::TABLE, key: "ann".into(), bytes: b"1 {}".to_vec() };
         store.blocking().commit(&[], &[write]).expect("written");
         drop(store);
-        let built = crate::authority(&state).map(drop);
+        let built = crate::authority(&state, &cluster()).map(drop);
         assert!(matches!(built, Err(Error::NoKeys { .. })), "who builds images beside it makes none either");
         let shelf = Shelf::open(state.join("image")).expect("a shelf");
         let home = folder.path().to_owned();

@@ -22,7 +22,7 @@ pub use heard::{Heard, Waits};
 use crate::engine::{ByEngine, DockerSettings, EngineKind, EnginePart, EngineState};
 use crate::firewall::Firewall;
 use crate::hands::{FromProcess, Start, ToProcess};
-use crate::names::{BootId, Bytes, Mac, Name};
+use crate::names::{BootId, Bytes, Digest, Mac, Name};
 use crate::said::{self, Sentence, Title, Word};
 
 /// The longest line that either side accepts, in bytes. A workload travels in one line.
@@ -101,6 +101,8 @@ pub enum Capability {
     EncryptsNetworks,
     /// A head signs a node's SSH host key: it knows [`FromAgent::SshHostKey`].
     SignsHostKeys,
+    /// An agent knows [`ToAgent::Trust`], and asks to be let in anew where the head does not know its certificate's CA.
+    TakesRoots,
     /// One that this program does not know.
     #[serde(untagged)]
     Other(Word),
@@ -108,7 +110,7 @@ pub enum Capability {
 
 impl Capability {
     /// What this program's agent can do.
-    pub const OWN: [Capability; 8] = [
+    pub const OWN: [Capability; 9] = [
         Capability::Fences,
         Capability::LeavesByName,
         Capability::HearsBeats,
@@ -117,6 +119,7 @@ impl Capability {
         Capability::ListsPlainly,
         Capability::RemembersReady,
         Capability::EncryptsNetworks,
+        Capability::TakesRoots,
     ];
     /// What this program's head can do.
     pub const OF_HEAD: [Capability; 2] = [Capability::Fences, Capability::SignsHostKeys];
@@ -272,7 +275,8 @@ pub struct Proof {
 /// The head's answer to [`EnrolRequest`] and to a renewal.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Enrolled {
-    /// X.509, PEM.
+    /// X.509, PEM; after it what leads from it to the CA, where that did not sign it itself. An agent of before reads the
+    /// first alone.
     pub certificate: String,
     /// Milliseconds since the epoch at which the agent should renew: two thirds of its life.
     pub renew_at: u64,
@@ -339,6 +343,11 @@ pub enum FromAgent {
         /// A line of a `.pub` file of OpenSSH.
         key: Title,
     },
+    /// After [`ToAgent::Trust`]: the CAs that it trusts now, by the SHA-256 of their certificates.
+    Trusts {
+        #[serde(deserialize_with = "said::few::<8, _, _>")]
+        roots: Vec<Digest>,
+    },
     /// A message that this program does not know.
     #[serde(other, skip_serializing)]
     Unknown,
@@ -393,6 +402,11 @@ pub enum ToAgent {
     Beat,
     /// The node is ready, with the boot set that it runs. Said to agents that remember that.
     Ready,
+    /// The cluster's CAs (X.509, PEM, one after the other): the agent trusts these and no others from now on, for as long as
+    /// its machine runs. Said at each beginning, and when they change, to agents that know it.
+    Trust {
+        roots: String,
+    },
     /// A message that this program does not know.
     #[serde(other, skip_serializing)]
     Unknown,

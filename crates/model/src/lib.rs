@@ -6,6 +6,7 @@ pub mod agent;
 pub mod api;
 pub mod audit;
 pub mod boot_set;
+pub mod ca;
 pub mod desired;
 pub mod engine;
 pub mod firewall;

@@ -42,6 +42,8 @@ pub enum Subject {
     /// The git repository that the head follows.
     Source,
     Backups,
+    /// The cluster's CA, while it is rotated.
+    Ca,
 }
 
 impl Subject {
@@ -73,6 +75,7 @@ impl fmt::Display for Subject {
             Subject::Image { architecture } => write!(f, "image for {architecture}"),
             Subject::Source => f.write_str("the git repository"),
             Subject::Backups => f.write_str("backups"),
+            Subject::Ca => f.write_str("the CA"),
         }
     }
 }

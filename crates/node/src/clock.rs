@@ -11,8 +11,9 @@ use bramble_model::agent::SignedTime;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustix::time::{ClockId, Timespec, clock_settime};
-use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+use rustls::CertificateError::{BadSignature, Expired, ExpiredContext, NotValidYet, NotValidYetContext, UnknownIssuer};
 
+use crate::trust::Trust;
 use crate::{Error, ThisBoot, http};
 
 /// Whether the connection failed because of a time: of the head's certificate, or of this node's own.
@@ -38,9 +39,29 @@ pub(crate) fn is_why_the_head_refuses(error: &io::Error) -> bool {
     matches!(tls, Some(rustls::Error::AlertReceived(rustls::AlertDescription::CertificateExpired)))
 }
 
-/// Sets the clock by the head's signed time; `key` is the CA's public key, an uncompressed point, and `since` when
-/// the CA was made: a head that says an earlier time has lost its own. Gives by how many seconds it was off.
-pub(crate) async fn set(boot: &ThisBoot, (key, since): (&[u8], i64)) -> Result<i64, Error> {
+/// Whether the head is of no CA that this node trusts: the cluster's was rotated while it was away, or it is another
+/// cluster's.
+pub(crate) fn is_of_no_known_ca(error: &Error) -> bool {
+    let Error::Reach { source, .. } = error else { return false };
+    let tls = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature)))
+}
+
+/// Whether the head knows no CA that signed this node's certificate: it was rotated since. Said after the handshake, too.
+pub(crate) fn is_of_no_ca_of_the_head(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    // One of the same name, with another key, finds the signature wrong (RFC 8446, section 6.2).
+    matches!(
+        tls,
+        Some(rustls::Error::AlertReceived(
+            rustls::AlertDescription::UnknownCA | rustls::AlertDescription::DecryptError
+        ))
+    )
+}
+
+/// Sets the clock by the head's time, which a CA that this node trusts has signed. A head that says an earlier time than
+/// that CA was made has lost its own. Gives by how many seconds it was off.
+pub(crate) async fn set(boot: &ThisBoot, trust: &Trust) -> Result<i64, Error> {
     let clock = |reason: String| Error::Clock(reason);
     let mut random = [0; 16];
     SystemRandom::new().fill(&mut random).map_err(|_| clock("this machine gives no random numbers".into()))?;
@@ -49,10 +70,10 @@ pub(crate) async fn set(boot: &ThisBoot, (key, since): (&[u8], i64)) -> Result<i
     let answer = http::get(boot, &format!("/v1/time/{challenge}")).await.map_err(clock)?;
     let answer: SignedTime =
         serde_json::from_slice(&answer).map_err(|_| clock("the head's answer is malformed".into()))?;
-    if !is_signed(&answer, &challenge, key) {
+    let Some(signer) = trust.signer(&SignedTime::message(&challenge, answer.at), &answer.signature) else {
         return Err(clock("the time was not signed by this image's head".into()));
-    }
-    if answer.at.cast_signed() / 1000 < since {
+    };
+    if answer.at.cast_signed() / 1000 < signer.since {
         return Err(clock("the head's own clock stands before its CA was made".into()));
     }
     let now = answer.at + u64::try_from(start.elapsed().as_millis() / 2).unwrap_or(0);
@@ -60,10 +81,6 @@ pub(crate) async fn set(boot: &ThisBoot, (key, since): (&[u8], i64)) -> Result<i
     let time = Timespec { tv_sec: now.cast_signed() / 1000, tv_nsec: (now % 1000).cast_signed() * 1_000_000 };
     clock_settime(ClockId::Realtime, time).map_err(|error| clock(format!("it cannot be set: {error}")))?;
     Ok(off)
-}
-
-fn is_signed(answer: &SignedTime, challenge: &str, key: &[u8]) -> bool {
-    is_signed_by(&SignedTime::message(challenge, answer.at), &answer.signature, key)
 }
 
 /// Whether the CA with this public key signed a message; the signature is in hex.
@@ -78,6 +95,10 @@ pub(crate) fn is_signed_by(message: &str, signature: &str, key: &[u8]) -> bool {
 mod tests {
     use super::*;
     use rcgen::{KeyPair, PublicKeyData, SigningKey};
+
+    fn is_signed(answer: &SignedTime, challenge: &str, key: &[u8]) -> bool {
+        is_signed_by(&SignedTime::message(challenge, answer.at), &answer.signature, key)
+    }
 
     fn signed(key: &KeyPair, challenge: &str, at: u64) -> SignedTime {
         let signature = key.sign(SignedTime::message(challenge, at).as_bytes()).expect("signed");

@@ -36,6 +36,7 @@ type Head = Connection<TlsStream<TcpStream>>;
 fn ended(error: impl Into<Ended>) -> Error {
     match error.into() {
         Ended::Broken(error) if clock::is_why_the_head_refuses(&error) => Error::OutOfTime,
+        Ended::Broken(error) if clock::is_of_no_ca_of_the_head(&error) => Error::OfNoCa,
         ended => Error::Ended(ended.to_string()),
     }
 }
@@ -277,6 +278,10 @@ impl Conversation<'_> {
                     Err(error) => tracing::error!(%error, "the SSH server has no new certificate"),
                 });
             }
+            ToAgent::Trust { roots } => match self.identity.trust().take(&roots) {
+                Ok(roots) => head.say(&FromAgent::Trusts { roots }).map_err(ended)?,
+                Err(error) => tracing::error!(error, "what the head says of its CA is not taken"),
+            },
             ToAgent::Unknown => tracing::warn!("the head said something that this agent does not know"),
             ToAgent::Refused { reason } => {
                 // What it holds no longer counts: it asks to be let in like any other.

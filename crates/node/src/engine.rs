@@ -226,6 +226,7 @@ mod tests {
 
     use super::*;
     use crate::guard::tests::{signed, under};
+    use crate::trust::Trust;
 
     static STARTS: AtomicU32 = AtomicU32::new(0);
 
@@ -303,7 +304,7 @@ mod tests {
     async fn a_driver_does_nothing_for_an_older_lead_or_for_what_it_does_not_see() {
         let folder = tempfile::tempdir().expect("a folder");
         let ca = KeyPair::generate().expect("a key");
-        let guard = Arc::new(Guard::at(&folder.path().join("lead.json"), ca.der_bytes()));
+        let guard = Arc::new(Guard::at(&folder.path().join("lead.json"), Trust::in_keys(&[ca.der_bytes()])));
         let done = Arc::new(AtomicU32::new(0));
         let driver = Driver {
             engine: Arc::new(OnceLock::from(Counting(Arc::clone(&done)))),
@@ -347,7 +348,7 @@ mod tests {
         let declared: ByEngine<EnginePart> = [(EngineKind::Swarm, EnginePart::Worker)].into_iter().collect();
         let (_parts, declared) = watch::channel(Some(declared));
         let folder = tempfile::tempdir().expect("a folder");
-        let guard = Arc::new(Guard::at(&folder.path().join("lead.json"), &[]));
+        let guard = Arc::new(Guard::at(&folder.path().join("lead.json"), Trust::in_keys(&[])));
         let driver: Driver<Fragile> = Driver::start(states, declared, guard);
         let waits = |states: &States| {
             let state = states.of(EngineKind::Swarm);

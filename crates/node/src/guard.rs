@@ -9,20 +9,20 @@
 //! well, and so is every process that it starts. It hears that with the node's health ([`Refuses`]). A question without a lead comes from a head of version 1: it is obeyed. That a node leaves a Swarm only by its name
 //! is the driver's own care.
 //!
-//! What was obeyed is of one CA: a board that comes from another cluster owes that one's head nothing. Where it cannot be
+//! What was obeyed is of one CA, which may have another one beside it while it is rotated: a board that comes from another
+//! cluster owes that one's head nothing. Where it cannot be
 //! read nothing is changed before the head has said its signed life again; which lead was obeyed in it is forgotten then, as
 //! it is on a node without a disk.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bramble_model::agent::{Expects, Fence, Refuses, SignedLife, Under};
 use bramble_system::{files, locked};
-use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
-use crate::clock;
+use crate::trust::Trust;
 
 /// On the data partition where the node has one, else in memory.
 const KEPT: &str = "/var/lib/bramble/lead.json";
@@ -69,26 +69,29 @@ impl Lead {
 }
 
 /// What is kept of it over a restart.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
-    /// Whose lives these are: the fingerprint of the CA's key. Absent from a file of before: of the present CA then.
+    /// Whose lives these are: the fingerprint of the key of the CA that signed the newest. Absent from a file of before: of
+    /// the present CA then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ca: Option<String>,
     #[serde(flatten)]
     lead: Lead,
 }
 
-fn read(path: &Path, ca: &str) -> io::Result<Lead> {
+/// What is remembered, of a CA that is trusted.
+fn read(path: &Path, trust: &Trust) -> io::Result<Kept> {
     let bytes = match files::read_regular(path, LONGEST) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lead::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
         bytes => bytes?,
     };
-    let kept: Kept = serde_json::from_slice(&bytes)?;
-    if kept.ca.is_some_and(|kept| kept != ca) {
+    let mut kept: Kept = serde_json::from_slice(&bytes)?;
+    if kept.ca.as_ref().is_some_and(|kept| !trust.knows(kept)) {
         tracing::info!("what another cluster's head was obeyed in is forgotten");
-        return Ok(Lead::default());
+        return Ok(Kept::default());
     }
-    Ok(kept.lead)
+    kept.ca = kept.ca.or_else(|| trust.first());
+    Ok(kept)
 }
 
 /// Whether what is seen now is what the plan saw; `None` where that is not there any more.
@@ -106,54 +109,57 @@ pub(crate) fn sees(expects: &Expects, now: Option<&Expects>) -> Result<(), Strin
 /// The agent's memory of whom it obeys.
 pub(crate) struct Guard {
     path: PathBuf,
-    /// The public key of the cluster's CA, an uncompressed point of P-256, and its fingerprint.
-    ca: (Vec<u8>, String),
-    lead: Mutex<Lead>,
+    trust: Arc<Trust>,
+    kept: Mutex<Kept>,
 }
 
 impl Guard {
-    /// Of an agent whose cluster's CA has this public key.
-    pub(crate) fn open(ca: &[u8]) -> Self {
-        Self::at(Path::new(KEPT), ca)
+    /// Of an agent that trusts these CAs.
+    pub(crate) fn open(trust: Arc<Trust>) -> Self {
+        Self::at(Path::new(KEPT), trust)
     }
 
-    pub(crate) fn at(path: &Path, ca: &[u8]) -> Self {
-        let fingerprint: String = digest(&SHA256, ca).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let lead = read(path, &fingerprint).unwrap_or_else(|error| {
+    pub(crate) fn at(path: &Path, trust: Arc<Trust>) -> Self {
+        let kept = read(path, &trust).unwrap_or_else(|error| {
             tracing::error!(path = %path.display(), %error, "which head was obeyed cannot be read: it has to say its life");
-            Lead::default()
+            Kept::default()
         });
-        Guard { path: path.to_owned(), ca: (ca.to_owned(), fingerprint), lead: Mutex::new(lead) }
+        Guard { path: path.to_owned(), trust, kept: Mutex::new(kept) }
     }
 
-    /// The head says in which life its store is; only what the CA signed counts. One of version 1 says nothing.
+    /// The head says in which life its store is; only what a trusted CA signed counts. One of version 1 says nothing.
     ///
     /// # Errors
     /// Where it is not obeyed.
     pub(crate) fn learn(&self, life: Option<&SignedLife>) -> Result<(), Refuses> {
         let Some(life) = life else { return Ok(()) };
-        if !clock::is_signed_by(&SignedLife::message(life.life), &life.signature, &self.ca.0) {
-            tracing::error!(life = life.life, "the head names a life of its store that the CA has not signed");
-            return Err(Refuses { life: life.life, obeys: locked(&self.lead).life });
-        }
-        self.change(|lead| lead.learn(life.life))
+        let Some(signer) = self.trust.signer(&SignedLife::message(life.life), &life.signature) else {
+            tracing::error!(life = life.life, "the head names a life of its store that no CA of this node has signed");
+            return Err(Refuses { life: life.life, obeys: locked(&self.kept).lead.life });
+        };
+        self.change(|kept| {
+            kept.lead.learn(life.life)?;
+            // Of the next CA from when that signs: the file is read with it alone one day.
+            kept.ca = Some(signer.key_name());
+            Ok(())
+        })
     }
 
     /// Whether what is asked so may be done.
     pub(crate) fn obey(&self, under: &Under) -> Result<(), String> {
-        self.change(|lead| lead.obey(under.fence))
+        self.change(|kept| kept.lead.obey(under.fence))
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Lead) -> T) -> T {
-        let mut lead = locked(&self.lead);
-        let before = *lead;
-        let result = change(&mut lead);
-        if *lead == before {
+    fn change<T>(&self, change: impl FnOnce(&mut Kept) -> T) -> T {
+        let mut kept = locked(&self.kept);
+        let before = kept.clone();
+        let result = change(&mut kept);
+        if *kept == before {
             return result;
         }
-        let kept = Kept { ca: Some(self.ca.1.clone()), lead: *lead };
+        let bytes = serde_json::to_vec(&*kept).expect("plain data");
         // Where it cannot be kept it is remembered until the agent ends, which is better than not to obey.
-        if let Err(error) = files::replace(&self.path, &serde_json::to_vec(&kept).expect("plain data")) {
+        if let Err(error) = files::replace(&self.path, &bytes) {
             tracing::warn!(path = %self.path.display(), %error, "who leads could not be kept");
         }
         result
@@ -219,12 +225,12 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("lead.json");
         let (ca, other) = (key(), key());
-        let guard = Guard::at(&path, ca.der_bytes());
+        let guard = Guard::at(&path, Trust::in_keys(&[ca.der_bytes()]));
         assert!(guard.learn(Some(&signed(&other, 900))).is_err());
         assert!(guard.learn(Some(&signed(&ca, 100))).is_ok());
         assert!(guard.obey(&under(900, 1)).is_err(), "nobody signed it");
         assert!(guard.obey(&under(100, 5)).is_ok());
-        let guard = Guard::at(&path, ca.der_bytes());
+        let guard = Guard::at(&path, Trust::in_keys(&[ca.der_bytes()]));
         assert!(guard.obey(&under(100, 4)).is_err(), "an older lead, and the agent was started again");
         assert!(guard.learn(Some(&signed(&ca, 200))).is_ok());
         assert!(guard.obey(&under(200, 1)).is_ok(), "a restored head counts anew");
@@ -240,11 +246,35 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("lead.json");
         let (younger, older) = (key(), key());
-        let guard = Guard::at(&path, younger.der_bytes());
+        let guard = Guard::at(&path, Trust::in_keys(&[younger.der_bytes()]));
         guard.learn(Some(&signed(&younger, 900))).expect("signed");
-        let guard = Guard::at(&path, older.der_bytes());
+        let guard = Guard::at(&path, Trust::in_keys(&[older.der_bytes()]));
         guard.learn(Some(&signed(&older, 100))).expect("signed");
         assert_eq!(guard.obey(&under(100, 1)), Ok(()));
+    }
+
+    /// The CA is rotated: what was obeyed under the old one counts under both, and then under the new one alone.
+    #[test]
+    fn what_was_obeyed_outlives_a_rotation_of_the_ca() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lead.json");
+        let (old, new, other) = (key(), key(), key());
+        let open = |keys: &[&KeyPair]| {
+            let keys: Vec<&[u8]> = keys.iter().map(|key| key.der_bytes()).collect();
+            Guard::at(&path, Trust::in_keys(&keys))
+        };
+        open(&[&old]).learn(Some(&signed(&old, 100))).expect("signed");
+        open(&[&old, &new]).obey(&under(100, 5)).expect("in its lead");
+        let both = open(&[&old, &new]);
+        assert!(both.obey(&under(100, 4)).is_err(), "an older lead");
+        both.learn(Some(&signed(&old, 100))).expect("the head signs with the old one meanwhile");
+        both.learn(Some(&signed(&new, 100))).expect("and then with the new one");
+        assert!(both.learn(Some(&signed(&other, 900))).is_err(), "a stranger's");
+        let after = open(&[&new]);
+        assert!(after.obey(&under(100, 4)).is_err(), "an older lead, also when the old CA is gone");
+        assert!(after.learn(Some(&signed(&new, 99))).is_err(), "an older life");
+        assert!(after.learn(Some(&signed(&old, 900))).is_err(), "the old CA says nothing any more");
+        assert_eq!(after.obey(&under(100, 5)), Ok(()));
     }
 
     #[test]
@@ -252,7 +282,7 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("lead.json");
         std::fs::write(&path, r#"{"life":100,"newest":{"life":100,"number":5}}"#).expect("written");
-        let guard = Guard::at(&path, key().der_bytes());
+        let guard = Guard::at(&path, Trust::in_keys(&[key().der_bytes()]));
         assert!(guard.obey(&under(100, 4)).is_err() && guard.obey(&under(100, 5)).is_ok());
     }
 
@@ -263,7 +293,7 @@ pub(crate) mod tests {
         let path = folder.path().join("lead.json");
         let ca = key();
         std::fs::write(&path, r#"{"life":100,"newest":{"li"#).expect("written");
-        let guard = Guard::at(&path, ca.der_bytes());
+        let guard = Guard::at(&path, Trust::in_keys(&[ca.der_bytes()]));
         for life in [0, 100] {
             let refused = guard.obey(&under(life, 9)).expect_err("it obeys nobody");
             assert_eq!(refused, "the head has not said in which life its store is");

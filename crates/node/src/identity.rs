@@ -14,16 +14,15 @@ use std::sync::{Arc, Mutex};
 use bramble_model::agent::{Enrolled, Keeps, Proof, Prove};
 use bramble_system::{files, locked};
 use rcgen::{CertificateParams, DnType, KeyPair};
+use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, RootCertStore};
 
+use crate::trust::Trust;
 use crate::{Error, ThisBoot, inventory};
 use tpm::{InTls, TpmKey};
 
-/// The head's CA, put into the image when it was built.
-const CA: &str = "/etc/bramble/ca.pem";
 /// On the data partition where the node has one, else in memory.
 const KEY: &str = "/var/lib/bramble/agent.key";
 
@@ -38,13 +37,11 @@ enum Secret {
     Held(Box<KeyPair>),
 }
 
-/// A key of the node's own, the CA it trusts, and its certificate once it has one.
+/// A key of the node's own, the CAs it trusts, and its certificate once it has one.
 pub(crate) struct Identity {
     secret: Secret,
     keeps: Keeps,
-    roots: Arc<RootCertStore>,
-    /// The CA's public key, an uncompressed point of P-256, and since when it is good, in seconds.
-    ca: (Vec<u8>, i64),
+    trust: Arc<Trust>,
     name: String,
     enrolled: Mutex<Option<Enrolled>>,
 }
@@ -106,24 +103,9 @@ fn find() -> Result<(Secret, Keeps), Error> {
 
 impl Identity {
     /// Loads the key, or makes one.
-    pub(crate) fn open(boot: &ThisBoot) -> Result<Self, Error> {
+    pub(crate) fn open(boot: &ThisBoot, trust: Arc<Trust>) -> Result<Self, Error> {
         let (secret, keeps) = find()?;
-        let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_file(CA).map_err(|error| Error::Trust(error.to_string()))?;
-        let own_ca = {
-            let (_, parsed) =
-                x509_parser::parse_x509_certificate(&ca).map_err(|error| Error::Trust(error.to_string()))?;
-            (parsed.public_key().subject_public_key.data.to_vec(), parsed.validity().not_before.timestamp())
-        };
-        roots.add(ca).map_err(|error| Error::Trust(error.to_string()))?;
-        Ok(Identity {
-            secret,
-            keeps,
-            roots: Arc::new(roots),
-            ca: own_ca,
-            name: boot.node.to_string(),
-            enrolled: Mutex::new(None),
-        })
+        Ok(Identity { secret, keeps, trust, name: boot.node.to_string(), enrolled: Mutex::new(None) })
     }
 
     /// A certificate request for the node's name (PKCS#10, PEM).
@@ -154,9 +136,9 @@ impl Identity {
         *locked(&self.enrolled) = Some(enrolled);
     }
 
-    /// The CA's public key, and since when the CA is there, in seconds since the epoch.
-    pub(crate) fn ca(&self) -> (&[u8], i64) {
-        (&self.ca.0, self.ca.1)
+    /// Whom the node trusts.
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     pub(crate) fn forget(&self) {
@@ -173,12 +155,9 @@ impl Identity {
     }
 
     #[cfg(test)]
-    pub(crate) fn of(name: &str, ca: CertificateDer<'static>) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(ca).expect("a CA");
+    pub(crate) fn of(name: &str, trust: Arc<Trust>) -> Self {
         let secret = Secret::Held(Box::new(KeyPair::generate().expect("a key")));
-        let (roots, enrolled) = (Arc::new(roots), Mutex::new(None));
-        Identity { secret, keeps: Keeps::Nothing, roots, ca: (Vec::new(), 0), name: name.into(), enrolled }
+        Identity { secret, keeps: Keeps::Nothing, trust, name: name.into(), enrolled: Mutex::new(None) }
     }
 
     /// TLS towards the head: with the certificate where there is one.
@@ -187,18 +166,18 @@ impl Identity {
         let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(trust)?
-            .with_root_certificates(Arc::clone(&self.roots));
+            .with_root_certificates(self.trust.roots());
         let Some(enrolled) = self.enrolled() else { return Ok(builder.with_no_client_auth()) };
-        let certificate = CertificateDer::from_pem_slice(enrolled.certificate.as_bytes())
-            .map_err(|error| Error::Trust(error.to_string()))?;
+        let chain = CertificateDer::pem_slice_iter(enrolled.certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|error| Error::Trust(error.to_string()))?;
         match &self.secret {
             Secret::Tpm(key) => {
-                let certified = CertifiedKey::new(vec![certificate], Arc::new(InTls(Arc::clone(key))));
+                let certified = CertifiedKey::new(chain, Arc::new(InTls(Arc::clone(key))));
                 Ok(builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified))))
             }
             Secret::Held(key) => {
                 let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|error| Error::Trust(error.into()))?;
-                builder.with_client_auth_cert(vec![certificate], key).map_err(trust)
+                builder.with_client_auth_cert(chain, key).map_err(trust)
             }
         }
     }

@@ -24,8 +24,10 @@ mod inventory;
 mod process;
 mod ready;
 mod ssh;
+mod trust;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -61,6 +63,8 @@ pub enum Error {
     Refused(String),
     #[error("the certificate of this node has ended, or has not begun, by the head's clock")]
     OutOfTime,
+    #[error("the head knows no CA that signed this node's certificate: its CA was rotated since")]
+    OfNoCa,
 }
 
 /// What was done about an error before the next try.
@@ -70,14 +74,20 @@ enum Mended {
     Nothing,
     /// The clock was off by so many seconds, and is right now.
     Clock(i64),
-    /// The certificate is out of time, by a time that the CA has signed: the next try enrols.
+    /// The certificate is out of time, by a time that the CA has signed, or of a CA that is none any more: the next try
+    /// enrols.
     Forgotten,
 }
 
-/// Mends what a time may be the cause of. `set` sets the clock by the head's signed time, and is asked for only then: a
+/// Mends what a time may be the cause of, or a CA that was rotated. `set` sets the clock by the head's signed time, and is asked for only then: a
 /// clock that is off makes no certificate worthless.
 async fn mend(error: &Error, identity: &identity::Identity, set: impl Future<Output = Result<i64, Error>>) -> Mended {
     let now = bramble_system::now;
+    if matches!(error, Error::OfNoCa) {
+        // The same key of the same boot is let in again.
+        identity.forget();
+        return Mended::Forgotten;
+    }
     if !clock::is_the_cause(error) && !identity.is_out_of_time(now()) {
         return Mended::Nothing;
     }
@@ -108,10 +118,11 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
     if let Err(error) = tokio::task::spawn_blocking(|| firewall::Nft::default().begin()).await {
         tracing::error!(%error, "closing the node ended by an error of bramble's own");
     }
-    let identity = identity::Identity::open(&boot)?;
+    let trust = trust::Trust::open()?;
+    let identity = identity::Identity::open(&boot, Arc::clone(&trust))?;
     let (told, states) = watch::channel(engine::States::default());
     let (declared, known) = watch::channel(None);
-    let engines = engine::Engines::start(&told, &known, guard::Guard::open(identity.ca().0));
+    let engines = engine::Engines::start(&told, &known, guard::Guard::open(trust));
     let documents = document::Documents::start(declared);
     let ready = ready::Ready::with(&boot.set, Path::new(FOLDER));
     let (mut wait, mut had_ended) = (1, false);
@@ -120,7 +131,7 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
             Ok(never) => match never {},
             Err(error) => error,
         };
-        match mend(&error, &identity, clock::set(&boot, identity.ca())).await {
+        match mend(&error, &identity, clock::set(&boot, identity.trust())).await {
             Mended::Nothing => {}
             Mended::Clock(seconds) => {
                 health::say_on_console(&format!(
@@ -130,7 +141,7 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
             }
             Mended::Forgotten => {
                 had_ended = true;
-                health::say_on_console("the certificate of this node is out of time: it asks for another one");
+                health::say_on_console("the certificate of this node is good no more: it asks for another one");
             }
         }
         let mut sentence = bramble_system::sentence(&error);
@@ -140,8 +151,13 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
             Error::Ended(_) => had_ended = false,
             _ => {}
         }
+        let is_foreign = clock::is_of_no_known_ca(&error);
+        if is_foreign {
+            sentence += "; its CA was rotated while this machine was away, or it is another cluster's head: starting this \
+                         machine again gives it the present one's system";
+        }
         tracing::warn!(error = sentence, "no connection to the head");
-        if matches!(error, Error::Refused(_)) {
+        if is_foreign || matches!(error, Error::Refused(_)) {
             // Whoever stands before the machine should see why it does not go on.
             health::say_on_console(&format!("{sentence}; asking again in {wait} s"));
         }

@@ -558,7 +558,8 @@ impl Evidence<'_> {
                 cause(
                     "tls-refused",
                     format!("its agent and the head do not trust each other ({reason})"),
-                    "its image was built for another head: `bramble image build`, and boot it again",
+                    "its image was built for another head, or before this one's CA was rotated: `bramble image build` where \
+                     the image is of before, and start it again",
                 )
             };
         }

@@ -17,6 +17,7 @@ pub mod hand_off;
 pub mod lead;
 pub mod leaving;
 pub mod ready;
+pub mod rotation;
 pub mod sets;
 pub mod source;
 pub mod strangers;

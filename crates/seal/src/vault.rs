@@ -25,7 +25,13 @@ pub const SEAL: &str = "seal";
 pub const NEXT: &str = "seal.new";
 /// What a former bramble has left in the clear, and how each begins: what begins in another way is for its reader to tell
 /// of, as it lies there.
-const SECRETS: [(&str, &[u8]); 2] = [("ca.key", b"-----BEGIN "), ("image.key", b"untrusted comment:")];
+const SECRETS: [(&str, &[u8]); 5] = [
+    ("ca.key", b"-----BEGIN "),
+    ("next-ca.key", b"-----BEGIN "),
+    ("issuer.key", b"-----BEGIN "),
+    ("next-issuer.key", b"-----BEGIN "),
+    ("image.key", b"untrusted comment:"),
+];
 /// What the name of a file has that was being written when its program was killed ([`files::replace_secret`]).
 const HALF: &str = ".new-";
 /// The resource manager of the machine's TPM.

@@ -131,7 +131,7 @@ fn verdict(preview: &Preview, away: &[&str]) -> String {
 fn changes(preview: &Preview) -> bool {
     // What only has its time is none: a look at git, a backup, a machine that is forgotten.
     let is_one = |step: &Told| match step.subject {
-        Subject::Source | Subject::Backups | Subject::Machine { .. } => false,
+        Subject::Source | Subject::Backups | Subject::Ca | Subject::Machine { .. } => false,
         Subject::Node { .. }
         | Subject::Engine { .. }
         | Subject::Member { .. }
@@ -434,7 +434,7 @@ mod tests {
             changes(&Preview { loops: vec![one], ..preview() })
         };
         let mac = "52:54:00:00:00:99".parse().expect("an address");
-        for due in [Subject::Source, Subject::Backups, Subject::Machine { mac }] {
+        for due in [Subject::Source, Subject::Backups, Subject::Ca, Subject::Machine { mac }] {
             assert!(!is_one(due.clone()), "{due}");
         }
         let name = "w1".parse().expect("a name");

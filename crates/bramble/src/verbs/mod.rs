@@ -3,6 +3,7 @@
 mod adopt;
 mod audit;
 mod backup;
+mod ca;
 mod check;
 mod desired;
 mod engine;
@@ -33,8 +34,8 @@ use bramble_model::hands::Errand;
 use bramble_model::repository::Source;
 
 use crate::cli::{
-    Arguments, BackupVerb, EngineVerb, HeadVerb, ImageKeyVerb, ImageVerb, LabVerb, NodeVerb, SessionVerb, SourceVerb,
-    SshVerb, StoreVerb, TokenVerb, UserVerb, Verb, Where,
+    Arguments, BackupVerb, CaVerb, EngineVerb, HeadVerb, ImageKeyVerb, ImageVerb, LabVerb, NodeVerb, SessionVerb,
+    SourceVerb, SshVerb, StoreVerb, TokenVerb, UserVerb, Verb, Where,
 };
 use crate::exit::Exit;
 use crate::process::{log, runtime, wait, wait_for_person};
@@ -71,6 +72,11 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
             EngineVerb::Start { without, yes, .. } => wait(engine::start(place, &without, yes)),
             EngineVerb::GiveUp { cluster, yes, .. } => wait(engine::give_up(place, &cluster, yes)),
             EngineVerb::Trust { ca, yes, .. } => wait(engine::trust(place, &ca, yes)),
+        },
+        Verb::Ca(verb) => match verb {
+            CaVerb::Show => wait(ca::show(place, json)),
+            CaVerb::Rotate { finish: false, yes } => wait(ca::rotate(place, yes, json)),
+            CaVerb::Rotate { finish: true, yes } => wait(ca::finish(place, yes)),
         },
         Verb::Schema => screen::json(&bramble_model::repository::schema()).map(|()| Exit::Done),
         Verb::Image(verb) => match verb {

@@ -85,19 +85,29 @@ async fn ask_ca(url: &str) -> Result<String> {
 /// Logs in at a head elsewhere.
 pub async fn login(address: &str, user: Option<String>, token: bool, fingerprint: Option<String>) -> Result<Exit> {
     let url = heads::url(address)?;
-    let ca = match heads::find(&url) {
-        Ok(known) => known.ca,
-        Err(_) => ask_ca(&url).await?,
+    let (ca, is_known) = match heads::find(&url) {
+        Ok(known) => match heads::connect(&known).await {
+            // It was rotated, or that is another head: whoever asks compares it as for one that is not known.
+            Err(error) if error.is::<heads::OtherCa>() => {
+                println!("The head at {url} had CA {} when you used it last.", heads::fingerprint(&known.ca)?);
+                (ask_ca(&url).await?, false)
+            }
+            // Whatever else it is, whoever logs in hears it.
+            Ok(_) | Err(_) => (known.ca, true),
+        },
+        Err(_) => (ask_ca(&url).await?, false),
     };
     let is = heads::fingerprint(&ca)?;
+    let mut compared = is.clone();
     match fingerprint {
         Some(wanted) => {
             let wanted: String = wanted.chars().filter(char::is_ascii_hexdigit).collect::<String>().to_lowercase();
-            if wanted != is {
+            if !heads::fingerprints(&ca)?.contains(&wanted) {
                 bail!("the head at {url} has CA {is}, and not {wanted}: it is another one, or someone is in between");
             }
+            compared = wanted;
         }
-        None if heads::find(&url).is_ok() => {}
+        None if is_known => {}
         None if stdin().is_terminal() => {
             let question =
                 format!("The head at {url} has CA {is}.\nThe same as `bramble status` shows on the head? [yes/no] ");
@@ -109,6 +119,9 @@ pub async fn login(address: &str, user: Option<String>, token: bool, fingerprint
             "the head at {url} is not known yet: give its CA's fingerprint with --ca (`bramble status` on the head shows it)"
         ),
     }
+    // Whoever answered may have named more than one: what nobody has compared is asked for again, over a connection that
+    // the one that was has verified.
+    let ca = if is_known { ca } else { heads::only(&ca, &compared)?.context("the head's CA is malformed")? };
     let mut known = KnownHead { url: url.clone(), ca, user: String::new(), token: String::new(), until: None };
     if token {
         known.token = secret("Token: ").await?;

@@ -73,7 +73,7 @@ pub(super) async fn greet(
     let Some(speaks) = pass.speaks() else { return Err(refused("another connection needed its room")) };
     match certificate {
         Some(der) => {
-            let (node, key) = whose(&der).ok_or_else(|| refused("its certificate has no name"))?;
+            let (node, key) = ca::whose(&der).ok_or_else(|| refused("its certificate has no name, or several"))?;
             serve(agents, node, key, agent, (from, pass, speaks)).await
         }
         None => {
@@ -101,13 +101,6 @@ pub(super) async fn greet(
             Ok(agent.finish().await?)
         }
     }
-}
-
-/// The node that a certificate is for, and its key's fingerprint.
-fn whose(der: &[u8]) -> Option<(Name, String)> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?.parse().ok()?;
-    Some((name, ca::fingerprint_of(&certificate.tbs_certificate.subject_pki)))
 }
 
 /// By which a document is known that was told: a head has a thousand connections for months, and a document names every node.
@@ -198,11 +191,14 @@ async fn serve(
     agent.watch();
     let number = agents.numbers.fetch_add(1, Ordering::Relaxed);
     let (say, queue) = mpsc::channel(QUEUE);
-    let hears_beats = capabilities.contains(&Capability::HearsBeats);
-    let remembers = capabilities.contains(&Capability::RemembersReady);
-    let entry = Connected { number, say, last_heard: now(), version: version.clone(), protocol, capabilities };
+    let can = |capability| capabilities.contains(&capability);
+    let (hears_beats, takes_roots) = (can(Capability::HearsBeats), can(Capability::TakesRoots));
+    let remembers = can(Capability::RemembersReady);
+    let trusts = Vec::new();
+    let entry = Connected { number, say, last_heard: now(), version: version.clone(), protocol, capabilities, trusts };
     let mut leaving = Leaving::enter(&agents, &node, entry);
     let news = News { documents: agents.documents.receiver(), moves: agents.moves.receiver() };
+    let roots = agents.authority.changed.receiver();
     // Whoever revoked it in between found no connection to end, and whoever told documents none to tell.
     let document = match who.holds(&agents).await {
         Ok(Ok(document)) => document,
@@ -220,8 +216,9 @@ async fn serve(
     tracing::info!(%node, version, "agent connected");
     let told = digest(&document);
     agent.say(&ToAgent::Document(document))?;
-    let conversation = Conversation { agents: &agents, who, number, hears_beats, remembers };
-    let ended = conversation.hold(&mut agent, queue, news, told).await;
+    let conversation = Conversation { agents: &agents, who, number, hears_beats, remembers, takes_roots };
+    conversation.tell_roots(&mut agent)?;
+    let ended = conversation.hold(&mut agent, queue, (news, told), roots).await;
     leaving.reason = match &ended {
         Ok(None) => "it said goodbye".to_owned(),
         Ok(Some(reason)) => reason.clone(),
@@ -333,6 +330,7 @@ struct Conversation<'a> {
     hears_beats: bool,
     /// It wants to know when its node is ready.
     remembers: bool,
+    takes_roots: bool,
 }
 
 /// Who waits for what an agent says, and what was heard of it.
@@ -393,14 +391,22 @@ impl Waiting {
 }
 
 impl Conversation<'_> {
+    /// Tells the agent which CAs the cluster has, where it can be told.
+    fn tell_roots(&self, agent: &mut Agent) -> Result<(), Why> {
+        if self.takes_roots {
+            agent.say(&ToAgent::Trust { roots: self.agents.authority.pem() })?;
+        }
+        Ok(())
+    }
+
     /// Goes on until one side ends it. Nothing is awaited but what happens next: what the agent does not take holds up
     /// nothing that it says. Gives why it is served no more, where this side ends it.
     async fn hold(
         self,
         agent: &mut Agent,
         mut queue: mpsc::Receiver<Say>,
-        mut news: News,
-        mut told: Digest,
+        (mut news, mut told): (News, Digest),
+        mut roots: watch::Receiver<u64>,
     ) -> Result<Option<String>, Why> {
         let mut waiting = Waiting::default();
         loop {
@@ -433,6 +439,14 @@ impl Conversation<'_> {
                         agent.say(&ToAgent::Process { number, tell })?;
                     }
                 },
+                // First whom it may trust, and then its document, which the one that signs now has signed.
+                _ = roots.changed(), if agent.is_free() => {
+                    self.tell_roots(agent)?;
+                    if let Some(document) = self.agents.document(self.who.node) {
+                        told = digest(&document);
+                        agent.say(&ToAgent::Document(document))?;
+                    }
+                }
                 // However much it was changed while the agent took nothing: it is told the newest.
                 anew = news.come(), if agent.is_free() => {
                     let document = self.agents.document(self.who.node);
@@ -523,6 +537,7 @@ impl Conversation<'_> {
                 Ok(None) => {}
                 Err(why) => tracing::warn!(%node, why, "its SSH host key is not signed"),
             },
+            FromAgent::Trusts { roots } => agents.trusts(node, self.number, self.who.boot, roots),
             FromAgent::Hello { .. } => return Err(refused("it said hello twice")),
             FromAgent::Unknown if waiting.is_odd() => {
                 tracing::warn!(%node, "its agent said something that this head does not know");

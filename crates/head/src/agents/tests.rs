@@ -3,6 +3,7 @@
 mod identity;
 mod nodes;
 mod other_releases;
+mod rotation;
 
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -56,7 +57,18 @@ fn agents_of(folder: &Path, text: &str, limits: Limits) -> Arc<Agents> {
 
 /// As [`agents_of`], and the parts beside it.
 pub(crate) fn parts_of(folder: &Path, text: &str, limits: Limits) -> (Arc<Agents>, Arc<Timeline>, Arc<Snapshots>) {
+    parts_beside(folder, text, limits, |_| {})
+}
+
+/// As [`parts_of`], where something is made in the folder of the keys before the CA is looked for.
+fn parts_beside(
+    folder: &Path,
+    text: &str,
+    limits: Limits,
+    makes: impl FnOnce(&Path),
+) -> (Arc<Agents>, Arc<Timeline>, Arc<Snapshots>) {
     let (store, snapshots, current) = begun(folder, text);
+    makes(&folder.join(".bramble/keys"));
     let authority = Arc::new(Authority::open(&folder.join(".bramble/keys")).expect("made"));
     let timeline = Arc::new(Timeline::open(store.clone(), &current.cluster, 0).expect("opens"));
     let nodes = Nodes::new(Arc::clone(&snapshots), Arc::new(Adoptions::open(store.clone()).expect("opens")));
@@ -69,9 +81,8 @@ pub(crate) fn parts_of(folder: &Path, text: &str, limits: Limits) -> (Arc<Agents
 async fn listening(agents: &Arc<Agents>) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let address = listener.local_addr().expect("bound");
-    let tls = TlsAcceptor::from(Arc::new(agents.authority.tls().expect("certificates")));
     let gate = Gate::new(64, STRANGERS_OF_ONE);
-    tokio::spawn(run(Arc::clone(agents), listener, tls, gate, CancellationToken::new()));
+    tokio::spawn(run(Arc::clone(agents), listener, gate, CancellationToken::new()));
     address
 }
 
@@ -87,7 +98,17 @@ async fn settle(agents: &Agents, address: SocketAddr, name: &Name) -> Lines {
 
 /// An agent that was admitted and is connected, what it says first, and its certificate request.
 async fn connect(agents: &Agents, address: SocketAddr, name: &Name) -> (Lines, FromAgent, String) {
-    let key = KeyPair::generate().expect("a key");
+    let (lines, hello, csr, _) = connect_with(agents, address, name, KeyPair::generate().expect("a key")).await;
+    (lines, hello, csr)
+}
+
+/// As [`connect`], with this key, which is given back.
+async fn connect_with(
+    agents: &Agents,
+    address: SocketAddr,
+    name: &Name,
+    key: KeyPair,
+) -> (Lines, FromAgent, String, KeyPair) {
     let csr = CertificateParams::default().serialize_request(&key).and_then(|csr| csr.pem()).expect("a request");
     let fingerprint = RequestedKey::of(&csr).expect("a key").fingerprint();
     let (boot, nonce) = (BootId(format!("boot-of-{name}-{fingerprint}")), Digest([7; 32]));
@@ -121,7 +142,7 @@ async fn connect(agents: &Agents, address: SocketAddr, name: &Name) -> (Lines, F
     };
     let capabilities = Capability::OWN.to_vec();
     let hello = FromAgent::Hello { boot, version: "0".into(), facts, protocol: Versions::OWN, capabilities };
-    (lines, hello, csr)
+    (lines, hello, csr, key)
 }
 
 /// A connection with this certificate (PEM), or with none.
@@ -152,12 +173,12 @@ async fn say(lines: &mut Lines, message: &FromAgent) {
     lines.send(serde_json::to_string(message).expect("plain data")).await.expect("it is connected");
 }
 
-/// What the head says next, but its hello and that the node is ready.
+/// What the head says next, but its hello, whom it may trust, and that the node is ready.
 async fn hear(lines: &mut Lines) -> Option<ToAgent> {
     loop {
         let line = lines.next().await?.ok()?;
         match serde_json::from_str(&line).expect("a message of the head") {
-            ToAgent::Hello { .. } | ToAgent::Ready => {}
+            ToAgent::Hello { .. } | ToAgent::Trust { .. } | ToAgent::Ready => {}
             message => return Some(message),
         }
     }
@@ -207,8 +228,8 @@ pub(crate) fn pretend(
 ) {
     let (say, mut queue) = mpsc::channel(serve::QUEUE);
     let number = agents.numbers.fetch_add(1, Ordering::Relaxed);
-    let (protocol, capabilities) = (Versions::OWN, Capability::OWN.to_vec());
-    let entry = Connected { number, say, last_heard: now(), version: "0".into(), protocol, capabilities };
+    let (protocol, capabilities, trusts) = (Versions::OWN, Capability::OWN.to_vec(), Vec::new());
+    let entry = Connected { number, say, last_heard: now(), version: "0".into(), protocol, capabilities, trusts };
     agents.sessions().insert(name.clone(), entry);
     agents.timeline.add(Some(name), What::Connected);
     let FromAgent::Health(health) = health() else { unreachable!("it is health") };
@@ -232,8 +253,8 @@ pub(crate) fn runs(agents: &Agents, name: &Name) -> mpsc::UnboundedReceiver<Opti
     let (say, mut queue) = mpsc::channel(serve::QUEUE);
     let (tells, told) = mpsc::unbounded_channel();
     let number = agents.numbers.fetch_add(1, Ordering::Relaxed);
-    let (protocol, capabilities) = (Versions::OWN, Capability::OWN.to_vec());
-    let entry = Connected { number, say, last_heard: now(), version: "0".into(), protocol, capabilities };
+    let (protocol, capabilities, trusts) = (Versions::OWN, Capability::OWN.to_vec(), Vec::new());
+    let entry = Connected { number, say, last_heard: now(), version: "0".into(), protocol, capabilities, trusts };
     agents.sessions().insert(name.clone(), entry);
     tokio::spawn(async move {
         let mut running = Vec::new();
@@ -643,7 +664,7 @@ async fn a_connection_that_panics_is_logged_and_forgotten_and_others_go_on() {
             let (say, _queue) = mpsc::channel(1);
             let version = "0".to_owned();
             let (protocol, capabilities) = (Versions::OWN, Vec::new());
-            let entry = Connected { number, say, last_heard: 1, version, protocol, capabilities };
+            let entry = Connected { number, say, last_heard: 1, version, protocol, capabilities, trusts: Vec::new() };
             let _leaving = serve::Leaving::enter(&agents, &name, entry);
             assert!(number > 1, "as an error of bramble's own");
             let mut byte = [0];

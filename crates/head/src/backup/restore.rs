@@ -7,6 +7,7 @@
 //! Until the one rename there is no state that a head could start with; from then on the next start of a head, or the next
 //! `bramble restore`, moves what has not been moved.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,11 @@ use crate::store::STORE;
 const MAKING: &str = "restoring";
 /// What is whole, and is being put into its places.
 const WHOLE: &str = "restored";
+/// The certificate of the head's CA, and of the one that takes its place.
+const CA: &str = "keys/ca.pem";
+const NEXT_CA: &str = "keys/next-ca.pem";
+const CA_KEY: &str = "keys/ca.key";
+const NEXT_CA_KEY: &str = "keys/next-ca.key";
 
 fn file(path: &Path) -> impl FnOnce(io::Error) -> Unusable {
     let path = path.to_owned();
@@ -59,12 +65,19 @@ pub fn open(path: &Path, identities: Option<&Identities>, seal: Option<&Path>) -
         archive.files.push((format!("{KEYS}/{}", bramble_seal::SEAL), seal.file()));
     }
     let opened = Opened { path: path.to_owned(), archive };
-    let key = opened.seals_open()?;
-    // The certificate is in every image: that it is the cluster's says nothing of who packed it.
+    let sealed = opened.seals_open()?;
+    // The certificates are in every image: that they are the cluster's says nothing of who packed them.
     let of = |name: &str| opened.archive.files.iter().find(|(file, _)| file == name).map(|(_, bytes)| bytes);
-    match (of("keys/ca.pem"), key.as_ref().or(of("keys/ca.key"))) {
-        (Some(certificate), Some(key)) if !ca::fits(certificate, key) => Err(Unusable::OtherKey(opened.path)),
-        _ => Ok(opened),
+    let fits = |certificate: &str, key: &str, is_needed: bool| match (of(certificate), sealed.get(key).or(of(key))) {
+        (Some(certificate), Some(key)) => ca::fits(certificate, key),
+        (Some(_), None) => !is_needed,
+        (None, _) => true,
+    };
+    // One that names the next CA has its key, which nobody else has.
+    if fits(CA, CA_KEY, false) && fits(NEXT_CA, NEXT_CA_KEY, true) {
+        Ok(opened)
+    } else {
+        Err(Unusable::OtherKey(opened.path))
     }
 }
 
@@ -72,8 +85,18 @@ impl Opened {
     /// SHA-256 of the certificate of the head's CA; `None` where it has none.
     #[must_use]
     pub fn ca(&self) -> Option<Digest> {
-        let (_, pem) = self.archive.files.iter().find(|(name, _)| name == "keys/ca.pem")?;
+        self.fingerprint(CA)
+    }
+
+    fn fingerprint(&self, file: &str) -> Option<Digest> {
+        let (_, pem) = self.archive.files.iter().find(|(name, _)| name == file)?;
         ca::fingerprint(pem)
+    }
+
+    /// As [`Opened::ca`], of the one that takes its place, where it was being rotated.
+    #[must_use]
+    pub fn next_ca(&self) -> Option<Digest> {
+        self.fingerprint(NEXT_CA)
     }
 
     /// What it says of itself.
@@ -87,9 +110,10 @@ impl Opened {
     /// # Errors
     /// [`Unusable::OtherCa`].
     pub fn is_of(&self, wanted: &Digest) -> Result<(), Unusable> {
-        match self.ca() {
-            Some(ca) if ca == *wanted => Ok(()),
-            ca => Err(Unusable::OtherCa {
+        match (self.ca(), self.next_ca()) {
+            // The repository may name either while it is rotated.
+            (ca, next) if [ca, next].contains(&Some(*wanted)) => Ok(()),
+            (ca, _) => Err(Unusable::OtherCa {
                 path: self.path.clone(),
                 has: ca.map_or_else(|| "none".into(), |ca| ca.to_string()),
                 wanted: wanted.to_string(),
@@ -97,10 +121,10 @@ impl Opened {
         }
     }
 
-    /// Every sealed secret opens by a seal that is here: without it a head would not start. Gives the CA's key, where it is
-    /// sealed.
-    fn seals_open(&self) -> Result<Option<Vec<u8>>, Unusable> {
-        let (mut seals, mut ca_key) = (Vec::new(), None);
+    /// Every sealed secret opens by a seal that is here: without it a head would not start. Gives the keys of the
+    /// CA that are sealed.
+    fn seals_open(&self) -> Result<BTreeMap<String, Vec<u8>>, Unusable> {
+        let (mut seals, mut ca_keys) = (Vec::new(), BTreeMap::new());
         for (name, bytes) in &self.archive.files {
             if belongs(name).is_some_and(|(folder, name)| is_seal(folder, name)) {
                 seals.push(Seal::of_file(bytes).map_err(|source| Unusable::Seal { path: self.path.clone(), source })?);
@@ -111,8 +135,8 @@ impl Opened {
             let mut last = None;
             let is_open = seals.iter().any(|seal| match seal.open(&name, bytes) {
                 Ok(secret) => {
-                    if name == "keys/ca.key" {
-                        ca_key = Some(secret);
+                    if name == CA_KEY || name == NEXT_CA_KEY {
+                        ca_keys.insert(name.clone(), secret);
                     }
                     true
                 }
@@ -132,7 +156,7 @@ impl Opened {
                 None => return Err(Unusable::NoSeal { path, name }),
             }
         }
-        Ok(ca_key)
+        Ok(ca_keys)
     }
 
     /// Puts it into an empty state folder: all of it, or nothing. Its store begins a new life, so that what the old head

@@ -21,7 +21,8 @@ fn what_root_backs_up_and_restores_belongs_to_the_owner_of_the_folder() {
         files::replace_secret(&path, b"secret").expect("written");
     }
     let timeline = Arc::new(Timeline::open(store.clone(), &current.cluster, 0).expect("opens"));
-    let backups = Backups::new(state, store, snapshots, timeline);
+    let authority = Arc::new(ca::Authority::open(&state.join(KEYS)).expect("made"));
+    let backups = Backups::new(state, store, snapshots, timeline, authority);
     let folder = home.path().join("backups/head");
     let (private, recipient) = new_identity();
     let plan = Backup { folder, recipients: vec![recipient], every_hours: 24, keep: 14, days: 90 };
@@ -43,9 +44,9 @@ fn without_recipients_none_is_made_and_what_was_saved_stays() {
     let text = "[cluster]\nname = \"c\"\n[network]\ninterface = \"lo\"\n";
     let (store, snapshots, current) = crate::snapshots::tests::begun(home.path(), text);
     let state = home.path().join(".bramble");
-    drop(ca::Authority::open(&state.join(KEYS)).expect("made"));
+    let authority = Arc::new(ca::Authority::open(&state.join(KEYS)).expect("made"));
     let timeline = Arc::new(Timeline::open(store.clone(), &current.cluster, 0).expect("opens"));
-    let backups = Backups::new(state, store, snapshots, timeline);
+    let backups = Backups::new(state, store, snapshots, timeline, authority);
     let folder = home.path().join("backups");
     fs::create_dir(&folder).expect("made");
     let before = folder.join(format!("c-1000{ENDING}"));

@@ -13,12 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::source::Following;
 use super::{Controller, Foresight, Sections, Shared, destroyed, foresee, run};
-use super::{backups, leaving, sets, source, strangers, swarm};
+use super::{backups, leaving, rotation, sets, source, strangers, swarm};
 use crate::adoptions::Adoptions;
 use crate::agents::Agents;
 use crate::backup::Backups;
 use crate::boot_sets::BootSets;
 use crate::desired::Desired;
+use crate::rotation::Rotating;
 use crate::snapshots::{Current, Snapshots};
 use crate::strangers::Strangers;
 use crate::swarm::Swarm;
@@ -37,6 +38,7 @@ pub(crate) struct Subjects {
     pub(crate) strangers: Arc<Strangers>,
     pub(crate) adoptions: Arc<Adoptions>,
     pub(crate) backups: Arc<Backups>,
+    pub(crate) rotating: Arc<Rotating>,
     pub(crate) sections: Arc<Sections>,
 }
 
@@ -47,6 +49,8 @@ pub(crate) struct Loops {
     snapshots: Arc<Snapshots>,
     declared: Arc<OfDeclared>,
     source: Arc<source::Controller>,
+    /// Of no snapshot: it goes on whatever the repository says.
+    rotation: Arc<rotation::Controller>,
 }
 
 /// What keeps true what a snapshot declares: all but the loop that brings snapshots.
@@ -80,7 +84,7 @@ pub(crate) type LoopTask = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 impl Loops {
     pub(crate) fn of(subjects: Subjects) -> Self {
         let Subjects { store, boot_sets, timeline, snapshots, following, desired, agents, .. } = subjects;
-        let Subjects { swarm, strangers, adoptions, backups, sections, .. } = subjects;
+        let Subjects { swarm, strangers, adoptions, backups, rotating, sections, .. } = subjects;
         let declared = Arc::new(OfDeclared {
             swarm: Arc::new(swarm::Controller {
                 agents: Arc::clone(&agents),
@@ -109,6 +113,7 @@ impl Loops {
                 timeline: Arc::clone(&timeline),
                 foresight: Arc::clone(&declared) as Arc<dyn Foresight>,
             }),
+            rotation: Arc::new(rotation::Controller { rotating }),
             declared,
             sections,
             timeline,
@@ -128,6 +133,7 @@ impl Loops {
         spawn(self.one(&self.declared.backups, stop));
         spawn(self.one(&self.declared.sets, stop));
         spawn(self.one(&self.source, stop));
+        spawn(self.one(&self.rotation, stop));
     }
 
     fn one<C: Controller>(&self, controller: &Arc<C>, stop: &CancellationToken) -> LoopTask {

@@ -13,6 +13,7 @@
 pub(crate) mod all;
 mod backups;
 mod leaving;
+mod rotation;
 mod sets;
 pub(crate) mod source;
 mod strangers;

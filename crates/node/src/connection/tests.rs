@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 use crate::guard::Guard;
 use crate::guard::tests::signed;
+use crate::trust::Trust;
 use crate::{Mended, mend};
 
 #[tokio::test]
@@ -89,7 +90,8 @@ impl TestHead {
     }
 
     fn identity(&self) -> Identity {
-        Identity::of("w1", rustls::pki_types::CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("a CA"))
+        let ca = rustls::pki_types::CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("a CA");
+        Identity::of("w1", Trust::of(&[ca]))
     }
 
     /// A certificate for whoever made this request, good until the end of a year.
@@ -116,7 +118,7 @@ struct Agent {
 fn agent(apply: impl Fn(&NodeDocument) + Clone + Send + 'static) -> Agent {
     let (told, states) = watch::channel(States::default());
     let (declared, known) = watch::channel(None);
-    let guard = Guard::at(Path::new("/nowhere/lead.json"), &[]);
+    let guard = Guard::at(Path::new("/nowhere/lead.json"), Trust::in_keys(&[]));
     let engines = Engines::start(&told, &known, guard);
     Agent { engines, states, documents: Documents::start_with(apply, Arc::default(), declared), known }
 }
@@ -243,9 +245,10 @@ async fn with_far<T>(test: impl AsyncFnOnce(&mut Far) -> T) -> T {
     let (declared, known) = watch::channel(None);
     let (applies, applied) = mpsc::unbounded_channel();
     let apply = move |document: &NodeDocument| applies.send(document.domain.clone()).expect("the test listens");
-    let engines = Engines::start(&told, &known, Guard::at(&folder.path().join("lead.json"), ca.der_bytes()));
+    let trust = Trust::in_keys(&[ca.der_bytes()]);
+    let engines = Engines::start(&told, &known, Guard::at(&folder.path().join("lead.json"), Arc::clone(&trust)));
     let documents = Documents::start_with(apply, Arc::default(), declared);
-    let identity = TestHead::new().identity();
+    let identity = Identity::of("w1", trust);
     let (ours, theirs) = duplex(1 << 20);
     let head = Connection::open(Limits::USUAL, async { Ok(ours) }).await.expect("opened");
     let said = Connection::open(Limits::USUAL, async { Ok(theirs) }).await.expect("opened");
@@ -346,4 +349,70 @@ async fn a_beat_is_answered_while_a_document_is_applied() {
         ended = conversation => panic!("it ended: {ended:?}"),
         () = test => {}
     }
+}
+
+/// The cluster's CA was rotated while the agent was away, or it was told late: what it was let in with is of the old one.
+#[tokio::test]
+async fn an_agent_whose_certificate_is_of_a_ca_that_is_gone_enrols_anew() {
+    let (old, head) = (TestHead::new(), TestHead::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let boot = this_boot(&listener);
+    let (identity, here) = (head.identity(), agent(|_| {}));
+    identity.keep(old.enrolled(&identity.request().expect("a request"), 2999));
+    let hold = || hold(&boot, &identity, "1", &here.engines, &here.states, &here.documents);
+    let serve = async {
+        loop {
+            let (stream, _) = listener.accept().await.expect("someone comes");
+            let Ok(mut agent) = Connection::open(Limits::USUAL, head.tls.accept(stream)).await else { continue };
+            let first: serde_json::Value = agent.first().await.expect("it says something");
+            if let Some(csr) = first["csr"].as_str() {
+                agent.say(&head.enrolled(csr, 2999)).expect("said");
+            }
+            let _ = agent.finish().await;
+        }
+    };
+    let tries = async {
+        let error = hold().await.expect_err("it is turned away");
+        assert!(matches!(error, Error::OfNoCa), "{error:?}");
+        let set = async { panic!("no time is the cause") };
+        assert_eq!(mend(&error, &identity, set).await, Mended::Forgotten);
+        let error = hold().await.expect_err("this head says goodbye at once");
+        assert!(matches!(error, Error::Ended(_)), "{error:?}");
+        assert!(identity.enrolled().is_some(), "it was let in anew");
+        // And a head of a CA that the image does not know is told from all else.
+        let stranger = old.identity();
+        let error = super::hold(&boot, &stranger, "1", &here.engines, &here.states, &here.documents).await;
+        assert!(clock::is_of_no_known_ca(&error.expect_err("it trusts the old one alone")));
+        assert!(!clock::is_of_no_known_ca(&Error::OfNoCa));
+    };
+    tokio::select! {
+        () = serve => {}
+        () = tries => {}
+    }
+}
+
+/// The head rotates its CA: first both, then the next one alone. What is no CA changes nothing.
+#[tokio::test]
+async fn an_agent_trusts_whom_its_head_says_and_obeys_what_that_signs() {
+    with_far(async |far| {
+        let (first, next) = (TestHead::new(), TestHead::new());
+        let trust = |roots: String| ToAgent::Trust { roots };
+        let number = |told: FromAgent| match told {
+            FromAgent::Trusts { roots } => roots.len(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(far.tells("before", Some(100)).await.as_deref(), Some("before"));
+        far.said.say(&trust("no certificate".into())).expect("said");
+        assert_eq!(number(far.asks(&trust(format!("{}{}", first.pem, next.pem))).await), 2);
+        assert_eq!(number(far.asks(&trust(next.pem.clone())).await), 1);
+        assert_eq!(far.tells("of the old one", Some(300)).await, None, "it signs nothing any more");
+        assert_eq!(far.refuses, Some(Refuses { life: 300, obeys: 100 }));
+        let life = Some(signed(next.issuer.key(), 100));
+        let document = NodeDocument { life, ..document("of the next one") };
+        far.said.say(&ToAgent::Document(document)).expect("said");
+        let observe = ToAgent::Ask { number: 1, work: swarm::Work::Observe.into(), under: None };
+        assert!(matches!(far.asks(&observe).await, FromAgent::Answer { .. }));
+        assert_eq!(far.applied.try_recv().as_deref(), Ok("of the next one"));
+    })
+    .await;
 }

@@ -78,20 +78,20 @@ fn a_start_that_was_cut_off_while_it_sealed_keys_is_gone_on_with() {
     plain(sealed.path()).expect("opened");
     let done = files_of(sealed.path());
     let (seal, sealed_of) = (done.iter().find(|file| file.0 == SEAL), |name: &str| done.iter().find(|f| f.0 == name));
+    // A rotation's keys are there only in one.
+    let there: Vec<&str> = SECRETS.iter().map(|(name, _)| *name).filter(|name| sealed_of(name).is_some()).collect();
+    assert_eq!(there, ["ca.key", "image.key"]);
     // Each prefix of: the seal, the CA's key, the images' key.
     for steps in 0..=3 {
         let mut files: Vec<_> = cut_off.clone();
         files.extend(seal.filter(|_| steps > 0).cloned());
-        for (_, (name, _)) in SECRETS.iter().enumerate().filter(|(at, _)| at + 1 < steps) {
+        for (_, name) in there.iter().enumerate().filter(|(at, _)| at + 1 < steps) {
             let sealed = sealed_of(name).expect("sealed").clone();
             files.iter_mut().filter(|file| file.0 == *name).for_each(|file| *file = sealed.clone());
         }
         put_back(home.path(), &files);
         holds(&plain(home.path()).expect("opened"));
-        assert!(
-            SECRETS.iter().all(|(name, _)| is_sealed(&fs::read(home.path().join(name)).expect("there"))),
-            "{steps}"
-        );
+        assert!(there.iter().all(|name| is_sealed(&fs::read(home.path().join(name)).expect("there"))), "{steps}");
     }
 }
 

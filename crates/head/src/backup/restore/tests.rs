@@ -345,3 +345,52 @@ fn a_newer_form_is_refused_by_its_number() {
     let told = restore(&backup_of(folder.path(), FORM + 1, &[]), &folder.path().join("state"), 1).expect_err("newer");
     assert!(told.to_string().contains(&format!("of form {}", FORM + 1)), "{told}");
 }
+
+/// The certificate of the next CA is in images, and no secret: who packs it beside a CA of their own is not that cluster's.
+#[test]
+fn a_backup_of_a_rotation_is_of_both_cas_whose_keys_it_has() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let keys = folder.path().join("keys of one");
+    let authority = ca::Authority::open(&keys).expect("made");
+    authority.rotate(1).expect("begun");
+    let roots: Vec<Digest> = authority.roots().into_iter().map(|root| root.fingerprint).collect();
+    drop(authority);
+    let store = Blocking::open(&folder.path().join("store"), 5000).expect("opens").copy().expect("copied");
+    let all = |keys: &Path| {
+        let files = fs::read_dir(keys).expect("listed").map(|entry| entry.expect("an entry").path());
+        let name = |path: &Path| format!("keys/{}", path.file_name().and_then(|name| name.to_str()).expect("a name"));
+        files
+            .filter(|path| !path.ends_with("unused"))
+            .map(|path| (name(&path), fs::read(&path).expect("there")))
+            .collect::<Vec<_>>()
+    };
+    let mut files = all(&keys);
+    files.push((STORE.into(), store));
+    let (path, key) = encrypted(folder.path(), &files);
+    let open_it = || open(&path, Some(&identities(&key)), None);
+    let opened = open_it().expect("opened");
+    assert_eq!([opened.ca(), opened.next_ca()], [Some(roots[0]), Some(roots[1])]);
+    for root in &roots {
+        opened.is_of(root).expect("it is of either");
+    }
+    assert!(opened.is_of(&Digest([7; 32])).is_err());
+    let state = folder.path().join("state");
+    opened.place(&state, 9000).expect("restored");
+    let restored = ca::Authority::open(&state.join(KEYS)).expect("it goes on");
+    assert_eq!(restored.roots().into_iter().map(|root| root.fingerprint).collect::<Vec<_>>(), roots);
+    assert!(restored.rotation().is_some() && restored.finish().expect("to the end"));
+
+    // Somebody's own CA, with the next one's certificate beside it: without its key, and with another one.
+    let of = |name: &str| files.iter().find(|(file, _)| file == name).expect("there").1.clone();
+    let mut forged = head(folder.path());
+    forged.push((NEXT_CA.into(), of(NEXT_CA)));
+    for own_key in [false, true] {
+        if own_key {
+            let private = rcgen::KeyPair::generate().expect("a key").serialize_pem();
+            forged.push((NEXT_CA_KEY.into(), private.into_bytes()));
+        }
+        let (path, key) = encrypted(folder.path(), &forged);
+        let opened = open(&path, Some(&identities(&key)), None);
+        assert!(matches!(opened, Err(Unusable::OtherKey(_))), "{own_key}");
+    }
+}

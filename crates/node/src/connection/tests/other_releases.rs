@@ -193,7 +193,7 @@ fn agent_of(swarm: Option<Swarm>, state: EngineState) -> (Agent, tempfile::TempD
     let folder = tempfile::tempdir().expect("a folder");
     let (told, states) = watch::channel([(EngineKind::Swarm, state)].into_iter().collect());
     let (declared, known) = watch::channel(None);
-    let engines = Engines::of(swarm, told, Guard::at(&folder.path().join("lead.json"), &[]));
+    let engines = Engines::of(swarm, told, Guard::at(&folder.path().join("lead.json"), Trust::in_keys(&[])));
     (Agent { engines, states, documents: Documents::start_with(|_| {}, Arc::default(), declared), known }, folder)
 }
 
