@@ -148,8 +148,11 @@ mod tests {
     use super::*;
 
     fn statement() -> impl Strategy<Value = Statement> {
-        (any::<u64>(), any::<Option<u64>>(), any::<u64>())
-            .prop_map(|(serial, expires, floor)| Statement { serial, expires, floor })
+        (any::<u64>(), any::<Option<u64>>(), any::<u64>()).prop_map(|(serial, expires, floor)| Statement {
+            serial,
+            expires,
+            floor,
+        })
     }
 
     #[test]

@@ -215,8 +215,7 @@ impl BootSets {
         cancel: &Cancel,
         progress: &dyn Fn(&str),
     ) -> Result<Vec<Built>> {
-        let (authority, keys, cache) =
-            (bramble_head::authority(&self.state, &from.cluster)?, self.keys()?, cache()?);
+        let (authority, keys, cache) = (bramble_head::authority(&self.state, &from.cluster)?, self.keys()?, cache()?);
         let floor = self.floor()?.floor;
         let revision = from.revision.commit.as_deref().map(|commit| {
             let short = short(commit);

@@ -412,7 +412,9 @@ pub(crate) async fn put(
 /// Why a set is not given: for what was asked, or for what the head itself cannot do.
 fn refused(error: Error) -> Refusal {
     let status = match &error {
-        Error::Shelf(bramble_image::Error::NotOnShelf { .. } | bramble_image::Error::NoSuchSet(_)) => StatusCode::NOT_FOUND,
+        Error::Shelf(bramble_image::Error::NotOnShelf { .. } | bramble_image::Error::NoSuchSet(_)) => {
+            StatusCode::NOT_FOUND
+        }
         Error::OtherArchitecture { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         Error::Shelf(bramble_image::Error::NoSignature { .. }) => {
             return refuse(StatusCode::UNPROCESSABLE_ENTITY, bramble_system::sentence(&error), error.help());

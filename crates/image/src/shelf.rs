@@ -473,7 +473,9 @@ impl Shelf {
                 Signed::Not => false,
                 Signed::Plainly => floor == 0,
                 Signed::Says(said) if said.serial < floor => return Err(Error::Forbidden { set: digest }),
-                Signed::Says(said) => said.floor == floor && said.expires.is_none_or(|at| at > now.saturating_add(SOON)),
+                Signed::Says(said) => {
+                    said.floor == floor && said.expires.is_none_or(|at| at > now.saturating_add(SOON))
+                }
             };
             if !lasts_on && let Some(signature) = sign()? {
                 self.put_signature(&digest, &signature)?;
@@ -723,7 +725,8 @@ impl ToSign {
         }
         if self.above.max(self.floor) > now.saturating_add(AHEAD) {
             let latest = Day(self.above.max(self.floor));
-            let problem = format!("the head says that something was signed on {latest}: is this computer's clock right?");
+            let problem =
+                format!("the head says that something was signed on {latest}: is this computer's clock right?");
             return Err(Error::NoSignature { set: self.set, problem });
         }
         let serial = now.max(self.above.saturating_add(1));

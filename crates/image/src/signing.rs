@@ -146,8 +146,7 @@ impl Secret {
     /// When it is none, or the password is wrong.
     pub fn read(path: &Path, password: impl FnOnce() -> Result<String, Error>) -> Result<Self, Error> {
         let text = fs::read_to_string(path).map_err(Error::file("cannot read the key", path))?;
-        let malformed =
-            |error: minisign::PError| Error::NoKey { path: path.to_owned(), problem: error.to_string() };
+        let malformed = |error: minisign::PError| Error::NoKey { path: path.to_owned(), problem: error.to_string() };
         let boxed = SecretKeyBox::from_string(&text).map_err(malformed)?;
         match SecretKeyBox::from_string(&text).and_then(SecretKeyBox::into_unencrypted_secret_key) {
             Ok(key) => Ok(Secret(key)),
@@ -169,8 +168,7 @@ impl Secret {
         if let Some(there) = [path, &beside].into_iter().find(|path| path.exists()) {
             return Err(Error::NoKey { path: there.to_owned(), problem: "it is there already".into() });
         }
-        let malformed =
-            |error: minisign::PError| Error::NoKey { path: path.to_owned(), problem: error.to_string() };
+        let malformed = |error: minisign::PError| Error::NoKey { path: path.to_owned(), problem: error.to_string() };
         let pair = KeyPair::generate_encrypted_keypair(Some(password)).map_err(malformed)?;
         let secret = pair.sk.to_box(Some("bramble image key")).map_err(malformed)?;
         let public = pair.pk.to_box().map_err(malformed)?;
@@ -240,8 +238,7 @@ impl Pair {
 
     fn make(folder: &Path, vault: &Vault, role: &Role) -> Result<(), Error> {
         let (secret_path, public_path) = (folder.join(role.secret()), folder.join(role.public()));
-        let failed =
-            |error: minisign::PError| Error::Key { path: secret_path.clone(), problem: error.to_string() };
+        let failed = |error: minisign::PError| Error::Key { path: secret_path.clone(), problem: error.to_string() };
         let pair = KeyPair::generate_unencrypted_keypair().map_err(failed)?;
         let secret = pair.sk.to_box(Some("bramble image key")).map_err(failed)?;
         // The public half first: a secret key that exists has its public half beside it.
@@ -367,7 +364,8 @@ impl SigningKeys {
             Err(error) => return Err(Error::file("cannot read the last serial", &path)(error)),
         };
         let serial = now.max(least.saturating_add(1)).max(u64::saturating_add(last, 1));
-        files::replace(&path, format!("{serial}\n").as_bytes()).map_err(Error::file("cannot keep the serial", &path))?;
+        files::replace(&path, format!("{serial}\n").as_bytes())
+            .map_err(Error::file("cannot keep the serial", &path))?;
         Ok(serial)
     }
 
@@ -427,11 +425,7 @@ impl SigningKeys {
     }
 
     fn roles(&self) -> Roles {
-        Roles {
-            form: FORM,
-            signs: self.signs.role.clone(),
-            next: self.next.as_ref().map(|next| next.role.clone()),
-        }
+        Roles { form: FORM, signs: self.signs.role.clone(), next: self.next.as_ref().map(|next| next.role.clone()) }
     }
 
     /// All of it changes with one file, and nobody else changes anything meanwhile.

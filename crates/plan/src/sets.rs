@@ -72,9 +72,8 @@ impl Planner for Sets {
                 plan.wait(subject, "there is no boot set yet, and its nodes cannot boot", build());
                 continue;
             };
-            let sign = || {
-                Ends::Person(format!("`bramble image build`, or `bramble image sign {}`", set.digest.short()))
-            };
+            let sign =
+                || Ends::Person(format!("`bramble image build`, or `bramble image sign {}`", set.digest.short()));
             if let Some(refused) = set.refused {
                 let reason = format!("nodes boot nothing of the boot set that they are given: {refused}");
                 plan.wait(subject.clone(), reason, sign());
@@ -170,7 +169,10 @@ mod tests {
             inputs: Some(digest(5)),
         };
         let observed = Observed {
-            shelf: BTreeMap::from([(Amd64, Set { digest: digest(1), inputs: Some(digest(4)), expires: None, refused: None })]),
+            shelf: BTreeMap::from([(
+                Amd64,
+                Set { digest: digest(1), inputs: Some(digest(4)), expires: None, refused: None },
+            )]),
             nodes: BTreeMap::from([(name("m1"), runs(Amd64, 1)), (name("w1"), runs(Amd64, 9))]),
         };
         insta::assert_snapshot!(contract::text(&Sets.plan(&declared, &observed, 0)));
@@ -230,7 +232,9 @@ mod tests {
         assert_eq!(waits.len(), 2, "one is old, the other missing: {waits:?}");
         assert!(waits.iter().all(|wait| wait.ends == Ends::Person("`bramble image build`".into())));
         for architecture in Architecture::ALL {
-            observed.shelf.insert(architecture, Set { digest: digest(1), inputs: Some(digest(5)), expires: None, refused: None });
+            observed
+                .shelf
+                .insert(architecture, Set { digest: digest(1), inputs: Some(digest(5)), expires: None, refused: None });
         }
         assert_eq!(Sets.plan(&declared, &observed, 0).waits, []);
     }
@@ -251,7 +255,8 @@ mod tests {
         assert!(matches!(ends, Ends::Person(what) if what.contains("image sign 010101010101")), "{ends:?}");
         // Also where its image has changed meanwhile.
         let changed = Declared { inputs: Some(digest(5)), ..declared.clone() };
-        let old = Set { digest: digest(1), inputs: Some(digest(4)), expires: Some(SOON), refused: Some("it is forbidden") };
+        let old =
+            Set { digest: digest(1), inputs: Some(digest(4)), expires: Some(SOON), refused: Some("it is forbidden") };
         let observed_old = Observed { shelf: BTreeMap::from([(Architecture::Amd64, old)]), ..Observed::default() };
         let waits = Sets.plan(&changed, &observed_old, 0).waits;
         assert_eq!(waits.len(), 3, "{waits:?}");

@@ -23,15 +23,26 @@ use crate::key::{Kept, Seal, Unreadable};
 pub const SEAL: &str = "seal";
 /// The one that takes its place, while secrets are sealed anew.
 pub const NEXT: &str = "seal.new";
-/// What a former bramble has left in the clear, and how each begins: what begins in another way is for its reader to tell
-/// of, as it lies there.
-const SECRETS: [(&str, &[u8]); 5] = [
-    ("ca.key", b"-----BEGIN "),
-    ("next-ca.key", b"-----BEGIN "),
-    ("issuer.key", b"-----BEGIN "),
-    ("next-issuer.key", b"-----BEGIN "),
+/// The head's secrets, and how each begins in the clear, as a former bramble and [`Vault::unseal`] leave them: what begins in
+/// another way is for its reader to tell of, as it lies there. Of the keys of images there are several, by number.
+const SECRETS: [(&str, &[u8]); 6] = [
+    ("ca.key", PEM),
+    ("next-ca.key", PEM),
+    ("issuer.key", PEM),
+    ("next-issuer.key", PEM),
     ("image.key", b"untrusted comment:"),
+    ("ssh-host.key", PEM),
 ];
+const PEM: &[u8] = b"-----BEGIN ";
+
+/// How the secret of this name begins in the clear; `None` where it is none of the head's.
+fn beginning(name: &str) -> Option<&'static [u8]> {
+    let number = name.strip_prefix("image-").and_then(|rest| rest.strip_suffix(".key"));
+    let is_numbered = number.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit()));
+    let name = if is_numbered { "image.key" } else { name };
+    SECRETS.iter().find(|(secret, _)| *secret == name).map(|(_, begins)| *begins)
+}
+
 /// What the name of a file has that was being written when its program was killed ([`files::replace_secret`]).
 const HALF: &str = ".new-";
 /// The resource manager of the machine's TPM.
@@ -336,16 +347,25 @@ impl Vault {
             }
             (Some(kept), None) => self.seal_of(kept, SEAL)?,
         };
-        for (name, begins) in SECRETS {
-            if let Err(error) = self.seal_clear(&seal, name, begins) {
+        for (name, begins) in self.secrets() {
+            if let Err(error) = self.seal_clear(&seal, &name, begins) {
                 tracing::error!(error = bramble_system::sentence(&error), "a key is not sealed");
             }
         }
         Ok(())
     }
 
+    /// The head's secrets that are there, in one form or the other, by name; with how each begins in the clear.
+    fn secrets(&self) -> Vec<(String, &'static [u8])> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut found: Vec<_> = names.filter_map(|name| beginning(&name).map(|begins| (name, begins))).collect();
+        found.sort();
+        found
+    }
+
     fn has_clear(&self) -> bool {
-        SECRETS.iter().any(|(name, _)| self.at(name).exists())
+        !self.secrets().is_empty()
     }
 
     /// Seals a secret that lies in the clear: it is whole in one form or the other at every instant.
@@ -483,7 +503,7 @@ impl Vault {
 
 /// Whether the head does not start without what is sealed under this name.
 pub fn is_secret(name: &str) -> bool {
-    SECRETS.iter().any(|(secret, _)| *secret == name)
+    beginning(name).is_some()
 }
 
 /// Whether a file of this name was being written when its program was killed.

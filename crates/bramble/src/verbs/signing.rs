@@ -84,7 +84,9 @@ pub fn sign(set: &str, key: Option<&Path>, days: Option<u32>, yes: bool, place: 
             to_sign.sign(&Secret::read(path, password)?, now() / 1000, lasts)?
         }
         (None, From::Here(sets)) => own_signature(sets, &to_sign, lasts)?,
-        (None, From::Elsewhere(_)) => bail!("the head's own key signs on its own computer; another one is named by `--key FILE`"),
+        (None, From::Elsewhere(_)) => {
+            bail!("the head's own key signs on its own computer; another one is named by `--key FILE`")
+        }
     };
     from.take(&to_sign, &signature)?;
     let until = lasts.map_or_else(|| "for ever".into(), |lasts| format!("until {}", Day(now() / 1000 + lasts)));
@@ -235,14 +237,15 @@ pub fn rotate(to: Option<&Path>, finish: bool, abandon: bool, yes: bool, place: 
     if !finish {
         let to = to.map(|path| {
             let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-            Public::parse(&text).map_err(|error| {
-                anyhow::anyhow!("{}: it is no public key of minisign: {error}", path.display())
-            })
+            Public::parse(&text)
+                .map_err(|error| anyhow::anyhow!("{}: it is no public key of minisign: {error}", path.display()))
         });
         let (_, next) = keys.rotate(to.transpose()?)?.standing();
         let next = next.expect("it has just begun");
         println!("the next key is {}", next.key);
-        println!("`bramble image build` makes boot sets that trust it, too; `bramble image key rotate --finish` ends the change");
+        println!(
+            "`bramble image build` makes boot sets that trust it, too; `bramble image key rotate --finish` ends the change"
+        );
         return Ok(Exit::Done);
     }
     let (_, next) = keys.standing();

@@ -730,7 +730,9 @@ async fn a_node_that_is_ready_is_told_so_and_with_which_set_is_kept() {
     for (remembers, set) in [(true, Digest([1; 32])), (false, Digest([1; 32]))] {
         let name = node(if remembers { 1 } else { 2 });
         let (mut lines, hello, _) = connect(&agents, address, &name).await;
-        let FromAgent::Hello { boot, version, facts, protocol, mut capabilities } = hello else { unreachable!("hello") };
+        let FromAgent::Hello { boot, version, facts, protocol, mut capabilities } = hello else {
+            unreachable!("hello")
+        };
         capabilities.retain(|one| remembers || *one != Capability::RemembersReady);
         say(&mut lines, &FromAgent::Hello { boot, version, facts, protocol, capabilities }).await;
         assert!(!admissions::was_ready_with(&agents.store, &name, &set));

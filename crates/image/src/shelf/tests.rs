@@ -107,7 +107,10 @@ fn with_a_damaged_set(damage: impl FnOnce(&Path)) -> (tempfile::TempDir, Shelf, 
     let key = SigningKeys::open(&folder.path().join("keys")).expect("a key");
     let made = ["1", "2", "3"].map(|word| {
         let artifact = shelf.take_stream(word.as_bytes()).expect("taken");
-        (shelf.publish(&manifest(artifact.clone(), word), &key, 0, NOW, None).expect("published"), shelf.file(&artifact.sha256))
+        (
+            shelf.publish(&manifest(artifact.clone(), word), &key, 0, NOW, None).expect("published"),
+            shelf.file(&artifact.sha256),
+        )
     });
     let [(first, a), (second, b), (third, c)] = made;
     damage(&shelf.set(&third).join(MANIFEST));

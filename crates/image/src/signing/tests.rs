@@ -193,7 +193,11 @@ fn a_change_that_was_cut_off_is_as_before_or_as_after() {
     }
     let keys = SigningKeys::open(folder.path()).expect("as after");
     assert_eq!(keys.trusted(), [new]);
-    assert_eq!(files_in(folder.path()), ["image-2.key", "image-2.pub", "image.json", "image.key"], "the former secret is gone");
+    assert_eq!(
+        files_in(folder.path()),
+        ["image-2.key", "image-2.pub", "image.json", "image.key"],
+        "the former secret is gone"
+    );
 }
 
 proptest! {

@@ -263,3 +263,32 @@ fn where_there_is_a_tpm_the_seal_is_sealed_to_it_and_opens_on_no_other_machine()
     }
     assert_eq!(fs::read(home.path().join(SEAL)).expect("there"), kept, "nothing was changed by those");
 }
+
+/// The keys of images are numbered, and an old one may not lie in the clear for ever.
+#[test]
+fn every_secret_that_was_unsealed_is_sealed_at_the_next_start() {
+    let home = tempfile::tempdir().expect("a folder");
+    let vault = plain(home.path()).expect("opened");
+    let all = [
+        "ca.key",
+        "next-ca.key",
+        "issuer.key",
+        "next-issuer.key",
+        "ssh-host.key",
+        "image.key",
+        "image-2.key",
+        "image-13.key",
+    ];
+    for name in all {
+        let begins = beginning(name).expect("a secret");
+        vault.write(name, &[begins, b" and the rest"].concat()).expect("written");
+        assert!(is_half(format!("{name}.new-4711").as_ref()), "{name}");
+    }
+    for name in ["image-.key", "image-2a.key", "image-2.pub", "copy-of-ca.key", "image.json"] {
+        assert!(beginning(name).is_none(), "{name}");
+    }
+    vault.unseal().expect("unsealed");
+    assert!(all.iter().all(|name| !is_sealed(&fs::read(home.path().join(name)).expect("there"))));
+    drop(plain(home.path()).expect("opened"));
+    assert!(all.iter().all(|name| is_sealed(&fs::read(home.path().join(name)).expect("there"))));
+}
