@@ -65,6 +65,7 @@ impl Client {
     pub fn at(target: Target) -> Result<Self> {
         Ok(match target {
             Target::Here(state) => Client::local(&state),
+            Target::Running { socket, .. } => Client(Way::Socket(socket)),
             Target::Elsewhere(url) => Client::remote(heads::find(&url)?),
         })
     }
@@ -296,8 +297,8 @@ impl Client {
 
     fn no_head(&self) -> NoHead {
         match &self.0 {
-            Way::Socket(path) => NoHead { at: path.display().to_string(), others: heads::urls().unwrap_or_default() },
-            Way::Tls(known) => NoHead { at: known.url.clone(), others: Vec::new() },
+            Way::Socket(path) => NoHead::at(path.display().to_string(), heads::urls().unwrap_or_default()),
+            Way::Tls(known) => NoHead::at(known.url.clone(), Vec::new()),
         }
     }
 
@@ -315,7 +316,7 @@ impl Client {
             Way::Socket(path) => {
                 let stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
                     std::io::ErrorKind::PermissionDenied => anyhow::anyhow!(
-                        "{}: only root and the owner of its folder may use it; others `bramble login` (where an earlier head made the folder as root: `sudo chown -R \"$USER\"` it)",
+                        "{}: only root and the owner of its folder may use it; whoever is in the group `bramble` uses the one in /run/bramble, and others `bramble login` (where an earlier head made the folder as root: `sudo chown -R \"$USER\"` it)",
                         path.display()
                     ),
                     _ => self.no_head().into(),

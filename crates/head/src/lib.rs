@@ -109,7 +109,7 @@ pub enum Ended {
 /// # Errors
 /// When a part cannot start, or ends.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<Ended, Error> {
-    let state = settings.state.clone();
+    let (state, is_lab) = (settings.state.clone(), settings.lab.is_some());
     let (parts, first) = match Parts::open(settings, &stop).await {
         // It had not begun to serve, and nothing is undone by going.
         Err(_) if stop.is_cancelled() => return Ok(Ended::Asked),
@@ -117,7 +117,9 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<Ended, E
     };
     parts.desired.follow(&first);
     let mut tasks = JoinSet::new();
-    if let Err(error) = start(&parts, &state, &stop, &mut tasks).await {
+    // A lab is asked from its own folder only: it may well have the name of the cluster that it is a rehearsal of.
+    let named = (!is_lab).then(|| first.cluster.name.as_str());
+    if let Err(error) = start(&parts, (&state, named), &stop, &mut tasks).await {
         // What was started would be waited for without end: it ends before the reason is told.
         stop.cancel();
         let _told = all_of(&mut tasks, &stop).await;
@@ -242,7 +244,12 @@ const WIRES: Duration = Duration::from_secs(3);
 type Tasks = JoinSet<Result<(), Error>>;
 
 /// Starts what every part does by itself.
-async fn start(parts: &Parts, state: &Path, stop: &CancellationToken, tasks: &mut Tasks) -> Result<(), Error> {
+async fn start(
+    parts: &Parts,
+    (state, named): (&Path, Option<&str>),
+    stop: &CancellationToken,
+    tasks: &mut Tasks,
+) -> Result<(), Error> {
     let wires = &parts.wires;
     let network = wires.network();
     let (on_the_wire, over_tls) = (routes::on_the_wire(parts), routes::over_tls(parts));
@@ -269,7 +276,7 @@ async fn start(parts: &Parts, state: &Path, stop: &CancellationToken, tasks: &mu
         following.end();
     }));
     let gate = Gate::new(shares.owner, shares.owner);
-    tasks.spawn(control::serve(routes::on_the_socket(parts), state, gate, stop.clone()));
+    tasks.spawn(control::serve(routes::on_the_socket(parts), state, named, gate, stop.clone()));
     if let Some(server) = parts.dhcp.server().filter(|_| !wires.interfaces().is_empty()) {
         let served =
             wires.interfaces().iter().map(|wire| (wire.clone(), BootServer { http: wires.http_at(wire.address) }));

@@ -15,6 +15,8 @@ pub(crate) enum Door {
     /// The control socket, which only its owner can open.
     Socket {
         user: u32,
+        /// Root, who runs the head, or the owner of its folder, and not just a member of the group `bramble`.
+        is_owner: bool,
     },
 }
 

@@ -430,6 +430,12 @@ pub struct Places<'a> {
 }
 
 impl Cluster {
+/// The cluster's name in the text of a `bramble.toml`, whatever else is wrong with that; `None` where it has none.
+pub fn name_in(text: &str) -> Option<String> {
+    let written: toml::Table = text.parse().ok()?;
+    written.get("cluster")?.get("name")?.as_str().map(ToOwned::to_owned)
+}
+
     /// Whether a `bramble.toml` lies in `root`, whatever is wrong with it: whoever reads it says that.
     pub fn is_in(root: &Path) -> bool {
         match root.join(FILE).symlink_metadata() {

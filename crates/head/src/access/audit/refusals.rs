@@ -438,7 +438,7 @@ mod tests {
     fn door_of(network: u8, host: u16) -> Door {
         match network {
             0 => from(&format!("2001:db8:{host:x}::1")),
-            1 => Door::Socket { user: 0 },
+            1 => Door::Socket { user: 0, is_owner: true },
             _ => from(&std::net::Ipv4Addr::from(0x0a00_0000 + u32::from(host)).to_string()),
         }
     }
