@@ -355,7 +355,7 @@ pub(crate) fn refusals() -> Vec<(u64, Refused)> {
 
 pub(crate) fn copied() -> Vec<(String, Progress)> {
     let at = Position { link: 4, refusal: 12 };
-    vec![("file".into(), Progress { to: "/var/log/bramble-audit.log".into(), at, lost: 3 })]
+    vec![("file".into(), Progress { to: "/var/log/bramble-audit.log".into(), at, lost: 3, begins: None })]
 }
 
 /// With what came to sessions.
