@@ -23,7 +23,7 @@ use crate::access::audit::copy::Copies;
 use crate::admissions::Admissions;
 use crate::boot_sets::BootSets;
 use crate::ca::Authority;
-use crate::descriptors::Shares;
+use crate::descriptors::Descriptors;
 use crate::desired::Desired;
 use crate::floods;
 use crate::loops::Sections;
@@ -89,7 +89,20 @@ pub(crate) struct Overview {
     pub(crate) sections: Arc<Sections>,
     pub(crate) swarm: Arc<Swarm>,
     pub(crate) copies: Arc<Copies>,
-    pub(crate) shares: Shares,
+    pub(crate) descriptors: Arc<Descriptors>,
+}
+
+/// The keys that wait at a node, as they are listed.
+fn listed(waiting: &waiting::Waiting, now: Millis) -> Vec<WaitingKey> {
+    let listed = waiting.keys(now).map(|(key, is_spent)| WaitingKey {
+        fingerprint: key.fingerprint.clone(),
+        address: key.address,
+        since: key.since,
+        last: key.last,
+        shows_digits: key.shows_digits,
+        is_spent,
+    });
+    listed.collect()
 }
 
 impl Overview {
@@ -185,7 +198,7 @@ impl Overview {
         problems.extend(too_little_room(cluster.nodes.values().map(|node| node.macs.len()).sum()));
         problems.extend(self.copies.problems());
         problems.extend(floods::problems(&self.turned_away, now() / 1000));
-        problems.extend(self.shares.problem());
+        problems.extend(self.descriptors.shares().problem());
         problems.extend(self.snapshots.trouble());
         problems.extend(self.snapshots.lost());
         let refusing = nodes.iter().filter_map(|node| Some((&node.name, node.health.as_ref()?.refuses?)));
