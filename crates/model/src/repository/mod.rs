@@ -4,6 +4,7 @@
 //! it; [`Cluster`] is what it means, with defaults filled in and every rule held. In between,
 //! [`problem`] ties each broken rule to the line that breaks it.
 
+mod identity;
 mod keys;
 pub mod problem;
 pub mod recipient;
@@ -429,13 +430,13 @@ pub struct Places<'a> {
     pub home: &'a Path,
 }
 
-impl Cluster {
 /// The cluster's name in the text of a `bramble.toml`, whatever else is wrong with that; `None` where it has none.
 pub fn name_in(text: &str) -> Option<String> {
     let written: toml::Table = text.parse().ok()?;
     written.get("cluster")?.get("name")?.as_str().map(ToOwned::to_owned)
 }
 
+impl Cluster {
     /// Whether a `bramble.toml` lies in `root`, whatever is wrong with it: whoever reads it says that.
     pub fn is_in(root: &Path) -> bool {
         match root.join(FILE).symlink_metadata() {
