@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bramble_head::control;
 use bramble_model::api::{
-    Expected, LACKS, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Repaired, Role, Status, Switched,
-    TokenStatus, UnreadableRecord, UserChange, UserStatus,
+    Approval, Approved, Expected, LACKS, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Repaired,
+    Role, Status, Switched, TokenStatus, UnreadableRecord, UserChange, UserStatus,
 };
 use bramble_model::boot_set::{Architecture, GivenSet};
 use bramble_model::desired::{Apply, Contents, Desired, Line, Offer, Offered, Preview, Question, SourceKey, Synced};
@@ -199,9 +199,9 @@ impl Client {
         self.ask(Method::POST, &format!("/v1/nodes/{node}/power"), Some(&action)).await
     }
 
-    pub async fn approve(&self, node: &Name, fingerprint: &str) -> Result<()> {
-        let body = serde_json::json!({ "fingerprint": fingerprint });
-        self.ask(Method::POST, &format!("/v1/nodes/{node}/approve"), Some(&body)).await
+    /// Lets in the machine that a person knows; gives what the head tells of it, where it does.
+    pub async fn approve(&self, node: &Name, approval: &Approval) -> Result<Option<Approved>> {
+        self.ask(Method::POST, &format!("/v1/nodes/{node}/approve"), Some(approval)).await
     }
 
     pub async fn revoke(&self, node: &Name) -> Result<()> {

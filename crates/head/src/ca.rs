@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use bramble_model::agent::{SignedLife, SignedTime};
+use bramble_model::agent::{Binding, SignedLife, SignedTime};
 use bramble_model::names::{Digest, Name};
 use bramble_model::timeline::Millis;
 use bramble_seal::Vault;
@@ -21,6 +21,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest as _, Sha256};
 use time::{Duration, OffsetDateTime};
+use x509_parser::cri_attributes::ParsedCriAttribute;
 
 use crate::error::Error;
 
@@ -213,6 +214,11 @@ impl Authority {
         &self.fingerprint
     }
 
+    /// The same, as a digest.
+    pub(crate) fn digest(&self) -> Digest {
+        self.fingerprint.parse().expect("it is one")
+    }
+
     /// The CA's own certificate: what images carry.
     pub fn pem(&self) -> &str {
         &self.pem
@@ -297,6 +303,8 @@ pub(crate) struct RequestedKey {
     fingerprint: String,
     /// The key's own bytes: of a P-256 key, its point, uncompressed.
     point: Vec<u8>,
+    /// What the request says of the connection that it is for; `None` of an agent of a release before.
+    challenge: Option<String>,
 }
 
 impl RequestedKey {
@@ -313,7 +321,20 @@ impl RequestedKey {
             >>::from_der(&pem.contents)
             .map_err(failed)?;
         let key = &request.certification_request_info.subject_pki;
-        Ok(RequestedKey { fingerprint: fingerprint_of(key), point: key.subject_public_key.data.to_vec() })
+        let challenge = request.certification_request_info.iter_attributes().find_map(|attribute| {
+            match attribute.parsed_attribute() {
+                ParsedCriAttribute::ChallengePassword(challenge) => Some(challenge.0.clone()),
+                ParsedCriAttribute::ExtensionRequest(_) | ParsedCriAttribute::UnsupportedAttribute => None,
+            }
+        });
+        let point = key.subject_public_key.data.to_vec();
+        Ok(RequestedKey { fingerprint: fingerprint_of(key), point, challenge })
+    }
+
+    /// Whether it was made for another connection than this one, and somebody says it again. One that is for none is of an
+    /// agent of a release before: nobody can make it of one that is for a connection, since its key has signed that.
+    pub(crate) fn is_for_another(&self, connection: &Binding) -> bool {
+        self.challenge.as_ref().is_some_and(|challenge| *challenge != connection.to_string())
     }
 
     /// SHA-256 of it, its first 16 bytes in hex.

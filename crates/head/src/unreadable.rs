@@ -17,7 +17,7 @@ use crate::access::audit::refusals::RefusalsKept;
 use crate::access::audit::{AuditLog, Chains};
 use crate::access::people::{Tokens, Users};
 use crate::access::sessions::Sessions;
-use crate::admissions::{Admissions, HandOffs, LastChains};
+use crate::admissions::{Admissions, HandOffs, LastChains, WaitingKeys};
 use crate::adoptions::AdoptionsKept;
 use crate::boot_sets::GivenSets;
 use crate::error::Error;
@@ -50,6 +50,7 @@ fn all(store: &Store) -> Result<Vec<(OnLoss, Unreadable)>, Error> {
     add::<Admissions>(store, &mut found)?;
     add::<HandOffs>(store, &mut found)?;
     add::<LastChains>(store, &mut found)?;
+    add::<WaitingKeys>(store, &mut found)?;
     add::<Sightings>(store, &mut found)?;
     add::<AdoptionsKept>(store, &mut found)?;
     add::<SingleValues>(store, &mut found)?;

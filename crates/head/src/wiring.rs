@@ -219,6 +219,7 @@ impl Parts {
         let overview = Arc::new(Overview {
             store: store.clone(),
             admissions: View::new(store.clone()),
+            waiting_keys: View::new(store.clone()),
             boot_sets: Arc::clone(&boot_sets),
             timeline: Arc::clone(&timeline),
             authority: Arc::clone(&authority),

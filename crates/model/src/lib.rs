@@ -7,6 +7,7 @@ pub mod api;
 pub mod audit;
 pub mod boot_set;
 pub mod desired;
+pub mod digits;
 pub mod engine;
 pub mod hands;
 pub mod inventory;

@@ -23,6 +23,7 @@ mod process;
 
 use std::time::Duration;
 
+use bramble_model::digits::Digits;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -37,8 +38,6 @@ pub enum Error {
     HandOver { path: String, problem: String },
     #[error("cannot make a key")]
     Key(#[source] rcgen::Error),
-    #[error("{}: it is damaged, and no key; where that is so for good, remove it, and a person lets this node in anew", path.display())]
-    KeptKey { path: std::path::PathBuf, source: rcgen::Error },
     #[error("the TPM does not do what it was asked")]
     Tpm(#[source] bramble_tpm::Problem),
     #[error("the head's CA in this image is malformed: {0}")]
@@ -51,6 +50,9 @@ pub enum Error {
     Ended(String),
     #[error("the head refuses this node: {0}")]
     Refused(String),
+    /// Its digits are what a person types.
+    #[error("the six digits of this machine are {digits}; the head waits for a person to type them: {why}")]
+    Waits { why: String, digits: Digits },
     #[error("the certificate of this node has ended, or has not begun, by the head's clock")]
     OutOfTime,
 }
@@ -122,13 +124,15 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
         }
         let mut sentence = bramble_system::sentence(&error);
         match error {
-            Error::Refused(_) if had_ended => sentence += "; starting this machine again lets it ask as a new boot",
+            Error::Refused(_) | Error::Waits { .. } if had_ended => {
+                sentence += "; starting this machine again lets it ask as a new boot"
+            }
             // It was let in.
             Error::Ended(_) => had_ended = false,
             _ => {}
         }
         tracing::warn!(error = sentence, "no connection to the head");
-        if matches!(error, Error::Refused(_)) {
+        if matches!(error, Error::Refused(_) | Error::Waits { .. }) {
             // Whoever stands before the machine should see why it does not go on.
             health::say_on_console(&format!("{sentence}; asking again in {wait} s"));
         }
