@@ -256,7 +256,7 @@ impl Agent {
         let mut session = self.head.open(self.from, tls).await.map_err(|error| error.to_string())?;
         let (node, boot) = (self.name.parse().expect("a name"), BootId(self.boot.id.clone()));
         let (nonce, csr) = (self.boot.nonce.clone(), self.request());
-        let request = EnrolRequest { node, boot, nonce, csr, keeps: Keeps::Nothing };
+        let request = EnrolRequest { node, boot, nonce, csr, keeps: Keeps::Nothing, shows_digits: false };
         session
             .say_json(&serde_json::to_string(&request).expect("plain data"))
             .await

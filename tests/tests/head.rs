@@ -157,7 +157,7 @@ fn a_node_waits_for_an_operator_who_knows_its_key() {
             assert!(refused.contains(&key), "the console shows the same key: {refused}");
             assert_eq!(house.why("w1")["name"], "admission-pending");
             let (code, _, err) = house.bramble(&["node", "approve", "w1", "nonsense"], "");
-            assert!(code == 1 && err.contains("no key"), "{err}");
+            assert!(code == 2 && err.contains("six digits, or a key's 32"), "{err}");
             house.must(&["node", "approve", "w1", &"0".repeat(32)], "");
             agent.enrol().await.expect_err("another key was approved");
             house.must(&["node", "approve", "w1", &key], "");

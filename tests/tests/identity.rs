@@ -150,7 +150,20 @@ fn a_home_that_lost_its_power_comes_back_on_what_each_machine_keeps() {
     assert!(why.contains("it came with another key than the one that it is known by"), "{why}");
     let status = lab.status().expect("a head");
     let key = node(&status, "t1")["pending"].as_str().expect("a key").to_owned();
-    lab.repository.must(&["node", "approve", "t1", &key]);
+    // Whoever stands before it reads six digits, which nobody else is told.
+    let listed = lab.repository.must(&["node", "approve"]);
+    assert!(listed.contains(&key) && listed.contains("DIGITS, on its console"), "{listed}");
+    let mut digits = None;
+    bramble_tests::wait("its console shows six digits", || {
+        let console = lab.repository.must(&["lab", "console", "t1"]);
+        let shown = console.rsplit_once("the six digits of this machine are ").map(|(_, rest)| rest[..6].to_owned());
+        digits = shown.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+        digits.is_some()
+    });
+    let digits = digits.expect("it was waited for");
+    let told = serde_json::to_string(&lab.status().expect("a head")).expect("plain data") + &listed;
+    assert!(!told.contains(&format!("\"{digits}\"")), "they are on its console alone");
+    lab.repository.must(&["node", "approve", "t1", &digits]);
     lab.wait("t1 is let in", 60, |status| is_ready(status, "t1"));
     assert_eq!(keys(&lab, "t1").last(), Some(&key));
 }

@@ -9,6 +9,7 @@ use bramble_netboot::recipe::Router;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::place::Place;
+use crate::verbs::node::Shown;
 
 /// From a box of powered-off boards to a running cluster, from one git repository.
 #[derive(Parser)]
@@ -699,12 +700,18 @@ pub enum NodeVerb {
     /// End a node's certificate and its connection: it is let in again as one that was never here.
     #[command(after_help = "Example:\n  bramble node revoke w1   # it was stolen, or has another board now")]
     Revoke { node: Name },
-    /// Let in the key that a node shows on its console.
-    #[command(after_help = "Example:\n  bramble node approve w1 9f86d081884c7d659a2feaa0c55ad015")]
+    /// Let in the machine that stands before you, by what its console shows. Without a node: list who waits.
+    #[command(
+        after_help = "Examples:\n  bramble node approve              # who waits, and from where\n  bramble node approve w1 123456    # the six digits on its console\n  bramble node approve --press w1   # it has no screen: power-cycle it, and the machine that boots then is let in"
+    )]
     Approve {
-        node: Name,
-        /// Fingerprint, as the node's console shows it.
-        fingerprint: String,
+        node: Option<Name>,
+        /// Six digits, as the node's console shows them; of an older image, or to take back a wrong number, its key (32).
+        #[arg(requires = "node")]
+        shown: Option<Shown>,
+        /// You power-cycle its board now: the machine that boots from its place then is let in.
+        #[arg(long, requires = "node", conflicts_with = "shown")]
+        press: bool,
     },
 }
 

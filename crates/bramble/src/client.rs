@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail};
 use bramble_head::control;
 use bramble_image::ToSign;
 use bramble_model::api::{
-    Expected, KnownHosts, LACKS, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem, Repaired, Role,
-    Status, Switched, TokenStatus, UnreadableRecord, UserChange, UserStatus,
+    Approval, Approved, Expected, KnownHosts, LACKS, LoggedIn, Login, Me, NewToken, NodeStatus, PowerAction, Problem,
+    Repaired, Role, Status, Switched, TokenStatus, UnreadableRecord, UserChange, UserStatus,
 };
 use bramble_model::boot_set::{Architecture, Floor, GivenSet};
 use bramble_model::ca::{CaFinish, CaStatus, ROOTS};
@@ -70,6 +70,7 @@ impl Client {
     pub fn at(target: Target) -> Result<Self> {
         Ok(match target {
             Target::Here(state) => Client::local(&state),
+            Target::Running { socket, .. } => Client(Way::Socket(socket)),
             Target::Elsewhere(url) => Client::remote(heads::find(&url)?),
         })
     }
@@ -238,9 +239,9 @@ impl Client {
         self.ask(Method::POST, &format!("/v1/nodes/{node}/power"), Some(&action)).await
     }
 
-    pub async fn approve(&self, node: &Name, fingerprint: &str) -> Result<()> {
-        let body = serde_json::json!({ "fingerprint": fingerprint });
-        self.ask(Method::POST, &format!("/v1/nodes/{node}/approve"), Some(&body)).await
+    /// Lets in the machine that a person knows; gives what the head tells of it, where it does.
+    pub async fn approve(&self, node: &Name, approval: &Approval) -> Result<Option<Approved>> {
+        self.ask(Method::POST, &format!("/v1/nodes/{node}/approve"), Some(approval)).await
     }
 
     pub async fn revoke(&self, node: &Name) -> Result<()> {
@@ -336,8 +337,8 @@ impl Client {
 
     fn no_head(&self) -> NoHead {
         match &self.0 {
-            Way::Socket(path) => NoHead { at: path.display().to_string(), others: heads::urls().unwrap_or_default() },
-            Way::Tls(known) => NoHead { at: known.url.clone(), others: Vec::new() },
+            Way::Socket(path) => NoHead::at(path.display().to_string(), heads::urls().unwrap_or_default()),
+            Way::Tls(known) => NoHead::at(known.url.clone(), Vec::new()),
         }
     }
 
@@ -355,7 +356,7 @@ impl Client {
             Way::Socket(path) => {
                 let stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
                     std::io::ErrorKind::PermissionDenied => anyhow::anyhow!(
-                        "{}: only root and the owner of its folder may use it; others `bramble login` (where an earlier head made the folder as root: `sudo chown -R \"$USER\"` it)",
+                        "{}: only root and the owner of its folder may use it; whoever is in the group `bramble` uses the one in /run/bramble, and others `bramble login` (where an earlier head made the folder as root: `sudo chown -R \"$USER\"` it)",
                         path.display()
                     ),
                     _ => self.no_head().into(),

@@ -111,6 +111,13 @@ impl Place {
         Folder { by, state, has_head }
     }
 
+    /// The name of the repository's cluster, as far as that can be read: whatever else is wrong is for others to say.
+    pub fn cluster(&self) -> Option<String> {
+        let file = self.repository().ok()?.join(FILE);
+        let text = std::fs::read_to_string(file).ok()?;
+        bramble_model::repository::name_in(&text)
+    }
+
     /// Whether a repository was named on the command line.
     pub fn is_named(&self) -> bool {
         self.directory.is_some()

@@ -4,7 +4,8 @@
 //!                     head of its own here          none here
 //! a named folder ───▶ that one; two heads are       BRAMBLE_HEAD, else nobody
 //!                     named with BRAMBLE_HEAD
-//! the nearest one ──▶ BRAMBLE_HEAD, else that one   BRAMBLE_HEAD, else the only login
+//! the nearest one ──▶ BRAMBLE_HEAD, else that one   BRAMBLE_HEAD, else the only login, else the only head that
+//!                                                   answers on this computer and has the folder's cluster, if any
 //! ```
 //! A folder is named by `-C`, `--state` or `BRAMBLE_REPOSITORY`. Its head is its own whether it runs or not: one that has
 //! ended is no reason to ask another.
@@ -13,6 +14,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use bramble_head::control::{self, Running};
 
 use crate::heads;
 use crate::place::{Folder, NoRepository, Place};
@@ -26,18 +28,37 @@ pub struct NoHead {
     pub at: String,
     /// Heads elsewhere that can be asked in its place, when they are named.
     pub others: Vec<String>,
+    /// Clusters whose heads run on this computer, and whether this user may ask them there.
+    pub here: Vec<(String, bool)>,
+}
+
+impl NoHead {
+    pub fn at(at: String, others: Vec<String>) -> Self {
+        let here = control::running().into_iter().map(|head| (head.cluster, head.socket.is_some()));
+        NoHead { at, others, here: here.collect() }
+    }
 }
 
 impl fmt::Display for NoHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let NoHead { at, others } = self;
+        let NoHead { at, others, here } = self;
         write!(f, "no head answers at {at}: start one with `bramble serve`, or a lab with `bramble lab up`; or ")?;
         let names: Vec<String> = others.iter().map(|url| format!("`{VARIABLE}={url}`")).collect();
         if names.is_empty() {
-            f.write_str("reach one elsewhere with `bramble login`")
+            f.write_str("reach one elsewhere with `bramble login`")?;
         } else {
-            write!(f, "name one elsewhere: {}", names.join(", "))
+            write!(f, "name one elsewhere: {}", names.join(", "))?;
         }
+        for (cluster, may_ask) in here {
+            write!(f, "; the head of cluster `{cluster}` runs on this computer")?;
+            f.write_str(match may_ask {
+                true => ": name its folder with -C, or ask outside of other folders",
+                false => {
+                    ", for root, its owner and the group `bramble`: `sudo usermod -aG bramble \"$USER\"`, and log in anew"
+                }
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -47,6 +68,8 @@ impl std::error::Error for NoHead {}
 pub enum Target {
     /// The head with this state.
     Here(PathBuf),
+    /// The head of this cluster on this computer, at this socket.
+    Running { cluster: String, socket: PathBuf },
     /// The head at this address, as a person wrote it.
     Elsewhere(String),
 }
@@ -55,16 +78,26 @@ impl Target {
     /// That of a verb about this place.
     pub fn of(place: &Place) -> Result<Self> {
         let named = std::env::var_os(VARIABLE).filter(|named| !named.is_empty());
-        choose(place.folder(), named.map(|named| named.to_string_lossy().into_owned()), heads::urls)
+        let cluster = place.cluster();
+        choose(place.folder(), named.map(|named| named.to_string_lossy().into_owned()), heads::urls, || {
+            let running = control::running().into_iter();
+            running.filter(|head| cluster.as_ref().is_none_or(|own| head.cluster == *own)).collect()
+        })
     }
 }
 
-/// What decides: the folder, the head that `BRAMBLE_HEAD` names, and the addresses of those that somebody is logged in at,
-/// which are looked at where nothing else says it.
+/// What decides: the folder, the head that `BRAMBLE_HEAD` names, the addresses of those that somebody is logged in at, and
+/// the heads of the folder's cluster on this computer (of any cluster where there is no folder): each is looked at where
+/// nothing else says it.
 ///
 /// # Errors
 /// When two heads are named, or none is and there is nothing to tell which.
-fn choose(folder: Folder, named: Option<String>, logins: impl FnOnce() -> Result<Vec<String>>) -> Result<Target> {
+fn choose(
+    folder: Folder,
+    named: Option<String>,
+    logins: impl FnOnce() -> Result<Vec<String>>,
+    running: impl FnOnce() -> Vec<Running>,
+) -> Result<Target> {
     let Folder { by, state, has_head } = folder;
     match (state, named, by) {
         // Whoever named a folder means that one.
@@ -80,9 +113,23 @@ fn choose(folder: Folder, named: Option<String>, logins: impl FnOnce() -> Result
             let mut logins = logins()?;
             match (logins.len(), state) {
                 (1, _) => Ok(Target::Elsewhere(logins.remove(0))),
-                (0, Ok(state)) => Ok(Target::Here(state)),
-                (0, Err(none)) => {
-                    Err(NoHead { at: format!("any place that is known here ({none})"), others: logins }.into())
+                (0, state) => {
+                    let mut open: Vec<(String, PathBuf)> =
+                        running().into_iter().filter_map(|head| Some((head.cluster, head.socket?))).collect();
+                    match (open.len(), state) {
+                        (1, _) => {
+                            let (cluster, socket) = open.remove(0);
+                            Ok(Target::Running { cluster, socket })
+                        }
+                        (_, Ok(state)) => Ok(Target::Here(state)),
+                        (0, Err(none)) => {
+                            Err(NoHead::at(format!("any place that is known here ({none})"), logins).into())
+                        }
+                        (_, Err(_)) => bail!(
+                            "several heads run on this computer ({}): name the folder of one with -C",
+                            Vec::from_iter(open.into_iter().map(|(cluster, _)| cluster)).join(", ")
+                        ),
+                    }
                 }
                 _ => bail!("several heads are known ({}): name one in {VARIABLE}", logins.join(", ")),
             }
@@ -104,9 +151,18 @@ mod tests {
     }
 
     fn told(folder: Folder, named: Option<&str>, logins: &[&str]) -> String {
+        told_beside(folder, named, logins, &[])
+    }
+
+    fn told_beside(folder: Folder, named: Option<&str>, logins: &[&str], running: &[(&str, bool)]) -> String {
         let logins = || Ok(logins.iter().map(|url| (*url).to_owned()).collect());
-        match choose(folder, named.map(str::to_owned), logins) {
+        let running = running.iter().map(|(cluster, open)| {
+            let socket = open.then(|| PathBuf::from(format!("/run/bramble/{cluster}/1-2.sock")));
+            Running { cluster: (*cluster).to_owned(), socket }
+        });
+        match choose(folder, named.map(str::to_owned), logins, || running.collect()) {
             Ok(Target::Here(state)) => state.display().to_string(),
+            Ok(Target::Running { socket, .. }) => socket.display().to_string(),
             Ok(Target::Elsewhere(url)) => url,
             Err(error) => error.to_string(),
         }
@@ -158,5 +214,39 @@ mod tests {
             let wrong = told(Folder { by: Some("-C"), state, has_head: false }, named, &[HEAD]);
             assert!(wrong.starts_with("typo (of -C) is no cluster repository"), "{wrong}");
         }
+    }
+
+    /// As for a member of the group `bramble`, in a clone of their own or nowhere.
+    #[test]
+    fn the_only_head_of_this_computer_is_asked_where_nothing_else_is_named() {
+        let nowhere =
+            || Folder { by: None, state: Err(NoRepository::NoneAbove { here: "/srv".into() }), has_head: false };
+        let clone = |by, has_head| Folder { by, state: Ok("clone/.bramble".into()), has_head };
+        let (home, lab) = (("home", true), ("lab", true));
+        assert_eq!(told_beside(nowhere(), None, &[], &[home]), "/run/bramble/home/1-2.sock");
+        assert_eq!(told_beside(clone(None, false), None, &[], &[home]), "/run/bramble/home/1-2.sock");
+        assert_eq!(told_beside(nowhere(), None, &[], &[("other", false), home]), "/run/bramble/home/1-2.sock");
+        // One that has a head has no other, also where that has ended.
+        assert_eq!(told_beside(clone(None, true), None, &[], &[home]), "clone/.bramble");
+        assert_eq!(told_beside(clone(Some("-C"), false), None, &[], &[home]), "clone/.bramble");
+        assert_eq!(told_beside(nowhere(), None, &[HEAD], &[home]), HEAD, "a login, as ever");
+        assert_eq!(told_beside(nowhere(), Some(OTHER), &[], &[home]), OTHER);
+        let several = told_beside(nowhere(), None, &[], &[home, lab]);
+        assert!(several.contains("(home, lab): name the folder of one with -C"), "{several}");
+        assert_eq!(told_beside(clone(None, false), None, &[], &[home, home]), "clone/.bramble");
+    }
+
+    #[test]
+    fn where_no_head_answers_it_is_said_which_ones_run_here_and_for_whom() {
+        let none = |here: &[(&str, bool)]| {
+            let here = here.iter().map(|(cluster, open)| ((*cluster).to_owned(), *open)).collect();
+            NoHead { at: "home/.bramble/head.sock".into(), others: Vec::new(), here }.to_string()
+        };
+        assert!(!none(&[]).contains("runs on this computer"));
+        let closed = none(&[("home", false)]);
+        assert!(closed.contains("the head of cluster `home` runs on this computer, for root, its owner and the group"));
+        assert!(closed.contains("usermod -aG bramble"), "{closed}");
+        let open = none(&[("home", true)]);
+        assert!(open.contains("name its folder with -C"), "{open}");
     }
 }

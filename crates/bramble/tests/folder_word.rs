@@ -44,7 +44,7 @@ fn whatever_the_verb_a_folder_as_its_first_word_is_answered_with_what_to_type() 
         ("reboot home", "bramble -C home reboot …"),
         ("shell /srv/home", "bramble -C /srv/home shell …"),
         ("node show /srv/home", "bramble -C /srv/home node show …"),
-        ("node approve home w1", "bramble -C home node approve w1 …"),
+        ("node approve home w1", "bramble -C home node approve w1"),
         ("power /srv/home on w1", "bramble -C /srv/home power on w1"),
         ("logs /srv/home", "bramble -C /srv/home logs"),
         ("logs -n all -f home", "bramble -C home logs -n all -f"),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bramble_model::names::{Digest, Name};
 use bramble_plan::admission::Record as Admission;
+use bramble_plan::admission::waiting::Waiting;
 use bramble_plan::chain::Chain;
 use bramble_plan::hand_off::Record as HandOff;
 use bramble_store::{Expect, OnLoss, Record, Store, Table, Why, remove};
@@ -123,6 +124,18 @@ impl Record for HandOffs {
     }
 }
 
+/// Node → the keys that wait there for a person. What is lost waits again.
+pub(crate) struct WaitingKeys;
+
+impl Record for WaitingKeys {
+    type Key = Name;
+    type Value = Waiting;
+    const TABLE: Table = Table::new("waiting-keys");
+    const FORM: u32 = 1;
+    const WHAT: &'static str = "the keys that wait at";
+    const ON_LOSS: OnLoss = OnLoss::BeginAnew;
+}
+
 /// Node → the chain that ran on it. What is lost is learned again.
 pub(crate) struct LastChains;
 
@@ -213,6 +226,38 @@ pub(crate) fn change_even_in_memory<T>(
     Ok(store.blocking().update_even_in_memory::<Admissions, T>(node, |kept| change(kept.get_or_insert_default()))?)
 }
 
+/// What waits at one node; nothing where nobody has waited.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn waiting(store: &Store, node: &Name) -> Result<Waiting, Error> {
+    Ok(store.blocking().read::<WaitingKeys>(node)?.unwrap_or_default())
+}
+
+/// Changes what waits at a node, also in memory alone: what is lost of it waits again.
+///
+/// # Errors
+/// When it cannot be read, or the store not be written; then nothing has changed.
+pub(crate) fn change_waiting<T>(
+    store: &Store,
+    node: &Name,
+    mut change: impl FnMut(&mut Waiting) -> T,
+) -> Result<T, Error> {
+    let mut first = waiting(store, node)?;
+    let before = first.clone();
+    let told = change(&mut first);
+    // An agent asks every 15 s, and most of that changes nothing.
+    if first == before {
+        return Ok(told);
+    }
+    Ok(store.blocking().update_even_in_memory::<WaitingKeys, T>(node, |kept| {
+        let mut waiting = kept.take().unwrap_or_default();
+        let told = change(&mut waiting);
+        *kept = (!waiting.is_empty()).then_some(waiting);
+        told
+    })?)
+}
+
 /// The keys of a table that are nodes, of records that cannot be read, too.
 fn nodes_in<R: Record<Key = Name>>(store: &Store) -> Result<BTreeSet<Name>, Error> {
     let keys = store.blocking().all(R::TABLE)?.into_iter();
@@ -228,6 +273,7 @@ pub(crate) fn known_nodes(store: &Store) -> Result<BTreeSet<Name>, Error> {
     known.extend(nodes_in::<HandOffs>(store)?);
     known.extend(nodes_in::<LastChains>(store)?);
     known.extend(nodes_in::<ReadyWith>(store)?);
+    known.extend(nodes_in::<WaitingKeys>(store)?);
     Ok(known)
 }
 
@@ -248,12 +294,14 @@ pub(crate) fn forget(store: &Store, node: &Name) -> Result<(), Error> {
             as_read::<HandOffs>(store, node)?,
             as_read::<LastChains>(store, node)?,
             as_read::<ReadyWith>(store, node)?,
+            as_read::<WaitingKeys>(store, node)?,
         ];
         let writes = [
             remove::<Admissions>(node),
             remove::<HandOffs>(node),
             remove::<LastChains>(node),
             remove::<ReadyWith>(node),
+            remove::<WaitingKeys>(node),
         ];
         match store.blocking().commit(&expects, &writes) {
             Ok(_) => return Ok(()),

@@ -12,12 +12,15 @@ use std::time::Duration;
 
 use bramble_link::session::Limits;
 use bramble_model::agent::{
-    Answer, Capability, EnrolRequest, Enrolled, Health, NodeDocument, Refuses, SignedLife, Under, Versions, Work,
+    Answer, Binding, Capability, EnrolRequest, Enrolled, Health, NodeDocument, Refuses, SignedLife, Under, Versions,
+    Work,
 };
+use bramble_model::digits::{Digits, Draw};
 use bramble_model::hands::{FromProcess, Start, ToProcess};
 use bramble_model::names::{BootId, Digest, Name};
 use bramble_model::repository::Cluster;
 use bramble_model::timeline::{Millis, Phase, What};
+use bramble_plan::admission::waiting::{Asks, NotThese, Told, Waiting};
 use bramble_plan::admission::{self, Declared, Enrolment, Heard, Verdict};
 use bramble_plan::{firewall, ready};
 use bramble_store::Store;
@@ -38,6 +41,7 @@ use crate::host_ca::HostAuthority;
 use crate::neighbours::Neighbours;
 use crate::nodes::Nodes;
 use crate::places::Places;
+use crate::random::bytes;
 use crate::store::beside;
 use crate::timeline::{Timeline, Track};
 use identity::Challenge;
@@ -59,6 +63,9 @@ const LONGEST_BOOT: usize = 64;
 /// Every node is told where the others are: at most so often, and longer with each that is connected.
 const MOVES: Duration = Duration::from_secs(1);
 const MOVES_EACH: Duration = Duration::from_millis(5);
+const HELD: &str = "its board was power-cycled, as an operator was asked to: it is let in a minute after it came, where no other machine asks";
+const SPENT: &str = "other digits were typed for it: start its machine again, or approve its key itself";
+const FULL: &str = "more keys wait than have room: it has no digits until one of them is gone";
 
 /// Why a node is served no more that has a connection.
 const REVOKED: &str = "its certificate was revoked";
@@ -328,7 +335,7 @@ async fn run(
 impl Agents {
     /// Decides on an enrolment from this address, of an agent that `has_proved` that its key is in the TPM that it names.
     /// The admission is stored before the certificate is told.
-    fn enrol(&self, request: &EnrolRequest, from: IpAddr, has_proved: bool) -> Result<Enrolled, NotLetIn> {
+    fn enrol(&self, request: &EnrolRequest, from: &Caller, has_proved: bool) -> Result<Enrolled, NotLetIn> {
         let refused = |reason: &str| NotLetIn::Refused(reason.to_owned());
         let cluster = self.nodes.cluster();
         let (Some(document), Some(node)) = (self.document(&request.node), cluster.nodes.get(&request.node)) else {
@@ -344,6 +351,9 @@ impl Agents {
             return Err(refused("the name of its boot is none"));
         }
         let key = ca::RequestedKey::of(&request.csr).map_err(|_| refused("the certificate request is malformed"))?;
+        if key.is_for_another(&from.connection) {
+            return Err(refused("its request for a certificate is of another connection"));
+        }
         let fingerprint = key.fingerprint();
         let kept = identity::Kept::read(&request.keeps, &key).map_err(refused)?;
         let enrolment = Enrolment {
@@ -351,18 +361,48 @@ impl Agents {
             nonce: Digest(Sha256::digest(request.nonce.as_bytes()).into()),
             fingerprint: fingerprint.clone(),
             keeps: kept.as_planned(has_proved),
-            card: match from {
+            card: match from.address {
                 IpAddr::V4(address) => self.neighbours.card_at(address),
                 IpAddr::V6(_) => None,
             },
             heard: self.last_heard(&request.node),
         };
         let declared = Declared { admission: cluster.admission, identity: node.identity };
-        let enrol = |record: &mut admission::Record| record.enrol(&enrolment, declared);
-        let verdict = match admissions::change_even_in_memory(&self.store, &request.node, enrol) {
-            Err(error) if error.is_unreadable() => Verdict::Refuse(error.to_string()),
-            verdict => verdict.map_err(internal)?,
+        let enrol = |record: &mut admission::Record| {
+            let verdict = record.enrol(&enrolment, declared);
+            (verdict, record.handed_out(&enrolment.boot).cloned())
         };
+        let ask = || match admissions::change_even_in_memory(&self.store, &request.node, enrol) {
+            Err(error) if error.is_unreadable() => Ok((Verdict::Refuse(error.to_string()), None)),
+            verdict => verdict.map_err(internal),
+        };
+        let (mut verdict, boot) = ask()?;
+        let mut waits = None;
+        if let Verdict::AskPerson(_) = &verdict {
+            let asks = Asks {
+                fingerprint: &fingerprint,
+                boot: boot.as_ref(),
+                id: &enrolment.boot,
+                address: from.address,
+                card: enrolment.card,
+                shows_digits: request.shows_digits,
+            };
+            let draw = Draw { nonce: Digest(bytes()), ca: self.authority.digest() };
+            let told =
+                admissions::change_waiting(&self.store, &request.node, |waiting| waiting.asks(&asks, draw, now()));
+            let told = told.map_err(internal)?;
+            if told == Told::Pressed {
+                let text =
+                    format!("its board was power-cycled, as an operator was asked to: key {fingerprint} is let in");
+                admissions::change_even_in_memory(&self.store, &request.node, |record| {
+                    record.approve(fingerprint.clone());
+                })
+                .map_err(internal)?;
+                self.timeline.note_of(&request.node, &text);
+                verdict = ask()?.0;
+            }
+            waits = Some(told);
+        }
         match verdict {
             Verdict::Admit => {}
             Verdict::Prove => return Err(kept.challenge().map_or_else(refused, NotLetIn::Proves)),
@@ -370,11 +410,32 @@ impl Agents {
                 self.tell_once(&request.node, What::Refused { reason: reason.clone() });
                 return Err(NotLetIn::Refused(reason));
             }
-            Verdict::AskPerson(reason) => {
-                let what = What::Waits { fingerprint: fingerprint.clone(), reason: reason.clone() };
+            Verdict::AskPerson(mut reason) => {
+                let draw = match waits {
+                    Some(Told::Waits(draw)) if request.shows_digits => Some(draw),
+                    Some(Told::Held { .. }) => {
+                        reason = HELD.to_owned();
+                        None
+                    }
+                    Some(Told::Spent) => {
+                        reason = format!("{reason}; {SPENT}");
+                        None
+                    }
+                    Some(Told::Full) => {
+                        reason = format!("{reason}; {FULL}");
+                        None
+                    }
+                    Some(Told::Waits(_) | Told::Pressed) | None => None,
+                };
+                let digits = request.shows_digits;
+                let what = What::Waits { fingerprint: fingerprint.clone(), reason: reason.clone(), digits };
                 self.tell_once(&request.node, what);
-                return Err(NotLetIn::Refused(format!("{reason}; its key is {fingerprint}")));
+                return Err(NotLetIn::Waits { why: format!("{reason}; its key is {fingerprint}"), draw });
             }
+        }
+        // Nobody else is meant by what a person does next.
+        if let Err(error) = admissions::change_waiting(&self.store, &request.node, Waiting::is_over) {
+            tracing::warn!(%error, node = %request.node, "who else waits is not forgotten");
         }
         let (certificate, renew_at) = self.authority.sign(&request.node, &request.csr).map_err(internal)?;
         let had_asked = self.timeline.look(&request.node, |track| track.pending.is_some()) == Some(true);
@@ -434,12 +495,40 @@ impl Agents {
 }
 
 impl Agents {
+    /// An operator types the digits that a machine's console shows; gives its key, which is let in from now on.
+    ///
+    /// # Errors
+    /// When what waits cannot be read, or the store not be written; or why they let nobody in.
+    pub(crate) fn approve_shown(&self, node: &Name, digits: Digits) -> Result<Result<String, NotThese>, Error> {
+        let typed = admissions::change_waiting(&self.store, node, |waiting| waiting.types(digits, now()))?;
+        match &typed {
+            Ok(fingerprint) => self.approve(node, fingerprint)?,
+            Err(NotThese::NobodyShows) => {}
+            Err(NotThese::Wrong { .. } | NotThese::Twice) => {
+                self.timeline.note_of(node, "an operator typed six digits that no machine that waits has");
+                self.asked.tell();
+            }
+        }
+        Ok(typed)
+    }
+
+    /// An operator power-cycles the board now; gives until when its boot counts.
+    ///
+    /// # Errors
+    /// When what waits cannot be read, or the store not be written.
+    pub(crate) fn approve_pressed(&self, node: &Name) -> Result<Millis, Error> {
+        let until = admissions::change_waiting(&self.store, node, |waiting| waiting.press(now()))?;
+        self.timeline.note_of(node, "an operator power-cycles its board, and lets in the machine that boots then");
+        Ok(until)
+    }
+
     /// An operator has compared this key, and lets it in.
     ///
     /// # Errors
     /// When the admission cannot be read, or the store not be written.
     pub(crate) fn approve(&self, node: &Name, fingerprint: &str) -> Result<(), Error> {
         admissions::change(&self.store, node, |record| record.approve(fingerprint.to_owned()))?;
+        admissions::change_waiting(&self.store, node, |waiting| waiting.lifts(fingerprint))?;
         self.timeline.add(Some(node), What::Note { text: format!("an operator approved key {fingerprint}") });
         Ok(())
     }
@@ -492,9 +581,21 @@ impl Agents {
     }
 }
 
+/// Who asks to be let in, as far as the connection says.
+struct Caller {
+    address: IpAddr,
+    connection: Binding,
+}
+
 /// Why an agent is not let in, or not yet.
 enum NotLetIn {
     Refused(String),
+    /// Until a person lets it in.
+    Waits {
+        why: String,
+        /// What the digits on its console are made of.
+        draw: Option<Draw>,
+    },
     /// When it shows what is in this credential.
     Proves(Challenge),
 }

@@ -13,14 +13,16 @@ use axum::Json;
 use axum::extract::{Form, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{self, Sse};
-use axum::response::{IntoResponse, Redirect};
+use axum::response::{IntoResponse, Redirect, Response};
 use bramble_model::agent::SignedTime;
-use bramble_model::api::{Events, Expected, KnownHosts, PowerAction, Status, Switched};
+use bramble_model::api::{Approval, Approved, Events, Expected, KnownHosts, PowerAction, Status, Switched};
+use bramble_model::digits::NoDigits;
 use bramble_model::engine::{EngineKind, EngineState};
 use bramble_model::names::{ClusterId, Digest, Name};
 use bramble_model::repository::Cluster;
 use bramble_model::subject::Subject;
 use bramble_model::timeline::{Event, What};
+use bramble_plan::admission::waiting::NotThese;
 use bramble_plan::swarm::Record;
 use bramble_system::now;
 use futures_util::Stream;
@@ -179,31 +181,79 @@ pub(crate) async fn reinstall(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Lets in a key, where it is one.
-fn let_in(cluster: &Cluster, agents: &Agents, node: &str, fingerprint: &str) -> Result<(), Refusal> {
+/// Lets in whom a person knows in one of three ways.
+fn let_in(cluster: &Cluster, agents: &Agents, node: &str, approval: &Approval) -> Result<Approved, Refusal> {
     let node = named(cluster, node)?;
+    match approval {
+        Approval { fingerprint: Some(fingerprint), digits: None, press: false } => {
+            let fingerprint = key_in(fingerprint)?;
+            agents.approve(&node, &fingerprint).map_err(failed)?;
+            Ok(Approved { fingerprint: Some(fingerprint), until: None })
+        }
+        Approval { fingerprint: None, digits: Some(digits), press: false } => {
+            let typed = digits.parse().map_err(|error: NoDigits| {
+                let help = "where its console shows 32, the key itself is approved: `fingerprint`";
+                refuse(StatusCode::BAD_REQUEST, format!("`{digits}` are no digits of a key: {error}"), Some(help))
+            })?;
+            match agents.approve_shown(&node, typed).map_err(failed)? {
+                Ok(fingerprint) => Ok(Approved { fingerprint: Some(fingerprint), until: None }),
+                Err(why) => Err(not_these(&node, why)),
+            }
+        }
+        Approval { fingerprint: None, digits: None, press: true } => {
+            let until = agents.approve_pressed(&node).map_err(failed)?;
+            Ok(Approved { fingerprint: None, until: Some(until) })
+        }
+        _ => {
+            let help = "`digits`, as the machine's console shows them, `fingerprint`, or `press`";
+            Err(refuse(StatusCode::BAD_REQUEST, "an approval names one of three", Some(help)))
+        }
+    }
+}
+
+fn not_these(node: &Name, why: NotThese) -> Refusal {
+    match why {
+        NotThese::NobodyShows => {
+            let help = "`bramble node approve` lists who waits; an agent asks every 15 s, and shows its digits then";
+            refuse(StatusCode::CONFLICT, format!("no machine that waits for `{node}` shows digits"), Some(help))
+        }
+        NotThese::Wrong { used_up } => {
+            let help = "start its machine again and type what its console shows then: there is one try for each";
+            let error =
+                format!("none of those that wait for `{node}` has these digits, and {used_up} may not be tried again");
+            refuse(StatusCode::CONFLICT, error, Some(help))
+        }
+        NotThese::Twice => {
+            let help = "start its machine again, and look who else asks in its name: `bramble node approve`";
+            let error = format!("two machines that wait for `{node}` have these digits, and neither is let in");
+            refuse(StatusCode::CONFLICT, error, Some(help))
+        }
+    }
+}
+
+/// The fingerprint of a key, as a person writes it.
+fn key_in(fingerprint: &str) -> Result<String, Refusal> {
     let fingerprint = fingerprint.trim().to_ascii_lowercase();
     if fingerprint.len() != 32 || !fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         let help = "32 hexadecimal digits, as the machine's console shows them";
         return Err(refuse(StatusCode::BAD_REQUEST, format!("`{fingerprint}` is no key"), Some(help)));
     }
-    agents.approve(&node, &fingerprint).map_err(failed)
+    Ok(fingerprint)
 }
 
-#[derive(Deserialize)]
-pub(crate) struct Approval {
-    fingerprint: String,
-}
-
-/// Lets in the key that an operator has compared.
+/// Lets in the machine that an operator knows.
 pub(crate) async fn approve(
     State(snapshots): State<Arc<Snapshots>>,
     State(agents): State<Arc<Agents>>,
     Path(node): Path<String>,
     Asked(approval): Asked<Approval>,
-) -> Result<StatusCode, Refusal> {
-    let_in(&snapshots.cluster(), &agents, &node, &approval.fingerprint)?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<Response, Refusal> {
+    let approved = let_in(&snapshots.cluster(), &agents, &node, &approval)?;
+    // Whoever names a key may be of a release before, which reads no answer.
+    Ok(match approval.fingerprint {
+        Some(_) => StatusCode::NO_CONTENT.into_response(),
+        None => Json(approved).into_response(),
+    })
 }
 
 /// The same, by the status page's button.
@@ -213,7 +263,7 @@ pub(crate) async fn approve_on_page(
     Path(node): Path<String>,
     Form(approval): Form<Approval>,
 ) -> Result<Redirect, Refusal> {
-    let_in(&snapshots.cluster(), &agents, &node, &approval.fingerprint)?;
+    let_in(&snapshots.cluster(), &agents, &node, &approval)?;
     Ok(Redirect::to("/"))
 }
 

@@ -256,7 +256,7 @@ pub(crate) async fn make(
 ) -> Result<Response, Refusal> {
     let recipients = backups.snapshots.cluster().backup.as_ref().map(|backup| backup.recipients.clone());
     let recipients = recipients.unwrap_or_default();
-    if recipients.is_empty() && !matches!(door, Door::Socket { .. }) {
+    if recipients.is_empty() && !matches!(door, Door::Socket { is_owner: true, .. }) {
         let why = "a backup holds the cluster's keys, and over the network it is given encrypted only: the repository names \
                    nobody to encrypt it to (`[backup] recipients`)";
         return Err(refuse(StatusCode::CONFLICT, why, Some(HELP)));

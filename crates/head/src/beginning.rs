@@ -43,7 +43,7 @@ impl Beginning {
             .route("/v1/source/forget-host", post(move || desired::forget_of(hosts.0.clone(), hosts.1.clone())))
             .fallback(none_yet)
             .with_state(reads);
-        let serving = tokio::spawn(control::serve(routes, state, Gate::new(MOST, MOST), over.clone()));
+        let serving = tokio::spawn(control::serve(routes, state, None, Gate::new(MOST, MOST), over.clone()));
         Beginning { why, over, serving }
     }
 

@@ -251,6 +251,11 @@ impl Authority {
         self.signers().first.root.fingerprint.to_string()
     }
 
+    /// The same, as a digest.
+    pub(crate) fn digest(&self) -> Digest {
+        self.signers().first.root.fingerprint
+    }
+
     /// The roots that are trusted, the one that signs first.
     pub(crate) fn roots(&self) -> Vec<RootSeen> {
         let millis = |seconds: i64| u64::try_from(seconds).unwrap_or(0).saturating_mul(1000);

@@ -9,9 +9,14 @@
 //! named by the folder's device and inode: whoever has the folder finds them, by whatever path. Nobody but the user that the
 //! head runs as can make anything there (FHS 3.0 section 3.15, XDG Base Directory Specification), and root makes nothing in
 //! what is a user's own. Where there is no place at all, boots go on, and people reach the head over TLS.
+//!
+//! Beside it there is one of the cluster's name, for a group ([`shared`]), as soon as the head knows that name.
+
+mod shared;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::fs;
 use std::future::Future;
 use std::io;
@@ -39,6 +44,9 @@ use crate::access::Door;
 use crate::gate::{self, Gate};
 use crate::http::{self, Part};
 
+use shared::Shared;
+pub use shared::{Running, running};
+
 /// What is of this boot only.
 const RUN: &str = "/run";
 /// How often places that had none are tried again, until there is one in the folder of the state.
@@ -51,14 +59,19 @@ const PASSABLE: Mode = Mode::XGRP.union(Mode::XOTH);
 /// Where the socket of a head with this folder may be, the usual place first.
 fn places(run: &Path, state: &Path) -> Vec<PathBuf> {
     let mut places = vec![usual(state)];
-    if let Ok(folder) = fs::metadata(state) {
-        let name = format!("bramble/{:x}-{:x}.sock", folder.dev(), folder.ino());
-        places.push(run.join(&name));
-        if folder.uid() != 0 {
-            places.push(run.join("user").join(folder.uid().to_string()).join(name));
+    if let (Some(name), Ok((owner, _))) = (place_of(state), files::owner(state)) {
+        places.push(run.join("bramble").join(&name));
+        if owner != 0 {
+            places.push(run.join("user").join(owner.to_string()).join("bramble").join(name));
         }
     }
     places
+}
+
+/// What names the socket of a head with this folder, wherever it is elsewhere.
+fn place_of(state: &Path) -> Option<OsString> {
+    let folder = fs::metadata(state).ok()?;
+    Some(format!("{:x}-{:x}.sock", folder.dev(), folder.ino()).into())
 }
 
 fn usual(state: &Path) -> PathBuf {
@@ -75,8 +88,13 @@ fn others(run: &Path, state: &Path) -> Vec<PathBuf> {
 /// Where the head with this folder answers; the usual place where none does.
 #[must_use]
 pub fn socket(state: &Path) -> PathBuf {
-    let mut places = places(Path::new(RUN), state);
+    socket_below(Path::new(RUN), state)
+}
+
+fn socket_below(run: &Path, state: &Path) -> PathBuf {
+    let mut places = places(run, state);
     let usual = places.remove(0);
+    places.extend(shared::of_folder(run, state));
     places.retain(|place| place.exists());
     // What lies in the usual place may be a dead head's, which a disk that takes no writes keeps.
     if places.is_empty() || UnixStream::connect(&usual).is_ok() {
@@ -91,27 +109,37 @@ pub fn runs(state: &Path) -> bool {
     places(Path::new(RUN), state).iter().any(|place| UnixStream::connect(place).is_ok())
 }
 
-/// Who may use the control socket: root, who is the head, and the owner of the folder of its state.
+/// Who may use a control socket: root, who is the head, and the owner of the folder of its state.
 #[derive(Debug, Clone, Copy)]
 struct Owners {
     head: u32,
     folder: u32,
+    /// Whomever the kernel lets connect, too: the socket's folder and mode are no one's but the head's to change.
+    members: bool,
 }
 
 impl Owners {
-    fn have(self, user: u32) -> bool {
+    fn are(self, user: u32) -> bool {
         user == 0 || user == self.head || user == self.folder
+    }
+
+    fn have(self, user: u32) -> bool {
+        self.members || self.are(user)
     }
 }
 
-/// Binds a socket that the user of this process alone may connect to.
-fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+/// Binds a socket that the user of this process alone may connect to, once it is [`listening`].
+fn bound(path: &Path) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     // Its name gets the mode that it has itself (Linux, `unix_bind_bsd`). By its name it could not be changed: the owner of
     // the folder could have put a link there by then.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
+fn listening(socket: OwnedFd) -> io::Result<std::os::unix::net::UnixListener> {
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket.into())
 }
@@ -124,9 +152,9 @@ fn open(path: &Path, state: &Path) -> io::Result<(UnixListener, Owners)> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::from_std(bind(path)?)?;
+    let listener = UnixListener::from_std(listening(bound(path)?)?)?;
     files::give_socket(path, state)?;
-    Ok((listener, Owners { head: geteuid().as_raw(), folder }))
+    Ok((listener, Owners { head: geteuid().as_raw(), folder, members: false }))
 }
 
 /// Opens a folder in which nobody else can make anything, and gives its mode.
@@ -187,19 +215,63 @@ fn remove_dead(place: &Path) {
 struct Sockets {
     run: PathBuf,
     state: PathBuf,
-    /// Where they are.
+    /// That of the cluster, where the head knows its name.
+    shared: Option<Shared>,
+    /// Where they are; that of the cluster is beside them.
     made: Vec<PathBuf>,
+    made_shared: Option<PathBuf>,
     /// What has been said of the places where they cannot be.
     told: BTreeMap<PathBuf, String>,
 }
 
 impl Sockets {
     fn are_in_their_place(&self) -> bool {
-        self.made.contains(&usual(&self.state))
+        self.made.contains(&usual(&self.state)) && (self.shared.is_none() || self.made_shared.is_some())
+    }
+
+    /// Makes all that are missing.
+    fn make(&mut self) -> Vec<(UnixListener, Owners)> {
+        let mut opened = Vec::new();
+        if !self.made.contains(&usual(&self.state)) {
+            opened = self.make_own();
+        }
+        opened.extend(self.make_shared());
+        opened
+    }
+
+    /// The first place that there is for the one of the cluster. It is no more than a second one: where there is none, as
+    /// for a user who has no login, that is told once and for no alarm.
+    fn make_shared(&mut self) -> Option<(UnixListener, Owners)> {
+        let shared = self.shared.clone().filter(|_| self.made_shared.is_none())?;
+        others(&self.run, &self.state).into_iter().find_map(|elsewhere| {
+            let place = shared.place(&elsewhere);
+            match shared.open(&place, &self.state) {
+                Ok(opened) => {
+                    self.told.remove(&place);
+                    self.made_shared = Some(place);
+                    Some(opened)
+                }
+                Err(error) => {
+                    if self.is_news(&place, error.to_string()) {
+                        tracing::info!(place = %place.display(), %error, "the cluster's own control socket cannot be here");
+                    }
+                    None
+                }
+            }
+        })
+    }
+
+    /// Whether this was not said of the place yet.
+    fn is_news(&mut self, place: &Path, error: String) -> bool {
+        let before = self.told.get(place) != Some(&error);
+        if before {
+            self.told.insert(place.to_owned(), error);
+        }
+        before
     }
 
     /// Makes the one in the usual place; until there is one, one elsewhere.
-    fn make(&mut self) -> Vec<(UnixListener, Owners)> {
+    fn make_own(&mut self) -> Vec<(UnixListener, Owners)> {
         let before = self.told.clone();
         let place = usual(&self.state);
         let opened = open(&place, &self.state);
@@ -232,10 +304,8 @@ impl Sockets {
                 Some(opened)
             }
             Err(error) => {
-                let error = error.to_string();
-                if self.told.get(&place) != Some(&error) {
-                    tracing::warn!(place = %place.display(), error, "the control socket cannot be here");
-                    self.told.insert(place, error);
+                if self.is_news(&place, error.to_string()) {
+                    tracing::warn!(place = %place.display(), %error, "the control socket cannot be here");
                 }
                 None
             }
@@ -244,26 +314,29 @@ impl Sockets {
 }
 
 /// Serves the command line on a Unix socket for the owner of the folder of the head's state, until `stop`. That it cannot
-/// be made ends no head.
+/// be made ends no head. Of a `cluster` that is known, there is one for its group, too.
 pub(crate) fn serve(
     routes: Router,
     state: &Path,
+    cluster: Option<&str>,
     gate: Arc<Gate>,
     stop: CancellationToken,
 ) -> impl Future<Output = Part> + use<> {
-    serve_below(Path::new(RUN), routes, state, gate, stop)
+    serve_below(Path::new(RUN), routes, state, cluster.map(Shared::of), gate, stop)
 }
 
 fn serve_below(
     run: &Path,
     routes: Router,
     state: &Path,
+    shared: Option<Shared>,
     gate: Arc<Gate>,
     stop: CancellationToken,
 ) -> impl Future<Output = Part> + use<> {
     others(run, state).iter().for_each(|place| remove_dead(place));
     let (run, state) = (run.to_owned(), state.to_owned());
-    let mut sockets = Sockets { run, state, made: Vec::new(), told: BTreeMap::new() };
+    let (made, told) = (Vec::new(), BTreeMap::new());
+    let mut sockets = Sockets { run, state, shared, made, made_shared: None, told };
     let mut opened = sockets.make();
     async move {
         let mut ended = pin!(http::ended(&stop));
@@ -280,6 +353,10 @@ fn serve_below(
         for place in &sockets.made {
             let _ = fs::remove_file(place);
         }
+        if let Some(place) = &sockets.made_shared {
+            // Another head of that name keeps the folder, or makes it anew.
+            let _ = fs::remove_file(place).and_then(|()| fs::remove_dir(folder_of(place)));
+        }
         Ok(())
     }
 }
@@ -295,8 +372,9 @@ async fn accept((listener, owners): (UnixListener, Owners), routes: &Router, gat
         let pass = gate.enter(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
         let routes = routes.clone();
         Some(async move {
-            // Whoever may be here is the head's owner.
-            let _ = pass.stay().during(http::converse(stream, Door::Socket { user }, routes, &pass)).await;
+            // Whoever may be here is the head's owner, or is trusted as an operator is.
+            let door = Door::Socket { user, is_owner: owners.are(user) };
+            let _ = pass.stay().during(http::converse(stream, door, routes, &pass)).await;
         })
     };
     gate::accept(|| listener.accept(), handle).await

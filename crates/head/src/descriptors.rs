@@ -11,6 +11,9 @@
 //! ```
 //! Without that whoever opens connections at one port would take the descriptors of all others.
 
+use std::sync::Mutex;
+
+use bramble_system::locked;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What everything else needs.
@@ -68,8 +71,37 @@ impl Shares {
     }
 }
 
-/// Raises this process's limit as far as it may, and shares what that allows.
-pub(crate) fn shares(nodes: usize) -> Shares {
+/// The shares of this moment: a snapshot with more nodes leaves others less.
+#[derive(Debug)]
+pub(crate) struct Descriptors {
+    /// How many this process may have.
+    allowed: usize,
+    shares: Mutex<Shares>,
+}
+
+impl Descriptors {
+    /// Raises the limit as far as it may be, and shares what that allows.
+    pub(crate) fn open(nodes: usize) -> Self {
+        let allowed = allowed();
+        let shares = Shares::of(allowed, nodes);
+        tracing::debug!(allowed, ?shares, "descriptors");
+        Descriptors { allowed, shares: Mutex::new(shares) }
+    }
+
+    pub(crate) fn shares(&self) -> Shares {
+        *locked(&self.shares)
+    }
+
+    /// There are so many nodes from now on; gives the shares where they are others.
+    pub(crate) fn follow(&self, nodes: usize) -> Option<Shares> {
+        let new = Shares::of(self.allowed, nodes);
+        let before = std::mem::replace(&mut *locked(&self.shares), new);
+        (before != new).then_some(new)
+    }
+}
+
+/// Raises this process's limit as far as it may; gives what that allows.
+fn allowed() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.map_or(MOST as u64, |maximum| maximum.min(MOST as u64));
     let mut allowed = current;
@@ -79,10 +111,7 @@ pub(crate) fn shares(nodes: usize) -> Shares {
             Err(error) => tracing::warn!(%error, wanted, "the limit of descriptors could not be raised"),
         }
     }
-    let allowed = allowed.map_or(MOST, |allowed| usize::try_from(allowed).unwrap_or(MOST));
-    let shares = Shares::of(allowed, nodes);
-    tracing::debug!(allowed, ?shares, "descriptors");
-    shares
+    allowed.map_or(MOST, |allowed| usize::try_from(allowed).unwrap_or(MOST))
 }
 
 #[cfg(test)]
@@ -98,6 +127,18 @@ mod tests {
         assert_eq!((boots, transfers, people, strangers, owner, is_tight), (209, 83, 167, 41, 41, false));
         assert_eq!(Shares::of_one(boots), 52);
         assert!(Shares::of(1024, 1000).is_tight);
+    }
+
+    #[test]
+    fn a_snapshot_with_more_nodes_leaves_others_less_and_says_when_it_is_too_little() {
+        let descriptors = Descriptors { allowed: 1024, shares: Mutex::new(Shares::of(1024, 10)) };
+        let before = descriptors.shares();
+        assert_eq!(descriptors.follow(10), None, "as it was");
+        let many = descriptors.follow(200).expect("others");
+        assert!(many.people < before.people && many.boots < before.boots && !many.is_tight, "{many:?}");
+        assert!(descriptors.follow(1000).is_some_and(|shares| shares.problem().is_some()));
+        assert_eq!(descriptors.follow(10), Some(before));
+        assert_eq!(descriptors.shares(), before);
     }
 
     proptest! {

@@ -40,6 +40,12 @@ impl Gate {
         Arc::new(Gate(Mutex::new(Room::new(most, most_of_one))))
     }
 
+    /// As many as that may be held from now on, of one address and in all; those that are too many and say nothing go.
+    pub(crate) fn resize(&self, most: usize, most_of_one: usize) {
+        let gone = locked(&self.0).resize(most, most_of_one);
+        gone.iter().for_each(CancellationToken::cancel);
+    }
+
     /// Lets a connection in; another one goes for it where there are too many. `None` where none has to.
     pub(crate) fn enter(self: &Arc<Self>, from: IpAddr) -> Option<Arc<Pass>> {
         let goes = CancellationToken::new();
@@ -134,6 +140,25 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_gate_that_gets_narrower_lets_go_of_the_silent_and_of_nobody_who_is_served() {
+        let gate = Gate::new(4, 4);
+        let from = |number| IpAddr::from([10, 0, 0, number]);
+        let passes: Vec<_> = (1..=4).map(|number| gate.enter(from(number)).expect("room")).collect();
+        let served = passes[0].speaks().expect("it is here");
+        gate.resize(1, 1);
+        for pass in &passes[1..] {
+            assert_eq!(pass.stay().during(std::future::pending::<()>()).await, None);
+            assert!(pass.speaks().is_none());
+        }
+        assert!(!passes[0].goes.is_cancelled());
+        assert!(gate.enter(from(5)).is_none(), "there is no room, and nobody has to go");
+        gate.resize(2, 1);
+        let other = gate.enter(from(5)).expect("there is room again");
+        assert!(!other.goes.is_cancelled() && !passes[0].goes.is_cancelled());
+        drop(served);
+    }
 
     #[tokio::test]
     async fn of_whoever_holds_the_most_the_oldest_silent_one_goes_and_who_is_served_stays() {

@@ -31,6 +31,7 @@ use crate::ends::Ends;
 use crate::error::Error;
 use crate::gate::{self, Gate, Held, Pass};
 use crate::timely::Timely;
+use crate::vanished::Vanished;
 
 /// How long a client may take to say what it wants: the head of a request, from its first byte to its last.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -111,6 +112,9 @@ pub(crate) async fn serve_tls(
     Ok(async move {
         let handle = |(stream, from): (TcpStream, SocketAddr)| {
             let pass = gate.enter(from.ip())?;
+            if let Err(error) = Vanished::USUAL.is_noticed(&stream) {
+                tracing::debug!(%from, %error, "whether this connection's other end is there is not asked");
+            }
             let (tls, routes) = (tls.clone(), routes.clone());
             Some(async move {
                 let serving = async {

@@ -59,6 +59,7 @@ mod swarm;
 mod timeline;
 mod timely;
 pub mod unreadable;
+mod vanished;
 mod vendor;
 mod wires;
 mod wiring;
@@ -66,6 +67,7 @@ mod wiring;
 use std::net::SocketAddrV4;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bramble_model::names::Digest;
@@ -77,7 +79,7 @@ use bramble_store::Store;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use descriptors::Shares;
+use descriptors::{Descriptors, Shares};
 use gate::Gate;
 use snapshots::Snapshots;
 use timeline::Timeline;
@@ -113,7 +115,7 @@ pub enum Ended {
 /// # Errors
 /// When a part cannot start, or ends.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<Ended, Error> {
-    let state = settings.state.clone();
+    let (state, is_lab) = (settings.state.clone(), settings.lab.is_some());
     let (parts, first) = match Parts::open(settings, &stop).await {
         // It had not begun to serve, and nothing is undone by going.
         Err(_) if stop.is_cancelled() => return Ok(Ended::Asked),
@@ -121,7 +123,9 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<Ended, E
     };
     parts.desired.follow(&first);
     let mut tasks = JoinSet::new();
-    if let Err(error) = start(&parts, &state, &stop, &mut tasks).await {
+    // A lab is asked from its own folder only: it may well have the name of the cluster that it is a rehearsal of.
+    let named = (!is_lab).then(|| first.cluster.name.as_str());
+    if let Err(error) = start(&parts, (&state, named), &stop, &mut tasks).await {
         // What was started would be waited for without end: it ends before the reason is told.
         stop.cancel();
         let _told = all_of(&mut tasks, &stop).await;
@@ -246,11 +250,17 @@ const WIRES: Duration = Duration::from_secs(3);
 type Tasks = JoinSet<Result<(), Error>>;
 
 /// Starts what every part does by itself.
-async fn start(parts: &Parts, state: &Path, stop: &CancellationToken, tasks: &mut Tasks) -> Result<(), Error> {
+async fn start(
+    parts: &Parts,
+    (state, named): (&Path, Option<&str>),
+    stop: &CancellationToken,
+    tasks: &mut Tasks,
+) -> Result<(), Error> {
     let wires = &parts.wires;
     let network = wires.network();
     let (on_the_wire, over_tls) = (routes::on_the_wire(parts), routes::over_tls(parts));
-    let shares = &parts.shares;
+    let shares = parts.descriptors.shares();
+    let transfers = Arc::new(AtomicUsize::new(Gates::transfers(&shares, wires)));
     let (boots_gate, people_gate, strangers_gate) = (
         Gate::new(shares.boots, Shares::of_one(shares.boots)),
         Gate::new(shares.people, Shares::of_one(shares.people)),
@@ -272,8 +282,21 @@ async fn start(parts: &Parts, state: &Path, stop: &CancellationToken, tasks: &mu
         end.cancelled().await;
         following.end();
     }));
-    let gate = Gate::new(shares.owner, shares.owner);
-    tasks.spawn(control::serve(routes::on_the_socket(parts), state, gate, stop.clone()));
+    let owner_gate = Gate::new(shares.owner, shares.owner);
+    let gates = Gates {
+        boots: Arc::clone(&boots_gate),
+        people: Arc::clone(&people_gate),
+        strangers: Arc::clone(&strangers_gate),
+        owner: Arc::clone(&owner_gate),
+        transfers: Arc::clone(&transfers),
+    };
+    tasks.spawn(keep(gates.follow(
+        Arc::clone(&parts.descriptors),
+        Arc::clone(&parts.snapshots),
+        Arc::clone(wires),
+        stop.clone(),
+    )));
+    tasks.spawn(control::serve(routes::on_the_socket(parts), state, named, owner_gate, stop.clone()));
     if let Some(server) = parts.dhcp.server().filter(|_| !wires.interfaces().is_empty()) {
         let served =
             wires.interfaces().iter().map(|wire| (wire.clone(), BootServer { http: wires.http_at(wire.address) }));
@@ -288,7 +311,7 @@ async fn start(parts: &Parts, state: &Path, stop: &CancellationToken, tasks: &mu
     }
     for wire in wires.interfaces() {
         let (files, counts) = (Arc::clone(&parts.boots), Arc::clone(&parts.turned_away));
-        let (end, address, most) = (stop.clone(), wire.address, shares.transfers / wires.interfaces().len());
+        let (end, address, most) = (stop.clone(), wire.address, Arc::clone(&transfers));
         tasks.spawn(async move {
             tftp::run(address, files, counts, most, end).await.map_err(Error::service("TFTP (port 69)"))
         });
@@ -323,6 +346,48 @@ async fn start(parts: &Parts, state: &Path, stop: &CancellationToken, tasks: &mu
     parts.loops.start(stop, &mut |task| drop(tasks.spawn(keep(task))));
     tasks.spawn(keep(Arc::clone(&parts.timeline).keep(stop.clone())));
     Ok(())
+}
+
+/// How many connections each listener holds, as far as that follows the number of nodes.
+struct Gates {
+    boots: Arc<Gate>,
+    people: Arc<Gate>,
+    strangers: Arc<Gate>,
+    owner: Arc<Gate>,
+    /// Over TFTP, on each wire.
+    transfers: Arc<AtomicUsize>,
+}
+
+impl Gates {
+    fn transfers(shares: &Shares, wires: &Wires) -> usize {
+        shares.transfers / wires.interfaces().len().max(1)
+    }
+
+    /// Shares the descriptors anew with each snapshot that has another number of nodes, until `stop`.
+    async fn follow(
+        self,
+        descriptors: Arc<Descriptors>,
+        snapshots: Arc<Snapshots>,
+        wires: Arc<Wires>,
+        stop: CancellationToken,
+    ) {
+        let mut current = snapshots.subscribe();
+        loop {
+            let nodes = current.borrow_and_update().as_ref().map(|current| current.cluster.nodes.len());
+            if let Some(shares) = nodes.and_then(|nodes| descriptors.follow(nodes)) {
+                tracing::info!(?nodes, ?shares, "the descriptors are shared anew");
+                self.boots.resize(shares.boots, Shares::of_one(shares.boots));
+                self.people.resize(shares.people, Shares::of_one(shares.people));
+                self.strangers.resize(shares.strangers, agents::STRANGERS_OF_ONE);
+                self.owner.resize(shares.owner, shares.owner);
+                self.transfers.store(Self::transfers(&shares, &wires), Ordering::Relaxed);
+            }
+            tokio::select! {
+                changed = current.changed() => if changed.is_err() { return },
+                () = stop.cancelled() => return,
+            }
+        }
+    }
 }
 
 /// Says when the store has left its disk, and brings it back as soon as that takes writes again.

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bramble_image::BootSet;
-use bramble_model::api::{Explanation, KnownBy, NodeStatus, Stale, Status, WorkloadStatus};
+use bramble_model::api::{Explanation, KnownBy, NodeStatus, Stale, Status, WaitingKey, WorkloadStatus};
 use bramble_model::boot_set::Architecture;
 use bramble_model::engine::{EngineKind, EnginePart};
 use bramble_model::names::{Digest, Name};
 use bramble_model::repository::Node;
 use bramble_model::section::{self, Section};
-use bramble_model::timeline::What;
+use bramble_model::timeline::{Millis, What};
 use bramble_netboot::away::Counts;
-use bramble_plan::admission::{By, Record};
+use bramble_plan::admission::{By, Record, waiting};
 use bramble_plan::explain::{Evidence, explain};
 use bramble_plan::lead;
 use bramble_plan::swarm::Workload;
@@ -20,10 +20,10 @@ use bramble_store::{Store, View};
 use bramble_system::now;
 
 use crate::access::audit::copy::Copies;
-use crate::admissions::Admissions;
+use crate::admissions::{Admissions, WaitingKeys};
 use crate::boot_sets::BootSets;
 use crate::ca::Authority;
-use crate::descriptors::Shares;
+use crate::descriptors::Descriptors;
 use crate::desired::Desired;
 use crate::floods;
 use crate::loops::Sections;
@@ -78,6 +78,7 @@ impl Trouble {
 pub(crate) struct Overview {
     pub(crate) store: Store,
     pub(crate) admissions: View<Admissions>,
+    pub(crate) waiting_keys: View<WaitingKeys>,
     pub(crate) boot_sets: Arc<BootSets>,
     pub(crate) timeline: Arc<Timeline>,
     pub(crate) authority: Arc<Authority>,
@@ -90,8 +91,21 @@ pub(crate) struct Overview {
     pub(crate) sections: Arc<Sections>,
     pub(crate) swarm: Arc<Swarm>,
     pub(crate) copies: Arc<Copies>,
-    pub(crate) shares: Shares,
     pub(crate) rotating: Arc<Rotating>,
+    pub(crate) descriptors: Arc<Descriptors>,
+}
+
+/// The keys that wait at a node, as they are listed.
+fn listed(waiting: &waiting::Waiting, now: Millis) -> Vec<WaitingKey> {
+    let listed = waiting.keys(now).map(|(key, is_spent)| WaitingKey {
+        fingerprint: key.fingerprint.clone(),
+        address: key.address,
+        since: key.since,
+        last: key.last,
+        shows_digits: key.shows_digits,
+        is_spent,
+    });
+    listed.collect()
 }
 
 impl Overview {
@@ -147,6 +161,7 @@ impl Overview {
         let engines = EngineKind::ALL.map(|kind| (kind, trouble(kind)));
         let cluster = self.snapshots.cluster();
         let records = self.admissions.all();
+        let (waiting, at) = (self.waiting_keys.all(), now());
         let status = |name: &Name, node: &Node, track: &mut Track| {
             let own = engines.iter().filter(|(kind, _)| node.part(*kind) != EnginePart::None);
             let engine = own.into_iter().find_map(|(_, trouble)| trouble.of(name));
@@ -163,7 +178,12 @@ impl Overview {
                 percent: track.percent,
                 last: track.last.as_ref().map(What::sentence),
                 failure: track.failure.as_ref().map(|said| said.reason.clone()),
-                pending: track.pending.clone(),
+                pending: track.pending.as_ref().map(|asking| asking.key.clone()),
+                waiting: waiting
+                    .as_ref()
+                    .ok()
+                    .and_then(|all| all.readable.get(name))
+                    .map_or_else(Vec::new, |waiting| listed(waiting, at)),
                 connected: track.connected,
                 known_by: record.and_then(known_by),
                 set: record.and_then(|record| set_of(record, track.connected)),
@@ -188,7 +208,7 @@ impl Overview {
         problems.extend(self.rotating.problems());
         problems.extend(self.copies.problems());
         problems.extend(floods::problems(&self.turned_away, now() / 1000));
-        problems.extend(self.shares.problem());
+        problems.extend(self.descriptors.shares().problem());
         problems.extend(self.snapshots.trouble());
         problems.extend(self.snapshots.lost());
         let refusing = nodes.iter().filter_map(|node| Some((&node.name, node.health.as_ref()?.refuses?)));

@@ -7,7 +7,7 @@ use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
-use bramble_model::api::{NodeStatus, Role, Status};
+use bramble_model::api::{NodeStatus, Role, Status, WaitingKey};
 use bramble_model::section::Ends;
 use bramble_model::timeline::{Event, Millis, Phase};
 use maud::{Markup, html};
@@ -104,21 +104,18 @@ fn render_overview(status: &Status, reader: &Reader<'_>) -> Markup {
                         } }
                     }
                 }
-                @if status.nodes.iter().any(|node| node.pending.is_some()) {
+                @if status.nodes.iter().any(|node| !node.waiting.is_empty()) {
                     h2 { "Waiting to be let in" }
                     table {
-                        thead { tr { th { "Node" } th { "Its key, as its console shows it" } th { "To let it in" } } }
-                        tbody { @for node in &status.nodes { @if let Some(key) = &node.pending { tr {
-                            td { (node.name) } td { code { (key) } } td { @match reader {
-                                Reader::Known { role: Role::Operator, csrf, .. } => form method="post" action=(format!("/nodes/{}/approve", node.name)) {
-                                    input type="hidden" name="csrf" value=(csrf);
-                                    input type="hidden" name="fingerprint" value=(key);
-                                    button { "Let it in" }
-                                },
-                                _ => code { "bramble node approve " (node.name) " " (key) },
+                        thead { tr { th { "Node" } th { "Asks from" } th { "Key" } th { "For" } th { "To let it in" } } }
+                        tbody { @for node in &status.nodes {
+                            @for key in &node.waiting { tr {
+                                td { (node.name) } td { (key.address) } td { code { (key.fingerprint) } }
+                                td { (duration(status.at, key.since)) } td { (to_let_in(node, key, reader)) }
                             } }
-                        } } } }
+                        } }
                     }
+                    p.quiet { "What lets a machine in is on its own console; a board without a screen: " code { "bramble node approve --press NODE" } }
                 }
                 @if status.failed().next().is_some() {
                     h2 { "Failed" }
@@ -159,6 +156,32 @@ fn render_overview(status: &Status, reader: &Reader<'_>) -> Markup {
             }
         },
     )
+}
+
+/// How a person lets in one key: by what the machine's console shows, which this page does not.
+fn to_let_in(node: &NodeStatus, key: &WaitingKey, reader: &Reader<'_>) -> Markup {
+    let operator = match reader {
+        Reader::Known { role: Role::Operator, csrf, .. } => Some(*csrf),
+        _ => None,
+    };
+    let action = format!("/nodes/{}/approve", node.name);
+    html! {
+        @match (operator, key.is_spent, key.shows_digits) {
+            (_, true, _) => { "Other digits were typed: start it again" },
+            (Some(csrf), false, true) => form method="post" action=(action) {
+                input type="hidden" name="csrf" value=(csrf);
+                input name="digits" inputmode="numeric" autocomplete="off" size="8" required placeholder="digits" aria-label="The six digits on its console";
+                button { "Let it in" }
+            },
+            (Some(csrf), false, false) => form method="post" action=(action) {
+                input type="hidden" name="csrf" value=(csrf);
+                input type="hidden" name="fingerprint" value=(key.fingerprint);
+                button { "Its console shows this key: let it in" }
+            },
+            (None, false, true) => code { "bramble node approve " (node.name) " DIGITS" },
+            (None, false, false) => code { "bramble node approve " (node.name) " " (key.fingerprint) },
+        }
+    }
 }
 
 fn row(status: &Status, node: &NodeStatus) -> Markup {
@@ -251,6 +274,8 @@ fn duration(later: Millis, earlier: Millis) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bramble_testing::{HOSTILE, obeyed, poisoned};
+
     use super::*;
     use crate::frame::STYLE;
     use bramble_model::api::{Explanation, Seen};
@@ -271,6 +296,7 @@ mod tests {
             last: Some("stage 1: root 60 %".into()),
             failure: failure.map(str::to_owned),
             pending: None,
+            waiting: Vec::new(),
             known_by: None,
             connected: phase == Phase::Ready,
             set: None,
@@ -331,6 +357,37 @@ mod tests {
         let text = render_overview(&status(), &Reader::Elsewhere).into_string().replace(STYLE, "");
         assert!(!text.contains("<script>"), "what a node says is text, not markup");
         insta::assert_snapshot!(text.replace("><", ">\n<"));
+    }
+
+    /// As if all that anyone can say had come through everything before.
+    #[test]
+    fn nothing_of_a_hostile_status_gets_through_the_pages() {
+        let mut sample = status();
+        sample.nodes[0].last = Some("asked".into());
+        sample.nodes[0].waiting = vec![WaitingKey {
+            fingerprint: "ab".into(),
+            address: [10, 0, 0, 3].into(),
+            since: 1,
+            last: 2,
+            shows_digits: true,
+            is_spent: false,
+        }];
+        sample.seen[0].uuid = Some("4c4c".into());
+        let (hostile, count) = poisoned(&sample);
+        assert!(count > 15, "{count}");
+        let fails = What::Failed { reason: HOSTILE.into(), retry_in_seconds: 1, failure: None };
+        let event = Event { number: 1, at: 99_000, node: None, what: fails };
+        let operator = Reader::Known { name: HOSTILE, role: Role::Operator, csrf: "ab" };
+        let pages = [
+            render_overview(&hostile, &Reader::Elsewhere),
+            render_overview(&hostile, &operator),
+            render_node(&hostile, &hostile.nodes[0], &[event]),
+        ];
+        for page in pages {
+            let text = page.into_string();
+            assert_eq!(obeyed(&text), None, "{text:?}");
+            assert!(!text.contains("<script>") && text.contains("owned"), "it is text");
+        }
     }
 
     #[test]

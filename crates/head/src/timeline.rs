@@ -13,6 +13,7 @@ use bramble_model::engine::{EngineKind, EngineState};
 use bramble_model::names::Name;
 use bramble_model::repository::Cluster;
 use bramble_model::timeline::{Event, Millis, Phase, What};
+use bramble_plan::leaving::Asking;
 use bramble_store::{Key, OnLoss, Record, Store, Table, Write, put, remove};
 use bramble_system::{locked, now};
 use tokio::sync::watch;
@@ -88,7 +89,7 @@ pub(crate) struct Track {
     pub(crate) last: Option<What>,
     pub(crate) failure: Option<Said>,
     /// The key that waits for an operator.
-    pub(crate) pending: Option<String>,
+    pub(crate) pending: Option<Asking>,
     pub(crate) connected: bool,
     pub(crate) facts: Option<Facts>,
     pub(crate) health: Option<Health>,
@@ -137,7 +138,9 @@ impl Track {
             What::Connected => self.connected = true,
             What::Disconnected { .. } | What::PowerOff => self.connected = false,
             What::Stage1 { percent, .. } => self.percent = *percent,
-            What::Waits { fingerprint, .. } => self.pending = Some(fingerprint.clone()),
+            What::Waits { fingerprint, digits, .. } => {
+                self.pending = Some(Asking { key: fingerprint.clone(), shows_digits: *digits });
+            }
             What::Admitted { .. } | What::Refused { .. } => self.pending = None,
             _ => {}
         }

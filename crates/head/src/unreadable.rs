@@ -17,7 +17,7 @@ use crate::access::audit::refusals::RefusalsKept;
 use crate::access::audit::{AuditLog, Chains};
 use crate::access::people::{Tokens, Users};
 use crate::access::sessions::Sessions;
-use crate::admissions::{Admissions, HandOffs, LastChains, ReadyWith};
+use crate::admissions::{Admissions, HandOffs, LastChains, ReadyWith, WaitingKeys};
 use crate::adoptions::AdoptionsKept;
 use crate::boot_sets::{FloorKept, GivenSets};
 use crate::error::Error;
@@ -52,6 +52,7 @@ fn all(store: &Store) -> Result<Vec<(OnLoss, Unreadable)>, Error> {
     add::<HandOffs>(store, &mut found)?;
     add::<LastChains>(store, &mut found)?;
     add::<ReadyWith>(store, &mut found)?;
+    add::<WaitingKeys>(store, &mut found)?;
     add::<Sightings>(store, &mut found)?;
     add::<AdoptionsKept>(store, &mut found)?;
     add::<PlacesKept>(store, &mut found)?;

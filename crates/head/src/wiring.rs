@@ -30,7 +30,7 @@ use crate::boot_sets::BootSets;
 use crate::boots::own::loaders;
 use crate::boots::{Around, Boots};
 use crate::ca::{self, Authority, Home};
-use crate::descriptors::{self, Shares};
+use crate::descriptors::Descriptors;
 use crate::desired::Desired;
 use crate::dhcp::{self, Dhcp};
 use crate::error::Error;
@@ -110,7 +110,7 @@ parts! {
     waiting: Arc<Waiting>,
     turned_away: Arc<Counts>,
     overview: Arc<Overview>,
-    shares: Shares,
+    descriptors: Arc<Descriptors>,
 }
 
 impl Parts {
@@ -154,7 +154,7 @@ impl Parts {
         };
         keep_the_folder(&snapshots, apply, &home, &first);
         let cluster = Arc::clone(&first.cluster);
-        let shares = descriptors::shares(cluster.nodes.len());
+        let descriptors = Arc::new(Descriptors::open(cluster.nodes.len()));
         let wires = Arc::new(Wires::open(&cluster.network));
         wires.problems().iter().for_each(|problem| tracing::error!(problem, "a wire is not served"));
         let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), format!("head.{}", cluster.domain)];
@@ -241,6 +241,7 @@ impl Parts {
         let overview = Arc::new(Overview {
             store: store.clone(),
             admissions: View::new(store.clone()),
+            waiting_keys: View::new(store.clone()),
             boot_sets: Arc::clone(&boot_sets),
             timeline: Arc::clone(&timeline),
             authority: Arc::clone(&authority),
@@ -253,8 +254,8 @@ impl Parts {
             sections: Arc::clone(&sections),
             swarm: Arc::clone(&swarm),
             copies: Arc::clone(&access.copies),
-            shares,
             rotating: Arc::clone(&rotating),
+            descriptors: Arc::clone(&descriptors),
         });
         let parts = Parts {
             store,
@@ -281,7 +282,7 @@ impl Parts {
             waiting,
             turned_away,
             overview,
-            shares,
+            descriptors,
         };
         Ok((parts, first))
     }

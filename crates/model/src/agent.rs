@@ -229,6 +229,27 @@ pub struct EnrolRequest {
     /// Where it keeps the key of that; an agent of an earlier release does not say.
     #[serde(default, skip_serializing_if = "Keeps::is_unsaid")]
     pub keeps: Keeps,
+    /// It shows the six digits of its key, where it is told what they are made of (`crate::digits`); one of an earlier
+    /// release shows the key's own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shows_digits: bool,
+}
+
+/// What an agent's request for a certificate is bound to: the TLS connection over which it is said, by what both ends of that
+/// alone can make (RFC 9266, `tls-exporter`). It is in the request as its challenge (RFC 7030, section 3.5), in hex, so that
+/// the key's own signature is over it: a request that somebody has seen is worth nothing over another connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Binding(pub [u8; 32]);
+
+impl Binding {
+    /// By which TLS makes it, with no context.
+    pub const LABEL: &[u8] = b"EXPORTER-Channel-Binding";
+}
+
+impl fmt::Display for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 /// Where a machine keeps its key, as its agent says.

@@ -1,6 +1,7 @@
 //! What the head tells the command line, the status page and anyone with `curl`.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -72,8 +73,11 @@ pub struct NodeStatus {
     pub last: Option<String>,
     /// The reason it does not go on, if it said one.
     pub failure: Option<String>,
-    /// The key that waits for an operator, by fingerprint.
+    /// The key that asked last and waits for an operator, by fingerprint.
     pub pending: Option<String>,
+    /// All keys that wait for an operator, the oldest first; none of a head of an earlier release.
+    #[serde(default)]
+    pub waiting: Vec<WaitingKey>,
     /// What it is known by since it was let in last.
     #[serde(default)]
     pub known_by: Option<KnownBy>,
@@ -87,6 +91,43 @@ pub struct NodeStatus {
     pub boot: Option<Name>,
     /// What it waits for, or the cause of its trouble.
     pub why: Explanation,
+}
+
+/// A key that asks for a node and waits for an operator. Its digits are not here: they are on the machine's console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingKey {
+    pub fingerprint: String,
+    /// Where it asks from.
+    pub address: IpAddr,
+    pub since: Millis,
+    /// When it asked last, to the minute.
+    pub last: Millis,
+    /// Its console shows six digits; where it does not, the key itself.
+    pub shows_digits: bool,
+    /// Somebody typed other digits: it waits for another boot of its machine, or for the key itself.
+    pub is_spent: bool,
+}
+
+/// `POST /v1/nodes/NODE/approve`: how a person knows the machine. One of the three.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// By its key, as its console shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// By the six digits that its console shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digits: Option<String>,
+    /// By power-cycling it, now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub press: bool,
+}
+
+/// What comes of it: a key that is let in when it asks again, or a boot that is waited for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approved {
+    pub fingerprint: Option<String>,
+    /// Until when the board may be power-cycled, and has to be up.
+    pub until: Option<Millis>,
 }
 
 /// What tells a node's machine from another one, strongest first.

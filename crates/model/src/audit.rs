@@ -282,6 +282,21 @@ pub enum Copied {
         hash: Digest,
     },
     Refusal(Refused),
+    /// The first line of a copy: what it follows on.
+    Begins(Begins),
+}
+
+/// From where on a copy has the log's entries: whoever names another place has that told there, and nothing is left out in
+/// silence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begins {
+    pub at: Millis,
+    /// The number of the last entry that is not in it.
+    pub after: u64,
+    /// The hash of that; `None` where there is none.
+    pub hash: Option<Digest>,
+    /// Where the copy went before, if anywhere.
+    pub instead_of: Option<String>,
 }
 
 impl Copied {

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod boot_set;
 pub mod ca;
 pub mod desired;
+pub mod digits;
 pub mod engine;
 pub mod firewall;
 pub mod hands;

@@ -214,6 +214,9 @@ pub enum What {
     Waits {
         fingerprint: String,
         reason: String,
+        /// Its console shows six digits of its key, and not the key.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        digits: bool,
     },
     /// Its agent came, and it and the head do not speak the same.
     OtherRelease {
@@ -332,7 +335,7 @@ impl What {
             What::ScriptServed { boot: BootTag(boot), set } => [Some(boot), Some(set)],
             What::Card { pci } => [Some(pci), None],
             What::Admitted { fingerprint } => [Some(fingerprint), None],
-            What::Waits { fingerprint, reason } => [Some(fingerprint), Some(reason)],
+            What::Waits { fingerprint, reason, .. } => [Some(fingerprint), Some(reason)],
             What::Engine { state, .. } => [Some(state), None],
             What::Note { text } => [Some(text), None],
             What::PowerOn
@@ -441,7 +444,7 @@ impl What {
             }
             What::Admitted { fingerprint } => format!("admitted with key {fingerprint}"),
             What::Refused { reason } => format!("refused: {reason}"),
-            What::Waits { fingerprint, reason } => format!("waits to be let in with key {fingerprint}: {reason}"),
+            What::Waits { fingerprint, reason, .. } => format!("waits to be let in with key {fingerprint}: {reason}"),
             What::Connected => "agent connected".into(),
             What::Disconnected { reason } => format!("agent disconnected: {reason}"),
             What::Engine { state, .. } => format!("engine: {state}"),

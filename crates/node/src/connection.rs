@@ -7,9 +7,10 @@ use std::time::Duration;
 use bramble_link::session::Limits;
 use bramble_link::{Connection, Ended, Event};
 use bramble_model::agent::{
-    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, NodeDocument, Prove, Refuses, ToAgent, Versions,
-    Waits,
+    Answer, Binding, Capability, EnrolRequest, Enrolled, FromAgent, Heard, NodeDocument, Prove, Refuses, ToAgent,
+    Versions, Waits,
 };
+use bramble_model::digits::Draw;
 use bramble_model::hands::{End, FromProcess};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -85,18 +86,26 @@ async fn connect(boot: &ThisBoot, identity: &Identity) -> Result<Head, Error> {
 #[serde(untagged)]
 enum Verdict {
     Enrolled(Box<Enrolled>),
-    Refused { refused: String },
+    Refused {
+        refused: String,
+        /// What its six digits are made of, where a person is to read them off this machine's console.
+        #[serde(default)]
+        draw: Option<Draw>,
+    },
     Prove(Prove),
 }
 
 async fn enrol(boot: &ThisBoot, identity: &Identity) -> Result<Enrolled, Error> {
     let mut head = connect(boot, identity).await?;
+    let binding = head.stream().get_ref().1.export_keying_material([0; 32], Binding::LABEL, None);
+    let binding = Binding(binding.map_err(|error| Error::Ended(error.to_string()))?);
     let request = EnrolRequest {
         node: boot.node.clone(),
         boot: boot.boot.clone(),
         nonce: boot.nonce.clone(),
-        csr: identity.request()?,
+        csr: identity.request(Some(&binding))?,
         keeps: identity.keeps().clone(),
+        shows_digits: true,
     };
     head.say(&request).map_err(ended)?;
     let mut verdict = head.first::<Verdict>().await.map_err(ended)?;
@@ -106,7 +115,10 @@ async fn enrol(boot: &ThisBoot, identity: &Identity) -> Result<Enrolled, Error> 
     }
     match verdict {
         Verdict::Enrolled(enrolled) => Ok(*enrolled),
-        Verdict::Refused { refused } => Err(Error::Refused(refused)),
+        Verdict::Refused { refused, draw } => Err(match draw.and_then(|draw| identity.digits(&draw)) {
+            Some(digits) => Error::Waits { why: refused, digits },
+            None => Error::Refused(refused),
+        }),
         Verdict::Prove(_) => Err(Error::Ended("the head asks for a proof again and again".into())),
     }
 }
@@ -196,7 +208,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
                     head.say(&health(states.borrow().clone(), here.refuses)).map_err(ended)?;
                     if is_due(identity) && asked_at.is_none_or(|asked| asked.elapsed() >= AGAIN) {
                         asked_at = Some(Instant::now());
-                        head.say(&FromAgent::Renew { csr: identity.request()? }).map_err(ended)?;
+                        head.say(&FromAgent::Renew { csr: identity.request(None)? }).map_err(ended)?;
                     }
                     if here.signs && let Some(asks) = documents.host_key().asks(bramble_system::now()) {
                         head.say(&asks).map_err(ended)?;

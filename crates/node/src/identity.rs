@@ -11,16 +11,18 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use bramble_model::agent::{Enrolled, Keeps, Proof, Prove};
+use bramble_model::agent::{Binding, Enrolled, Keeps, Proof, Prove};
+use bramble_model::digits::{Digits, Draw};
+use bramble_model::names::Digest;
 use bramble_system::{files, locked};
-use rcgen::{CertificateParams, DnType, KeyPair};
+use rcgen::{Attribute, CertificateParams, DnType, KeyPair, PublicKeyData};
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use crate::trust::Trust;
-use crate::{Error, ThisBoot, inventory};
+use crate::{Error, ThisBoot, health, inventory};
 use tpm::{InTls, TpmKey};
 
 /// On the data partition where the node has one, else in memory.
@@ -59,12 +61,19 @@ fn filed(path: &Path) -> Result<KeyPair, Error> {
         move |source| Error::File { doing, source }
     };
     match files::read_regular(path, LONGEST) {
-        Ok(pem) => {
-            let key = KeyPair::from_pem(&String::from_utf8_lossy(&pem));
-            return key.map_err(|source| Error::KeptKey { path: path.to_owned(), source });
-        }
+        Ok(pem) => match KeyPair::from_pem(&String::from_utf8_lossy(&pem)) {
+            Ok(key) => return Ok(key),
+            Err(error) => set_aside(path, &error).map_err(file("cannot set aside what is no agent's key"))?,
+        },
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        // Another one in its place would be a stranger's.
+        // A folder, a device, a link, a file without end.
+        Err(error)
+            if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::FileTooLarge)
+                || fs::symlink_metadata(path).is_ok_and(|data| !data.is_file()) =>
+        {
+            set_aside(path, &error).map_err(file("cannot set aside what is no agent's key"))?;
+        }
+        // A disk that does not read today may do so tomorrow, and another key in its place would be a stranger's.
         Err(error) => return Err(file("cannot read the agent's key")(error)),
     }
     let key = new_key()?;
@@ -73,6 +82,23 @@ fn filed(path: &Path) -> Result<KeyPair, Error> {
     }
     files::replace_secret(path, key.serialize_pem().as_bytes()).map_err(file("cannot keep the agent's key"))?;
     Ok(key)
+}
+
+/// Moves what lies in the key's place and is none to beside it, and tells whoever stands before the machine. The node is
+/// another one to the head then, and waits for a person there: that is better than an agent that ends at each start.
+fn set_aside(path: &Path, why: &dyn std::fmt::Display) -> std::io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".set-aside-{}", bramble_system::now()));
+    fs::rename(path, &name)?;
+    if let Some(folder) = path.parent() {
+        files::sync_folder(folder)?;
+    }
+    let aside = Path::new(&name).display();
+    tracing::error!(%why, %aside, "what lies in the place of the agent's key is none, and is set aside");
+    health::say_on_console(&format!(
+        "what lies in the place of this machine's key is none ({why}) and is now {aside}: it has a new key, which a person has to let in"
+    ));
+    Ok(())
 }
 
 /// Whether what is in this folder outlasts the boot: it is on the data partition.
@@ -108,13 +134,15 @@ impl Identity {
         Ok(Identity { secret, keeps, trust, name: boot.node.to_string(), enrolled: Mutex::new(None) })
     }
 
-    /// A certificate request for the node's name (PKCS#10, PEM).
-    pub(crate) fn request(&self) -> Result<String, Error> {
+    /// A certificate request for the node's name (PKCS#10, PEM), for this connection; for one that has a certificate of its
+    /// key already, that is enough.
+    pub(crate) fn request(&self, binding: Option<&Binding>) -> Result<String, Error> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, self.name.as_str());
+        let attributes = || binding.map(challenge).into_iter().collect();
         let request = match &self.secret {
-            Secret::Tpm(key) => params.serialize_request(&**key),
-            Secret::Held(key) => params.serialize_request(&**key),
+            Secret::Tpm(key) => params.serialize_request_with_attributes(&**key, attributes()),
+            Secret::Held(key) => params.serialize_request_with_attributes(&**key, attributes()),
         };
         request.and_then(|request| request.pem()).map_err(Error::Key)
     }
@@ -134,6 +162,19 @@ impl Identity {
 
     pub(crate) fn keep(&self, enrolled: Enrolled) {
         *locked(&self.enrolled) = Some(enrolled);
+    }
+
+    /// The six digits of its key, of what the head has drawn for it; `None` where that is of no CA that this
+    /// machine trusts.
+    pub(crate) fn digits(&self, draw: &Draw) -> Option<Digits> {
+        let key = match &self.secret {
+            Secret::Tpm(key) => key.subject_public_key_info(),
+            Secret::Held(key) => key.subject_public_key_info(),
+        };
+        let hash = ring::digest::digest(&ring::digest::SHA256, &key);
+        // As the head writes down whose key it is.
+        let fingerprint = Digest(hash.as_ref().try_into().expect("SHA-256")).to_string()[..32].to_owned();
+        self.trust.is_of(&draw.ca).then(|| Digits::of(&fingerprint, draw))
     }
 
     /// Whom the node trusts.
@@ -183,10 +224,91 @@ impl Identity {
     }
 }
 
+/// A request's challenge (RFC 2985, section 5.4.1) that says which connection it is for.
+fn challenge(binding: &Binding) -> Attribute {
+    const CHALLENGE: &[u64] = &[1, 2, 840, 113_549, 1, 9, 7];
+    const SET: u8 = 0x31;
+    const UTF8_STRING: u8 = 0x0c;
+    let text = binding.to_string();
+    let length = u8::try_from(text.len()).expect("64 digits");
+    // DER: both lengths are below 128, and take a byte each.
+    let values = [&[SET, length + 2, UTF8_STRING, length], text.as_bytes()].concat();
+    Attribute { oid: CHALLENGE, values }
+}
+
 /// Whether a certificate (PEM) has ended, or has not begun. One that cannot be read is for the head to judge.
 fn is_out_of_time(certificate: &str, now: u64) -> bool {
     let Ok(der) = CertificateDer::from_pem_slice(certificate.as_bytes()) else { return false };
     let Ok((_, parsed)) = x509_parser::parse_x509_certificate(&der) else { return false };
     let (now, validity) = (now.cast_signed() / 1000, parsed.validity());
     now < validity.not_before.timestamp() || validity.not_after.timestamp() < now
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, IsCa};
+    use x509_parser::certification_request::X509CertificationRequest;
+    use x509_parser::cri_attributes::ParsedCriAttribute;
+    use x509_parser::prelude::FromDer;
+
+    use super::*;
+
+    fn ca() -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        params.self_signed(&key).expect("a certificate").der().clone()
+    }
+
+    /// The head writes a key down by the first half of the SHA-256 of it, as the request has it.
+    #[test]
+    fn the_digits_are_those_of_the_key_that_the_request_is_for() {
+        let ca = ca();
+        let own = Digest(ring::digest::digest(&ring::digest::SHA256, &ca).as_ref().try_into().expect("SHA-256"));
+        let draw = Draw { nonce: Digest([3; 32]), ca: own };
+        let identity = Identity::of("m1", Trust::of(&[ca]));
+        let binding = Binding([0xab; 32]);
+        let pem = identity.request(Some(&binding)).expect("a request");
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).expect("PEM");
+        let (_, request) = X509CertificationRequest::from_der(&pem.contents).expect("a request");
+        let key = request.certification_request_info.subject_pki.raw;
+        let fingerprint =
+            Digest(ring::digest::digest(&ring::digest::SHA256, key).as_ref().try_into().expect("32 bytes"));
+        assert_eq!(identity.digits(&draw), Some(Digits::of(&fingerprint.to_string()[..32], &draw)));
+        assert_eq!(identity.digits(&Draw { ca: Digest([0; 32]), ..draw }), None, "of another CA");
+        let mut attributes = request.certification_request_info.iter_attributes();
+        let challenge = attributes.find_map(|attribute| match attribute.parsed_attribute() {
+            ParsedCriAttribute::ChallengePassword(challenge) => Some(challenge.0.clone()),
+            _ => None,
+        });
+        assert_eq!(challenge, Some("ab".repeat(32)));
+    }
+
+    /// A disk whose file system was repaired, or that somebody has put a file on: the agent ended at each start.
+    #[test]
+    fn rubbish_in_the_place_of_the_key_is_set_aside_and_the_agent_goes_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("agent.key");
+        let aside = || {
+            let all = fs::read_dir(folder.path()).expect("a folder").map(|entry| entry.expect("read").file_name());
+            all.filter(|name| name.to_string_lossy().contains(".set-aside-")).count()
+        };
+        let kept = filed(&path).expect("made").serialize_pem();
+        assert_eq!((filed(&path).expect("read").serialize_pem(), aside()), (kept, 0));
+        let rubbish: [&dyn Fn(); 5] = [
+            &|| fs::write(&path, "").expect("written"),
+            &|| fs::write(&path, [0xff, 0, 7]).expect("written"),
+            &|| fs::write(&path, vec![b'a'; 1 << 20]).expect("written"),
+            &|| fs::create_dir(&path).expect("made"),
+            &|| std::os::unix::fs::symlink("nowhere/else", &path).expect("linked"),
+        ];
+        for (number, put) in rubbish.iter().enumerate() {
+            fs::remove_file(&path).expect("removed");
+            put();
+            let key = filed(&path).unwrap_or_else(|error| panic!("{number}: {error}")).serialize_pem();
+            assert_eq!(filed(&path).expect("read").serialize_pem(), key, "{number}: it is kept");
+            assert_eq!(aside(), number + 1);
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    }
 }

@@ -30,6 +30,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bramble_model::digits::Digits;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -47,8 +48,6 @@ pub enum Error {
     HandOver { path: String, problem: String },
     #[error("cannot make a key")]
     Key(#[source] rcgen::Error),
-    #[error("{}: it is damaged, and no key; where that is so for good, remove it, and a person lets this node in anew", path.display())]
-    KeptKey { path: std::path::PathBuf, source: rcgen::Error },
     #[error("the TPM does not do what it was asked")]
     Tpm(#[source] bramble_tpm::Problem),
     #[error("the head's CA in this image is malformed: {0}")]
@@ -61,6 +60,9 @@ pub enum Error {
     Ended(String),
     #[error("the head refuses this node: {0}")]
     Refused(String),
+    /// Its digits are what a person types.
+    #[error("the six digits of this machine are {digits}; the head waits for a person to type them: {why}")]
+    Waits { why: String, digits: Digits },
     #[error("the certificate of this node has ended, or has not begun, by the head's clock")]
     OutOfTime,
     #[error("the head knows no CA that signed this node's certificate: its CA was rotated since")]
@@ -146,7 +148,9 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
         }
         let mut sentence = bramble_system::sentence(&error);
         match error {
-            Error::Refused(_) if had_ended => sentence += "; starting this machine again lets it ask as a new boot",
+            Error::Refused(_) | Error::Waits { .. } if had_ended => {
+                sentence += "; starting this machine again lets it ask as a new boot"
+            }
             // It was let in.
             Error::Ended(_) => had_ended = false,
             _ => {}
@@ -157,7 +161,7 @@ pub async fn run(version: &str) -> Result<std::convert::Infallible, Error> {
                          machine again gives it the present one's system";
         }
         tracing::warn!(error = sentence, "no connection to the head");
-        if is_foreign || matches!(error, Error::Refused(_)) {
+        if is_foreign || matches!(error, Error::Refused(_) | Error::Waits { .. }) {
             // Whoever stands before the machine should see why it does not go on.
             health::say_on_console(&format!("{sentence}; asking again in {wait} s"));
         }

@@ -156,6 +156,11 @@ impl Trust {
         now.iter().find(|ca| clock::is_signed_by(message, signature, &ca.key)).cloned()
     }
 
+    /// Whether one has this fingerprint.
+    pub(crate) fn is_of(&self, fingerprint: &Digest) -> bool {
+        locked(&self.now).iter().any(|ca| ca.fingerprint == *fingerprint)
+    }
+
     /// Whether this is the name of one's key.
     pub(crate) fn knows(&self, key_name: &str) -> bool {
         locked(&self.now).iter().any(|ca| ca.key_name() == key_name)

@@ -20,6 +20,7 @@
 mod identity;
 #[cfg(test)]
 mod tests;
+pub mod waiting;
 
 use std::collections::VecDeque;
 
@@ -169,6 +170,12 @@ pub enum Verdict {
 }
 
 impl Record {
+    /// A boot that was handed out and that nobody was let in with.
+    #[must_use]
+    pub fn handed_out(&self, id: &BootId) -> Option<&Boot> {
+        self.served.iter().find(|boot| boot.id == *id)
+    }
+
     /// Every boot that leads to this node, and the set that it was given; the newest last.
     pub fn boots(&self) -> impl Iterator<Item = (&BootId, Option<Digest>)> {
         let admitted = self.admitted.iter().map(|admitted| (&admitted.boot, admitted.set));

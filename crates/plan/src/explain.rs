@@ -587,13 +587,18 @@ impl Evidence<'_> {
 
     fn refused(&self) -> Option<Cause> {
         match self.last_of(|what| matches!(what, What::Refused { .. } | What::Waits { .. } | What::Admitted { .. }))? {
-            What::Waits { fingerprint, reason } => Some(cause(
+            What::Waits { fingerprint, reason, digits } => Some(cause(
                 "admission-pending",
                 format!(
                     "it waits to be let in with key {fingerprint}: {reason}{}",
                     self.data().map_or_else(String::new, |data| format!("; {data}"))
                 ),
-                "compare the key with the one on its console, then `bramble node approve NODE KEY`",
+                match digits {
+                    true => {
+                        "`bramble node approve NODE DIGITS`, with the six digits that its console shows; where it has no screen, `bramble node approve --press NODE`; `bramble node approve` lists all that wait"
+                    }
+                    false => "compare the key with the one on its console, then `bramble node approve NODE KEY`",
+                },
             )),
             What::Refused { reason } => Some(cause(
                 "admission-refused",

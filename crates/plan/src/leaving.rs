@@ -18,8 +18,17 @@ pub struct Observed {
     pub known: BTreeSet<Name>,
     /// They have a name while they boot, and are in no repository yet.
     pub adopting: BTreeSet<Name>,
-    /// They ask to be let in, each with the fingerprint of its key.
-    pub asking: BTreeMap<Name, String>,
+    /// They ask to be let in.
+    pub asking: BTreeMap<Name, Asking>,
+}
+
+/// Who asks for a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asking {
+    /// The fingerprint of its key.
+    pub key: String,
+    /// Its console shows six digits, and not the key.
+    pub shows_digits: bool,
 }
 
 /// Ends what a node was given.
@@ -54,8 +63,15 @@ impl Planner for Leaving {
             step: Revoke { node: node.clone() },
         });
         let mut plan = Plan { steps: steps.collect(), waits: Vec::new() };
-        for (node, key) in observed.asking.iter().filter(|(node, _)| declared.contains(*node)) {
-            let act = format!("`bramble node approve {node} {key}`, where its console shows that key");
+        for (node, Asking { key, shows_digits }) in observed.asking.iter().filter(|(node, _)| declared.contains(*node))
+        {
+            let act = match shows_digits {
+                true => format!(
+                    "`bramble node approve {node} DIGITS`, with the six digits that its console shows; where it has no \
+                     screen, `bramble node approve --press {node}`"
+                ),
+                false => format!("`bramble node approve {node} {key}`, where its console shows that key"),
+            };
             plan.wait(Subject::node(node), "it waits to be let in", Ends::Person(act));
         }
         plan
@@ -81,13 +97,15 @@ mod tests {
     fn who_has_left_is_let_go() {
         let names = |names: &[&str]| names.iter().map(|name| name.parse().expect("a name")).collect::<BTreeSet<Name>>();
         let observed = Observed {
-            known: names(&["m1", "w1", "w2", "adopted"]),
+            known: names(&["m1", "m2", "w1", "w2", "adopted"]),
             adopting: names(&["adopted"]),
-            asking: [("w1", "9f86"), ("m1", "2c26")]
-                .map(|(name, key)| (name.parse().expect("a name"), key.to_owned()))
+            asking: [("w1", "9f86", false), ("m1", "2c26", false), ("m2", "2c27", true)]
+                .map(|(name, key, shows_digits)| {
+                    (name.parse().expect("a name"), Asking { key: key.to_owned(), shows_digits })
+                })
                 .into(),
         };
-        insta::assert_snapshot!(contract::text(&Leaving.plan(&names(&["m1", "w9"]), &observed, 0)));
+        insta::assert_snapshot!(contract::text(&Leaving.plan(&names(&["m1", "m2", "w9"]), &observed, 0)));
     }
 
     proptest! {

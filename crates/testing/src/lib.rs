@@ -1,6 +1,7 @@
 //! For unit tests: several users, and mounts of their own, whoever runs them; and TPMs.
 
 mod chip;
+mod hostile;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub use chip::Chip;
+pub use hostile::{HOSTILE, obeyed, poisoned};
 
 /// Any number that is nobody's.
 pub const USER: u32 = 12_345;

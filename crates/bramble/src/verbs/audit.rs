@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bramble_model::audit::{Broken, Chain, Copied, Entry, Follower, Position, Verdict};
+use bramble_model::audit::{Begins, Broken, Chain, Copied, Entry, Follower, Position, Verdict};
 use bramble_model::names::Digest;
 use serde::Serialize;
 
@@ -104,6 +104,16 @@ fn compare(copy: &str, hashes: &BTreeMap<u64, Digest>, chain: &Chain) -> Compare
         let (link, hash) = match serde_json::from_str(text) {
             Ok(Copied::Change { link, hash }) => (link, hash),
             Ok(Copied::Refusal(_)) => continue,
+            Ok(Copied::Begins(Begins { after, hash, .. })) => {
+                // What the head has of that number by now is what it had then.
+                let own = hashes.get(&after).filter(|own| hash.is_some_and(|hash| hash != **own));
+                if own.is_some() {
+                    compared
+                        .wrong
+                        .push(format!("line {at} says that it follows on another entry {after} than the head has"));
+                }
+                continue;
+            }
             Err(error) => {
                 compared.wrong.push(format!("line {at} is none of the log: {error}"));
                 continue;
@@ -229,6 +239,22 @@ mod tests {
         other[4].at = 99;
         let wrong = compare(&all, &hashes(&other[2..5]), &chain).wrong;
         assert_eq!(wrong, ["line 5, entry 5, is another one on the head", "line 6, entry 6, is not on the head"]);
+    }
+
+    /// An old place is taken out of `[audit]`, and another one named, while something is done that nobody is to see.
+    #[test]
+    fn a_copy_that_begins_later_says_what_it_follows_on() {
+        let (chain, links) = links(6);
+        let hashes: BTreeMap<_, _> = links.iter().map(|link| (link.number, link.hash())).collect();
+        let begins = |hash| {
+            let begins = Begins { at: 7, after: 3, hash, instead_of: Some("/var/log/old".into()) };
+            serde_json::to_string(&Copied::Begins(begins)).expect("plain data") + "\n"
+        };
+        let rest = copy(links[3..].to_vec());
+        let whole = compare(&(begins(Some(links[2].hash())) + &rest), &hashes, &chain);
+        assert_eq!(whole, Compared { same: 3, ..Compared::default() });
+        let other = compare(&(begins(Some(Digest([9; 32]))) + &rest), &hashes, &chain);
+        assert_eq!(other.wrong, ["line 1 says that it follows on another entry 3 than the head has"]);
     }
 
     #[test]

@@ -9,8 +9,9 @@ use crate::screen;
 
 pub fn run(place: &Place, json: bool) -> Result<Exit> {
     let cluster = Cluster::check(&place.repository()?)?;
+    let notes = cluster.identity_notes();
     if json {
-        screen::json(&serde_json::json!({ "problems": cluster.warnings }))?;
+        screen::json(&serde_json::json!({ "problems": cluster.warnings, "notes": notes }))?;
         return Ok(Exit::Done);
     }
     screen::warnings(&cluster.warnings);
@@ -21,5 +22,8 @@ pub fn run(place: &Place, json: bool) -> Result<Exit> {
         screen::counted(cluster.workloads.len(), "workload"),
         screen::counted(cluster.warnings.0.len(), "warning")
     );
+    for note in notes {
+        println!("note: {note}");
+    }
     Ok(Exit::Done)
 }

@@ -15,6 +15,9 @@ use crate::target::Target;
 fn keys(place: &Place) -> Result<PathBuf> {
     let state = match Target::of(place)? {
         Target::Here(state) => state,
+        Target::Running { cluster, .. } => {
+            bail!("the seal of cluster `{cluster}` is in the folder of its head: name that folder with -C")
+        }
         Target::Elsewhere(url) => bail!("the seal of {url} is on that machine, and is looked after there"),
     };
     let keys = state.join("keys");

@@ -12,7 +12,7 @@ mod head;
 mod image;
 mod init;
 mod lab;
-mod node;
+pub mod node;
 mod people;
 mod power;
 mod router_recipe;
@@ -103,7 +103,9 @@ pub fn run(arguments: Arguments) -> Result<Exit> {
             NodeVerb::Expect { node } => wait(node::expect(&node, place, json)),
             NodeVerb::Reinstall { node } => wait(node::reinstall(&node, place)),
             NodeVerb::Revoke { node } => wait(node::revoke(&node, place)),
-            NodeVerb::Approve { node, fingerprint } => wait(node::approve(&node, &fingerprint, place)),
+            NodeVerb::Approve { node, shown, press } => {
+                wait(node::approve(node.as_ref(), shown.as_ref(), press, place, json))
+            }
         },
         Verb::Why { machine } => wait(why::run(&machine, place, json)),
         Verb::RouterRecipe { router, head } => router_recipe::run(router, head, place, json),

@@ -1,8 +1,12 @@
 //! `bramble node show`, `expect`, `approve`, `revoke` and `reinstall`
 
+use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Result;
+use bramble_model::api::{Approval, NodeStatus, Status};
+use bramble_model::digits::Digits;
 use bramble_model::names::Name;
 
 use crate::client::Client;
@@ -48,10 +52,97 @@ pub async fn show(node: &Name, place: &Place, json: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-pub async fn approve(node: &Name, fingerprint: &str, place: &Place) -> Result<Exit> {
-    Client::of(place)?.approve(node, fingerprint).await?;
-    println!("{node} is let in when it asks again with key {fingerprint}");
+/// What a machine's console shows of its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    Digits(Digits),
+    /// Its fingerprint.
+    Key(String),
+}
+
+impl FromStr for Shown {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let key = text.trim().to_ascii_lowercase();
+        if key.len() == 32 && key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(Shown::Key(key));
+        }
+        text.parse().map(Shown::Digits).map_err(|_| "expected six digits, or a key's 32 hexadecimal ones".into())
+    }
+}
+
+/// Lets in the machine that a person knows; without a way to know it, lists who waits.
+pub async fn approve(
+    node: Option<&Name>,
+    shown: Option<&Shown>,
+    press: bool,
+    place: &Place,
+    json: bool,
+) -> Result<Exit> {
+    let client = Client::of(place)?;
+    let approval = match shown {
+        Some(Shown::Digits(digits)) => Approval { digits: Some(digits.to_string()), ..Approval::default() },
+        Some(Shown::Key(key)) => Approval { fingerprint: Some(key.clone()), ..Approval::default() },
+        None => Approval { press, ..Approval::default() },
+    };
+    let Some(node) = node.filter(|_| approval != Approval::default()) else {
+        return list_waiting(&client, node, json).await;
+    };
+    let told = client.approve(node, &approval).await?;
+    if json {
+        screen::json(&told.unwrap_or_default())?;
+        return Ok(Exit::Done);
+    }
+    let told = told.unwrap_or_default();
+    match (told.until, told.fingerprint.or(approval.fingerprint)) {
+        (Some(until), _) => {
+            let minutes = until.saturating_sub(bramble_system::now()).div_ceil(60_000);
+            println!(
+                "{node}: take its power away now, and give it back: for {minutes} min, the machine that boots from its place \
+                 on the wire is let in, a minute after it has come and where no other one asks"
+            );
+        }
+        (None, key) => println!("{node} is let in when it asks again with key {}", key.unwrap_or_default()),
+    }
     Ok(Exit::Done)
+}
+
+async fn list_waiting(client: &Client, node: Option<&Name>, json: bool) -> Result<Exit> {
+    let mut status = client.status().await?;
+    if let Some(node) = node {
+        client.node(node).await?;
+        status.nodes.retain(|known| known.name == *node);
+    }
+    if json {
+        let waiting = status.nodes.iter().map(|node| (&node.name, &node.waiting));
+        screen::json(&BTreeMap::from_iter(waiting.filter(|(_, keys)| !keys.is_empty())))?;
+        return Ok(Exit::Done);
+    }
+    match waiting_table(&status) {
+        Some(table) => print!("{table}"),
+        None => println!("nobody waits to be let in"),
+    }
+    Ok(Exit::Done)
+}
+
+/// Every key that waits, with its address; `None` where there is none.
+pub fn waiting_table(status: &Status) -> Option<String> {
+    let age = |at: u64| ago(Duration::from_millis(status.at.saturating_sub(at)));
+    let of = |node: &NodeStatus| {
+        let rows = node.waiting.iter().map(|key| {
+            let how = match (key.is_spent, key.shows_digits) {
+                (true, _) => "other digits were typed: start it again, or approve KEY",
+                (false, true) => "DIGITS, on its console",
+                (false, false) => "KEY, where its console shows it",
+            };
+            let (name, address, key_text) = (node.name.to_string(), key.address.to_string(), key.fingerprint.clone());
+            vec![name, address, key_text, age(key.since), age(key.last), how.to_owned()]
+        });
+        rows.collect::<Vec<_>>()
+    };
+    let rows: Vec<_> = status.nodes.iter().flat_map(of).collect();
+    (!rows.is_empty()).then(|| screen::table(&["NODE", "ASKS FROM", "KEY", "FIRST", "LAST", "APPROVE BY"], &rows))
 }
 
 pub async fn revoke(node: &Name, place: &Place) -> Result<Exit> {
@@ -77,4 +168,21 @@ pub async fn reinstall(node: &Name, place: &Place) -> Result<Exit> {
     Client::of(place)?.reinstall(node).await?;
     println!("{node} installs itself at its next boot: `bramble power cycle {node}`, or switch it on");
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_console_shows_is_six_digits_or_a_key() {
+        assert_eq!("123 456".parse(), Ok(Shown::Digits("123456".parse().expect("digits"))));
+        assert_eq!(
+            "9F86D081884C7D659A2FEAA0C55AD015".parse(),
+            Ok(Shown::Key("9f86d081884c7d659a2feaa0c55ad015".into()))
+        );
+        for text in ["w1", "12345", "", "9f86d081884c7d659a2feaa0c55ad01", "1234567"] {
+            assert!(text.parse::<Shown>().is_err(), "{text}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use crate::client::Client;
 use crate::exit::Exit;
 use crate::place::Place;
 use crate::screen::{self, ago};
+use crate::verbs::node::waiting_table;
 
 pub async fn run(place: &Place, json: bool) -> Result<Exit> {
     let status = Client::of(place)?.status().await?;
@@ -97,6 +98,9 @@ fn render(status: &Status) -> String {
             "\nSeen, not in the repository:\n{}",
             screen::table(&["MAC", "VENDOR", "FIRMWARE", "UUID", "LAST"], &seen)
         );
+    }
+    if let Some(waiting) = waiting_table(status) {
+        text += &format!("\nWaiting to be let in:\n{waiting}");
     }
     for problem in &status.problems {
         text += &format!("\nPROBLEM: {problem}\n");

@@ -12,9 +12,11 @@ pub(crate) enum Door {
     /// Plain HTTP on a wire of the nodes.
     Wire(Ends),
     Tls(SocketAddr),
-    /// The control socket, which only its owner can open.
+    /// A control socket.
     Socket {
         user: u32,
+        /// Root, who runs the head, or the owner of its folder, and not just a member of the group `bramble`.
+        is_owner: bool,
     },
 }
 
@@ -34,6 +36,21 @@ impl Door {
             Door::Wire(ends) => Some(IpAddr::V4(*ends.peer.ip())),
             Door::Tls(peer) => Some(peer.ip()),
             Door::Socket { .. } => None,
+        }
+    }
+
+    /// Which addresses are one place: a host has a /64 of IPv6 to itself (RFC 6177, section 2).
+    pub(super) fn place(self) -> String {
+        match self.address() {
+            None => "local".into(),
+            Some(IpAddr::V4(address)) => address.to_string(),
+            Some(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
+                Some(address) => address.to_string(),
+                None => {
+                    let [a, b, c, d, ..] = address.segments();
+                    format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+                }
+            },
         }
     }
 

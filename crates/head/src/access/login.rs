@@ -151,9 +151,13 @@ fn oidc_failed(access: &Access, reason: &str) -> Response {
 }
 
 /// `GET /login/oidc`: sends the browser to the provider.
-pub(crate) async fn oidc(State(access): State<Arc<Access>>, headers: HeaderMap) -> Response {
+pub(crate) async fn oidc(
+    State(access): State<Arc<Access>>,
+    Extension(door): Extension<Door>,
+    headers: HeaderMap,
+) -> Response {
     let Some(provider) = access.oidc() else { return oidc_failed(&access, NO_PROVIDER) };
-    match oidc::begin(&access.flows, &provider, &headers).await {
+    match oidc::begin(&access.flows, &provider, door.place(), &headers).await {
         Ok((state, url)) => {
             let cookie = format!("{}={state}; Path=/; Max-Age=600; Secure; HttpOnly; SameSite=Lax", oidc::COOKIE);
             let cookie: HeaderValue = cookie.parse().expect("digits and letters");

@@ -111,7 +111,7 @@ impl Access {
     fn who(&self, door: Door, headers: &HeaderMap) -> Option<Actor> {
         let from = door.from();
         let credential = match door {
-            Door::Socket { user } => {
+            Door::Socket { user, .. } => {
                 let name = if user == 0 { "root on the head".into() } else { format!("user {user} on the head") };
                 return Some(Actor { name, credential: Credential::Owner, role: Role::Operator, from, csrf: None });
             }

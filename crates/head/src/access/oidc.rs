@@ -8,7 +8,7 @@
 //! head ─ code, verifier, its own secret ─▶ provider ─▶ ID token ─▶ signature, issuer, audience, time, nonce
 //! ```
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, Once};
 use std::time::Duration;
 
@@ -34,8 +34,10 @@ use super::people::secret;
 
 /// How long someone may take to log in elsewhere.
 const PATIENCE: Millis = 10 * 60 * 1000;
-/// Logins that are under way; more push out the oldest.
+/// Logins that are under way; more push out the oldest of the place that has begun the most.
 const MOST: usize = 500;
+/// Of one place (an address, a /64 of IPv6): a house behind one address logs in on a few screens at once.
+const OF_PLACE: usize = 20;
 /// How long the provider may take for one answer.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Binds a login to the browser that began it.
@@ -48,12 +50,41 @@ const ALGORITHMS: [Algorithm; 5] =
 #[derive(Default)]
 pub(crate) struct Flows(Mutex<HashMap<String, Flow>>);
 
+impl Flows {
+    /// One more is under way. Whoever begins many ends others of their own, and nobody else's.
+    fn begin(&self, state: String, flow: Flow, now: Millis) {
+        let mut flows = locked(&self.0);
+        flows.retain(|_, flow| flow.since + PATIENCE > now);
+        let mut of_place: BTreeMap<&str, usize> = BTreeMap::new();
+        for flow in flows.values() {
+            *of_place.entry(&flow.from).or_default() += 1;
+        }
+        let greedy = match of_place.get(flow.from.as_str()) {
+            Some(own) if *own >= OF_PLACE => Some(flow.from.clone()),
+            _ if flows.len() >= MOST => {
+                of_place.iter().max_by_key(|(_, flows)| **flows).map(|(place, _)| (*place).to_owned())
+            }
+            _ => None,
+        };
+        let oldest = greedy.and_then(|place| {
+            let own = flows.iter().filter(|(_, flow)| flow.from == place);
+            own.min_by_key(|(_, flow)| flow.since).map(|(state, _)| state.clone())
+        });
+        if let Some(oldest) = oldest {
+            flows.remove(&oldest);
+        }
+        flows.insert(state, flow);
+    }
+}
+
 struct Flow {
     nonce: String,
     /// PKCE's `code_verifier`.
     verifier: String,
     redirect: String,
     since: Millis,
+    /// The place that it was begun from.
+    from: String,
 }
 
 /// What the provider says of itself (OpenID Connect Discovery 1.0, section 3).
@@ -278,9 +309,15 @@ fn redirect_url(oidc: &Oidc, headers: &HeaderMap) -> Result<String, String> {
 }
 
 /// Begins a login; gives its state, and where the browser is sent to.
-pub(super) async fn begin(flows: &Flows, oidc: &Oidc, headers: &HeaderMap) -> Result<(String, String), String> {
+pub(super) async fn begin(
+    flows: &Flows,
+    oidc: &Oidc,
+    from: String,
+    headers: &HeaderMap,
+) -> Result<(String, String), String> {
     let provider = discover(&client(oidc)?, oidc).await?;
-    let flow = Flow { nonce: secret(), verifier: secret(), redirect: redirect_url(oidc, headers)?, since: now() };
+    let (redirect, since) = (redirect_url(oidc, headers)?, now());
+    let flow = Flow { nonce: secret(), verifier: secret(), redirect, since, from };
     let state = secret();
     let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(flow.verifier.as_bytes()));
     let needs_groups = oidc.operators.iter().chain(&oidc.viewers).any(|entry| entry.starts_with("group:"));
@@ -297,14 +334,7 @@ pub(super) async fn begin(flows: &Flows, oidc: &Oidc, headers: &HeaderMap) -> Re
         ("code_challenge", challenge.as_str()),
         ("code_challenge_method", "S256"),
     ]);
-    let mut flows = locked(&flows.0);
-    flows.retain(|_, flow| flow.since + PATIENCE > now());
-    if flows.len() >= MOST
-        && let Some(oldest) = flows.iter().min_by_key(|(_, flow)| flow.since).map(|(state, _)| state.clone())
-    {
-        flows.remove(&oldest);
-    }
-    flows.insert(state.clone(), flow);
+    flows.begin(state.clone(), flow, since);
     Ok((state, url.into()))
 }
 
@@ -408,6 +438,36 @@ mod tests {
 
     fn claims(text: &str) -> Claims {
         serde_json::from_str(text).expect("claims")
+    }
+
+    fn flow(from: &str, since: Millis) -> Flow {
+        let text = String::new;
+        Flow { nonce: text(), verifier: text(), redirect: text(), since, from: from.into() }
+    }
+
+    /// Twenty requests a second, for which no password is needed, ended everyone's login.
+    #[test]
+    fn whoever_begins_many_logins_ends_nobody_elses() {
+        let flows = Flows::default();
+        flows.begin("ann's".into(), flow("10.77.0.9", 1), 1);
+        for number in 0..12_000 {
+            flows.begin(format!("flood-{number}"), flow("10.77.0.66", 2 + number), 2 + number);
+        }
+        let is_there = |state: &str| locked(&flows.0).contains_key(state);
+        assert!(is_there("ann's") && is_there("flood-11999"));
+        assert_eq!(locked(&flows.0).len(), 1 + OF_PLACE);
+        // From many addresses, each of which has more than the one of whoever logs in.
+        for place in 0..40 {
+            for number in 0..OF_PLACE {
+                let state = format!("many-{place}-{number}");
+                flows.begin(state, flow(&format!("10.77.1.{place}"), 20_000), 20_000);
+            }
+        }
+        assert!(is_there("ann's") && locked(&flows.0).len() <= MOST);
+        flows.begin("bob's".into(), flow("10.77.0.10", 20_001), 20_001);
+        assert!(is_there("ann's") && is_there("bob's") && locked(&flows.0).len() <= MOST);
+        flows.begin("later".into(), flow("10.77.0.11", 20_000 + PATIENCE), 20_000 + PATIENCE);
+        assert_eq!(locked(&flows.0).len(), 2, "the others took too long");
     }
 
     #[test]

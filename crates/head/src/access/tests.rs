@@ -117,7 +117,12 @@ impl House {
     }
 
     async fn socket(&self) -> SocketAddr {
-        self.serves(routes::on_the_socket(&self.parts), |_, _| Door::Socket { user: 0 }).await
+        self.serves(routes::on_the_socket(&self.parts), |_, _| Door::Socket { user: 0, is_owner: true }).await
+    }
+
+    /// The one of its cluster, for a member of its group.
+    async fn socket_of_members(&self) -> SocketAddr {
+        self.serves(routes::on_the_socket(&self.parts), |_, _| Door::Socket { user: 7, is_owner: false }).await
     }
 
     fn access(&self) -> &Arc<Access> {
@@ -289,6 +294,21 @@ async fn a_backup_leaves_the_head_encrypted_only_but_by_its_own_socket() {
     for (at, headers) in [(tls, operator.as_str()), (socket, "")] {
         assert_eq!(recipients(backup(at, headers).await), [recipient.as_str()]);
     }
+}
+
+/// Who is in the group `bramble` is an operator, and does not get the cluster's keys.
+#[tokio::test]
+async fn a_backup_in_the_clear_is_for_the_owner_alone() {
+    let house = House::new("").await;
+    let members = house.socket_of_members().await;
+    let (refused, _, why) = answer(members, "POST", "/v1/backup", "", "").await;
+    assert_eq!(refused, 409, "{why}");
+    assert!(why.contains("recipients = ["), "{why}");
+    assert_eq!(answer(members, "POST", "/v1/nodes/w1/expect", "", "").await.0, 200, "an operator");
+    let recipient = crate::backup::new_identity().1.to_string();
+    house.applies(&format!("[backup]\nfolder = \"/b\"\nrecipients = [\"{recipient}\"]\n"));
+    let made = crate::backup::contents_of(&backup(members, "").await).expect("a backup");
+    assert_eq!(made.recipients, [recipient.as_str()]);
 }
 
 /// A page, a program that follows, the command line: whatever takes the name away.

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bramble_link::{Connection, Ended, Event};
 use bramble_model::agent::{
-    Answer, Capability, EnrolRequest, Enrolled, FromAgent, Heard, HostCertificate, NodeDocument, Proof, ToAgent,
-    Versions, Waits,
+    Answer, Binding, Capability, EnrolRequest, Enrolled, FromAgent, Heard, HostCertificate, NodeDocument, Proof,
+    ToAgent, Versions, Waits,
 };
 use bramble_model::hands::{End, FromProcess, ToProcess, WINDOW};
 use bramble_model::names::{BootId, Digest, Name};
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::{Agents, Connected, NotLetIn, REVOKED, Say};
+use super::{Agents, Caller, Connected, NotLetIn, REVOKED, Say};
 use crate::error::Error;
 use crate::gate::{Pass, Speaks};
 use crate::store::beside;
@@ -80,9 +80,12 @@ pub(super) async fn greet(
             let request: EnrolRequest = agent.first().await?;
             // What it says it is, it has yet to prove.
             agent.is_a_strangers();
+            let connection = agent.stream().get_ref().1.export_keying_material([0; 32], Binding::LABEL, None);
+            let connection = Binding(connection.map_err(|error| refused(error.to_string()))?);
             let ask = |has_proved| {
                 let (agents, request) = (Arc::clone(&agents), request.clone());
-                beside(move || agents.enrol(&request, from.ip(), has_proved))
+                let from = Caller { address: from.ip(), connection };
+                beside(move || agents.enrol(&request, &from, has_proved))
             };
             let mut answer = ask(false).await;
             if let Err(NotLetIn::Proves(challenge)) = &answer {
@@ -96,6 +99,11 @@ pub(super) async fn greet(
             match answer {
                 Ok(enrolled) => agent.say(&enrolled)?,
                 Err(NotLetIn::Refused(why)) => agent.say(&serde_json::json!({ "refused": why }))?,
+                // One of a release before passes over what it does not know.
+                Err(NotLetIn::Waits { why, draw: Some(draw) }) => {
+                    agent.say(&serde_json::json!({ "refused": why, "draw": draw }))?;
+                }
+                Err(NotLetIn::Waits { why, draw: None }) => agent.say(&serde_json::json!({ "refused": why }))?,
                 Err(NotLetIn::Proves(_)) => unreachable!("it has proved that"),
             }
             Ok(agent.finish().await?)

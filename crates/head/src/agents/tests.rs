@@ -1,5 +1,6 @@
 //! The agents' listener over TLS on the loopback: this part of the head, and what it is handed.
 
+mod asking;
 mod identity;
 mod nodes;
 mod other_releases;
@@ -316,9 +317,11 @@ async fn an_agent_that_is_refused_again_and_again_is_one_event() {
         nonce: "guessed".into(),
         csr,
         keeps: agent::Keeps::Nothing,
+        shows_digits: false,
     };
+    let from = Caller { address: Ipv4Addr::LOCALHOST.into(), connection: agent::Binding([0; 32]) };
     for _ in 0..5 {
-        assert!(agents.enrol(&request, Ipv4Addr::LOCALHOST.into(), false).is_err(), "it knows no boot");
+        assert!(agents.enrol(&request, &from, false).is_err(), "it knows no boot");
     }
     let events = agents.timeline.of(&node(1), 100);
     assert_eq!(events.iter().filter(|event| matches!(event.what, What::Refused { .. })).count(), 1);

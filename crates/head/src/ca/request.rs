@@ -1,8 +1,10 @@
 //! What a request for a certificate says of its key, and what a certificate says of its owner.
 
+use bramble_model::agent::Binding;
 use bramble_model::names::{Digest, Name};
 use rcgen::CertificateSigningRequestParams;
 use sha2::{Digest as _, Sha256};
+use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::GeneralName;
 
 use super::{NODES, failed};
@@ -13,6 +15,8 @@ pub(crate) struct RequestedKey {
     fingerprint: String,
     /// The key's own bytes: of a P-256 key, its point, uncompressed.
     point: Vec<u8>,
+    /// What the request says of the connection that it is for; `None` of an agent of a release before.
+    challenge: Option<String>,
 }
 
 impl RequestedKey {
@@ -29,7 +33,20 @@ impl RequestedKey {
             >>::from_der(&pem.contents)
             .map_err(failed)?;
         let key = &request.certification_request_info.subject_pki;
-        Ok(RequestedKey { fingerprint: fingerprint_of(key), point: key.subject_public_key.data.to_vec() })
+        let challenge = request.certification_request_info.iter_attributes().find_map(|attribute| {
+            match attribute.parsed_attribute() {
+                ParsedCriAttribute::ChallengePassword(challenge) => Some(challenge.0.clone()),
+                ParsedCriAttribute::ExtensionRequest(_) | ParsedCriAttribute::UnsupportedAttribute => None,
+            }
+        });
+        let point = key.subject_public_key.data.to_vec();
+        Ok(RequestedKey { fingerprint: fingerprint_of(key), point, challenge })
+    }
+
+    /// Whether it was made for another connection than this one, and somebody says it again. One that is for none is of an
+    /// agent of a release before: nobody can make it of one that is for a connection, since its key has signed that.
+    pub(crate) fn is_for_another(&self, connection: &Binding) -> bool {
+        self.challenge.as_ref().is_some_and(|challenge| *challenge != connection.to_string())
     }
 
     /// SHA-256 of it, its first 16 bytes in hex.

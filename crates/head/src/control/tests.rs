@@ -106,7 +106,7 @@ fn routes() -> Router {
 }
 
 fn serving(run: &Path, state: &Path, stop: &CancellationToken) -> JoinHandle<Part> {
-    tokio::spawn(serve_below(run, routes(), state, crate::gate::Gate::new(64, 64), stop.clone()))
+    tokio::spawn(serve_below(run, routes(), state, None, crate::gate::Gate::new(64, 64), stop.clone()))
 }
 
 async fn ended(serving: JoinHandle<Part>, stop: &CancellationToken) {
@@ -428,4 +428,168 @@ async fn a_dead_heads_socket_goes_and_a_living_ones_stays() {
     let stop = CancellationToken::new();
     ended(serving(&world.run, &world.state, &stop), &stop).await;
     assert!(place.exists());
+}
+
+/// Lets a user of this group do something with a socket.
+fn connects_as(world: &World, user: u32, group: u32, socket: &Path) -> bool {
+    let mut command = Command::new(&world.program);
+    command.args(["--exact", "--nocapture", "control::tests::connects_to_the_socket"]).uid(user).gid(group);
+    command.env(SOCKET, socket).output().expect("it starts").status.success()
+}
+
+fn of_cluster(world: &World, shared: &Shared) -> PathBuf {
+    shared.place(&others(&world.run, &world.state).remove(0))
+}
+
+const MEMBERS: u32 = USER + 50;
+
+fn shared(cluster: &str, group: Option<u32>) -> Option<Shared> {
+    Some(Shared { cluster: cluster.into(), group })
+}
+
+fn serving_shared(world: &World, state: &Path, shared: Option<Shared>, stop: &CancellationToken) -> JoinHandle<Part> {
+    let gate = crate::gate::Gate::new(64, 64);
+    tokio::spawn(serve_below(&world.run, routes(), state, shared, gate, stop.clone()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clusters_socket_is_for_its_group_and_for_nobody_else() {
+    if !as_root("control::tests::the_clusters_socket_is_for_its_group_and_for_nobody_else") {
+        return;
+    }
+    let world = World::new();
+    let of_group = shared("home", Some(MEMBERS));
+    let place = of_cluster(&world, of_group.as_ref().expect("it is"));
+    assert!(place.starts_with(world.run.join("bramble/home")), "{}", place.display());
+    let stop = CancellationToken::new();
+    let head = serving_shared(&world, &world.state, of_group, &stop);
+    assert!(answers(&place).await && answers(&usual(&world.state)).await);
+    let folder = fs::metadata(folder_of(&place)).expect("there");
+    assert_eq!((folder.mode() & 0o7777, folder.uid(), folder.gid()), (0o750, 0, MEMBERS));
+    let data = fs::metadata(&place).expect("there");
+    assert_eq!((data.mode() & 0o7777, data.uid(), data.gid()), (0o660, 0, MEMBERS));
+    assert!(connects_as(&world, USER + 1, MEMBERS, &place), "a member");
+    assert!(!connects_as(&world, USER + 1, USER + 1, &place), "another one");
+    assert!(!connects_as(&world, USER + 1, MEMBERS, &usual(&world.state)), "that one is the owner's alone");
+    ended(head, &stop).await;
+    assert!(!place.exists(), "nothing is left");
+    // Without a group it is the head's owner's, also in the folder that a group had before.
+    fs::create_dir(folder_of(&place)).expect("made");
+    std::os::unix::fs::chown(folder_of(&place), None, Some(MEMBERS)).expect("given");
+    fs::set_permissions(folder_of(&place), Permissions::from_mode(0o750)).expect("opened");
+    let stop = CancellationToken::new();
+    let head = serving_shared(&world, &world.state, shared("home", None), &stop);
+    assert!(answers(&place).await);
+    assert_eq!((mode(&place), mode(folder_of(&place))), (0o600, 0o700));
+    assert!(!connects_as(&world, USER + 1, MEMBERS, &place));
+    ended(head, &stop).await;
+}
+
+/// As two repositories of one name, or a cluster and its lab.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_heads_of_one_name_have_a_socket_each_and_each_is_found_by_its_folder() {
+    if !as_root("control::tests::two_heads_of_one_name_have_a_socket_each_and_each_is_found_by_its_folder") {
+        return;
+    }
+    let world = World::new();
+    let other = world.top.path().join("other");
+    fs::create_dir(&other).expect("made");
+    // Neither can have its usual place, so that the cluster's is the only one.
+    world.has_no_place();
+    fs::create_dir_all(other.join("head.sock/full")).expect("made");
+    let stop = CancellationToken::new();
+    let heads = [&world.state, &other].map(|state| serving_shared(&world, state, shared("home", None), &stop));
+    let at = |state: &Path| Shared { cluster: "home".into(), group: None }.place(&others(&world.run, state).remove(0));
+    let (one, two) = (at(&world.state), at(&other));
+    assert!(one != two && answers(&one).await && answers(&two).await);
+    let found = running_of(&world);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.iter().all(|head| head.cluster == "home"), "{found:?}");
+    for place in [&world.state, &other].map(|state| places(&world.run, state).swap_remove(1)) {
+        fs::remove_file(place).expect("the one without a name");
+    }
+    assert_eq!(socket_below(&world.run, &world.state), one);
+    assert_eq!(socket_below(&world.run, &other), two);
+    stop.cancel();
+    for head in heads {
+        head.await.expect("no panic").expect("it ended");
+    }
+    assert_eq!(running_of(&world), []);
+}
+
+fn running_of(world: &World) -> Vec<Running> {
+    shared::running_below(&world.run)
+}
+
+/// A head that was killed; one that still runs is not touched by a head of another folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_heads_socket_of_the_cluster_is_made_anew() {
+    if !as_root("control::tests::a_dead_heads_socket_of_the_cluster_is_made_anew") {
+        return;
+    }
+    let world = World::new();
+    let of_group = shared("home", Some(MEMBERS));
+    let place = of_cluster(&world, of_group.as_ref().expect("it is"));
+    fs::create_dir_all(folder_of(&place)).expect("made");
+    drop(Listener::bind(&place).expect("bound"));
+    let neighbour = folder_of(&place).join("1-2.sock");
+    let _living = Listener::bind(&neighbour).expect("bound");
+    let stop = CancellationToken::new();
+    let head = serving_shared(&world, &world.state, of_group, &stop);
+    assert!(answers(&place).await);
+    UnixStream::connect(&neighbour).expect("it lives");
+    ended(head, &stop).await;
+    assert!(neighbour.exists() && !place.exists());
+}
+
+/// A folder, a link or a file of somebody else's in its place: the head serves on at its own socket, and says so once.
+#[tokio::test(start_paused = true)]
+async fn nobody_puts_a_socket_of_the_cluster_there_before_the_head() {
+    if !as_root("control::tests::nobody_puts_a_socket_of_the_cluster_there_before_the_head") {
+        return;
+    }
+    let world = World::new();
+    let of_group = shared("home", Some(MEMBERS));
+    let place = of_cluster(&world, of_group.as_ref().expect("it is"));
+    let (folder, elsewhere) = (folder_of(&place), world.top.path().join("elsewhere"));
+    fs::create_dir(&elsewhere).and_then(|()| fs::create_dir(world.run.join("bramble"))).expect("made");
+    let theirs = |folder: &Path| fs::create_dir(folder).map(|()| given(folder)).expect("made");
+    let open = |folder: &Path| {
+        fs::create_dir(folder).and_then(|()| fs::set_permissions(folder, Permissions::from_mode(0o777))).expect("made");
+    };
+    let link = |folder: &Path| symlink(&elsewhere, folder).expect("linked");
+    let file = |folder: &Path| fs::write(folder, "").expect("written");
+    type Way<'a> = (&'a dyn Fn(&Path), &'a str);
+    let ways: [Way<'_>; 4] =
+        [(&theirs, "is of user"), (&open, "others can write"), (&link, "is no folder"), (&file, "is no folder")];
+    for (put, why) in ways {
+        put(folder);
+        let log = Log::default();
+        let _logging = log.begin();
+        let stop = CancellationToken::new();
+        let head = serving_shared(&world, &world.state, of_group.clone(), &stop);
+        tokio::time::sleep(10 * AGAIN).await;
+        assert!(answers(&usual(&world.state)).await);
+        assert!(!place.exists(), "{why}");
+        let told = log.taken();
+        assert_eq!(told.lines().count(), 1, "{told}");
+        assert!(told.contains(why), "{told}");
+        // It goes, and the head takes its place.
+        let _ = fs::remove_file(folder).or_else(|_| fs::remove_dir(folder));
+        tokio::time::sleep(2 * AGAIN).await;
+        assert!(answers(&place).await, "{}", log.taken());
+        ended(head, &stop).await;
+        assert!(!folder.exists(), "nothing is left");
+    }
+    assert_eq!(fs::read_dir(&elsewhere).expect("there").count(), 0);
+}
+
+/// Of the longest name of a cluster, and the greatest numbers. Where a user's own does not fit, that is told.
+#[test]
+fn no_name_of_a_cluster_makes_its_socket_too_long() {
+    let of = Shared { cluster: "c".repeat(63), group: None };
+    for elsewhere in ["/run/bramble/ffffffff-ffffffffffffffff.sock", "/run/user/1000/bramble/fe01-1a2b3c4.sock"] {
+        let place = of.place(Path::new(elsewhere));
+        assert!(SocketAddrUnix::new(&place).is_ok(), "{}", place.display());
+    }
 }

@@ -77,6 +77,19 @@ impl<T> Room<T> {
         }
     }
 
+    /// As many as that may be held from now on. Gives those that go where fewer may be: the oldest silent ones, and nobody
+    /// who is served.
+    pub(super) fn resize(&mut self, most: usize, most_of_one: usize) -> Vec<T> {
+        (self.most, self.most_of_one) = (most, most_of_one);
+        let mut gone = Vec::new();
+        while self.held.len() > self.most
+            && let Some((_, id)) = self.silent.first().copied()
+        {
+            gone.extend(self.leave(id));
+        }
+        gone
+    }
+
     fn count(&self, from: IpAddr) -> usize {
         self.by_address.get(&from).map_or(0, |own| own.all.len())
     }

@@ -38,8 +38,8 @@ impl super::Controller for Controller {
         let known = known.map_err(|error| {
             Unknown(format!("who was admitted cannot be read: {}", bramble_system::sentence(&error)))
         })?;
-        let key = |name: &Name| self.timeline.study(name, |track| track.pending.clone());
-        let asking = declared.iter().filter_map(|name| Some((name.clone(), key(name)?))).collect();
+        let asking = |name: &Name| self.timeline.study(name, |track| track.pending.clone());
+        let asking = declared.iter().filter_map(|name| Some((name.clone(), asking(name)?))).collect();
         Ok(Observed { known, adopting: self.adoptions.names().into_iter().collect(), asking })
     }
 

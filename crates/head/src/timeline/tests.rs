@@ -192,7 +192,7 @@ proptest::proptest! {
                 file: note(), at: number, of: number, block: 512, agreed: true, reason: Stopped::GaveUp(note()),
             },
             What::Failed { reason: note(), retry_in_seconds: number, failure: Some(note().as_str().into()) },
-            What::Waits { fingerprint: note(), reason: note() },
+            What::Waits { fingerprint: note(), reason: note(), digits: true },
             What::Engine { state: note(), up: true },
             What::Stage1 { step: note().as_str().into(), percent: None },
             What::Fetching { file: note().as_str().into(), bytes: number },

@@ -105,6 +105,17 @@ fn form_3_of_admissions() {
 }
 
 #[test]
+fn form_1_of_waiting_keys() {
+    insta::assert_snapshot!(golden::<WaitingKeys>(fixture::waiting_keys()));
+}
+
+#[test]
+fn keys_that_wait_are_read() {
+    let (_folder, store) = of_everything();
+    assert_eq!(kept::<WaitingKeys>(&store), fixture::waiting_keys().into_iter().collect());
+}
+
+#[test]
 fn form_2_of_hand_offs() {
     insta::assert_snapshot!(golden::<HandOffs>(fixture::hand_offs_by_place()));
 }
@@ -167,6 +178,7 @@ fn lines() -> Vec<[String; 4]> {
         "form_1_of_every_kind_of_event",
         "form_2_of_admissions",
         "form_3_of_admissions",
+        "form_1_of_waiting_keys",
         "form_1_of_hand_offs",
         "form_2_of_hand_offs",
         "form_1_of_the_audit_log",
@@ -361,6 +373,7 @@ fn one_lost_record_of_each_kind_is_a_problem_by_name() {
     lose::<Admissions>();
     lose::<HandOffs>();
     lose::<LastChains>();
+    lose::<WaitingKeys>();
     lose::<Sightings>();
     lose::<AdoptionsKept>();
     lose::<SingleValues>();

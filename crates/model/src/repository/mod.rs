@@ -4,6 +4,7 @@
 //! it; [`Cluster`] is what it means, with defaults filled in and every rule held. In between,
 //! [`problem`] ties each broken rule to the line that breaks it.
 
+mod identity;
 mod keys;
 pub mod problem;
 pub mod recipient;
@@ -465,6 +466,12 @@ pub struct Places<'a> {
     pub root: &'a Path,
     /// The head's folder: secrets and backups lie beside it, and in no repository.
     pub home: &'a Path,
+}
+
+/// The cluster's name in the text of a `bramble.toml`, whatever else is wrong with that; `None` where it has none.
+pub fn name_in(text: &str) -> Option<String> {
+    let written: toml::Table = text.parse().ok()?;
+    written.get("cluster")?.get("name")?.as_str().map(ToOwned::to_owned)
 }
 
 impl Cluster {

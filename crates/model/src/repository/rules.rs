@@ -67,6 +67,7 @@ pub(super) fn hold(
     let lab = rules.lab(&written.lab, &workloads);
     rules.managers(&nodes, !workloads.is_empty());
     rules.room_for(network.as_ref(), &nodes);
+    rules.behind_relays(network.as_ref(), &nodes, admission);
 
     let mut problems = rules.problems;
     problems.sort_by_key(|problem| (problem.line, problem.column));
@@ -110,12 +111,12 @@ struct Role {
     docker: Option<DockerSettings>,
 }
 
-struct Rules<'a> {
+pub(super) struct Rules<'a> {
     tree: &'a dyn Tree,
     places: Places<'a>,
-    source: &'a problem::Source,
+    pub(super) source: &'a problem::Source,
     rigour: Rigour,
-    problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
 }
 
 impl Rules<'_> {

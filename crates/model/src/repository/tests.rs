@@ -232,6 +232,41 @@ fn a_subnets_relays_are_those_that_it_names_or_its_router() {
     assert_eq!(relays(text.replace("address = \"10.77.0.11\"\n", "")), [["10.88.0.1"]]);
 }
 
+/// Behind a relay: w1 is known by its card's place there, m1 keeps an identity or waits.
+fn behind_a_relay() -> String {
+    let subnet = "[network.subnets.attic]\nsubnet = \"10.78.0.0/24\"\npool = \"10.78.0.100-10.78.0.199\"\n\
+                  router = \"10.78.0.1\"\n\n[image]";
+    let text = GOOD.replace("[image]", subnet).replace("10.77.0.11", "10.78.0.11");
+    text.replace("[nodes.w1]", "[nodes.w1]\naddress = \"10.78.0.12\"")
+}
+
+#[test]
+fn a_node_on_the_wire_behind_a_relay_is_told() {
+    let cluster = load(&behind_a_relay()).expect("it is a warning and no error");
+    insta::assert_snapshot!(cluster.warnings.render(false));
+    for (from, to) in [
+        ("[cluster]", "[cluster]\nadmission = \"approve\""),
+        ("engine = \"worker\"", "engine = \"worker\"\nidentity = \"kept\""),
+        ("[nodes.w1]", "[nodes.w1]\ndata = \"9f1c2a33-5d42-4a6e-8f3b-0a1b2c3d4e5f\""),
+        ("router = \"10.78.0.1\"", "relays = []"),
+    ] {
+        let text = behind_a_relay().replace(from, to);
+        let told = load(&text).expect("valid").warnings.to_string();
+        assert!(!told.contains("behind the DHCP relay"), "{to}: {told}");
+    }
+}
+
+#[test]
+fn who_has_no_way_to_keep_an_identity_is_said_and_what_it_means() {
+    let notes = |text: &str| load(text).expect("valid").identity_notes().join("\n");
+    insta::assert_snapshot!(notes(&behind_a_relay()));
+    let tpm = GOOD.replace("[nodes.m1]", "[nodes.m1]\nlab = { tpm = true }");
+    assert!(notes(GOOD).contains("m1: in the lab") && !notes(&tpm).contains("in the lab"), "{}", notes(&tpm));
+    let all = GOOD.replace("[nodes.m1]", "[nodes.m1]\ndata = \"9f1c2a33-5d42-4a6e-8f3b-0a1b2c3d4e5e\"");
+    let all = all.replace("[nodes.w1]", "[nodes.w1]\ndata = \"9f1c2a33-5d42-4a6e-8f3b-0a1b2c3d4e5f\"");
+    assert_eq!(notes(&all), "", "each has a disk of its own");
+}
+
 #[test]
 fn the_schema_describes_every_section() {
     insta::assert_snapshot!(serde_json::to_string_pretty(&schema()).expect("JSON"));

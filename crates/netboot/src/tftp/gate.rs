@@ -163,6 +163,13 @@ impl Gate {
         }
     }
 
+    /// So many transfers may run at once from now on. Those that run go on.
+    pub fn resize(&mut self, most: usize) {
+        if self.most.all != most {
+            self.most = Most::of(most);
+        }
+    }
+
     /// Whether this request gets a transfer. `is_node` says whether its address is a node's, as far as is known.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -22,7 +22,8 @@ const STACK: usize = 512 << 10;
 /// Packets that the kernel is given at once: 64 KB at most.
 const AT_ONCE: usize = 40;
 
-/// Serves what `files` has on `address`, port 69, until cancelled.
+/// Serves what `files` has on `address`, port 69, until cancelled; so many transfers at once as `most` says when one is
+/// asked for.
 ///
 /// # Errors
 /// When the port cannot be had.
@@ -30,7 +31,7 @@ pub async fn run(
     address: Ipv4Addr,
     files: Arc<dyn Files>,
     counts: Arc<Counts>,
-    most: usize,
+    most: Arc<AtomicUsize>,
     stop: CancellationToken,
 ) -> io::Result<()> {
     serve(tokio::net::UdpSocket::bind((address, 69)).await?, address, files, counts, most, stop).await;
@@ -43,10 +44,10 @@ async fn serve(
     address: Ipv4Addr,
     files: Arc<dyn Files>,
     counts: Arc<Counts>,
-    most: usize,
+    most: Arc<AtomicUsize>,
     stop: CancellationToken,
 ) {
-    let transfers = Arc::new(Transfers::new(most));
+    let transfers = Arc::new(Transfers::new(most.load(Ordering::Relaxed)));
     let mut buffer = [0; 2048];
     loop {
         let (length, from) = tokio::select! {
@@ -68,6 +69,7 @@ async fn serve(
                 continue;
             }
         };
+        transfers.inner().gate.resize(most.load(Ordering::Relaxed));
         let place = match transfers.place(client, || files.is_of_a_node(*client.ip())) {
             Ok(place) => place,
             Err(No::Repeated) => continue,

@@ -146,7 +146,7 @@ async fn an_agent_whose_certificate_has_ended_enrols_anew_with_its_boots_nonce()
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let boot = this_boot(&listener);
     let (identity, here) = (head.identity(), agent(|_| {}));
-    identity.keep(head.enrolled(&identity.request().expect("a request"), 2002));
+    identity.keep(head.enrolled(&identity.request(None).expect("a request"), 2002));
     let said = Mutex::new(Vec::new());
     let hold = || hold(&boot, &identity, "1", &here.engines, &here.states, &here.documents);
     let serve = async {

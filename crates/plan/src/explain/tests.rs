@@ -281,7 +281,7 @@ fn a_node_that_runs_without_its_data_partition_says_so_for_as_long_as_it_does() 
     let mut case = Case::new(Phase::Ready, vec![(50, without.clone()), (5, What::Ready)]);
     case.health = Some(health());
     assert!(case.is("data-partition").cause.contains(said));
-    let waits = What::Waits { fingerprint: "0123".into(), reason: "another key".into() };
+    let waits = What::Waits { fingerprint: "0123".into(), reason: "another key".into(), digits: false };
     let case = Case::new(Phase::Agent, vec![(50, without), (5, waits)]);
     let why = case.is("admission-pending").cause;
     assert!(why.contains("another key") && why.contains(said), "{why}");
@@ -354,7 +354,8 @@ fn a_clock_that_is_too_far_off() {
 #[test]
 fn an_admission_that_waits_for_an_operator() {
     let reason = "nobody switched this node on: `bramble node approve` lets it in".into();
-    Case::new(Phase::System, vec![(10, What::Waits { fingerprint: "9f86".into(), reason })]).is("admission-pending");
+    Case::new(Phase::System, vec![(10, What::Waits { fingerprint: "9f86".into(), reason, digits: true })])
+        .is("admission-pending");
     let reason = "the nonce of this boot has been used".into();
     Case::new(Phase::System, vec![(10, What::Refused { reason })]).is("admission-refused");
 }

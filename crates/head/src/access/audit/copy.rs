@@ -2,7 +2,7 @@
 //! cannot leave now leaves later, also after a start; nothing waits for it, and no queue grows.
 //!
 //! ```text
-//!  bramble.toml names another place ─▶ from what is there now
+//!  bramble.toml names another place ─▶ from what is there now; its first line says what it follows on
 //!     a batch of entries ── written ─────▶ up to there; the next
 //!        └── not written ─▶ a problem of the head ─ some seconds ─▶ the same batch again
 //!              └── older entries have expired meanwhile ─▶ counted as not copied
@@ -21,11 +21,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bramble_model::audit::{Copied, Position};
+use bramble_model::audit::{Begins, Copied, Position};
 use bramble_model::repository::Syslog;
 use bramble_model::timeline::Millis;
 use bramble_store::{Key, OnLoss, Record, Store, Table};
-use bramble_system::locked;
+use bramble_system::{locked, now};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -35,7 +35,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::refusals::Refusals;
-use super::{AuditLog, chain, links, position};
+use super::{AuditLog, chain, links};
 use crate::error::Error;
 use crate::snapshots::Snapshots;
 use crate::store::beside;
@@ -74,6 +74,9 @@ pub(crate) struct Progress {
     pub(crate) at: Position,
     /// Entries that expired before they could be copied.
     pub(crate) lost: u64,
+    /// Its first line, until that is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) begins: Option<Begins>,
 }
 
 /// What a copy is of.
@@ -169,7 +172,11 @@ impl Copies {
         if let Some(progress) = self.progress(kind, target)? {
             return Ok(progress);
         }
-        let progress = Progress { to: target.into(), at: position(&self.store, &self.refusals)?, lost: 0 };
+        let instead_of = self.store.blocking().read::<CopiedTo>(&kind.key())?.map(|before| before.to);
+        let (chain, _) = chain(&self.store)?;
+        let at = Position { link: chain.last, refusal: self.refusals.stamp() };
+        let begins = Some(Begins { at: now(), after: chain.last, hash: chain.head, instead_of });
+        let progress = Progress { to: target.into(), at, lost: 0, begins };
         self.note(kind, &progress)?;
         Ok(progress)
     }
@@ -246,9 +253,12 @@ impl Copies {
             Ok((progress, batch))
         });
         let said = |error: Error| bramble_system::sentence(&error);
-        let (mut progress, batch) = read.await.map_err(said)?;
-        if batch.at == progress.at && batch.lost == 0 {
+        let (mut progress, mut batch) = read.await.map_err(said)?;
+        if batch.at == progress.at && batch.lost == 0 && progress.begins.is_none() {
             return Ok(false);
+        }
+        if let Some(begins) = &progress.begins {
+            batch.lines.insert(0, Copied::Begins(begins.clone()));
         }
         if outlet.as_ref().is_none_or(|(open, _)| open != target) {
             *outlet = Some((target.clone(), Outlet::open(target).await.map_err(|error| error.to_string())?));
@@ -257,6 +267,7 @@ impl Copies {
         outlet.write(batch.lines, &self.writes).await.map_err(|error| error.to_string())?;
         progress.at = batch.at;
         progress.lost += batch.lost;
+        progress.begins = None;
         let copies = Arc::clone(self);
         beside(move || copies.note(kind, &progress)).await.map_err(said)?;
         Ok(true)
@@ -376,6 +387,7 @@ fn message(line: &Copied, host: &str) -> String {
     let (severity, at, id) = match line {
         Copied::Change { link, .. } => (5, link.at, "change"),
         Copied::Refusal(refused) => (4, refused.last, "refusal"),
+        Copied::Begins(begins) => (5, begins.at, "begins"),
     };
     let host = if host.is_empty() { "-" } else { host };
     let mut text = format!("<{}>1 {} {host} bramble {} {id} - ", 13 * 8 + severity, stamp(at), std::process::id());

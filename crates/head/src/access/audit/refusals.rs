@@ -9,7 +9,6 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -99,21 +98,6 @@ fn door(word: &str) -> &'static str {
     ["https", "http", "socket"].into_iter().find(|known| *known == word).unwrap_or("socket")
 }
 
-/// Which addresses are one place: a host has a /64 of IPv6 to itself (RFC 6177, section 2).
-fn place(door: Door) -> String {
-    match door.address() {
-        None => "local".into(),
-        Some(IpAddr::V4(address)) => address.to_string(),
-        Some(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
-            Some(address) => address.to_string(),
-            None => {
-                let [a, b, c, d, ..] = address.segments();
-                format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-            }
-        },
-    }
-}
-
 fn line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
 }
@@ -150,7 +134,7 @@ impl Folding {
 
     /// Counts a try; gives the entry where there is something new to tell of it.
     fn add(&mut self, refused: &Try<'_>, now: Millis) -> Option<&Refused> {
-        let place = place(refused.door);
+        let place = refused.door.place();
         let who = refused.who.unwrap_or(SOMEONE);
         let kind = Kind { door: refused.door.name(), route: line(refused.route), who: line(who), place };
         let number = self.number(&kind, refused, now);
@@ -438,7 +422,7 @@ mod tests {
     fn door_of(network: u8, host: u16) -> Door {
         match network {
             0 => from(&format!("2001:db8:{host:x}::1")),
-            1 => Door::Socket { user: 0 },
+            1 => Door::Socket { user: 0, is_owner: true },
             _ => from(&std::net::Ipv4Addr::from(0x0a00_0000 + u32::from(host)).to_string()),
         }
     }

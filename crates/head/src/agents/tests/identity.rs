@@ -80,7 +80,7 @@ async fn asks(
     let served = Served { id: boot.clone(), nonce: Some(digest), set: Digest([1; 32]), card: None, by_datagram: false };
     admissions::change(&agents.store, &m1(), |record| record.serve(served.clone(), 1, false)).expect("written");
     let mut lines = dial(agents, address, None).await;
-    let request = EnrolRequest { node: m1(), boot, nonce, csr, keeps };
+    let request = EnrolRequest { node: m1(), boot, nonce, csr, keeps, shows_digits: false };
     lines.send(serde_json::to_string(&request).expect("plain data")).await.expect("it is connected");
     let mut answer: Value =
         serde_json::from_str(&lines.next().await.expect("an answer").expect("a line")).expect("JSON");

@@ -7,6 +7,7 @@ use bramble_boot::Failure;
 use bramble_model::api::{Role, Seen};
 use bramble_model::audit::{self, Link, Position, Refused, Step};
 use bramble_model::boot_set::GivenSet;
+use bramble_model::digits::Draw;
 use bramble_model::hands::Data;
 use bramble_model::inventory::{Adoption, Card, Disk, Inventory};
 use bramble_model::names::{BootId, BootTag, ClusterId, Digest, Mac, Name};
@@ -14,6 +15,7 @@ use bramble_model::repository::Source;
 use bramble_model::snapshot::{Entry, Revision, Snapshot};
 use bramble_model::timeline::{Event, Stopped, What};
 use bramble_netboot::dhcp::Lease;
+use bramble_plan::admission::waiting::{Asks, Waiting};
 use bramble_plan::admission::{Admitted, By, Cause, Kept, Machine, Record};
 use bramble_plan::chain::Chain;
 use bramble_plan::hand_off::{Asked, By as HandedBy};
@@ -99,6 +101,34 @@ pub(crate) fn identities() -> Vec<(Name, admission::Record)> {
         (name("i3"), kept(By::Disk { machine: Machine { board: None, ..Machine::default() } })),
         (name("i4"), kept(By::Variable)),
     ]
+}
+
+/// What came with the digits: a key that waits, one whose digits were mistyped, and a board that was to be power-cycled.
+pub(crate) fn waiting_keys() -> Vec<(Name, Waiting)> {
+    let ca = Digest([0x55; 32]);
+    let mut waiting = Waiting::default();
+    let at = 1_764_000_000_000;
+    for (number, shows_digits) in [(1, true), (2, true), (3, false)] {
+        let key = format!("{number:032x}");
+        let handed = admission::Boot { card: Some(mac(1)), ..boot(number, Cause::Unknown) };
+        let asks = Asks {
+            fingerprint: &key,
+            boot: Some(&handed),
+            id: &handed.id,
+            address: [10, 77, 0, number].into(),
+            card: (number == 1).then_some(mac(1)),
+            shows_digits,
+        };
+        waiting.asks(&asks, Draw { nonce: Digest([number; 32]), ca }, at);
+        if number == 1 {
+            let other = (0..)
+                .map(|n| format!("{n:06}").parse().expect("digits"))
+                .find(|digits| waiting.clone().types(*digits, at).is_err());
+            waiting.types(other.expect("most do not fit"), at).expect_err("mistyped");
+            waiting.press(at);
+        }
+    }
+    vec![(name("c2"), waiting)]
 }
 
 /// What came with claims.
@@ -296,7 +326,11 @@ pub(crate) fn every_event() -> Vec<Event> {
         What::Admitted { .. } => What::Admitted { fingerprint: "0123456789abcdef0123456789abcdef".into() };
         What::Refused { .. } => What::Refused { reason: "this node is not in the repository".into() };
         What::Waits { .. } =>
-            What::Waits { fingerprint: "0123456789abcdef0123456789abcdef".into(), reason: "it is new".into() };
+            What::Waits {
+                fingerprint: "0123456789abcdef0123456789abcdef".into(),
+                reason: "it is new".into(),
+                digits: false,
+            };
         What::TlsFailed { .. } => What::TlsFailed { reason: "certificate expired".into(), clock: true };
         What::Connected => What::Connected;
         What::Disconnected { .. } => What::Disconnected { reason: "silent".into() };
@@ -356,7 +390,7 @@ pub(crate) fn refusals() -> Vec<(u64, Refused)> {
 
 pub(crate) fn copied() -> Vec<(String, Progress)> {
     let at = Position { link: 4, refusal: 12 };
-    vec![("file".into(), Progress { to: "/var/log/bramble-audit.log".into(), at, lost: 3 })]
+    vec![("file".into(), Progress { to: "/var/log/bramble-audit.log".into(), at, lost: 3, begins: None })]
 }
 
 /// With what came to sessions.

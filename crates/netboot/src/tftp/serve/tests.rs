@@ -49,7 +49,14 @@ impl Served {
         let (counts, stop) = (Arc::<Counts>::default(), CancellationToken::new());
         let socket = runtime.block_on(tokio::net::UdpSocket::bind((HEAD, 0))).expect("a port");
         let at = socket.local_addr().expect("bound");
-        runtime.spawn(serve(socket, HEAD, Arc::clone(&files) as _, Arc::clone(&counts), 1024, stop.clone()));
+        runtime.spawn(serve(
+            socket,
+            HEAD,
+            Arc::clone(&files) as _,
+            Arc::clone(&counts),
+            Arc::new(1024.into()),
+            stop.clone(),
+        ));
         Served { at, files, counts, stop, runtime: Some(runtime) }
     }
 

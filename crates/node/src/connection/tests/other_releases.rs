@@ -28,7 +28,7 @@ const MEMBER: &str = include_str!("../../../../model/tests-data/protocol-1/membe
 const CERTIFICATE: &str = include_str!("../../../../engine/tests-data/swarm-node.crt");
 
 /// All that an agent may say to a head of version 1 beyond what that knows. It passes over it, and misses nothing.
-const PASSED_OVER: [&str; 4] = ["capabilities", "protocol", "engines", "keeps"];
+const PASSED_OVER: [&str; 5] = ["capabilities", "protocol", "engines", "keeps", "shows_digits"];
 
 /// For what comes at once, or never.
 const SOON: Duration = Duration::from_secs(20);
@@ -297,7 +297,7 @@ async fn a_head_of_version_1_makes_no_member_begin_or_join_another_swarm() {
         let (here, _folder) = agent_of(Some(swarm), EngineState::Alone);
         let head = TestHead::new();
         let identity = head.identity();
-        identity.keep(head.enrolled(&identity.request().expect("a request"), 2999));
+        identity.keep(head.enrolled(&identity.request(None).expect("a request"), 2999));
         let (ours, theirs) = duplex(1 << 20);
         let mut old = OldHead::new(theirs);
         let (ended, answers) =
@@ -320,7 +320,7 @@ async fn a_head_of_version_1_hears_a_beat_and_need_say_none() {
     let (here, _folder) = agent_of(None, EngineState::Alone);
     let head = TestHead::new();
     let identity = head.identity();
-    identity.keep(Enrolled { renew_at: 1, ..head.enrolled(&identity.request().expect("a request"), 2999) });
+    identity.keep(Enrolled { renew_at: 1, ..head.enrolled(&identity.request(None).expect("a request"), 2999) });
     // Forty beats are ten times the silence after which a head that says beats is lost.
     let quick = Limits { beat: 10, silence: 40, ..Limits::USUAL };
     let (ours, theirs) = duplex(1 << 20);

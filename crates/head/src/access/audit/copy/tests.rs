@@ -61,7 +61,7 @@ fn links(copied: Vec<Copied>) -> Vec<Link> {
                 assert_eq!(link.hash(), hash);
                 Some(link)
             }
-            Copied::Refusal(_) => None,
+            Copied::Refusal(_) | Copied::Begins(_) => None,
         })
         .collect()
 }
@@ -78,7 +78,7 @@ async fn a_file_gets_every_entry_from_when_it_was_named_also_after_a_start() {
     .await;
     head.does("POST /one");
     head.refuses();
-    until(|| head.copied().len() == 3).await;
+    until(|| head.copied().len() == 4).await;
     // Where that is not noted, it is copied twice.
     let target = format!("{}/audit.log", head.folder.path().display());
     until(|| head.copies.progress(Kind::File, &target).is_ok_and(|one| one.is_some_and(|one| one.at.refusal > 0)))
@@ -89,7 +89,7 @@ async fn a_file_gets_every_entry_from_when_it_was_named_also_after_a_start() {
     // An hour's tries are some lines.
     (0..500).for_each(|_| head.refuses());
     let runs = head.starts();
-    until(|| head.copied().len() == 6).await;
+    until(|| head.copied().len() == 7).await;
     let copied = links(head.copied());
     let kept = page(&head.store, 0).expect("read");
     assert_eq!(copied, kept.links, "and it is the chain itself");
@@ -101,6 +101,27 @@ async fn a_file_gets_every_entry_from_when_it_was_named_also_after_a_start() {
         &std::fs::metadata(head.folder.path().join("audit.log")).expect("a file").permissions(),
     );
     assert_eq!(mode & 0o777, 0o600);
+    runs.abort();
+}
+
+/// Whoever names another place begins there, and what is left out is told by number and hash.
+#[tokio::test]
+async fn another_place_begins_with_what_it_follows_on() {
+    let head = Head::new("file = \"{}/audit.log\"");
+    let before = Progress { to: "/var/log/old".into(), at: Position::default(), lost: 0, begins: None };
+    head.copies.note(Kind::File, &before).expect("noted");
+    head.does("POST /one");
+    let last = page(&head.store, 0).expect("read").chain;
+    let runs = head.starts();
+    until(|| head.copied().len() == 1).await;
+    head.does("POST /two");
+    until(|| head.copied().len() == 3).await;
+    let copied = head.copied();
+    let Copied::Begins(begins) = &copied[0] else { panic!("{copied:?}") };
+    assert_eq!((begins.after, begins.hash), (last.last, last.head));
+    assert_eq!(begins.instead_of.as_deref(), Some("/var/log/old"));
+    let links = links(copied);
+    assert_eq!((links[0].number, links[0].before), (last.last + 1, last.head), "and so it goes on");
     runs.abort();
 }
 
@@ -124,7 +145,7 @@ async fn a_copy_that_fails_is_told_and_holds_up_nothing() {
     std::fs::create_dir(head.folder.path().join("away")).expect("a folder");
     let runs = head.starts();
     let path = head.folder.path().join("away/audit.log");
-    until(|| std::fs::read_to_string(&path).is_ok_and(|text| text.lines().count() == 4)).await;
+    until(|| std::fs::read_to_string(&path).is_ok_and(|text| text.lines().count() == 5)).await;
     until(|| head.copies.problems().is_empty()).await;
     runs.abort();
 }
@@ -162,7 +183,7 @@ async fn a_syslog_server_gets_each_entry_as_a_message() {
     head.does("POST /one");
     head.refuses();
     let mut severities = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..4 {
         let mut message = vec![0; 4096];
         let length = server.recv(&mut message).await.expect("a message");
         let message = String::from_utf8(message[..length].to_vec()).expect("text");
@@ -171,7 +192,7 @@ async fn a_syslog_server_gets_each_entry_as_a_message() {
         serde_json::from_str::<Copied>(json).unwrap_or_else(|error| panic!("{error}: {message}"));
     }
     severities.sort_unstable();
-    assert_eq!(severities, ["<108", "<109", "<109"]);
+    assert_eq!(severities, ["<108", "<109", "<109", "<109"]);
     runs.abort();
 }
 
@@ -188,8 +209,11 @@ async fn a_socket_of_syslog_gets_them_too_and_may_come_late() {
     let server = UnixDatagram::bind(head.folder.path().join("log")).expect("a socket");
     let runs = head.starts();
     let mut message = vec![0; 4096];
-    let length = server.recv(&mut message).await.expect("a message");
-    assert!(String::from_utf8_lossy(&message[..length]).contains("POST /one"));
+    for contains in ["\"kind\":\"begins\"", "POST /one"] {
+        let length = server.recv(&mut message).await.expect("a message");
+        let said = String::from_utf8_lossy(&message[..length]);
+        assert!(said.contains(contains), "{said}");
+    }
     runs.abort();
 }
 
@@ -227,6 +251,8 @@ fn entries_that_expired_before_they_left_are_counted() {
     let batch = head.copies.next(Position { link: 900, refusal: 7 }).expect("read");
     assert_eq!((batch.lost, batch.lines.len(), batch.at), (0, 0, Position { link: 30, refusal: 0 }));
     let target = head.copies.target(Kind::File).expect("named").to_string();
-    head.copies.note(Kind::File, &Progress { to: target, at: Position::default(), lost: 15 }).expect("noted");
+    head.copies
+        .note(Kind::File, &Progress { to: target, at: Position::default(), lost: 15, begins: None })
+        .expect("noted");
     assert!(head.copies.problems()[0].starts_with("15 entries of the audit log expired"));
 }
