@@ -35,7 +35,7 @@ impl From {
     fn of(place: &Place) -> Result<Self> {
         Ok(match Target::of(place)? {
             Target::Here(state) => From::Here(BootSets::at(state)?),
-            Target::Elsewhere(_) => From::Elsewhere(Client::of(place)?),
+            target @ (Target::Running { .. } | Target::Elsewhere(_)) => From::Elsewhere(Client::at(target)?),
         })
     }
 

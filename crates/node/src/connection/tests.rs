@@ -148,7 +148,8 @@ async fn an_agent_whose_certificate_has_ended_enrols_anew_with_its_boots_nonce()
     let (identity, here) = (head.identity(), agent(|_| {}));
     identity.keep(head.enrolled(&identity.request(None).expect("a request"), 2002));
     let said = Mutex::new(Vec::new());
-    let hold = || hold(&boot, &identity, "1", &here.engines, &here.states, &here.documents);
+    let ready = unremembered();
+    let hold = || hold(&boot, &identity, "1", &here.engines, &here.states, &here.documents, &ready);
     let serve = async {
         loop {
             let (stream, _) = listener.accept().await.expect("someone comes");
@@ -253,8 +254,9 @@ async fn with_far<T>(test: impl AsyncFnOnce(&mut Far) -> T) -> T {
     let head = Connection::open(Limits::USUAL, async { Ok(ours) }).await.expect("opened");
     let said = Connection::open(Limits::USUAL, async { Ok(theirs) }).await.expect("opened");
     let mut far = Far { ca, said, applied, refuses: None };
+    let ready = unremembered();
     tokio::select! {
-        ended = converse(head, &identity, &engines, &states, &documents, &unremembered()) => panic!("it ended: {ended:?}"),
+        ended = converse(head, &identity, &engines, &states, &documents, &ready) => panic!("it ended: {ended:?}"),
         result = test(&mut far) => result,
     }
 }
@@ -358,8 +360,9 @@ async fn an_agent_whose_certificate_is_of_a_ca_that_is_gone_enrols_anew() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let boot = this_boot(&listener);
     let (identity, here) = (head.identity(), agent(|_| {}));
-    identity.keep(old.enrolled(&identity.request().expect("a request"), 2999));
-    let hold = || hold(&boot, &identity, "1", &here.engines, &here.states, &here.documents);
+    identity.keep(old.enrolled(&identity.request(None).expect("a request"), 2999));
+    let ready = unremembered();
+    let hold = || hold(&boot, &identity, "1", &here.engines, &here.states, &here.documents, &ready);
     let serve = async {
         loop {
             let (stream, _) = listener.accept().await.expect("someone comes");
@@ -381,7 +384,7 @@ async fn an_agent_whose_certificate_is_of_a_ca_that_is_gone_enrols_anew() {
         assert!(identity.enrolled().is_some(), "it was let in anew");
         // And a head of a CA that the image does not know is told from all else.
         let stranger = old.identity();
-        let error = super::hold(&boot, &stranger, "1", &here.engines, &here.states, &here.documents).await;
+        let error = super::hold(&boot, &stranger, "1", &here.engines, &here.states, &here.documents, &ready).await;
         assert!(clock::is_of_no_known_ca(&error.expect_err("it trusts the old one alone")));
         assert!(!clock::is_of_no_known_ca(&Error::OfNoCa));
     };

@@ -128,6 +128,7 @@ fn declared_swarm(nodes: usize, workloads: usize) -> swarm::Declared {
     swarm::Declared {
         nodes: (0..nodes).map(|number| (node(number), part(number))).collect(),
         workloads: (0..workloads).map(|number| (workload(number), ready())).collect(),
+        encrypted: false,
     }
 }
 
@@ -216,8 +217,10 @@ fn images(nodes: usize, set: u8) -> (sets::Declared, sets::Observed) {
         nodes: (0..nodes).map(node).collect(),
         inputs: Some(digest(2)),
     };
-    let shelf = |architecture| (architecture, Set { digest: digest(set), inputs: Some(digest(set)) });
-    let runs = |number| (node(number), Runs { architecture: Architecture::Amd64, set: digest(2) });
+    let shelf = |architecture| {
+        (architecture, Set { digest: digest(set), inputs: Some(digest(set)), expires: None, refused: None })
+    };
+    let runs = |number| (node(number), Runs { architecture: Architecture::Amd64, set: digest(2), forbidden: false });
     let observed = sets::Observed {
         shelf: Architecture::ALL.into_iter().map(shelf).collect(),
         nodes: (0..nodes).map(runs).collect(),

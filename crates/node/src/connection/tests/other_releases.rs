@@ -245,8 +245,9 @@ async fn a_head_of_version_1_is_enrolled_with_greeted_and_answered() {
         assert_eq!(engine, words::EngineState::Starting { waiting_for: "dockerd to start".into() });
         it.plays(MANAGER, all).await
     };
+    let ready = unremembered();
     let (held, answers) =
-        tokio::join!(hold(&boot, &identity, "1", &here.engines, &here.states, &here.documents), serve);
+        tokio::join!(hold(&boot, &identity, "1", &here.engines, &here.states, &here.documents, &ready), serve);
     assert!(matches!(&held, Err(Error::Ended(why)) if why == "the certificate was renewed"), "{held:?}");
     assert_eq!(answers.keys().copied().collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7, 8]);
     for answer in answers.into_values() {
