@@ -38,7 +38,7 @@ fn status() -> Value {
         }],
         "desired": null, "follows_git": false,
         "loops": [{
-            "name": "swarm", "waits": [{ "subject": subject, "reason": "it is away", "ends": { "person": "switch it on" }, "since": 1 }],
+            "name": "swarm", "revision": null, "observed_at": 1, "unknown": null, "busy": [], "waits": [{ "subject": subject, "reason": "it is away", "ends": { "person": "switch it on" }, "since": 1 }],
             "failed": [{ "subject": subject, "step": "joins", "reason": "no route", "times": 1, "since": 1, "again": null }],
         }],
     })
