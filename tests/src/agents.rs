@@ -395,7 +395,7 @@ impl Session {
                 let line = self.lines.next().await?.ok()?;
                 match serde_json::from_str(&line).expect("a message of the head") {
                     ToAgent::Beat | ToAgent::Hello { .. } => {}
-                    ToAgent::Trust { roots } => self.trusts(&roots).await.ok()?,
+                    ToAgent::Trust { roots, .. } => self.trusts(&roots).await.ok()?,
                     message => return Some(message),
                 }
             }
@@ -436,7 +436,7 @@ impl Session {
                     let Some(Ok(line)) = line else { return };
                     let (number, start) = match serde_json::from_str::<ToAgent>(&line) {
                         Ok(ToAgent::Start { number, start }) => (number, start),
-                        Ok(ToAgent::Trust { roots }) if self.trusts(&roots).await.is_err() => return,
+                        Ok(ToAgent::Trust { roots, .. }) if self.trusts(&roots).await.is_err() => return,
                         Ok(_) | Err(_) => continue,
                     };
                     if start.argv.first().is_some_and(|program| program == "sleep") {

@@ -361,7 +361,7 @@ pub enum SshVerb {
     /// Print the line by which `ssh` knows every node, also one that makes another key at each boot.
     #[command(
         name = "known-hosts",
-        after_help = "Example:\n  bramble ssh known-hosts >> ~/.ssh/known_hosts\n\nIt names the CA that signs the keys of the nodes' SSH servers, and the names that they have. Print it again after\nnodes were added, unless you reach them by NAME.DOMAIN."
+        after_help = "Example:\n  bramble ssh known-hosts >> ~/.ssh/known_hosts\n\nIt names the CA that signs the keys of the nodes' SSH servers, and the names that they have. Print it again after\nnodes were added, unless you reach them by NAME.DOMAIN.\n\nAnother machine in a node's place is one that `ssh` does not know by it, and asks about. In ~/.ssh/config\n  Host *.DOMAIN\n    StrictHostKeyChecking yes\nmakes `ssh` refuse it without a question."
     )]
     KnownHosts,
 }
@@ -709,7 +709,7 @@ pub enum NodeVerb {
         /// Six digits, as the node's console shows them; of an older image, or to take back a wrong number, its key (32).
         #[arg(requires = "node")]
         shown: Option<Shown>,
-        /// You power-cycle its board now: the machine that boots from its place then is let in.
+        /// You power-cycle its board now: the machine that boots from its place within 30 min is let in, 5 min after it came.
         #[arg(long, requires = "node", conflicts_with = "shown")]
         press: bool,
     },

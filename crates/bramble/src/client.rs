@@ -16,7 +16,7 @@ use bramble_model::api::{
     Repaired, Role, Status, Switched, TokenStatus, UnreadableRecord, UserChange, UserStatus,
 };
 use bramble_model::boot_set::{Architecture, Floor, GivenSet};
-use bramble_model::ca::{CaFinish, CaStatus, ROOTS};
+use bramble_model::ca::{CaFinish, CaStatus, ROOTS, ROOTS_SIGNATURE};
 use bramble_model::desired::{Apply, Contents, Desired, Line, Offer, Offered, Preview, Question, SourceKey, Synced};
 use bramble_model::hands::Data;
 use bramble_model::inventory::Adoption;
@@ -231,8 +231,8 @@ impl Client {
         self.ask(Method::POST, "/v1/ca/rotate", None::<&()>).await
     }
 
-    pub async fn finish_ca(&self, regardless: bool) -> Result<()> {
-        self.ask(Method::POST, "/v1/ca/finish", Some(&CaFinish { regardless })).await
+    pub async fn finish_ca(&self, meant: &CaFinish) -> Result<()> {
+        self.ask(Method::POST, "/v1/ca/finish", Some(meant)).await
     }
 
     pub async fn power(&self, node: &Name, action: PowerAction) -> Result<Switched> {
@@ -375,9 +375,10 @@ impl Client {
         self.exchange_body(method, path, body.boxed()).await
     }
 
-    /// Keeps the CAs that the head has now: it was verified by one that is known.
-    async fn moves_over(&self, known: &KnownHead, named: &str) {
+    /// Keeps the CAs that the head has now, where one that is known has signed which these are.
+    async fn moves_over(&self, known: &KnownHead, named: &str, signature: &str) {
         let moved = async {
+            heads::may_take(&known.ca, named, signature)?;
             let bytes = Box::pin(self.exchange(Method::GET, CA, Bytes::new())).await?;
             let ca = std::str::from_utf8(&bytes).context("the head's CA is malformed")?;
             if heads::are_others(ca, named) {
@@ -411,7 +412,8 @@ impl Client {
             false => self.no_head().into(),
         })?;
         let status = answer.status();
-        let named = answer.headers().get(ROOTS).and_then(|named| Some(named.to_str().ok()?.to_owned()));
+        let header = |name: &str| answer.headers().get(name).and_then(|value| Some(value.to_str().ok()?.to_owned()));
+        let (named, signature) = (header(ROOTS), header(ROOTS_SIGNATURE));
         let lacks = answer.headers().get(LACKS).and_then(|lacks| lacks.to_str().ok()?.parse().ok());
         let bytes = answer.into_body().collect().await.context("the head's answer broke off")?.to_bytes();
         connection.abort();
@@ -419,7 +421,7 @@ impl Client {
             && path != CA
             && heads::are_others(&known.ca, &named)
         {
-            self.moves_over(known, &named).await;
+            self.moves_over(known, &named, &signature.unwrap_or_default()).await;
         }
         if status.is_success() || status.is_redirection() {
             if let Some(lacks) = lacks {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use bramble_head::Roots;
+use bramble_model::ca::{leads_back, message};
 use bramble_system::files;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -141,8 +143,29 @@ pub fn are_others(ca: &str, named: &str) -> bool {
     fingerprints(ca).is_ok_and(|known| known.iter().map(String::as_str).collect::<BTreeSet<_>>() != named)
 }
 
-/// The CAs of a head that is known, as it says over a connection that one of them has verified. What is known of it else
-/// stays: somebody may have logged in there anew.
+/// Whether the CAs that the head names may take the place of these: one of these has signed that (in hex), and it is not
+/// of before. That one has verified the connection is not enough: whoever stole its issuer's key could be the head.
+///
+/// # Errors
+/// Why not.
+pub fn may_take(ca: &str, named: &str, signature: &str) -> Result<()> {
+    let digests = |all: Vec<&str>| -> Result<Vec<bramble_model::names::Digest>> {
+        all.into_iter().map(|one| one.trim().parse().ok().context("the head's CAs are malformed")).collect()
+    };
+    let told = digests(named.split(',').collect())?;
+    let known = fingerprints(ca)?;
+    let known = digests(known.iter().map(String::as_str).collect())?;
+    if !Roots::have_signed(ca, &message(&told), signature) {
+        bail!("no CA that is known of it has signed it");
+    }
+    if leads_back(&known, &told) {
+        bail!("what the head names leaves out the CA that takes the first one's place: it is of before");
+    }
+    Ok(())
+}
+
+/// The CAs of a head that is known, as one of them has signed it. What is known of it else stays: somebody may have
+/// logged in there anew.
 pub fn move_over(url: &str, from: &str, to: &str) -> Result<()> {
     let mut all = all()?;
     let Some(known) = all.get_mut(url).filter(|known| known.ca == from) else { return Ok(()) };
@@ -296,5 +319,33 @@ mod tests {
         for malformed in ["", "x"] {
             assert!(fingerprint(malformed).is_err(), "{malformed}");
         }
+    }
+
+    /// Whoever stole the key of an issuer is the head to who knows its root, and leads nobody over to a CA of their own.
+    #[test]
+    fn other_cas_are_taken_only_where_one_that_is_known_has_signed_them() {
+        use rcgen::SigningKey as _;
+        let ca = |name: &str| {
+            let key = rcgen::KeyPair::generate().expect("a key");
+            let params = rcgen::CertificateParams::new([name.to_owned()]).expect("a name");
+            (params.self_signed(&key).expect("signed").pem(), key)
+        };
+        let ((old, old_key), (new, new_key)) = (ca("old"), ca("new"));
+        let signed = |ca: &str, key: &rcgen::KeyPair| {
+            let named = fingerprints(ca).expect("certificates");
+            let text = format!("bramble: the CAs are {}", named.join(" "));
+            (named.join(","), hex(&key.sign(text.as_bytes()).expect("signed")))
+        };
+        let both = format!("{old}{new}");
+        let (named, by_old) = signed(&both, &old_key);
+        may_take(&old, &named, &by_old).expect("one that is known has signed it");
+        for signature in ["", "zz", &signed(&both, &new_key).1, &signed(&old, &old_key).1] {
+            assert!(may_take(&old, &named, signature).is_err(), "{signature}");
+        }
+        let (named, by_new) = signed(&new, &new_key);
+        may_take(&both, &named, &by_new).expect("the rotation is over");
+        let (named, by_old) = signed(&old, &old_key);
+        assert!(may_take(&both, &named, &by_old).is_err(), "what was signed before it, said again");
+        assert!(may_take(&old, "x", &by_old).is_err());
     }
 }

@@ -216,6 +216,17 @@ mod tests {
         leaves(&Arguments::command(), &[], &mut all);
         let takes = |words: &&Vec<String>| folder(&[words.as_slice(), &["/srv/home".to_owned()]].concat()).is_none();
         let taking: Vec<String> = all.iter().filter(takes).map(|words| words[1..].join(" ")).collect();
-        assert_eq!(taking, ["init", "source set", "image pack", "cp", "login", "logout", "restore", "head save-seal"]);
+        let paths = [
+            "init",
+            "source set",
+            "image key make",
+            "image pack",
+            "cp",
+            "login",
+            "logout",
+            "restore",
+            "head save-seal",
+        ];
+        assert_eq!(taking, paths);
     }
 }

@@ -51,6 +51,15 @@ const CERTIFICATE: &str = "/var/lib/docker/swarm/certificates/swarm-node.crt";
 pub const REMAPPED: &str = "165536.165536";
 /// What Docker writes below its folder for as long as it belongs to a Swarm (moby's `daemon/cluster`).
 pub const STATE: &str = "swarm/docker-state.json";
+
+/// Whether the Swarm that Docker belongs to lies in the folder of `userns-remap` below `root`, or in `root` itself; `None`
+/// where it belongs to none. Where both have one (a release of before let that happen), that of `userns-remap` counts: it is
+/// the older one.
+pub fn remaps(root: &Path) -> Option<bool> {
+    let is_in = |root: &Path| root.join(STATE).exists();
+    is_in(&root.join(REMAPPED)).then_some(true).or_else(|| is_in(root).then_some(false))
+}
+
 /// Port of the Swarm's managers.
 const MANAGER_PORT: u16 = 2377;
 /// Seconds that a call to the daemon may take.
@@ -269,13 +278,13 @@ impl Swarm {
         Ok(networks.iter().any(|network| network.scope.as_deref() == Some("swarm")))
     }
 
-    /// The node's certificate, where the daemon has it: with `userns-remap` all is below a folder of its own. No daemon has
-    /// a Swarm in both, since a member's is never changed (`bramble-node`'s `docker`).
+    /// The node's certificate, where the daemon has it: with `userns-remap` all is below a folder of its own. It runs in the
+    /// one that has its Swarm's state (`bramble-node`'s `docker`).
     fn certificate(&self) -> PathBuf {
         let root = self.certificate.ancestors().nth(3).unwrap_or(Path::new("/"));
         let remapped = root.join(REMAPPED);
         match self.certificate.strip_prefix(root) {
-            Ok(own) if remapped.join(STATE).exists() || remapped.join(own).exists() => remapped.join(own),
+            Ok(own) if remaps(root).unwrap_or_else(|| remapped.join(own).exists()) => remapped.join(own),
             _ => self.certificate.clone(),
         }
     }

@@ -7,7 +7,7 @@ use bramble_plan::admission::Record as Admission;
 use bramble_plan::admission::waiting::Waiting;
 use bramble_plan::chain::Chain;
 use bramble_plan::hand_off::Record as HandOff;
-use bramble_store::{Expect, OnLoss, Record, Store, Table, Why, remove};
+use bramble_store::{Expect, OnLoss, Record, Store, Table, Version, Why, put, remove};
 
 use crate::error::Error;
 
@@ -230,32 +230,54 @@ pub(crate) fn change_even_in_memory<T>(
 ///
 /// # Errors
 /// When it cannot be read.
+#[cfg(test)]
 pub(crate) fn waiting(store: &Store, node: &Name) -> Result<Waiting, Error> {
     Ok(store.blocking().read::<WaitingKeys>(node)?.unwrap_or_default())
 }
 
-/// Changes what waits at a node, also in memory alone: what is lost of it waits again.
+/// Changes what waits at a node, also in memory alone: what is lost of it waits again, and so does what cannot be read, which
+/// keeps no node out. `change` may be called more than once.
 ///
 /// # Errors
-/// When it cannot be read, or the store not be written; then nothing has changed.
+/// When the store cannot be read or written; then nothing has changed.
 pub(crate) fn change_waiting<T>(
     store: &Store,
     node: &Name,
     mut change: impl FnMut(&mut Waiting) -> T,
 ) -> Result<T, Error> {
-    let mut first = waiting(store, node)?;
-    let before = first.clone();
-    let told = change(&mut first);
-    // An agent asks every 15 s, and most of that changes nothing.
-    if first == before {
-        return Ok(told);
-    }
-    Ok(store.blocking().update_even_in_memory::<WaitingKeys, T>(node, |kept| {
-        let mut waiting = kept.take().unwrap_or_default();
+    loop {
+        let version = version_now::<WaitingKeys>(store, node)?;
+        let (before, is_lost) = match store.blocking().read::<WaitingKeys>(node) {
+            Ok(kept) => (kept.unwrap_or_default(), false),
+            Err(bramble_store::Error::Unreadable(record)) => {
+                tracing::warn!(%record, "what waits there begins anew");
+                (Waiting::default(), true)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut waiting = before.clone();
         let told = change(&mut waiting);
-        *kept = (!waiting.is_empty()).then_some(waiting);
-        told
-    })?)
+        // An agent asks every 15 s, and most of that changes nothing.
+        if waiting == before && !is_lost {
+            return Ok(told);
+        }
+        let expect = Expect { table: WaitingKeys::TABLE, key: WaitingKeys::key(node), version };
+        let write = match waiting.is_empty() {
+            true => remove::<WaitingKeys>(node),
+            false => put::<WaitingKeys>(node, &waiting),
+        };
+        match store.blocking().commit_even_in_memory(&[expect], &[write]) {
+            Ok(_) => return Ok(told),
+            Err(bramble_store::Error::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Of what is kept of a node, whether it can be read or not.
+fn version_now<R: Record<Key = Name>>(store: &Store, node: &Name) -> Result<Version, Error> {
+    let entry = store.blocking().get(R::TABLE, &R::key(node))?;
+    Ok(entry.map_or(Version::ABSENT, |entry| entry.version))
 }
 
 /// The keys of a table that are nodes, of records that cannot be read, too.
@@ -286,7 +308,7 @@ fn as_read<R: Record<Key = Name>>(store: &Store, node: &Name) -> Result<Expect, 
 /// Forgets all that is kept of a node. On disk when this returns.
 ///
 /// # Errors
-/// When a record of it cannot be read, or the disk takes no writes; then all of it is still there.
+/// When a record of it that is to last cannot be read, or the disk takes no writes; then all of it is still there.
 pub(crate) fn forget(store: &Store, node: &Name) -> Result<(), Error> {
     loop {
         let expects = [
@@ -294,7 +316,12 @@ pub(crate) fn forget(store: &Store, node: &Name) -> Result<(), Error> {
             as_read::<HandOffs>(store, node)?,
             as_read::<LastChains>(store, node)?,
             as_read::<ReadyWith>(store, node)?,
-            as_read::<WaitingKeys>(store, node)?,
+            // Where it cannot be read it goes all the same: it holds nothing that is to last.
+            Expect {
+                table: WaitingKeys::TABLE,
+                key: WaitingKeys::key(node),
+                version: version_now::<WaitingKeys>(store, node)?,
+            },
         ];
         let writes = [
             remove::<Admissions>(node),

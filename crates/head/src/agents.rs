@@ -5,7 +5,7 @@ mod serve;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use bramble_model::hands::{FromProcess, Start, ToProcess};
 use bramble_model::names::{BootId, Digest, Name};
 use bramble_model::repository::Cluster;
 use bramble_model::timeline::{Millis, Phase, What};
-use bramble_plan::admission::waiting::{Asks, NotThese, Told, Waiting};
+use bramble_plan::admission::waiting::{Asked, Asks, NotThese, Told, Waiting, claimed_beside};
 use bramble_plan::admission::{self, Declared, Enrolment, Heard, Verdict};
 use bramble_plan::{firewall, ready};
 use bramble_store::Store;
@@ -63,7 +63,8 @@ const LONGEST_BOOT: usize = 64;
 /// Every node is told where the others are: at most so often, and longer with each that is connected.
 const MOVES: Duration = Duration::from_secs(1);
 const MOVES_EACH: Duration = Duration::from_millis(5);
-const HELD: &str = "its board was power-cycled, as an operator was asked to: it is let in a minute after it came, where no other machine asks";
+const HELD: &str = "its board was power-cycled, as an operator was asked to: it is let in five minutes after it came, where no other machine asks";
+const PRESS_ENDS: &str = "another machine asks beside the board that an operator power-cycles, and neither is let in by that: `bramble node approve` lists who asks, and `--press` has to be said again";
 const SPENT: &str = "other digits were typed for it: start its machine again, or approve its key itself";
 const FULL: &str = "more keys wait than have room: it has no digits until one of them is gone";
 
@@ -370,13 +371,13 @@ impl Agents {
         let declared = Declared { admission: cluster.admission, identity: node.identity };
         let enrol = |record: &mut admission::Record| {
             let verdict = record.enrol(&enrolment, declared);
-            (verdict, record.handed_out(&enrolment.boot).cloned())
+            (verdict, record.handed_out(&enrolment.boot).cloned(), claimed_beside(record, &enrolment.boot))
         };
         let ask = || match admissions::change_even_in_memory(&self.store, &request.node, enrol) {
-            Err(error) if error.is_unreadable() => Ok((Verdict::Refuse(error.to_string()), None)),
+            Err(error) if error.is_unreadable() => Ok((Verdict::Refuse(error.to_string()), None, None)),
             verdict => verdict.map_err(internal),
         };
-        let (mut verdict, boot) = ask()?;
+        let (mut verdict, boot, claimed_beside) = ask()?;
         let mut waits = None;
         if let Verdict::AskPerson(_) = &verdict {
             let asks = Asks {
@@ -386,11 +387,15 @@ impl Agents {
                 address: from.address,
                 card: enrolment.card,
                 shows_digits: request.shows_digits,
+                claimed_beside,
             };
             let draw = Draw { nonce: Digest(bytes()), ca: self.authority.digest() };
-            let told =
+            let asked =
                 admissions::change_waiting(&self.store, &request.node, |waiting| waiting.asks(&asks, draw, now()));
-            let told = told.map_err(internal)?;
+            let Asked { told, ends_press } = asked.map_err(internal)?;
+            if ends_press {
+                self.press_ends(&request.node);
+            }
             if told == Told::Pressed {
                 let text =
                     format!("its board was power-cycled, as an operator was asked to: key {fingerprint} is let in");
@@ -402,6 +407,15 @@ impl Agents {
                 verdict = ask()?.0;
             }
             waits = Some(told);
+        }
+        // Whoever is not let in is a second machine to a press, also where nobody is to decide about it.
+        if let Verdict::Refuse(_) | Verdict::Prove = &verdict {
+            let is_refused = verdict != Verdict::Prove;
+            let turned_away = |waiting: &mut Waiting| waiting.turned_away(&fingerprint, is_refused, now());
+            let ends_press = admissions::change_waiting(&self.store, &request.node, turned_away).map_err(internal)?;
+            if ends_press {
+                self.press_ends(&request.node);
+            }
         }
         match verdict {
             Verdict::Admit => {}
@@ -445,6 +459,12 @@ impl Agents {
             self.asked.tell();
         }
         Ok(Enrolled { certificate, renew_at, document })
+    }
+
+    /// A second machine has asked: no press lets anyone in any more.
+    fn press_ends(&self, node: &Name) {
+        self.timeline.note_of(node, PRESS_ENDS);
+        self.asked.tell();
     }
 
     /// An agent that is not let in asks again and again: the same answer is one event.
@@ -498,7 +518,7 @@ impl Agents {
     /// An operator types the digits that a machine's console shows; gives its key, which is let in from now on.
     ///
     /// # Errors
-    /// When what waits cannot be read, or the store not be written; or why they let nobody in.
+    /// When the store cannot be read or written; or why they let nobody in.
     pub(crate) fn approve_shown(&self, node: &Name, digits: Digits) -> Result<Result<String, NotThese>, Error> {
         let typed = admissions::change_waiting(&self.store, node, |waiting| waiting.types(digits, now()))?;
         match &typed {
@@ -512,14 +532,20 @@ impl Agents {
         Ok(typed)
     }
 
-    /// An operator power-cycles the board now; gives until when its boot counts.
+    /// An operator power-cycles the board now; gives until when its boot counts. Of a machine that is never in its card's own
+    /// place, the relay behind which it is: no press could let it in.
     ///
     /// # Errors
-    /// When what waits cannot be read, or the store not be written.
-    pub(crate) fn approve_pressed(&self, node: &Name) -> Result<Millis, Error> {
+    /// When the store cannot be read or written.
+    pub(crate) fn approve_pressed(&self, node: &Name) -> Result<Result<Millis, Ipv4Addr>, Error> {
+        let cluster = self.nodes.cluster();
+        let address = cluster.nodes.get(node).and_then(|node| node.address);
+        if let Some(relay) = address.and_then(|address| cluster.network.relays_of(address).first()) {
+            return Ok(Err(*relay));
+        }
         let until = admissions::change_waiting(&self.store, node, |waiting| waiting.press(now()))?;
         self.timeline.note_of(node, "an operator power-cycles its board, and lets in the machine that boots then");
-        Ok(until)
+        Ok(Ok(until))
     }
 
     /// An operator has compared this key, and lets it in.

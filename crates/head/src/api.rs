@@ -201,8 +201,18 @@ fn let_in(cluster: &Cluster, agents: &Agents, node: &str, approval: &Approval) -
             }
         }
         Approval { fingerprint: None, digits: None, press: true } => {
-            let until = agents.approve_pressed(&node).map_err(failed)?;
-            Ok(Approved { fingerprint: None, until: Some(until) })
+            match agents.approve_pressed(&node).map_err(failed)? {
+                Ok(until) => Ok(Approved { fingerprint: None, until: Some(until) }),
+                Err(relay) => {
+                    let help =
+                        "`bramble node approve` lists its key, and lets it in by that or by the digits on its console";
+                    let error = format!(
+                        "`{node}` is behind the DHCP relay {relay}, where nobody sees whose card an address is of: no press can \
+                     tell its board from another one"
+                    );
+                    Err(refuse(StatusCode::CONFLICT, error, Some(help)))
+                }
+            }
         }
         _ => {
             let help = "`digits`, as the machine's console shows them, `fingerprint`, or `press`";

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bramble_model::agent::{SignedLife, SignedTime};
+use bramble_model::ca::message;
 use bramble_model::names::{BootId, Digest, Name};
 use bramble_model::timeline::Millis;
 use bramble_plan::rotation::{BEGIN, FINISH, Phase, Record};
@@ -29,6 +30,7 @@ use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair,
     KeyUsagePurpose, SigningKey,
 };
+use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
@@ -40,7 +42,7 @@ use crate::changes::Changes;
 use crate::error::Error;
 use files::Files;
 use issuer::Issuers;
-use root::{FIRST, NEXT, Root, is_its_key};
+use root::{NEXT, Root, is_its_key};
 
 pub(crate) use beside::{
     UNUSED, certificate, fingerprint, first_store, has_had_a_store, has_store, is_there, keep_life, least_life,
@@ -91,6 +93,19 @@ impl Roots {
     pub fn fingerprints(&self) -> Vec<Digest> {
         self.0.iter().map(|(_, fingerprint)| *fingerprint).collect()
     }
+
+    /// Whether one of these CAs (PEM) has signed this text; the signature is in hex.
+    #[must_use]
+    pub fn have_signed(pem: &str, text: &str, signature: &str) -> bool {
+        let hex = |at: usize| u8::from_str_radix(signature.get(at..at + 2)?, 16).ok();
+        let signature: Option<Vec<u8>> = (0..signature.len()).step_by(2).map(hex).collect();
+        let Some(signature) = signature else { return false };
+        CertificateDer::pem_slice_iter(pem.as_bytes()).flatten().any(|der| {
+            let Ok((_, parsed)) = x509_parser::parse_x509_certificate(&der) else { return false };
+            let key: &[u8] = &parsed.public_key().subject_public_key.data;
+            UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key).verify(text.as_bytes(), &signature).is_ok()
+        })
+    }
 }
 
 /// A root and what signs in its name.
@@ -130,6 +145,8 @@ struct Signers {
     first: Signer,
     /// While the CA is rotated: of the agents' certificates.
     next: Option<Signer>,
+    /// The first one's, of which roots there are.
+    signature: String,
 }
 
 impl Signers {
@@ -183,6 +200,15 @@ impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Authority")
     }
+}
+
+/// The roots that are trusted, as whoever trusts the first takes them.
+pub(crate) struct Told {
+    /// Their certificates, one after the other.
+    pub(crate) pem: String,
+    pub(crate) fingerprints: Vec<Digest>,
+    /// Of [`message`] of these, by the one that signs first; in hex.
+    pub(crate) signature: String,
 }
 
 /// A root, told.
@@ -273,6 +299,16 @@ impl Authority {
         self.signers().all().map(|signer| signer.root.pem.as_str()).collect()
     }
 
+    /// The same, signed.
+    pub(crate) fn told(&self) -> Told {
+        let signers = self.signers();
+        Told {
+            pem: signers.all().map(|signer| signer.root.pem.as_str()).collect(),
+            fingerprints: signers.all().map(|signer| signer.root.fingerprint).collect(),
+            signature: signers.signature.clone(),
+        }
+    }
+
     /// Names of the head that the root may not sign, and that are in no certificate for that.
     pub(crate) fn not_allowed(&self) -> Vec<String> {
         let signers = self.signers();
@@ -338,8 +374,7 @@ impl Authority {
     }
 
     fn sign_text(&self, text: &str) -> Result<String, Error> {
-        let signed = self.signers().first.root.issuer.key().sign(text.as_bytes()).map_err(failed)?;
-        Ok(signed.iter().map(|byte| format!("{byte:02x}")).collect())
+        signed(&self.signers().first.root, text)
     }
 
     /// TLS for people and programs, who say who they are in HTTP.
@@ -400,14 +435,47 @@ impl Authority {
         self.signers().next.as_ref().map(|signer| signer.root.fingerprint)
     }
 
+    /// Whether the next root has taken the first one's place, and its files are not all where they belong yet.
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.phase() == Some(Phase::Finishing)
+    }
+
+    fn phase(&self) -> Option<Phase> {
+        locked(&self.inner.record).record.as_ref().map(|record| record.phase)
+    }
+
+    /// Reads what is written down where that is not what is known here: steps were done, and what came of them could not
+    /// be read. To do them again would be to begin anew with files that are gone. Gives whether it was so.
+    ///
+    /// # Errors
+    /// When it still cannot be read.
+    fn catch_up(&self) -> Result<bool, Error> {
+        let written = files::record(&self.inner.folder)?.map(|record| record.phase);
+        if written == self.phase() {
+            return Ok(false);
+        }
+        self.read_again(&Vault::open(&self.inner.folder)?)?;
+        Ok(true)
+    }
+
     /// Makes the next root, which is trusted beside the first from now on. Gives whether that is new.
     ///
     /// # Errors
-    /// When something cannot be written; then nothing has changed.
+    /// When something cannot be written; then nothing has changed. And while the one before takes its place.
     pub(crate) fn rotate(&self, now: Millis) -> Result<bool, Error> {
         let _turn = self.still();
-        if self.rotation().is_some() {
-            return Ok(false);
+        let has_caught_up = self.catch_up()?;
+        match self.phase() {
+            None if has_caught_up => {
+                return Err(failed("a rotation of the CA has just ended: `bramble ca rotate` again begins another"));
+            }
+            None => {}
+            Some(Phase::Overlap) => return Ok(has_caught_up),
+            Some(Phase::Finishing) => {
+                return Err(failed(
+                    "the last rotation of the CA is not done: its files are still put into their places",
+                ));
+            }
         }
         let vault = Vault::open(&self.inner.folder)?;
         let made = Some(root::make(&self.inner.home)?);
@@ -420,10 +488,13 @@ impl Authority {
     /// The next root takes the first one's place, which is trusted no more. Gives whether that is new.
     ///
     /// # Errors
-    /// When something cannot be written. Where its beginning is written down, it is done all the same, and the next start
-    /// does the rest of the files.
+    /// When something cannot be written. Where its beginning is written down, it is done all the same, and
+    /// [`Authority::keep`] does the rest of the files.
     pub(crate) fn finish(&self) -> Result<bool, Error> {
         let _turn = self.still();
+        if self.catch_up()? {
+            return Ok(self.phase() != Some(Phase::Overlap));
+        }
         let Some(Record { phase: Phase::Overlap, since, .. }) = self.rotation() else { return Ok(false) };
         let vault = Vault::open(&self.inner.folder)?;
         let files = Files { folder: &self.inner.folder, vault: &vault, made: None, since };
@@ -454,12 +525,31 @@ impl Authority {
         }
     }
 
-    /// Makes issuers anew whose time has come, and writes down who has moved.
+    /// Does the rest of an end that was begun.
+    ///
+    /// # Errors
+    /// When a step cannot be done; nobody is told of anything new then.
+    fn go_on(&self) -> Result<(), Error> {
+        let vault = Vault::open(&self.inner.folder)?;
+        let record = files::record(&self.inner.folder)?;
+        let since = record.as_ref().map_or(0, |record| record.since);
+        Files { folder: &self.inner.folder, vault: &vault, made: None, since }.go_on(record.as_ref())?;
+        self.read_again(&vault)
+    }
+
+    /// Goes on with an end that was begun, makes issuers anew whose time has come, takes nothing any more of those that
+    /// were replaced when theirs is over, and writes down who has moved.
     ///
     /// # Errors
     /// When that cannot be written; it is tried again.
     pub(crate) fn keep(&self) -> Result<(), Error> {
         let _turn = self.still();
+        if self.is_finishing() {
+            self.go_on()?;
+        } else {
+            // What is known here of a rotation that is over is not written down again.
+            self.catch_up()?;
+        }
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let is_due = |signer: &Signer| signer.issuers.as_ref().is_some_and(|issuers| issuers.renew <= now);
         if self.signers().all().any(is_due) {
@@ -487,14 +577,27 @@ fn signers(
     number: u64,
 ) -> Result<Signers, Error> {
     let (first, next) = files::roots(folder, vault, record)?;
-    // While the next one takes the first one's place, its files count where they are.
-    let place = if record.is_some_and(|record| record.phase == Phase::Finishing) { NEXT } else { FIRST };
+    let place = files::place_of_first(folder, record)?;
     let signer = |root: Root, place| {
         let issuers = Issuers::settle(folder, vault, place, &root, names)?;
         Ok::<_, Error>(Signer { root, issuers })
     };
     let next = next.map(|root| signer(root, NEXT)).transpose()?;
-    Ok(Signers { number, first: signer(first, place)?, next })
+    let first = signer(first, place)?;
+    let roots = [Some(&first), next.as_ref()].into_iter().flatten().map(|signer| signer.root.fingerprint);
+    let signature = signed(&first.root, &message(&roots.collect::<Vec<_>>()))?;
+    Ok(Signers { number, first, next, signature })
+}
+
+/// A root's signature of a text, in hex.
+fn signed(root: &Root, text: &str) -> Result<String, Error> {
+    let signed = root.issuer.key().sign(text.as_bytes()).map_err(failed)?;
+    Ok(signed.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Whether this is a record of a rotation whose end was begun: the files of the next root alone are whole for certain.
+pub(crate) fn is_finishing(record: &[u8]) -> bool {
+    serde_json::from_slice::<Record>(record).is_ok_and(|record| record.phase == Phase::Finishing)
 }
 
 /// Whether this private key (PEM) is the one of this certificate (PEM).

@@ -53,8 +53,8 @@ const RUN: &str = "/run";
 const AGAIN: Duration = Duration::from_secs(3);
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// Search by group and others.
-const PASSABLE: Mode = Mode::XGRP.union(Mode::XOTH);
+/// What group and others may do in a folder of sockets: look what is there, and go on to what is theirs.
+const VISIBLE: Mode = Mode::RGRP.union(Mode::XGRP).union(Mode::ROTH).union(Mode::XOTH);
 
 /// Where the socket of a head with this folder may be, the usual place first.
 fn places(run: &Path, state: &Path) -> Vec<PathBuf> {
@@ -185,15 +185,15 @@ fn folder_of(place: &Path) -> &Path {
 /// As [`open`], in one of the [`others`].
 fn open_elsewhere(place: &Path, state: &Path) -> io::Result<(UnixListener, Owners)> {
     // Its own parent is root's or the user's, or is not there.
-    match rustix::fs::mkdirat(CWD, folder_of(place), Mode::RWXU | PASSABLE) {
+    match rustix::fs::mkdirat(CWD, folder_of(place), Mode::RWXU | VISIBLE) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
     let (folder, mode) = own(folder_of(place))?;
     let (owner, _) = files::owner(state)?;
     // Whatever this process takes from what it makes, or whoever made it: the owner of the state is let through.
-    if owner != geteuid().as_raw() && !mode.contains(PASSABLE) {
-        rustix::fs::fchmod(&folder, mode | PASSABLE)?;
+    if owner != geteuid().as_raw() && !mode.contains(VISIBLE) {
+        rustix::fs::fchmod(&folder, mode | VISIBLE)?;
     }
     open(place, state)
 }
@@ -361,6 +361,13 @@ fn serve_below(
     }
 }
 
+/// By which address a user's connections are counted: what a member of the group opens and leaves is that one's crowd, and
+/// goes for the owner's.
+fn counted_at(user: u32, is_owner: bool) -> IpAddr {
+    // Of a network that has no addresses of its own: RFC 6890, section 2.2.2.
+    IpAddr::V4(if is_owner { Ipv4Addr::LOCALHOST } else { Ipv4Addr::from(user & 0x00ff_ffff) })
+}
+
 /// Answers whoever connects and may.
 async fn accept((listener, owners): (UnixListener, Owners), routes: &Router, gate: &Arc<Gate>) -> Infallible {
     let handle = |(stream, _): (tokio::net::UnixStream, _)| {
@@ -369,11 +376,12 @@ async fn accept((listener, owners): (UnixListener, Owners), routes: &Router, gat
             tracing::warn!(user, "the control socket is not for this user");
             return None;
         }
-        let pass = gate.enter(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
+        let is_owner = owners.are(user);
+        let pass = gate.enter(counted_at(user, is_owner))?;
         let routes = routes.clone();
         Some(async move {
             // Whoever may be here is the head's owner, or is trusted as an operator is.
-            let door = Door::Socket { user, is_owner: owners.are(user) };
+            let door = Door::Socket { user, is_owner };
             let _ = pass.stay().during(http::converse(stream, door, routes, &pass)).await;
         })
     };

@@ -147,8 +147,10 @@ pub(crate) async fn converse(
     let is_upgraded = Arc::<AtomicBool>::default();
     let timely = match door {
         // It is the head's owner, whose pager may wait for as long as it likes.
-        Door::Socket { .. } => Timely::patient(stream),
-        Door::Wire(_) | Door::Tls(_) => Timely::new(stream, Arc::clone(&is_upgraded)),
+        Door::Socket { is_owner: true, .. } => Timely::patient(stream),
+        Door::Socket { is_owner: false, .. } | Door::Wire(_) | Door::Tls(_) => {
+            Timely::new(stream, Arc::clone(&is_upgraded))
+        }
     };
     let answer = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(door);

@@ -1,7 +1,8 @@
 //! Where nodes are: the addresses that their agents' connections came from. Nodes let each other in by it.
 //!
 //! A connection shows its address better than any word: nobody answers from another one. A node has one place, that of its
-//! newest connection, and keeps it while it is away: a head that starts anew takes nobody's place from them.
+//! newest connection, and keeps it while it is away: a head that starts anew takes nobody's place from them. A place is one
+//! node's: DHCP gives an address that is free again to the next one.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -40,6 +41,8 @@ pub(crate) struct Place {
 pub(crate) struct Places {
     store: Store,
     fleet: Mutex<Arc<Fleet>>,
+    /// Held by whoever changes a place until it is written, so that the newest is what is kept. Taken before `fleet`.
+    writing: Mutex<()>,
     /// Something of it has changed.
     moved: Notify,
 }
@@ -52,23 +55,37 @@ impl Places {
         let places = kept.into_iter().map(|(node, place)| (node, place.address)).collect();
         // Where it cannot be read, the Swarm's loop says so; declared managers count all the same.
         let managers = membership::swarm(&store).map(|record| record.managers).unwrap_or_default();
-        Ok(Places { store, fleet: Mutex::new(Arc::new(Fleet { places, managers })), moved: Notify::new() })
+        let fleet = Mutex::new(Arc::new(Fleet { places, managers }));
+        Ok(Places { store, fleet, writing: Mutex::default(), moved: Notify::new() })
     }
 
     pub(crate) fn fleet(&self) -> Arc<Fleet> {
         Arc::clone(&locked(&self.fleet))
     }
 
-    /// A node is connected from there. May wait for the disk; where that takes no writes, it is known until the head ends.
+    /// A node is connected from there, and no other one is there any more. May wait for the disk; where that takes no writes,
+    /// it is known until the head ends.
     pub(crate) fn learn(&self, node: &Name, address: Ipv4Addr) {
-        {
+        let _writing = locked(&self.writing);
+        let (is_new, others) = {
             let mut fleet = locked(&self.fleet);
-            if fleet.places.get(node) == Some(&address) {
+            let is_new = fleet.places.get(node) != Some(&address);
+            let there = fleet.places.iter().filter(|(name, place)| **place == address && *name != node);
+            let others: Vec<Name> = there.map(|(name, _)| name.clone()).collect();
+            if !is_new && others.is_empty() {
                 return;
             }
-            Arc::make_mut(&mut fleet).places.insert(node.clone(), address);
+            let places = &mut Arc::make_mut(&mut fleet).places;
+            for other in &others {
+                places.remove(other);
+            }
+            places.insert(node.clone(), address);
+            (is_new, others)
+        };
+        others.iter().for_each(|other| self.write(other, None));
+        if is_new {
+            self.write(node, Some(Place { address }));
         }
-        self.write(node, Some(Place { address }));
         self.moved.notify_one();
     }
 
@@ -83,6 +100,7 @@ impl Places {
 
     /// Forgets where those were that are neither nodes nor managers any more.
     pub(crate) fn follow(&self, cluster: &Cluster) {
+        let _writing = locked(&self.writing);
         let gone: Vec<Name> = {
             let mut fleet = locked(&self.fleet);
             let is_here = |name: &&Name| cluster.nodes.contains_key(*name) || fleet.managers.contains(*name);
@@ -107,5 +125,43 @@ impl Places {
         if let Err(error) = written {
             tracing::error!(error = bramble_system::sentence(&error), %node, "where it is could not be written down");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_one_nodes_and_what_is_kept_is_what_is_known() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("head.redb"), 1).expect("opens");
+        let [w1, w2, w3] = ["w1", "w2", "w3"].map(|name| name.parse::<Name>().expect("a name"));
+        let [first, second] = [7, 8].map(|last| Ipv4Addr::new(10, 77, 0, last));
+        // As a head of before kept it.
+        for node in [&w1, &w2] {
+            let keep = |kept: &mut Option<Place>| *kept = Some(Place { address: first });
+            store.blocking().update_even_in_memory::<PlacesKept, ()>(node, keep).expect("written");
+        }
+        let places = Places::open(store.clone()).expect("opens");
+        let is_kept = || {
+            let again = Places::open(store.clone()).expect("opens");
+            assert_eq!(again.fleet().places, places.fleet().places);
+        };
+        places.learn(&w1, first);
+        assert_eq!(places.fleet().places, [(w1.clone(), first)].into());
+        is_kept();
+        places.learn(&w2, second);
+        places.learn(&w3, first);
+        assert_eq!(places.fleet().places, [(w2.clone(), second), (w3.clone(), first)].into());
+        is_kept();
+        // Many at once: whoever was last has it, on the disk, too.
+        std::thread::scope(|scope| {
+            for node in [&w1, &w2, &w3] {
+                let places = &places;
+                scope.spawn(move || (0..8).for_each(|at| places.learn(node, if at % 2 == 0 { first } else { second })));
+            }
+        });
+        is_kept();
     }
 }

@@ -427,6 +427,10 @@ pub enum ToAgent {
     /// its machine runs. Said at each beginning, and when they change, to agents that know it.
     Trust {
         roots: String,
+        /// As in [`SignedTime::signature`], of [`crate::ca::message`], by the first of them: a list that no CA has signed
+        /// that the agent trusts already is not taken.
+        #[serde(default)]
+        signature: String,
     },
     /// A message that this program does not know.
     #[serde(other, skip_serializing)]

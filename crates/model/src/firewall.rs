@@ -213,10 +213,17 @@ impl From<Source> for String {
 /// The table's name.
 pub const TABLE: &str = "inet bramble";
 
+/// Overlay networks and gossip of a Swarm, over UDP, and its managers and gossip, over TCP.
+const SWARM_UDP: [u16; 2] = [4789, 7946];
+const SWARM_TCP: [u16; 2] = [2377, 7946];
+
 /// What every node needs: its own programs, answers, errors of the network, its neighbours (RFC 4890, section 4.4), and its
-/// address.
-const ALWAYS: [&str; 5] = [
+/// address. A flow of datagrams is an answer for as long as it goes on, and those of a Swarm never end: who is no member any
+/// more is none of them. A Swarm speaks IPv4 alone.
+const ALWAYS: [&str; 7] = [
     "iifname \"lo\" accept",
+    "udp dport { 4789, 7946 } ip saddr != @swarm drop",
+    "udp dport { 4789, 7946 } meta nfproto ipv6 drop",
     "ct state established,related accept",
     "icmp type { echo-request, destination-unreachable, time-exceeded, parameter-problem } accept",
     "icmpv6 type { echo-request, destination-unreachable, packet-too-big, time-exceeded, parameter-problem, \
@@ -224,7 +231,22 @@ const ALWAYS: [&str; 5] = [
     "udp sport 67 udp dport 68 accept comment \"dhcp\"",
 ];
 
+/// What no container says to another node: its address becomes that of its node, which is a member's. Docker's own packets
+/// are sent, not forwarded. What Docker has readdressed goes to a container of this node, by the port that it has in there.
+const FORWARDED: [&str; 3] =
+    ["ct status dnat accept", "udp dport { 4789, 7946 } drop", "tcp dport { 2377, 7946 } drop"];
+
 impl Traffic {
+    /// Whether a port of the Swarm's own is in it, which lets in members alone: 2377/tcp, 7946 and 4789/udp.
+    pub fn is_of_the_swarm(self) -> bool {
+        let has = |ports: Ports, own: [u16; 2]| own.iter().any(|port| (ports.first..=ports.last).contains(port));
+        match self {
+            Traffic::Tcp(ports) => has(ports, SWARM_TCP),
+            Traffic::Udp(ports) => has(ports, SWARM_UDP),
+            Traffic::Esp => false,
+        }
+    }
+
     /// The packets, as nft matches them.
     fn matching(self) -> String {
         match self {
@@ -236,6 +258,17 @@ impl Traffic {
 }
 
 impl Source {
+    /// Whether all that comes from `other` comes from here, as far as that can be told without knowing where nodes are.
+    pub fn covers(self, other: Source) -> bool {
+        match (self, other) {
+            (Source::Anywhere, _) | (Source::Nodes, Source::Swarm) => true,
+            (Source::Network { address, prefix }, Source::Network { address: inner, prefix: longer }) => {
+                longer >= prefix && network(inner, prefix) == address
+            }
+            (own, other) => own == other,
+        }
+    }
+
     /// The packets, as nft matches them, with a space behind where there is something to match.
     fn matching(self) -> String {
         match self {
@@ -260,8 +293,8 @@ fn set(name: &str, addresses: &BTreeSet<Ipv4Addr>) -> String {
 impl Rules {
     /// What `nft -f` is given: one transaction, which takes the place of the table as it is, and can be given again.
     ///
-    /// The chain comes before those of iptables (priority `filter`). To accept here lets the packet on to them; to drop it
-    /// is final.
+    /// The chains come before those of iptables (priority `filter`). To accept here lets the packet on to them; to drop it
+    /// is final. What is forwarded is Docker's affair, but for the Swarm's own ports.
     pub fn script(&self) -> String {
         let mut script = format!("table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n");
         script += &set("nodes", &self.nodes);
@@ -275,6 +308,10 @@ impl Rules {
                 let (matching, from) = (traffic.matching(), from.matching());
                 writeln!(script, "\t\t{from}{matching} accept comment \"{name}\"").expect("a String takes it");
             }
+        }
+        script += "\t}\n\tchain forward {\n\t\ttype filter hook forward priority filter - 10; policy accept;\n";
+        for rule in FORWARDED {
+            script += &format!("\t\t{rule}\n");
         }
         script += "\t}\n}\n";
         script
@@ -320,6 +357,40 @@ mod tests {
         ] {
             let error = wrong.parse::<Source>().expect_err(wrong);
             assert!(error.0.contains(said), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_source_covers_what_is_in_it() {
+        let covers = |outer: &str, inner: &str| {
+            outer.parse::<Source>().expect(outer).covers(inner.parse::<Source>().expect(inner))
+        };
+        for (outer, inner) in [
+            ("anywhere", "nodes"),
+            ("anywhere", "::/0"),
+            ("nodes", "swarm"),
+            ("10.0.0.0/8", "10.77.0.0/16"),
+            ("10.77.0.1", "10.77.0.1/32"),
+            ("::/0", "fd00::/8"),
+        ] {
+            assert!(covers(outer, inner), "{outer} {inner}");
+            assert!(outer.starts_with("10.77.0.1") || !covers(inner, outer), "{inner} {outer}");
+        }
+        for (outer, inner) in
+            [("10.0.0.0/8", "11.0.0.0/8"), ("0.0.0.0/0", "::/0"), ("::/0", "10.0.0.1"), ("nodes", "10.0.0.1")]
+        {
+            assert!(!covers(outer, inner) && !covers(inner, outer), "{outer} {inner}");
+        }
+    }
+
+    #[test]
+    fn ports_of_the_swarm_are_found_in_ranges_too() {
+        let is = |text: &str| text.parse::<Traffic>().expect(text).is_of_the_swarm();
+        for own in ["2377/tcp", "7946/tcp", "7946/udp", "4789/udp", "4000-5000/udp", "1-65535/tcp"] {
+            assert!(is(own), "{own}");
+        }
+        for other in ["2377/udp", "4789/tcp", "7947-65535/tcp", "4790-7945/udp", "esp"] {
+            assert!(!is(other), "{other}");
         }
     }
 
@@ -379,8 +450,8 @@ mod tests {
             let Ok(Firewall::On(rules)) = serde_json::from_str(&told) else { panic!("not read: {told}") };
             prop_assert_eq!(&Firewall::On(rules.clone()), &firewall);
             let script = rules.script();
-            let accepts = script.lines().filter(|line| line.contains(" accept")).count();
-            prop_assert_eq!(accepts, ALWAYS.len() + number);
+            let accepts = script.lines().filter(|line| line.contains(" accept") && !line.contains("policy")).count();
+            prop_assert_eq!(accepts, ALWAYS.iter().chain(&FORWARDED).filter(|rule| rule.contains(" accept")).count() + number);
         }
     }
 }

@@ -66,7 +66,8 @@ pub(crate) async fn hold(
         capabilities: Capability::OWN.to_vec(),
     };
     head.say(&hello).map_err(ended)?;
-    converse(head, identity, engines, states, documents, ready).await
+    let binding = binding_of(&head)?;
+    converse(head, identity, Some(&binding), engines, states, documents, ready).await
 }
 
 async fn connect(boot: &ThisBoot, identity: &Identity) -> Result<Head, Error> {
@@ -79,6 +80,12 @@ async fn connect(boot: &ThisBoot, identity: &Identity) -> Result<Head, Error> {
     };
     let opened = Connection::open(Limits::USUAL, open).await;
     opened.map_err(|source| Error::Reach { head: address.clone(), source })
+}
+
+/// What a request for a certificate is for that is said over this connection.
+fn binding_of(head: &Head) -> Result<Binding, Error> {
+    let binding = head.stream().get_ref().1.export_keying_material([0; 32], Binding::LABEL, None);
+    Ok(Binding(binding.map_err(|error| Error::Ended(error.to_string()))?))
 }
 
 /// What the head answers to an enrolment.
@@ -97,8 +104,7 @@ enum Verdict {
 
 async fn enrol(boot: &ThisBoot, identity: &Identity) -> Result<Enrolled, Error> {
     let mut head = connect(boot, identity).await?;
-    let binding = head.stream().get_ref().1.export_keying_material([0; 32], Binding::LABEL, None);
-    let binding = Binding(binding.map_err(|error| Error::Ended(error.to_string()))?);
+    let binding = binding_of(&head)?;
     let request = EnrolRequest {
         node: boot.node.clone(),
         boot: boot.boot.clone(),
@@ -165,9 +171,11 @@ struct Conversation<'a> {
     signs: bool,
 }
 
+/// `binding` is that of the head's TLS connection.
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     mut head: Connection<S>,
     identity: &Identity,
+    binding: Option<&Binding>,
     engines: &Engines,
     states: &watch::Receiver<States>,
     documents: &Documents,
@@ -208,7 +216,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
                     head.say(&health(states.borrow().clone(), here.refuses)).map_err(ended)?;
                     if is_due(identity) && asked_at.is_none_or(|asked| asked.elapsed() >= AGAIN) {
                         asked_at = Some(Instant::now());
-                        head.say(&FromAgent::Renew { csr: identity.request(None)? }).map_err(ended)?;
+                        head.say(&FromAgent::Renew { csr: identity.request(binding)? }).map_err(ended)?;
                     }
                     if here.signs && let Some(asks) = documents.host_key().asks(bramble_system::now()) {
                         head.say(&asks).map_err(ended)?;
@@ -290,7 +298,7 @@ impl Conversation<'_> {
                     Err(error) => tracing::error!(%error, "the SSH server has no new certificate"),
                 });
             }
-            ToAgent::Trust { roots } => match self.identity.trust().take(&roots) {
+            ToAgent::Trust { roots, signature } => match self.identity.trust().take(&roots, &signature) {
                 Ok(roots) => head.say(&FromAgent::Trusts { roots }).map_err(ended)?,
                 Err(error) => tracing::error!(error, "what the head says of its CA is not taken"),
             },

@@ -2,17 +2,20 @@
 //!
 //! ```text
 //! document ─▶ daemon.json ── Docker has no Swarm ──▶ started again, before it joins one
-//!                  └──────── it is in a Swarm ─────▶ counts from its next start
+//!                  ├──────── it is in a Swarm ─────▶ counts from its next start
+//!                  └ the Swarm is in another folder ▶ started again, and it is in it
 //! ```
-//! With `userns-remap` Docker keeps all in another folder, a Swarm's state included. So that is neither begun nor ended
-//! where there is such a state: the node would forget which Swarm it is in.
+//! With `userns-remap` Docker keeps all in another folder, a Swarm's state included. So where there is such a state, its
+//! folder says whether Docker remaps, and neither the repository nor the image: the file is the image's at each boot, and
+//! a state on a data partition is older. The node would forget which Swarm it is in.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bramble_engine::swarm::{REMAPPED, STATE};
+use bramble_engine::swarm::{REMAPPED, remaps};
 use bramble_model::engine::DockerSettings;
 use bramble_system::{Command, files};
 use serde_json::{Map, Value};
@@ -26,12 +29,17 @@ const USERNS_REMAP: &str = "userns-remap";
 /// The daemon starts anew: it says when it is up.
 const RESTART: Duration = Duration::from_secs(180);
 
+/// How often this agent has started Docker again. It may be in another folder since, where nothing is that was loaded.
+pub(crate) static STARTS: AtomicU64 = AtomicU64::new(0);
+
 /// Where it is.
 #[derive(Debug, Clone)]
 pub(crate) struct Docker {
     etc: PathBuf,
     /// What Docker keeps.
     data: PathBuf,
+    /// There for as long as Docker has not begun with the file as it is: until it was started again, or the next boot.
+    due: PathBuf,
     /// Program and arguments that start the daemon again where it runs.
     restart: &'static [&'static str],
 }
@@ -39,7 +47,8 @@ pub(crate) struct Docker {
 impl Default for Docker {
     fn default() -> Self {
         let restart = &["systemctl", "try-restart", "docker.service"];
-        Docker { etc: "/etc".into(), data: "/var/lib/docker".into(), restart }
+        let due = "/run/bramble/docker-restart".into();
+        Docker { etc: "/etc".into(), data: "/var/lib/docker".into(), due, restart }
     }
 }
 
@@ -48,15 +57,16 @@ fn cannot(what: &str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{text}: {error}"))
 }
 
-/// What the settings make of a `daemon.json`. What they say nothing of stays, also what an overlay of the cluster says.
-fn settled(mut written: Map<String, Value>, settings: DockerSettings, may_remap: bool) -> Map<String, Value> {
+/// What the settings make of a `daemon.json`. What they say nothing of stays, also what an overlay of the cluster says. The
+/// folder that has a Swarm counts before them.
+fn settled(mut written: Map<String, Value>, settings: DockerSettings, swarm: Option<bool>) -> Map<String, Value> {
     if let Some(on) = settings.no_new_privileges {
         written.insert(NO_NEW_PRIVILEGES.into(), on.into());
     }
-    match settings.userns_remap {
-        Some(true) if may_remap => drop(written.insert(USERNS_REMAP.into(), USER.into())),
-        Some(false) if may_remap => drop(written.remove(USERNS_REMAP)),
-        _ => {}
+    match swarm.or(settings.userns_remap) {
+        Some(true) => drop(written.insert(USERNS_REMAP.into(), USER.into())),
+        Some(false) => drop(written.remove(USERNS_REMAP)),
+        None => {}
     }
     written
 }
@@ -80,15 +90,21 @@ impl Docker {
     /// # Errors
     /// Which file cannot be read or written, or why Docker does not start again.
     pub(crate) fn apply(&self, settings: Option<DockerSettings>) -> io::Result<()> {
-        let Some(settings) = settings else { return Ok(()) };
+        let swarm = remaps(&self.data);
+        if settings.is_none() && swarm.is_none() && !self.due.exists() {
+            return Ok(());
+        }
         let path = self.etc.join("docker/daemon.json");
-        let text = fs::read_to_string(&path).map_err(cannot("cannot read", &path))?;
+        let text = match fs::read_to_string(&path) {
+            // The image has no Docker; a data partition may have what one of before has left.
+            Err(error) if settings.is_none() && error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            read => read.map_err(cannot("cannot read", &path))?,
+        };
+        let settings = settings.unwrap_or(DockerSettings { no_new_privileges: None, userns_remap: None });
         let written: Map<String, Value> = serde_json::from_str(&text)
             .map_err(|error| io::Error::other(format!("{} is no JSON: {error}", path.display())))?;
-        let remaps = written.contains_key(USERNS_REMAP);
-        let is_member = self.is_member();
-        let other = settings.userns_remap.is_some_and(|wanted| wanted != remaps);
-        if other && is_member {
+        let had = written.contains_key(USERNS_REMAP);
+        if let Some(remaps) = swarm.filter(|remaps| *remaps != settings.userns_remap.unwrap_or(had)) {
             let how = if remaps { "ended" } else { "begun" };
             let text = format!(
                 "userns-remap is not {how}: this node's Docker is in a Swarm, whose state it would not find again; \
@@ -97,26 +113,29 @@ impl Docker {
             tracing::warn!("{text}");
             health::say_on_console(&text);
         }
-        let settled = settled(written.clone(), settings, !is_member);
-        if settled == written {
-            return Ok(());
+        let settled = settled(written.clone(), settings, swarm);
+        if settled != written {
+            let moves = settled.contains_key(USERNS_REMAP) != had;
+            if swarm.is_some() && !moves {
+                tracing::info!("what the repository says of Docker counts from its next start on: it is in a Swarm");
+            } else {
+                // Before the file: an agent that ends here, or a start that fails, is made up for by the next document.
+                let folder = self.due.parent().map_or(Ok(()), fs::create_dir_all);
+                folder.and_then(|()| fs::write(&self.due, "")).map_err(cannot("cannot write", &self.due))?;
+            }
+            if settled.contains_key(USERNS_REMAP) {
+                self.make_user()?;
+            }
+            let text = serde_json::to_string_pretty(&settled).expect("plain data") + "\n";
+            files::replace(&path, text.as_bytes()).map_err(cannot("cannot write", &path))?;
         }
-        if settled.contains_key(USERNS_REMAP) {
-            self.make_user()?;
-        }
-        let text = serde_json::to_string_pretty(&settled).expect("plain data") + "\n";
-        files::replace(&path, text.as_bytes()).map_err(cannot("cannot write", &path))?;
-        if is_member {
-            tracing::info!("what the repository says of Docker counts from its next start on: it is in a Swarm");
+        if !self.due.exists() {
             return Ok(());
         }
         let restart = Command::new(self.restart[0]).args(&self.restart[1..]).limit(RESTART);
-        restart.run().map(drop).map_err(io::Error::other)
-    }
-
-    /// Whether Docker is in a Swarm, or was when it ended.
-    fn is_member(&self) -> bool {
-        [self.data.clone(), self.data.join(REMAPPED)].iter().any(|root| root.join(STATE).exists())
+        restart.run().map_err(io::Error::other)?;
+        STARTS.fetch_add(1, Ordering::SeqCst);
+        fs::remove_file(&self.due).map_err(cannot("cannot remove", &self.due))
     }
 
     /// The user, and the ids below it: the same on every node and at every boot, since files on a data partition have them.
@@ -153,6 +172,8 @@ impl Docker {
 
 #[cfg(test)]
 mod tests {
+    use bramble_engine::swarm::STATE;
+
     use super::*;
 
     /// A node as its image has it.
@@ -173,7 +194,8 @@ mod tests {
             .expect("written");
         fs::write(etc.join("group"), "root:x:0:\nother:x:898:\n").expect("written");
         // It fails where it is asked: whoever starts Docker again is seen.
-        Node { docker: Docker { etc, data, restart: &["false"] }, folder }
+        let due = folder.path().join("run/due");
+        Node { docker: Docker { etc, data, due, restart: &["false"] }, folder }
     }
 
     impl Node {
@@ -183,6 +205,16 @@ mod tests {
 
         fn daemon(&self) -> Value {
             serde_json::from_str(&self.read("etc/docker/daemon.json")).expect("JSON")
+        }
+
+        /// Whether Docker was started again; it does start.
+        fn starts_again(&mut self, said: Option<DockerSettings>) -> bool {
+            self.docker.restart = &["false"];
+            let asked = self.docker.apply(said).is_err();
+            self.docker.restart = &["true"];
+            self.docker.apply(said).expect("it starts");
+            assert!(!self.docker.due.exists());
+            asked
         }
 
         fn joins(&self, root: &str) {
@@ -208,8 +240,8 @@ mod tests {
 
     #[test]
     fn root_of_a_container_becomes_nobody_before_the_node_joins_a_swarm() {
-        let node = node();
-        node.docker.apply(settings(Some(false), Some(true))).expect_err("it is started again");
+        let mut node = node();
+        assert!(node.starts_again(settings(Some(false), Some(true))));
         let wanted = serde_json::json!({ "bridge": "none", "no-new-privileges": false, "userns-remap": "dockremap" });
         assert_eq!(node.daemon(), wanted);
         assert!(node.read("etc/passwd").ends_with("/bin/false\ndockremap:x:897:897::/nonexistent:/usr/sbin/nologin\n"));
@@ -217,7 +249,7 @@ mod tests {
         assert_eq!(node.read("etc/subuid"), "dockremap:165536:65536\n");
         assert_eq!(node.read("etc/subgid"), node.read("etc/subuid"));
         let before = ["etc/passwd", "etc/group", "etc/subuid", "etc/subgid"].map(|path| node.read(path));
-        node.docker.apply(settings(Some(false), Some(true))).expect("done already");
+        assert!(!node.starts_again(settings(Some(false), Some(true))), "done already");
         node.docker.make_user().expect("there");
         assert_eq!(["etc/passwd", "etc/group", "etc/subuid", "etc/subgid"].map(|path| node.read(path)), before);
     }
@@ -229,11 +261,42 @@ mod tests {
         node.joins("docker");
         node.docker.apply(settings(Some(false), Some(true))).expect("nobody starts a member's Docker again");
         assert_eq!(node.daemon(), serde_json::json!({ "bridge": "none", "no-new-privileges": false }));
-        let node = self::node();
-        node.docker.apply(settings(None, Some(true))).expect_err("started again");
+        let mut node = self::node();
+        assert!(node.starts_again(settings(None, Some(true))));
         node.joins(&format!("docker/{REMAPPED}"));
-        node.docker.apply(settings(None, Some(false))).expect("it stays");
+        assert!(!node.starts_again(settings(None, Some(false))), "it stays");
         assert_eq!(node.daemon()["userns-remap"], "dockremap");
+    }
+
+    /// After a boot the file is the image's, and what the data partition has is from before.
+    #[test]
+    fn a_node_with_a_data_partition_finds_its_swarm_again_whatever_the_repository_says_by_now() {
+        for said in [None, settings(None, None), settings(None, Some(false)), settings(None, Some(true))] {
+            let mut node = node();
+            node.joins(&format!("docker/{REMAPPED}"));
+            assert!(node.starts_again(said), "{said:?}: had it begun by itself, it would be in the other folder");
+            assert_eq!(node.daemon()["userns-remap"], "dockremap", "{said:?}");
+            assert_eq!(node.read("etc/subuid"), "dockremap:165536:65536\n");
+        }
+        // The image has it by its overlay.
+        let mut node = node();
+        node.joins("docker");
+        fs::write(node.folder.path().join("etc/docker/daemon.json"), r#"{"userns-remap":"default"}"#).expect("written");
+        assert!(node.starts_again(None));
+        assert_eq!(node.daemon(), serde_json::json!({}));
+        fs::remove_file(node.folder.path().join("etc/docker/daemon.json")).expect("removed");
+        assert!(!node.starts_again(None), "its image has no Docker any more");
+    }
+
+    /// The file alone says nothing of what Docker runs with.
+    #[test]
+    fn a_start_that_fails_is_tried_again_with_the_next_document() {
+        let mut node = node();
+        for _ in 0..2 {
+            node.docker.apply(settings(Some(false), None)).expect_err("it does not start");
+        }
+        node.docker.apply(None).expect_err("also where nothing is said by now");
+        assert!(node.starts_again(None) && !node.starts_again(None));
     }
 
     #[test]

@@ -106,15 +106,19 @@ fn trust_data() -> std::io::Result<()> {
 /// Applies all of it; what fails is logged and does not keep the rest from being applied.
 fn apply(document: &NodeDocument, host_key: &HostKey) {
     let firewall = Nft::default().apply(document.firewall.as_ref());
+    let (hostname, ssh, time) = (hostname(document), host_key.apply(document), time_servers(document));
+    // Before it joins a Swarm.
+    let docker = Docker::default().apply(document.docker);
+    // Its engines take the name along. Without its settings Docker could begin in another folder than its Swarm's: it waits
+    // for the next document.
+    let data = if docker.is_ok() { trust_data() } else { Ok(()) };
     let results = [
-        ("host name", hostname(document)),
+        ("host name", hostname),
         ("firewall", firewall.map_err(std::io::Error::other)),
-        ("SSH server", host_key.apply(document)),
-        ("time servers", time_servers(document)),
-        // Before it joins a Swarm.
-        ("Docker", Docker::default().apply(document.docker)),
-        // Its engines take the name along.
-        ("data partition", trust_data()),
+        ("SSH server", ssh),
+        ("time servers", time),
+        ("Docker", docker),
+        ("data partition", data),
     ];
     for (what, result) in results {
         if let Err(error) = result {

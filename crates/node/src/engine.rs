@@ -7,6 +7,7 @@
 //! ```
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use bramble_model::said::Title;
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::docker;
 use crate::guard::{self, Guard};
 
 const CONTAINERS: &str = "/usr/share/bramble/containers";
@@ -182,6 +184,16 @@ impl<E: Engine> Driver<E> {
         }
     }
 
+    /// Gives the engine what came with the image, and tries until it has it.
+    async fn prepare(&self, engine: &E) {
+        while let Err(error) = engine.prepare(Path::new(CONTAINERS)).await {
+            let error = bramble_system::sentence(&error);
+            tracing::error!(error, "what came with the image is not in the engine yet");
+            self.tell(starting(format!("what came with the image: {error}")));
+            sleep(REST).await;
+        }
+    }
+
     async fn run(self, mut declared: watch::Receiver<Declared>) {
         // The daemon starts with the machine; what the image brought can be loaded before the head speaks.
         self.tell(starting(format!("{} to start", E::DAEMON)));
@@ -191,14 +203,15 @@ impl<E: Engine> Driver<E> {
                 None => sleep(Duration::from_millis(250)).await,
             }
         };
-        while let Err(error) = engine.prepare(Path::new(CONTAINERS)).await {
-            let error = bramble_system::sentence(&error);
-            tracing::error!(error, "what came with the image is not in the engine yet");
-            self.tell(starting(format!("what came with the image: {error}")));
-            sleep(REST).await;
-        }
+        let mut prepared = None;
         loop {
+            // What is declared was applied before, and Docker started again for it.
             let part = declared.borrow_and_update().as_ref().map(|parts| parts.of(E::KIND).copied());
+            let starts = docker::STARTS.load(Ordering::SeqCst);
+            if prepared != Some(starts) {
+                self.prepare(engine).await;
+                prepared = Some(starts);
+            }
             let now = match part {
                 None => starting("the head to say what this node does"),
                 Some(None | Some(EnginePart::None)) => EngineState::None,
@@ -217,7 +230,7 @@ impl<E: Engine> Driver<E> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use bramble_engine::Error;
     use bramble_model::agent::Expects;
@@ -229,6 +242,57 @@ mod tests {
     use crate::trust::Trust;
 
     static STARTS: AtomicU32 = AtomicU32::new(0);
+    static PREPARED: AtomicU32 = AtomicU32::new(0);
+
+    /// An engine that counts what came with the image.
+    struct Loading;
+
+    impl Engine for Loading {
+        const KIND: EngineKind = EngineKind::Swarm;
+        const DAEMON: &'static str = "loadingd";
+        type Work = ();
+
+        async fn connect() -> Option<Self> {
+            Some(Loading)
+        }
+
+        async fn prepare(&self, _: &Path) -> Result<(), Error> {
+            PREPARED.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+
+        async fn state(&self) -> EngineState {
+            EngineState::Alone
+        }
+
+        async fn sees(&self, _: &Expects) -> Result<Option<Expects>, Error> {
+            Ok(None)
+        }
+
+        async fn work(&self, (): ()) -> Answer {
+            Answer::Done
+        }
+    }
+
+    #[tokio::test]
+    async fn a_docker_that_was_started_again_in_another_folder_gets_what_came_with_the_image_again() {
+        let (states, mut seen) = watch::channel(States::default());
+        let worker: ByEngine<EnginePart> = [(EngineKind::Swarm, EnginePart::Worker)].into_iter().collect();
+        let (parts, declared) = watch::channel(None);
+        let folder = tempfile::tempdir().expect("a folder");
+        let guard = Arc::new(Guard::at(&folder.path().join("lead.json"), Trust::in_keys(&[])));
+        let _driver: Driver<Loading> = Driver::start(states, declared, guard);
+        let waits = |states: &States| {
+            let state = states.of(EngineKind::Swarm);
+            matches!(state, Some(EngineState::Starting { waiting_for }) if waiting_for.starts_with("the head"))
+        };
+        seen.wait_for(waits).await.expect("the driver is there");
+        let before = PREPARED.load(Ordering::SeqCst);
+        docker::STARTS.fetch_add(1, Ordering::SeqCst);
+        parts.send_replace(Some(worker));
+        seen.wait_for(|states| states.of(EngineKind::Swarm) == Some(&EngineState::Alone)).await.expect("it is there");
+        assert!(before > 0 && PREPARED.load(Ordering::SeqCst) > before);
+    }
 
     /// An engine whose first start ends the driver.
     struct Fragile;

@@ -10,7 +10,8 @@
 //! is the driver's own care.
 //!
 //! What was obeyed is of one CA, which may have another one beside it while it is rotated: a board that comes from another
-//! cluster owes that one's head nothing. Where it cannot be
+//! cluster owes that one's head nothing. Nor does a node that was down when the rotation ended: nothing that it trusts says
+//! that the CA of before was this cluster's. Where it cannot be
 //! read nothing is changed before the head has said its signed life again; which lead was obeyed in it is forgotten then, as
 //! it is on a node without a disk.
 

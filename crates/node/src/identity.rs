@@ -134,8 +134,7 @@ impl Identity {
         Ok(Identity { secret, keeps, trust, name: boot.node.to_string(), enrolled: Mutex::new(None) })
     }
 
-    /// A certificate request for the node's name (PKCS#10, PEM), for this connection; for one that has a certificate of its
-    /// key already, that is enough.
+    /// A certificate request for the node's name (PKCS#10, PEM), for this connection and no other.
     pub(crate) fn request(&self, binding: Option<&Binding>) -> Result<String, Error> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, self.name.as_str());

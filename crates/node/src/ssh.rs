@@ -7,13 +7,14 @@
 //! The key is in memory, or on the data partition: the certificate says that it is this node's, also where it is new.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use bramble_model::agent::{FromAgent, HostCertificate, NodeDocument};
-use bramble_system::{Command, files, locked};
+use bramble_system::{Command, CommandError, Failure, files, locked};
 use tokio::time::Instant;
 
 use crate::document::{run, write};
@@ -28,6 +29,8 @@ const AUTHORIZED: &str = "/root/.ssh/authorized_keys";
 const CERTIFICATE: &str = "ssh-ed25519-cert-v01@openssh.com ";
 /// How soon a certificate is asked for again should no answer come.
 const AGAIN: Duration = Duration::from_secs(60);
+/// How long a look at the key may take.
+const KEYGEN: Duration = Duration::from_secs(30);
 
 /// The server's key, and what the head has made of it.
 pub(crate) struct HostKey {
@@ -76,16 +79,55 @@ impl HostKey {
             return if serves || changed { run(Command::new("systemctl").args(["stop", UNIT])) } else { Ok(()) };
         }
         self.make()?;
-        run(Command::new("systemctl").args(["start", UNIT]))
+        self.serve(Command::new("systemctl").args(["start", UNIT]))
     }
 
-    /// Makes the key where there is none.
-    fn make(&self) -> std::io::Result<()> {
-        if !self.key.exists() {
-            run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&self.key))?;
-        }
+    /// Has a certificate asked for once there is a server that can load it.
+    fn serve(&self, start: Command) -> std::io::Result<()> {
+        run(start)?;
         locked(&self.state).serves = true;
         Ok(())
+    }
+
+    /// Makes the key where there is none, or none that can be read: the power may have gone while it was written. Its public
+    /// half follows it.
+    fn make(&self) -> std::io::Result<()> {
+        let public = match self.public() {
+            Ok(public) => public,
+            Err(_) if !self.key.exists() => self.make_anew()?,
+            Err(error) if matches!(error.failure, Failure::Failed { .. }) => {
+                tracing::warn!(error = bramble_system::sentence(&error), "the SSH server's key is damaged: made anew");
+                self.make_anew()?
+            }
+            Err(error) => return Err(std::io::Error::other(error)),
+        };
+        let beside = self.beside(".pub");
+        if !fs::read_to_string(&beside).is_ok_and(|old| old.trim_end() == public) {
+            files::replace(&beside, format!("{public}\n").as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Makes the key in place of what there is, and gives its public half.
+    fn make_anew(&self) -> std::io::Result<String> {
+        let (new, public) = (self.beside("-new"), self.beside("-new.pub"));
+        for left in [&new, &public] {
+            match fs::remove_file(left) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&new))?;
+        let text = fs::read_to_string(&public)?;
+        files::publish(&new, &self.key)?;
+        fs::remove_file(&public)?;
+        Ok(text.trim_end().to_owned())
+    }
+
+    /// The key's public half, by the key itself.
+    fn public(&self) -> Result<String, CommandError> {
+        let keygen = Command::new("ssh-keygen").args(["-y", "-P", "", "-f"]).arg(&self.key).limit(KEYGEN);
+        keygen.run().map(|output| output.text())
     }
 
     /// What the head is asked, where it is time: by the clock in milliseconds, and not again before an answer could come.
@@ -146,6 +188,9 @@ mod tests {
         let key = HostKey::at(&folder.path().join("key"), &["true"]);
         assert!(key.asks(1).is_none(), "there is no server");
         key.make().expect("made");
+        key.serve(Command::new("false")).expect_err("it does not start");
+        assert!(key.asks(1).is_none(), "there is none yet");
+        key.serve(Command::new("true")).expect("it starts");
         let public = fs::read_to_string(folder.path().join("key.pub")).expect("made");
         assert_eq!(key_of(key.asks(1)).as_deref(), Some(public.trim_end()), "whole: it is not cut");
         assert!(key.asks(1).is_none(), "it waits for the answer");
@@ -162,6 +207,37 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_the_power_tore_is_made_anew_and_its_public_half_follows_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let key = HostKey::at(&path("key"), &["true"]);
+        key.make().expect("made");
+        let read = |name: &str| fs::read_to_string(path(name)).expect("there");
+        let (whole, public) = (read("key"), read("key.pub"));
+        assert_eq!(fs::metadata(path("key")).expect("there").permissions().mode() & 0o777, 0o600);
+        for wrong in ["", "ssh-ed25519 BBBB root@w1"] {
+            fs::write(path("key.pub"), wrong).expect("written");
+            key.make().expect("there");
+            assert_eq!((read("key"), read("key.pub")), (whole.clone(), public.clone()), "{wrong:?}");
+        }
+        fs::remove_file(path("key.pub")).expect("removed");
+        key.make().expect("there");
+        assert_eq!(read("key.pub"), public);
+        // One that was not finished lies there, too.
+        fs::write(path("key-new"), "").expect("written");
+        for torn in [&whole[..100], ""] {
+            fs::write(path("key"), torn).expect("written");
+            key.make().expect("made anew");
+            let again = (read("key"), read("key.pub"));
+            assert!(again.0 != whole && again.1 != public, "{again:?}");
+            key.make().expect("there");
+            assert_eq!((read("key"), read("key.pub")), again);
+        }
+        let names = fs::read_dir(folder.path()).expect("readable").count();
+        assert_eq!(names, 2, "nothing is left");
+    }
+
+    #[test]
     fn what_is_no_certificate_is_not_written() {
         let folder = tempfile::tempdir().expect("a folder");
         let key = HostKey::at(&folder.path().join("key"), &["true"]);
@@ -173,6 +249,7 @@ mod tests {
         assert!(!folder.path().join("key-cert.pub").exists());
         let key = HostKey::at(&folder.path().join("key"), &["false"]);
         key.make().expect("there");
+        key.serve(Command::new("true")).expect("it starts");
         let signed = HostCertificate { certificate: format!("{CERTIFICATE}AAAA"), renew_at: 1000 };
         key.keep(&signed).expect_err("the server does not load it");
         assert!(key.asks(1).is_some(), "it is asked for again");

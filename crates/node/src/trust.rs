@@ -1,16 +1,20 @@
 //! The CAs that this node trusts: those of its image, and from when the head says others, these alone.
 //!
 //! ```text
-//!   image: /etc/bramble/ca.pem ──▶ trusted ◀── told by the head, over a connection that a trusted one has verified
+//!   image: /etc/bramble/ca.pem ──▶ trusted ◀── told by the head, and signed by a CA that is trusted already
 //!                                     ▲                       │ kept in memory, for as long as the machine runs
 //!                                     └── /run/bramble/ca.pem ┘
 //! ```
+//! That a trusted one has verified the connection is not enough: whoever stole its issuer's key could be the head, and signs
+//! no list.
+//!
 //! It is not kept on any disk: one that was in another machine would say whom to trust.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use bramble_model::ca::{leads_back, message};
 use bramble_model::names::Digest;
 use bramble_system::{files, locked};
 use ring::digest::{SHA256, digest};
@@ -87,6 +91,10 @@ fn read(pem: &[u8]) -> Result<Vec<Ca>, String> {
     if found.is_empty() { Err("there is no CA in it".into()) } else { Ok(found) }
 }
 
+fn fingerprints(cas: &[Ca]) -> Vec<Digest> {
+    cas.iter().map(|ca| ca.fingerprint).collect()
+}
+
 /// Whom this node trusts.
 pub(crate) struct Trust {
     /// Where it is kept what the head has said.
@@ -122,13 +130,21 @@ impl Trust {
         Ok(Arc::new(Trust { told: told.to_owned(), now: Mutex::new(now) }))
     }
 
-    /// The head says which CAs the cluster has. Gives what is trusted from now on.
+    /// The head says which CAs the cluster has, with a signature in hex. Gives what is trusted from now on.
     ///
     /// # Errors
-    /// A sentence where that is none: what was trusted stays.
-    pub(crate) fn take(&self, pem: &str) -> Result<Vec<Digest>, String> {
+    /// A sentence where these are none, or no CA that is trusted has signed them: what was trusted stays.
+    pub(crate) fn take(&self, pem: &str, signature: &str) -> Result<Vec<Digest>, String> {
         let next = read(pem.as_bytes())?;
+        let told = fingerprints(&next);
+        let said = message(&told);
         let mut now = locked(&self.now);
+        if !now.iter().any(|ca| clock::is_signed_by(&said, signature, &ca.key)) {
+            return Err("no CA that this node trusts has signed which ones there are".into());
+        }
+        if leads_back(&fingerprints(&now), &told) {
+            return Err("it leaves out the CA that takes the first one's place: it is of before".into());
+        }
         if *now != next {
             // The agent may be started again in this boot. What is trusted in it does not hang on that.
             if let Err(error) = files::replace(&self.told, pem.as_bytes()) {
@@ -138,7 +154,7 @@ impl Trust {
             let trusted: Vec<String> = now.iter().map(|ca| ca.fingerprint.short()).collect();
             tracing::info!(?trusted, "the head has said which CAs are trusted");
         }
-        Ok(now.iter().map(|ca| ca.fingerprint).collect())
+        Ok(told)
     }
 
     /// For TLS.
@@ -191,6 +207,14 @@ impl Trust {
     }
 }
 
+/// A head's signature of these CAs (PEM), in hex.
+#[cfg(test)]
+pub(crate) fn signed(pem: &str, key: &rcgen::KeyPair) -> String {
+    use rcgen::SigningKey as _;
+    let said = message(&read(pem.as_bytes()).map(|cas| fingerprints(&cas)).unwrap_or_default());
+    key.sign(said.as_bytes()).expect("signed").iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -213,18 +237,21 @@ mod tests {
         let (image, told) = (folder.path().join("image.pem"), folder.path().join("told.pem"));
         let ((old, old_key), (new, new_key)) = (ca("old"), ca("new"));
         std::fs::write(&image, &old).expect("written");
-        let signed = |trust: &Trust, key: &KeyPair| {
+        let is_signer = |trust: &Trust, key: &KeyPair| {
             let signature = key.sign(b"m").expect("signed");
             let signature: String = signature.iter().map(|byte| format!("{byte:02x}")).collect();
             trust.signer("m", &signature).is_some()
         };
-        let trusts = |trust: &Trust| (signed(trust, &old_key), signed(trust, &new_key), trust.roots().len());
+        let trusts = |trust: &Trust| (is_signer(trust, &old_key), is_signer(trust, &new_key), trust.roots().len());
         let trust = Trust::at(&image, &told).expect("opens");
         assert_eq!(trusts(&trust), (true, false, 1));
-        assert_eq!(trust.take(&format!("{old}{new}")).expect("two CAs").len(), 2);
+        let both = format!("{old}{new}");
+        assert_eq!(trust.take(&both, &signed(&both, &old_key)).expect("two CAs").len(), 2);
         assert_eq!(trusts(&trust), (true, true, 2));
         assert_eq!(trusts(&Trust::at(&image, &told).expect("opens")), (true, true, 2), "it was started again");
-        trust.take(&new).expect("a CA");
+        trust.take(&old, &signed(&old, &old_key)).expect_err("what was said before it is said again");
+        assert_eq!(trusts(&trust), (true, true, 2));
+        trust.take(&new, &signed(&new, &new_key)).expect("a CA");
         assert_eq!(trusts(&trust), (false, true, 1), "the old one is trusted no more");
         assert_eq!(trusts(&Trust::at(&image, &told).expect("opens")), (false, true, 1));
         std::fs::remove_file(&told).expect("memory is empty after a boot");
@@ -238,14 +265,14 @@ mod tests {
     fn what_is_no_ca_is_not_taken_and_changes_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         let (image, told) = (folder.path().join("image.pem"), folder.path().join("told.pem"));
-        let (own, _) = ca("own");
+        let (own, own_key) = ca("own");
         std::fs::write(&image, &own).expect("written");
         let trust = Trust::at(&image, &told).expect("opens");
         let key = KeyPair::generate().expect("a key");
         let node = CertificateParams::new(["m1.node.bramble".to_owned()]).expect("a name").self_signed(&key);
         let many: String = (0..=MOST).map(|n| ca(&format!("{n}")).0).collect();
         for none in ["", "x", &own[..own.len() / 2], &node.expect("signed").pem(), &many] {
-            trust.take(none).expect_err(none);
+            trust.take(none, &signed(none, &own_key)).expect_err(none);
             assert_eq!(trust.roots().len(), 1);
         }
         // Half a file of an agent that was killed: the image is what there is.
@@ -255,6 +282,23 @@ mod tests {
             std::fs::write(&image, none).expect("written");
             assert!(Trust::at(&image, &told).is_err(), "{none}");
         }
+    }
+
+    /// Whoever stole the key of an issuer is the head to its nodes, and leads none of them over to a CA of their own.
+    #[test]
+    fn a_list_that_no_trusted_ca_has_signed_is_not_taken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (image, told) = (folder.path().join("image.pem"), folder.path().join("told.pem"));
+        let ((own, own_key), (foreign, foreign_key)) = (ca("own"), ca("foreign"));
+        std::fs::write(&image, &own).expect("written");
+        let trust = Trust::at(&image, &told).expect("opens");
+        let both = format!("{own}{foreign}");
+        for signature in [String::new(), signed(&both, &foreign_key), signed(&own, &own_key), "zz".into()] {
+            trust.take(&both, &signature).expect_err(&signature);
+            assert_eq!(trust.roots().len(), 1);
+        }
+        assert!(!told.exists(), "nothing is kept");
+        trust.take(&both, &signed(&both, &own_key)).expect("its own has signed it");
     }
 
     proptest! {

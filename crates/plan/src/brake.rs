@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use bramble_model::engine::{EngineKind, EnginePart};
+use bramble_model::engine::{DockerSettings, EngineKind, EnginePart};
+use bramble_model::firewall::Source;
 use bramble_model::names::Name;
 use bramble_model::repository::{Admission, Cluster, Dhcp, Node, Profile, Recipient};
 
@@ -97,6 +98,37 @@ impl Change<'_> {
             let of = from.nodes.len();
             let idle_names = named(&idle);
             all.push(format!("it takes {} of {of} nodes out of an engine ({idle_names}){after}", idle.len()));
+        }
+        all
+    }
+
+    /// The sentences of what confines containers, and who comes to SSH, where that is less than before, or they are more.
+    fn confinement(&self) -> Vec<String> {
+        let Change { from, to, .. } = self;
+        let mut all = Vec::new();
+        // As images have it where nothing is said.
+        let confined = |docker: DockerSettings| docker.no_new_privileges.unwrap_or(true);
+        let remapped = |docker: DockerSettings| docker.userns_remap.unwrap_or(false);
+        let loses = |has: &dyn Fn(DockerSettings) -> bool| -> Vec<&Name> {
+            let lose = |old: &Node, new: &Node| old.docker.is_some_and(has) && new.docker.is_some_and(|new| !has(new));
+            both(from, to).filter(|(_, old, new)| lose(old, new)).map(|(name, _, _)| name).collect()
+        };
+        let (free, root) = (loses(&confined), loses(&remapped));
+        if !free.is_empty() {
+            all.push(format!("it lets programs in containers of {} gain rights (`no_new_privileges`)", named(&free)));
+        }
+        if !root.is_empty() {
+            all.push(format!("it makes root of a container root of its node on {} (`userns_remap`)", named(&root)));
+        }
+        if from.encrypted_networks && !to.encrypted_networks {
+            all.push("it encrypts networks of workloads no more (`engine.encrypted_networks`)".into());
+        }
+        let (old, new) = (&from.firewall, &to.firewall);
+        let is_new = |source: &&Source| !old.ssh.iter().any(|old| old.covers(**source));
+        let wider: Vec<String> = new.ssh.iter().filter(is_new).map(ToString::to_string).collect();
+        // Where it is off, everyone came before, or that it goes is said.
+        if old.enabled && new.enabled && !wider.is_empty() {
+            all.push(format!("it lets others come to SSH on all nodes: {} (`firewall.ssh`)", wider.join(", ")));
         }
         all
     }
@@ -226,6 +258,7 @@ impl Change<'_> {
         if from.firewall.enabled && !to.firewall.enabled {
             all.push("it lets everything in at all nodes (`firewall.enabled = false`)".into());
         }
+        all.extend(self.confinement());
         if from.domain != to.domain {
             all.push(format!(
                 "it changes the name under which the head is reached (`cluster.domain = \"{}\"`)",
@@ -474,6 +507,35 @@ mod tests {
         let open = cluster("[firewall.open.web]\nports = [\"80/tcp\"]\n", &SIX);
         assert_eq!(brake(&from, &open), Vec::<String>::new());
         assert_eq!(change(&from, &open).sentences(), ["`firewall` changes"]);
+    }
+
+    #[test]
+    fn what_confines_containers_and_ssh_is_made_less_by_a_person_and_more_by_anyone() {
+        let from = |ssh: &str| cluster(&format!("[firewall]\nssh = [{ssh}]\n"), &SIX);
+        let wide = "it lets others come to SSH on all nodes";
+        for (before, after, wider) in [
+            ("\"10.0.0.0/8\"", "\"10.77.0.0/24\", \"10.1.2.3\"", None),
+            ("\"10.0.0.0/8\"", "\"10.0.0.0/7\", \"10.1.2.3\"", Some("10.0.0.0/7")),
+            ("\"nodes\"", "\"anywhere\", \"fd00::/8\"", Some("anywhere, fd00::/8")),
+            ("\"anywhere\"", "\"nodes\"", None),
+        ] {
+            let wanted: Vec<String> = wider.map(|who| format!("{wide}: {who} (`firewall.ssh`)")).into_iter().collect();
+            assert_eq!(brake(&from(before), &from(after)), wanted, "{before} {after}");
+        }
+        let off = cluster("[firewall]\nenabled = false\nssh = [\"nodes\"]\n", &SIX);
+        assert_eq!(brake(&off, &from("\"anywhere\"")), Vec::<String>::new(), "everyone came before");
+        let engine = |keys: &str| cluster(&format!("[engine]\n{keys}"), &SIX[..2]);
+        let more = engine("userns_remap = true\nencrypted_networks = true\n");
+        let less = engine("no_new_privileges = false\n");
+        assert_eq!(brake(&less, &more), Vec::<String>::new());
+        assert_eq!(
+            brake(&more, &less),
+            [
+                "it lets programs in containers of m1, w1 gain rights (`no_new_privileges`)",
+                "it makes root of a container root of its node on m1, w1 (`userns_remap`)",
+                "it encrypts networks of workloads no more (`engine.encrypted_networks`)",
+            ]
+        );
     }
 
     /// Lines that have the head make backups in this folder.

@@ -99,6 +99,8 @@ struct Compared {
 /// Compares each entry of a copy with the head's of the same number.
 fn compare(copy: &str, hashes: &BTreeMap<u64, Digest>, chain: &Chain) -> Compared {
     let mut compared = Compared::default();
+    // What the next entry of the copy has to follow on.
+    let mut follows = None;
     for (at, text) in copy.lines().enumerate().filter(|(_, text)| !text.is_empty()) {
         let at = at + 1;
         let (link, hash) = match serde_json::from_str(text) {
@@ -106,11 +108,16 @@ fn compare(copy: &str, hashes: &BTreeMap<u64, Digest>, chain: &Chain) -> Compare
             Ok(Copied::Refusal(_)) => continue,
             Ok(Copied::Begins(Begins { after, hash, .. })) => {
                 // What the head has of that number by now is what it had then.
-                let own = hashes.get(&after).filter(|own| hash.is_some_and(|hash| hash != **own));
-                if own.is_some() {
+                let is_another = hashes.get(&after).is_some_and(|own| hash != Some(*own));
+                follows = (!is_another && after <= chain.last).then_some((after, hash));
+                if is_another {
                     compared
                         .wrong
                         .push(format!("line {at} says that it follows on another entry {after} than the head has"));
+                } else if after > chain.last {
+                    compared
+                        .wrong
+                        .push(format!("line {at} says that it follows on entry {after}, which is not on the head"));
                 }
                 continue;
             }
@@ -120,9 +127,21 @@ fn compare(copy: &str, hashes: &BTreeMap<u64, Digest>, chain: &Chain) -> Compare
             }
         };
         let number = link.number;
+        let follows = follows.take();
         if link.hash() != hash {
             compared.wrong.push(format!("line {at}, entry {number}, was changed: its hash is another one"));
             continue;
+        }
+        if let Some((after, before)) = follows {
+            let next = after.saturating_add(1);
+            let is_next = number == next && link.before == before;
+            // What expired before it could be copied is not on the head either.
+            let has_lost = number > next && number <= chain.first;
+            if !is_next && !has_lost {
+                compared.wrong.push(format!(
+                    "line {at}, entry {number}, does not follow on entry {after}, as the copy says before"
+                ));
+            }
         }
         match hashes.get(&number) {
             Some(own) if *own == hash => compared.same += 1,
@@ -255,6 +274,32 @@ mod tests {
         assert_eq!(whole, Compared { same: 3, ..Compared::default() });
         let other = compare(&(begins(Some(Digest([9; 32]))) + &rest), &hashes, &chain);
         assert_eq!(other.wrong, ["line 1 says that it follows on another entry 3 than the head has"]);
+        let none = compare(&(begins(None) + &rest), &hashes, &chain);
+        assert_eq!(none.wrong, ["line 1 says that it follows on another entry 3 than the head has"]);
+        // An entry is taken out of the copy behind that line, or what the line names is none of the head's.
+        let torn = compare(&(begins(Some(links[2].hash())) + &copy(links[4..].to_vec())), &hashes, &chain);
+        assert_eq!(torn.wrong, ["line 2, entry 5, does not follow on entry 3, as the copy says before"]);
+        let late = Begins { at: 7, after: 9, hash: Some(Digest([9; 32])), instead_of: None };
+        let late = serde_json::to_string(&Copied::Begins(late)).expect("plain data") + "\n";
+        let late = compare(&late, &hashes, &chain);
+        assert_eq!(late.wrong, ["line 1 says that it follows on entry 9, which is not on the head"]);
+    }
+
+    /// What the line follows on has expired on the head, and so have entries that could not be copied in time.
+    #[test]
+    fn a_copy_that_begins_with_what_has_expired_is_held_to_its_own_word() {
+        let (mut chain, links) = links(6);
+        chain.first = 5;
+        let hashes: BTreeMap<_, _> = links[4..].iter().map(|link| (link.number, link.hash())).collect();
+        let begins = |hash| {
+            let begins = Begins { at: 7, after: 2, hash: Some(hash), instead_of: None };
+            serde_json::to_string(&Copied::Begins(begins)).expect("plain data") + "\n"
+        };
+        let wrong = |hash, from: usize| compare(&(begins(hash) + &copy(links[from..].to_vec())), &hashes, &chain).wrong;
+        assert_eq!(wrong(links[1].hash(), 2), [""; 0]);
+        assert_eq!(wrong(links[1].hash(), 4), [""; 0], "3 and 4 were lost");
+        assert_eq!(wrong(Digest([9; 32]), 2), ["line 2, entry 3, does not follow on entry 2, as the copy says before"]);
+        assert_eq!(wrong(links[1].hash(), 5), ["line 2, entry 6, does not follow on entry 2, as the copy says before"]);
     }
 
     #[test]

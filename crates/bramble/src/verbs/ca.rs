@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::Result;
-use bramble_model::ca::{CaRotation, CaStatus};
-use bramble_model::names::Name;
+use bramble_model::ca::{CaFinish, CaRotation, CaStatus};
+use bramble_model::names::{Digest, Name};
 use bramble_model::section::Ends;
 use bramble_model::timeline::Millis;
 
@@ -123,19 +123,32 @@ pub async fn finish(place: &Place, yes: bool) -> Result<Exit> {
         println!("nothing has changed");
         return Ok(Exit::Failed);
     }
-    // What was shown was said yes to.
-    client.finish_ca(yes || !rotation.losses.is_empty()).await?;
-    println!("the CA is {}: where the repository has `cluster.ca`, write it there", new.fingerprint);
+    // What was shown was said yes to, and nothing else.
+    let losing = rotation.losses.iter().map(|loss| loss.subject.clone()).collect();
+    client.finish_ca(&CaFinish { next: new.fingerprint, losing }).await?;
+    println!("{}", over(&new.fingerprint));
     Ok(Exit::Done)
+}
+
+/// What is left to do when it is over.
+fn over(new: &Digest) -> String {
+    format!(
+        "the CA is {new}: where the repository has `cluster.ca`, write it there\n\nnext: `bramble image build`: a node that \
+         starts with an image of before trusts the old one as well"
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use bramble_model::ca::{CaLoss, CaRoot};
-    use bramble_model::names::Digest;
     use bramble_model::subject::Subject;
 
     use super::*;
+
+    #[test]
+    fn whoever_has_ended_a_rotation_is_told_to_build() {
+        assert!(over(&Digest([1; 32])).contains("next: `bramble image build`"));
+    }
 
     #[test]
     fn what_is_shown_of_the_ca() {

@@ -100,7 +100,7 @@ pub async fn approve(
             let minutes = until.saturating_sub(bramble_system::now()).div_ceil(60_000);
             println!(
                 "{node}: take its power away now, and give it back: for {minutes} min, the machine that boots from its place \
-                 on the wire is let in, a minute after it has come and where no other one asks"
+                 on the wire is let in, five minutes after it has come and where no other one asks"
             );
         }
         (None, key) => println!("{node} is let in when it asks again with key {}", key.unwrap_or_default()),

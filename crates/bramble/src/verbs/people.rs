@@ -82,6 +82,14 @@ async fn ask_ca(url: &str) -> Result<String> {
     String::from_utf8(body.to_vec()).context("the head's CA is malformed")
 }
 
+/// Why nobody logs in by the CA that takes the first one's place. Nobody has compared the first one.
+fn signs_not_yet(url: &str, wanted: &str, first: &str) -> String {
+    format!(
+        "the CA of the head at {url} is being rotated: {wanted} takes the place of {first}, and until the end of that the \
+         other one signs: compare it with `bramble ca show` on the head, and give that one with --ca"
+    )
+}
+
 /// Logs in at a head elsewhere.
 pub async fn login(address: &str, user: Option<String>, token: bool, fingerprint: Option<String>) -> Result<Exit> {
     let url = heads::url(address)?;
@@ -104,6 +112,9 @@ pub async fn login(address: &str, user: Option<String>, token: bool, fingerprint
             let wanted: String = wanted.chars().filter(char::is_ascii_hexdigit).collect::<String>().to_lowercase();
             if !heads::fingerprints(&ca)?.contains(&wanted) {
                 bail!("the head at {url} has CA {is}, and not {wanted}: it is another one, or someone is in between");
+            }
+            if !is_known && wanted != is {
+                bail!("{}", signs_not_yet(&url, &wanted, &is));
             }
             compared = wanted;
         }

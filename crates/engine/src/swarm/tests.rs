@@ -266,6 +266,10 @@ async fn a_daemon_whose_root_is_nobody_is_found_in_its_own_folder() {
     fs::rename(daemon.certificate(), remapped.join("swarm-node.crt")).expect("moved");
     assert!(matches!(swarm.state().await, EngineState::Member { .. }));
     assert_eq!(swarm.log(), daemon.folder.path().join(REMAPPED).join("swarm/raft"));
+    fs::write(daemon.folder.path().join(STATE), "{}").expect("written");
+    assert_eq!(swarm.log(), daemon.folder.path().join("swarm/raft"), "what is in the other is left over");
+    fs::write(daemon.folder.path().join(REMAPPED).join(STATE), "{}").expect("written");
+    assert_eq!(swarm.log(), daemon.folder.path().join(REMAPPED).join("swarm/raft"));
 }
 
 /// A worker has no log: its certificate is all that says that it belongs to a Swarm.

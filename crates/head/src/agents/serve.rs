@@ -71,17 +71,17 @@ pub(super) async fn greet(
     let certificate = certificates.and_then(|chain| chain.first()).map(|der| der.to_vec());
     // Its handshake is done, which has cost both sides the most.
     let Some(speaks) = pass.speaks() else { return Err(refused("another connection needed its room")) };
+    let connection = agent.stream().get_ref().1.export_keying_material([0; 32], Binding::LABEL, None);
+    let connection = Binding(connection.map_err(|error| refused(error.to_string()))?);
     match certificate {
         Some(der) => {
             let (node, key) = ca::whose(&der).ok_or_else(|| refused("its certificate has no name, or several"))?;
-            serve(agents, node, key, agent, (from, pass, speaks)).await
+            serve(agents, node, key, (agent, connection), (from, pass, speaks)).await
         }
         None => {
             let request: EnrolRequest = agent.first().await?;
             // What it says it is, it has yet to prove.
             agent.is_a_strangers();
-            let connection = agent.stream().get_ref().1.export_keying_material([0; 32], Binding::LABEL, None);
-            let connection = Binding(connection.map_err(|error| refused(error.to_string()))?);
             let ask = |has_proved| {
                 let (agents, request) = (Arc::clone(&agents), request.clone());
                 let from = Caller { address: from.ip(), connection };
@@ -158,7 +158,7 @@ async fn serve(
     agents: Arc<Agents>,
     node: Name,
     key: String,
-    mut agent: Agent,
+    (mut agent, connection): (Agent, Binding),
     (from, pass, speaks): (SocketAddr, Arc<Pass>, Speaks),
 ) -> Result<(), Why> {
     let (boot, version, facts, protocol, capabilities) = match agent.first().await {
@@ -224,7 +224,7 @@ async fn serve(
     tracing::info!(%node, version, "agent connected");
     let told = digest(&document);
     agent.say(&ToAgent::Document(document))?;
-    let conversation = Conversation { agents: &agents, who, number, hears_beats, remembers, takes_roots };
+    let conversation = Conversation { agents: &agents, who, connection, number, hears_beats, remembers, takes_roots };
     conversation.tell_roots(&mut agent)?;
     let ended = conversation.hold(&mut agent, queue, (news, told), roots).await;
     leaving.reason = match &ended {
@@ -333,6 +333,8 @@ impl News {
 struct Conversation<'a> {
     agents: &'a Agents,
     who: Who<'a>,
+    /// What a request for a certificate is for that is said over it.
+    connection: Binding,
     /// Of its entry among those that are there.
     number: u64,
     hears_beats: bool,
@@ -402,7 +404,8 @@ impl Conversation<'_> {
     /// Tells the agent which CAs the cluster has, where it can be told.
     fn tell_roots(&self, agent: &mut Agent) -> Result<(), Why> {
         if self.takes_roots {
-            agent.say(&ToAgent::Trust { roots: self.agents.authority.pem() })?;
+            let told = self.agents.authority.told();
+            agent.say(&ToAgent::Trust { roots: told.pem, signature: told.signature })?;
         }
         Ok(())
     }
@@ -530,8 +533,12 @@ impl Conversation<'_> {
             }
             FromAgent::Renew { csr } => {
                 // The key that was admitted, and no other: a new one enrols with a boot of its own.
-                if ca::RequestedKey::of(&csr)?.fingerprint() != self.who.key {
+                let requested = ca::RequestedKey::of(&csr)?;
+                if requested.fingerprint() != self.who.key {
                     return Err(refused("it asks for a certificate for another key"));
+                }
+                if requested.is_for_another(&self.connection) {
+                    return Err(refused("its request for a certificate is of another connection"));
                 }
                 let document = match self.who.holds(agents).await? {
                     Ok(document) => document,

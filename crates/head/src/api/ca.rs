@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
-use bramble_model::ca::{CaFinish, CaStatus, ROOTS};
+use bramble_model::ca::{CaFinish, CaStatus, ROOTS, ROOTS_SIGNATURE};
 
 use crate::ca::Authority;
 use crate::refusal::{Asked, Refusal, failed, refuse};
@@ -29,13 +29,17 @@ pub(crate) async fn rotate(State(rotating): State<Arc<Rotating>>) -> Result<Stat
 /// `POST /v1/ca/finish`: the next CA takes the first one's place.
 pub(crate) async fn finish(
     State(rotating): State<Arc<Rotating>>,
-    Asked(CaFinish { regardless }): Asked<CaFinish>,
+    Asked(meant): Asked<CaFinish>,
 ) -> Result<StatusCode, Refusal> {
-    match beside(move || rotating.finish(regardless)).await {
+    match beside(move || rotating.finish(&meant)).await {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(NotFinished::None) => {
             let help = "`bramble ca rotate` begins one";
             Err(refuse(StatusCode::CONFLICT, "the CA is not being rotated", Some(help)))
+        }
+        Err(NotFinished::Other(next)) => {
+            let error = format!("the CA that takes the first one's place is {next}, and another one was meant");
+            Err(refuse(StatusCode::CONFLICT, error, Some("`bramble ca show` says what would be lost with it")))
         }
         Err(NotFinished::Loses(lost)) => {
             let lost: Vec<String> = lost.iter().map(|loss| format!("{}: {}", loss.subject, loss.reason)).collect();
@@ -51,8 +55,11 @@ pub(crate) async fn finish(
 /// Names the CAs in what is answered over TLS: command lines move over by that.
 pub(crate) async fn named(State(authority): State<Arc<Authority>>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    let roots: Vec<String> = authority.roots().iter().map(|root| root.fingerprint.to_string()).collect();
+    let told = authority.told();
+    let roots: Vec<String> = told.fingerprints.iter().map(ToString::to_string).collect();
     let roots = HeaderValue::try_from(roots.join(",")).expect("hexadecimal digits and commas");
+    let signature = HeaderValue::try_from(told.signature).expect("hexadecimal digits");
     response.headers_mut().insert(ROOTS, roots);
+    response.headers_mut().insert(ROOTS_SIGNATURE, signature);
     response
 }

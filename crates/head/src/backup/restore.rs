@@ -33,6 +33,8 @@ const CA: &str = "keys/ca.pem";
 const NEXT_CA: &str = "keys/next-ca.pem";
 const CA_KEY: &str = "keys/ca.key";
 const NEXT_CA_KEY: &str = "keys/next-ca.key";
+/// How far that is.
+const ROTATION: &str = "keys/rotation.json";
 
 fn file(path: &Path) -> impl FnOnce(io::Error) -> Unusable {
     let path = path.to_owned();
@@ -73,8 +75,10 @@ pub fn open(path: &Path, identities: Option<&Identities>, seal: Option<&Path>) -
         (Some(_), None) => !is_needed,
         (None, _) => true,
     };
+    // While the next CA takes the first one's place, in that may be half of each.
+    let is_finishing = of(NEXT_CA).is_some() && of(ROTATION).is_some_and(|record| ca::is_finishing(record));
     // One that names the next CA has its key, which nobody else has.
-    if fits(CA, CA_KEY, false) && fits(NEXT_CA, NEXT_CA_KEY, true) {
+    if (is_finishing || fits(CA, CA_KEY, false)) && fits(NEXT_CA, NEXT_CA_KEY, true) {
         Ok(opened)
     } else {
         Err(Unusable::OtherKey(opened.path))

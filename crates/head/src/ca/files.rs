@@ -57,9 +57,23 @@ pub(super) fn roots(folder: &Path, vault: &Vault, record: Option<&Record>) -> Re
     match record.map(|record| record.phase) {
         None => Ok((read(FIRST)?, None)),
         Some(Phase::Overlap) => Ok((read(FIRST)?, Some(read(NEXT)?))),
-        // Its files may be in either place.
-        Some(Phase::Finishing) => Ok((read(NEXT)?, None)),
+        Some(Phase::Finishing) => Ok((read(place_of_first(folder, record)?)?, None)),
     }
+}
+
+/// Where the root lies that signs first. While the next one takes its place, that is where the next one is: in the first
+/// one's place may be half of each. Where it is there no more, all of it has its place.
+///
+/// # Errors
+/// When nobody can say whether it is there.
+pub(super) fn place_of_first(folder: &Path, record: Option<&Record>) -> Result<Place, Error> {
+    let is_finishing = record.is_some_and(|record| record.phase == Phase::Finishing);
+    Ok(if is_finishing && has_certificate(folder)? { NEXT } else { FIRST })
+}
+
+fn has_certificate(folder: &Path) -> Result<bool, Error> {
+    let path = folder.join(NEXT.certificate);
+    path.try_exists().map_err(Error::file("cannot look for the CA", &path))
 }
 
 fn remove(path: &Path) -> Result<(), Error> {
@@ -83,7 +97,12 @@ impl Files<'_> {
     /// # Errors
     /// When a step cannot be done; those before it are.
     pub(super) fn go_on(&self, record: Option<&Record>) -> Result<(), Error> {
-        let steps = on_start(record.map(|record| record.phase), self.has_next());
+        let phase = record.map(|record| record.phase);
+        // Its files are in their places, and what is said of it is left of that.
+        if phase == Some(Phase::Finishing) && !has_certificate(self.folder)? {
+            return self.take(FileStep::Forget);
+        }
+        let steps = on_start(phase, self.has_next());
         steps.iter().try_for_each(|step| self.take(*step))
     }
 

@@ -33,7 +33,7 @@ pub(super) struct Issuers {
     /// The newest, and then those that it replaced, of which certificates may last.
     pub(super) certificates: Vec<CertificateDer<'static>>,
     pub(super) permitted: Permitted,
-    /// When it is to be made anew, in seconds since the epoch.
+    /// When it is to be made anew, or the next of those that it replaced is known no more, in seconds since the epoch.
     pub(super) renew: i64,
 }
 
@@ -58,23 +58,24 @@ fn seen(der: &[u8], root: &Root) -> Option<Seen> {
 }
 
 /// Of these, the newest first, those of which a certificate may last: each but the first is known for a while after the one
-/// before it was made.
+/// before it was made. And when the next of those falls out.
 fn lasting(
     certificates: impl IntoIterator<Item = CertificateDer<'static>>,
     root: &Root,
     now: i64,
-) -> Vec<CertificateDer<'static>> {
+) -> (Vec<CertificateDer<'static>>, i64) {
     let mut replaced = None;
-    let mut kept = Vec::new();
+    let (mut kept, mut next) = (Vec::new(), i64::MAX);
     for der in certificates {
         let Some(seen) = seen(&der, root) else { continue };
-        let is_known = replaced.is_none_or(|at: i64| now < at + KNOWN.whole_seconds());
-        if is_known && now < seen.until {
+        let until = replaced.map_or(seen.until, |at: i64| seen.until.min(at + KNOWN.whole_seconds()));
+        if now < until {
             kept.push(der);
+            next = if replaced.is_some() { next.min(until) } else { next };
         }
         replaced = Some(seen.since + SKEW.whole_seconds());
     }
-    kept
+    (kept, next)
 }
 
 /// What an issuer of a head of these names may sign.
@@ -112,7 +113,7 @@ impl Issuers {
             return Ok(Some(found));
         }
         let (new, key) = make(root, &wanted, now)?;
-        let certificates = lasting([new.clone()].into_iter().chain(listed), root, now.unix_timestamp());
+        let (certificates, next) = lasting([new.clone()].into_iter().chain(listed), root, now.unix_timestamp());
         let text: String = certificates.iter().map(|der| pem(der)).collect();
         let path = folder.join(place.issuers);
         let kept = vault.write(place.issuer_key, key.serialize_pem().as_bytes()).map_err(Error::from).and_then(|()| {
@@ -122,7 +123,7 @@ impl Issuers {
             tracing::error!(error = bramble_system::sentence(&error), "the CA's issuer is not kept");
         }
         let issuer = Issuer::from_ca_cert_der(&new, key).map_err(failed)?;
-        let renew = (now + Duration::days(DAYS * 2 / 3)).unix_timestamp();
+        let renew = (now + Duration::days(DAYS * 2 / 3)).unix_timestamp().min(next);
         Ok(Some(Issuers { issuer, certificates, permitted: wanted, renew }))
     }
 
@@ -152,8 +153,8 @@ impl Issuers {
             return None;
         }
         let issuer = Issuer::from_ca_cert_der(newest, key).ok()?;
-        let certificates = lasting(listed.to_vec(), root, now);
-        Some(Issuers { issuer, certificates, permitted: wanted.clone(), renew })
+        let (certificates, next) = lasting(listed.to_vec(), root, now);
+        Some(Issuers { issuer, certificates, permitted: wanted.clone(), renew: renew.min(next) })
     }
 }
 

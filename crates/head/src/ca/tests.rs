@@ -11,6 +11,7 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::{ServerName, UnixTime};
 use x509_parser::extensions::GeneralName;
 
+use super::root::FIRST;
 use super::*;
 
 const KEY: &str = FIRST.key;
@@ -200,6 +201,10 @@ fn a_new_cluster_has_a_root_an_issuer_and_names_that_hold() {
     let moved = known_as(folder.path(), &["localhost", "127.0.0.1", "head.home.arpa", "10.0.0.9"]);
     assert_ne!(issuers(), first);
     assert!(takes(&moved, &chain), "of the issuer before");
+    let looks = |authority: &Authority| authority.signers().first.issuers.as_ref().expect("it has one").renew;
+    let now = OffsetDateTime::now_utc();
+    assert!(looks(&moved) <= (now + Duration::days(2)).unix_timestamp(), "that is known for two days");
+    assert!(looks(&again) > (now + Duration::days(200)).unix_timestamp(), "none was before that one");
     assert!(trusts(&pem, &moved, "10.0.0.9") && !trusts(&pem, &moved, "192.168.7.1"));
 }
 
@@ -393,6 +398,78 @@ fn a_head_that_is_killed_at_any_step_of_a_rotation_goes_on() {
             }
         }
     }
+}
+
+/// The list of the roots is of the root that signs first, and of no issuer.
+#[test]
+fn which_roots_there_are_is_signed_by_the_one_that_signs_first() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let authority = known_as(folder.path(), &[]);
+    let is_by = |pem: &str, told: &Told| Roots::have_signed(pem, &message(&told.fingerprints), &told.signature);
+    let old = authority.told();
+    assert!(is_by(&old.pem, &old) && old.pem == authority.pem());
+    authority.rotate(7).expect("begun");
+    let both = authority.told();
+    let next = both.pem.strip_prefix(&old.pem).expect("the old one comes first");
+    assert!(is_by(&old.pem, &both) && !is_by(next, &both) && both.fingerprints.len() == 2);
+    authority.finish().expect("done");
+    let new = authority.told();
+    assert!(new.pem == next && is_by(next, &new) && is_by(&both.pem, &new) && !is_by(&old.pem, &new));
+    for signature in ["", "0", "zz", "30é", &old.signature] {
+        assert!(!Roots::have_signed(next, &message(&new.fingerprints), signature), "{signature}");
+    }
+    let signers = authority.signers();
+    let issuers = signers.first.issuers.as_ref().expect("it has one");
+    let signature = issuers.issuer.key().sign(message(&new.fingerprints).as_bytes()).expect("signed");
+    let signature: String = signature.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(!Roots::have_signed(next, &message(&new.fingerprints), &signature));
+}
+
+/// Whoever asked again began with files that were gone, and the head never started again.
+#[test]
+fn an_end_whose_files_could_not_be_read_then_is_over_when_it_is_asked_for_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let authority = known_as(folder.path(), &[]);
+    authority.rotate(7).expect("begun");
+    let next = authority.next().expect("one");
+    killed(folder.path(), &FINISH, FINISH.len());
+    let path = folder.path().join(FIRST.certificate);
+    let whole = fs::read(&path).expect("there");
+    fs::write(&path, "x").expect("written");
+    authority.trusts(&name("m1"), &BootId("b1".into()), &[next]);
+    for _ in 0..2 {
+        let refuses = authority.finish().is_err() && authority.rotate(8).is_err() && authority.keep().is_err();
+        assert!(refuses, "it cannot be read");
+        assert!(!folder.path().join("rotation.json").exists(), "and nothing is begun with that");
+    }
+    fs::write(&path, whole).expect("written");
+    assert!(authority.finish().expect("it is over"));
+    assert_eq!((authority.digest(), authority.rotation()), (next, None));
+    assert_eq!(known_as(folder.path(), &[]).digest(), next);
+    // As the head of before left it.
+    let files = Vault::open(folder.path()).expect("a folder");
+    let files = Files { folder: folder.path(), vault: &files, made: None, since: 7 };
+    files.take(FINISH[0]).expect("written");
+    assert_eq!(Roots::open(folder.path(), &home()).expect("whole").fingerprints(), [next]);
+    let authority = known_as(folder.path(), &[]);
+    assert_eq!((authority.digest(), authority.rotation()), (next, None));
+}
+
+/// The disk was full in the middle of the end: the head went on so until somebody started it again.
+#[test]
+fn a_head_whose_disk_was_full_in_the_middle_of_the_end_goes_on_with_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let authority = known_as(folder.path(), &[]);
+    authority.rotate(7).expect("begun");
+    let next = authority.next().expect("one");
+    killed(folder.path(), &FINISH, 2);
+    assert!(authority.finish().expect("it is begun"));
+    assert!(authority.is_finishing() && authority.digest() == next);
+    assert!(authority.rotate(8).is_err(), "one after the other");
+    authority.keep().expect("there is room");
+    assert!(!authority.is_finishing() && !folder.path().join(NEXT.key).exists());
+    assert_eq!(known_as(folder.path(), &[]).digest(), next);
+    assert!(authority.rotate(8).expect("begun"));
 }
 
 #[test]

@@ -6,8 +6,9 @@
 //! ```
 //! Device and inode are those of the folder of the head's state, whose store one head has locked: two clusters of one name
 //! on one computer are two files of one folder, and what lies in a head's place is a dead one's. The kernel lets in whom the
-//! mode of the socket names, and says who it was. Nobody but the head's user makes anything in these folders (`own`), and
-//! none can be there before: `/run` is root's, `/run/user/UID` is the user's.
+//! mode of the socket names, and says who it was. Anyone may list `/run/bramble` (0755), by which a member finds the cluster.
+//! Nobody but the head's user makes anything in these folders (`own`), and none can be there before: `/run` is root's,
+//! `/run/user/UID` is the user's.
 
 use std::fs;
 use std::io;
@@ -20,7 +21,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 use tokio::net::UnixListener;
 
-use super::{Owners, PASSABLE, RUN, bound, folder_of, listening, own, place_of};
+use super::{Owners, RUN, VISIBLE, bound, folder_of, listening, own, place_of};
 
 /// Who is in it is an operator of each head of this computer that root or a service runs.
 const GROUP: &str = "bramble";
@@ -49,17 +50,18 @@ impl Shared {
     /// Makes it. Where the group cannot be given (a user's own head, a service that is no member), it is the owner's alone.
     pub(super) fn open(&self, place: &Path, state: &Path) -> io::Result<(UnixListener, Owners)> {
         let folder = folder_of(place);
-        for (folder, mode) in [(folder_of(folder), Mode::RWXU | PASSABLE), (folder, Mode::RWXU)] {
+        for (folder, mode) in [(folder_of(folder), Mode::RWXU | VISIBLE), (folder, Mode::RWXU)] {
             match mkdirat(CWD, folder, mode) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        let (top, passable) = own(folder_of(folder))?;
+        let (top, mode) = own(folder_of(folder))?;
         let (opened, _) = own(folder)?;
         let group = self.group.map(Gid::from_raw).filter(|group| fchown(&opened, None, Some(*group)).is_ok());
-        if group.is_some() && !passable.contains(PASSABLE) {
-            fchmod(&top, passable | PASSABLE)?;
+        // Who cannot list it finds no cluster: one that a head of before made is searched only.
+        if group.is_some() && !mode.contains(VISIBLE) {
+            fchmod(&top, mode | VISIBLE)?;
         }
         fchmod(&opened, if group.is_some() { Mode::RWXU | Mode::RGRP | Mode::XGRP } else { Mode::RWXU })?;
         let name = place.file_name().expect("it is a socket's place");

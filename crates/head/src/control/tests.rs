@@ -97,6 +97,14 @@ async fn opens_its_socket_elsewhere() {
     }
 }
 
+/// Run by other tests as other users.
+#[test]
+fn lists_what_runs() {
+    if let Some(run) = std::env::var_os(RUN_AND_STATE[0]) {
+        println!("{:?}", shared::running_below(Path::new(&run)));
+    }
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("there").mode() & 0o777
 }
@@ -461,9 +469,20 @@ async fn the_clusters_socket_is_for_its_group_and_for_nobody_else() {
     let of_group = shared("home", Some(MEMBERS));
     let place = of_cluster(&world, of_group.as_ref().expect("it is"));
     assert!(place.starts_with(world.run.join("bramble/home")), "{}", place.display());
+    // As a head of before made it: nobody but root could list it.
+    let top = world.run.join("bramble");
+    fs::create_dir(&top).and_then(|()| fs::set_permissions(&top, Permissions::from_mode(0o711))).expect("made");
     let stop = CancellationToken::new();
     let head = serving_shared(&world, &world.state, of_group, &stop);
     assert!(answers(&place).await && answers(&usual(&world.state)).await);
+    assert_eq!(mode(&top), 0o755);
+    let listed = |user| {
+        let run = [(RUN_AND_STATE[0], world.run.as_os_str())];
+        world.by(user, "lists_what_runs", &run).expect("no panic")
+    };
+    // The user of this number is in the group of this number.
+    assert!(listed(MEMBERS).contains(&place.display().to_string()), "a member finds it: {}", listed(MEMBERS));
+    assert!(listed(USER + 1).contains("socket: None"), "another one knows of it: {}", listed(USER + 1));
     let folder = fs::metadata(folder_of(&place)).expect("there");
     assert_eq!((folder.mode() & 0o7777, folder.uid(), folder.gid()), (0o750, 0, MEMBERS));
     let data = fs::metadata(&place).expect("there");
@@ -483,6 +502,18 @@ async fn the_clusters_socket_is_for_its_group_and_for_nobody_else() {
     assert_eq!((mode(&place), mode(folder_of(&place))), (0o600, 0o700));
     assert!(!connects_as(&world, USER + 1, MEMBERS, &place));
     ended(head, &stop).await;
+}
+
+/// All that it may hold is served, and stays for as long as it likes.
+#[test]
+fn a_member_of_the_group_keeps_the_owner_out_of_no_socket() {
+    let gate = crate::gate::Gate::new(8, 8);
+    let member = counted_at(USER + 1, false);
+    let passes: Vec<_> = (0..8).map(|_| gate.enter(member).expect("room")).collect();
+    let _served: Vec<_> = passes.iter().map(|pass| pass.speaks().expect("it is held")).collect();
+    gate.enter(counted_at(0, true)).expect("one of the crowd goes for it");
+    // Whatever its number is.
+    assert!((0..4).all(|user| counted_at(user, false) != counted_at(user, true)));
 }
 
 /// As two repositories of one name, or a cluster and its lab.

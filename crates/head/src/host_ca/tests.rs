@@ -108,6 +108,11 @@ impl Server {
 
     /// Logs in at `host` as somebody whose file of known hosts has only this.
     fn log_in(&self, host: &str, known_hosts: &str) -> Output {
+        self.log_in_by("yes", host, known_hosts)
+    }
+
+    /// As that, with this `StrictHostKeyChecking`.
+    fn log_in_by(&self, strict: &str, host: &str, known_hosts: &str) -> Output {
         fs::write(self.at("known"), format!("{known_hosts}\n")).expect("written");
         let user = Command::new("id").arg("-un").output().expect("id runs").stdout;
         let options = [
@@ -117,7 +122,7 @@ impl Server {
             format!("IdentityFile={}", self.at("user").display()),
             "IdentitiesOnly=yes".into(),
             "BatchMode=yes".into(),
-            "StrictHostKeyChecking=yes".into(),
+            format!("StrictHostKeyChecking={strict}"),
             "ConnectTimeout=20".into(),
         ];
         let mut command = Command::new("ssh");
@@ -175,6 +180,21 @@ fn ssh_refuses_a_server_whose_certificate_names_another_node_or_is_of_another_ca
     }
     server.shows(Some(&sign(&own, "m1", now())));
     is_in(&server.log_in("m1", &known_hosts));
+}
+
+/// `accept-new` connects where a person would be asked, and to no host that is a wrong one.
+#[test]
+fn by_the_line_alone_another_machine_is_unknown() {
+    let (keys, others) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let (cluster, own, other) = (cluster(), authority(keys.path()), authority(others.path()));
+    let known_hosts = own.known_hosts(&cluster).expect("a line");
+    let server = Server::new();
+    let foreign = other.certify(&cluster, &node("m1"), &server.public, now()).expect("signed").certificate;
+    for shown in [None, Some(foreign.as_str())] {
+        server.shows(shown);
+        is_refused(&server.log_in("m1", &known_hosts));
+        is_in(&server.log_in_by("accept-new", "m1", &known_hosts));
+    }
 }
 
 #[test]

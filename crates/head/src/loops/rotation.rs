@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bramble_model::ca::CaFinish;
 use bramble_model::names::Name;
 use bramble_plan::contract::{Outcome, Planned, Retry, Unknown};
 use bramble_plan::rotation::{Rotation, Rotations, Step};
@@ -42,7 +43,10 @@ impl super::Controller for Controller {
     async fn perform(&self, planned: Planned<Step, ()>) -> Outcome {
         let rotating = Arc::clone(&self.rotating);
         let done = match planned.step {
-            Step::Finish => beside(move || rotating.finish(false)).await,
+            Step::Finish => {
+                let Some(next) = rotating.authority.next() else { return Outcome::Done };
+                beside(move || rotating.finish(&CaFinish { next, losing: Vec::new() })).await
+            }
         };
         let reason = match done {
             Ok(()) | Err(NotFinished::None) => return Outcome::Done,
@@ -50,6 +54,7 @@ impl super::Controller for Controller {
                 let lost: Vec<String> = lost.iter().map(|loss| loss.subject.to_string()).collect();
                 format!("it would not be the CA of {} any more", lost.join(", "))
             }
+            Err(NotFinished::Other(next)) => format!("{next} takes its place, and another one was planned with"),
             Err(NotFinished::Unknown(unknown)) => unknown.0,
             Err(NotFinished::Head(error)) => bramble_system::sentence(&error),
         };

@@ -95,6 +95,19 @@ fn form_1_of_places() {
 }
 
 #[test]
+fn form_1_of_what_signatures_say() {
+    let all = [golden::<ReadyWith>(fixture::ready_with()), golden::<FloorKept>(fixture::floor())];
+    insta::assert_snapshot!(all.concat());
+}
+
+#[test]
+fn form_1_of_what_signatures_say_is_read() {
+    let (_folder, store) = of_everything();
+    assert_eq!(kept::<ReadyWith>(&store), fixture::ready_with().into_iter().collect());
+    assert_eq!(kept::<FloorKept>(&store), fixture::floor().into_iter().collect());
+}
+
+#[test]
 fn form_2_of_engines() {
     insta::assert_snapshot!(golden::<Engines>(fixture::pinned()));
 }
@@ -186,6 +199,7 @@ fn lines() -> Vec<[String; 4]> {
         "form_1_of_engines",
         "form_2_of_engines",
         "form_1_of_places",
+        "form_1_of_what_signatures_say",
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/unreadable/snapshots");
     let mut lines = Vec::new();

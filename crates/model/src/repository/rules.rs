@@ -10,7 +10,7 @@ use std::str::FromStr;
 use super::problem::{Problem, Problems};
 use super::tree::{Kind, Tree};
 use super::*;
-use docker::{Remapping, remapping};
+use docker::HostNetwork;
 
 mod access;
 mod boots;
@@ -63,7 +63,7 @@ pub(super) fn hold(
     let roles = rules.roles(&written.roles, engine, &written.engine);
     let nodes = rules.nodes(&written.nodes, &roles, &network, &written.boot);
     let firewall = rules.firewall(&written.firewall, &roles, &written.nodes);
-    let workloads = rules.workloads(&written.workloads, remapping(&nodes));
+    let workloads = rules.workloads(&written.workloads, HostNetwork::of(&nodes, &firewall));
     let lab = rules.lab(&written.lab, &workloads);
     rules.managers(&nodes, !workloads.is_empty());
     rules.room_for(network.as_ref(), &nodes);
@@ -535,7 +535,7 @@ impl Rules<'_> {
     fn workloads(
         &mut self,
         workloads: &BTreeMap<String, written::WorkloadSection>,
-        remapping: Remapping,
+        network: HostNetwork,
     ) -> BTreeMap<Name, Workload> {
         let mut found = BTreeMap::new();
         for (name, workload) in workloads {
@@ -544,7 +544,10 @@ impl Rules<'_> {
             let name = self.name(&["workloads", name], name);
             if let (Some(name), Some(path)) = (name, path) {
                 let judged = match self.lacking(&key, path, Expect::File) {
-                    None => self.compose(&key, path).and_then(|runs| self.on_the_host(&key, path, runs, remapping)),
+                    None => self
+                        .compose(&key, path)
+                        .and_then(|runs| self.off_the_swarms_ports(&key, path, runs))
+                        .and_then(|runs| self.on_the_host(&key, path, runs, network)),
                     Some(problem) => Err(Box::new(problem)),
                 };
                 let (problem, runs) = match judged {

@@ -40,6 +40,8 @@ fn repository() -> tempfile::TempDir {
     std::fs::write(workloads.join("whoami.yaml"), "services:\n  whoami:\n    image: whoami:1\n").expect("a file");
     let host = "services:\n  probe:\n    image: a\n    networks: [outside]\nnetworks:\n  outside: { external: true, name: host }\n";
     std::fs::write(workloads.join("host.yaml"), host).expect("a file");
+    let swarm = "services:\n  gossip:\n    image: a\n    ports: ['80:80', '7946:80']\n";
+    std::fs::write(workloads.join("swarm.yaml"), swarm).expect("a file");
     std::fs::write(workloads.join("empty.yaml"), "services: {}\n").expect("a file");
     std::fs::write(workloads.join("torn.yaml"), "services: [\n").expect("a file");
     folder
@@ -113,6 +115,9 @@ golden! {
     docker_of_a_role_without_the_swarm: "engine = \"worker\"" => "engine = \"none\"\nuserns_remap = true\nno_new_privileges = false";
     service_on_the_hosts_network_where_all_remap: "path = \"workloads/whoami.yaml\"" => "path = \"workloads/host.yaml\"\n[engine]\nuserns_remap = true";
     service_on_the_hosts_network_where_some_remap: "engine = \"worker\"\n\n[nodes.m1]" => "engine = \"worker\"\nuserns_remap = true\n\n[workloads.host]\npath = \"workloads/host.yaml\"\n\n[nodes.m1]";
+    service_on_the_hosts_network_behind_the_firewall: "whoami.yaml" => "host.yaml";
+    workload_that_publishes_a_port_of_the_swarm: "whoami.yaml" => "swarm.yaml";
+    port_of_the_swarm_that_the_firewall_opens: "[roles.manager]" => "[firewall.open.web]\nports = [\"80/tcp\", \"7946/udp\"]\n\n[roles.manager]";
     unknown_key_of_the_firewall: "[roles.manager]" => "[firewall.open.web]\nports = [\"80/tcp\"]\nform = [\"nodes\"]\n\n[roles.manager]";
     malformed_port_of_the_firewall: "[roles.manager]" => "[firewall.open.web]\nports = [\"80/tcp\", \"81\"]\n\n[roles.manager]";
     malformed_source_of_the_firewall: "[roles.manager]" => "[firewall.open.web]\nports = [\"80/tcp\"]\nfrom = [\"nodse\"]\n\n[roles.manager]";
@@ -176,6 +181,21 @@ golden! {
     copy_of_the_audit_log_by_tcp: "[image]" => "[audit]\nsyslog = 'tcp://log.home.arpa:514'\n\n[image]";
     copy_of_the_audit_log_to_a_port_that_is_none: "[image]" => "[audit]\nsyslog = 'udp://log.home.arpa:x'\n\n[image]";
     source_that_is_looked_at_too_often: "[image]" => "[source]\ngit = '/srv/home.git'\nevery = '1s'\n\n[image]";
+}
+
+#[test]
+fn a_service_on_the_hosts_network_is_no_matter_where_something_is_opened_for_its_nodes() {
+    for (section, is_told) in [
+        ("[firewall]\nenabled = false\n", false),
+        ("[firewall.open.a]\nports = [\"9100/tcp\"]\n", false),
+        ("[firewall.open.a]\nports = [\"9100/tcp\"]\nroles = [\"worker\"]\n", false),
+        ("[firewall.open.a]\nports = [\"9100/tcp\"]\nroles = [\"idle\"]\n", true),
+    ] {
+        let idle = "[roles.idle]\nengine = \"none\"\n";
+        let text = GOOD.replace("whoami.yaml", "host.yaml").replace("[image]", &format!("{section}{idle}[image]"));
+        let told = load(&text).expect("valid").warnings.to_string();
+        assert_eq!(told.contains("the firewall lets in nothing for it"), is_told, "{section}: {told}");
+    }
 }
 
 #[test]

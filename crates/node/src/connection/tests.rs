@@ -256,7 +256,7 @@ async fn with_far<T>(test: impl AsyncFnOnce(&mut Far) -> T) -> T {
     let mut far = Far { ca, said, applied, refuses: None };
     let ready = unremembered();
     tokio::select! {
-        ended = converse(head, &identity, &engines, &states, &documents, &ready) => panic!("it ended: {ended:?}"),
+        ended = converse(head, &identity, None, &engines, &states, &documents, &ready) => panic!("it ended: {ended:?}"),
         result = test(&mut far) => result,
     }
 }
@@ -314,7 +314,7 @@ async fn a_beat_is_answered_while_a_document_is_applied() {
     let head = Connection::open(quick, async { Ok(ours) }).await.expect("opened");
     let mut far = Connection::open(Limits::USUAL, async { Ok(theirs) }).await.expect("opened");
     let ready = unremembered();
-    let conversation = converse(head, &identity, &here.engines, &here.states, &here.documents, &ready);
+    let conversation = converse(head, &identity, None, &here.engines, &here.states, &here.documents, &ready);
     let test = async {
         let mut says = async |message: Option<&ToAgent>| {
             if let Some(message) = message {
@@ -399,15 +399,21 @@ async fn an_agent_whose_certificate_is_of_a_ca_that_is_gone_enrols_anew() {
 async fn an_agent_trusts_whom_its_head_says_and_obeys_what_that_signs() {
     with_far(async |far| {
         let (first, next) = (TestHead::new(), TestHead::new());
-        let trust = |roots: String| ToAgent::Trust { roots };
+        let trust = |roots: String, by: &KeyPair| {
+            let signature = crate::trust::signed(&roots, by);
+            ToAgent::Trust { roots, signature }
+        };
         let number = |told: FromAgent| match told {
             FromAgent::Trusts { roots } => roots.len(),
             other => panic!("{other:?}"),
         };
         assert_eq!(far.tells("before", Some(100)).await.as_deref(), Some("before"));
-        far.said.say(&trust("no certificate".into())).expect("said");
-        assert_eq!(number(far.asks(&trust(format!("{}{}", first.pem, next.pem))).await), 2);
-        assert_eq!(number(far.asks(&trust(next.pem.clone())).await), 1);
+        far.said.say(&trust("no certificate".into(), &far.ca)).expect("said");
+        far.said.say(&trust(next.pem.clone(), next.issuer.key())).expect("said");
+        far.said.say(&ToAgent::Trust { roots: next.pem.clone(), signature: String::new() }).expect("said");
+        let both = trust(format!("{}{}", first.pem, next.pem), &far.ca);
+        assert_eq!(number(far.asks(&both).await), 2);
+        assert_eq!(number(far.asks(&trust(next.pem.clone(), next.issuer.key())).await), 1);
         assert_eq!(far.tells("of the old one", Some(300)).await, None, "it signs nothing any more");
         assert_eq!(far.refuses, Some(Refuses { life: 300, obeys: 100 }));
         let life = Some(signed(next.issuer.key(), 100));
@@ -418,4 +424,34 @@ async fn an_agent_trusts_whom_its_head_says_and_obeys_what_that_signs() {
         assert_eq!(far.applied.try_recv().as_deref(), Ok("of the next one"));
     })
     .await;
+}
+
+/// What somebody has seen of it is worth nothing over another one.
+#[tokio::test]
+async fn a_renewal_is_for_the_connection_over_which_it_is_said() {
+    let (here, head) = (agent(|_| {}), TestHead::new());
+    let identity = head.identity();
+    identity.keep(Enrolled { renew_at: 1, ..head.enrolled(&identity.request(None).expect("a request"), 2999) });
+    let quick = Limits { beat: 20, ..Limits::USUAL };
+    let (ours, theirs) = duplex(1 << 20);
+    let near = Connection::open(quick, async { Ok(ours) }).await.expect("opened");
+    let mut far = Connection::open(Limits::USUAL, async { Ok(theirs) }).await.expect("opened");
+    let (ready, binding) = (unremembered(), Binding([0xab; 32]));
+    let conversation = converse(near, &identity, Some(&binding), &here.engines, &here.states, &here.documents, &ready);
+    let test = async {
+        loop {
+            if let Event::Line(line) = far.next().await.expect("it is there")
+                && let FromAgent::Renew { csr } = serde_json::from_str(&line).expect("a message")
+            {
+                return csr;
+            }
+        }
+    };
+    let csr = tokio::select! {
+        ended = conversation => panic!("it ended: {ended:?}"),
+        csr = test => csr,
+    };
+    let (_, pem) = x509_parser::pem::parse_x509_pem(csr.as_bytes()).expect("PEM");
+    let text = binding.to_string();
+    assert!(pem.contents.windows(text.len()).any(|part| part == text.as_bytes()), "{csr}");
 }

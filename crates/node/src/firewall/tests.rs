@@ -89,12 +89,41 @@ fn connects(from: &str, port: u16) -> bool {
 
 /// Whether a datagram from there comes to this socket of the node.
 fn arrives(from: &str, at: &UdpSocket) -> bool {
+    arrives_at(from, NODE, at)
+}
+
+/// Whether a datagram from there comes to this socket at that address.
+fn arrives_at(from: &str, address: Ipv4Addr, at: &UdpSocket) -> bool {
     let port = at.local_addr().expect("bound").port();
     inside(from, || {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port");
-        socket.send_to(from.as_bytes(), (NODE, port)).expect("sent");
+        socket.send_to(from.as_bytes(), (address, port)).expect("sent");
     });
     at.recv(&mut [0; 16]).is_ok()
+}
+
+/// A socket that waits no longer than a probe may take.
+fn hears(port: u16) -> UdpSocket {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a port");
+    socket.set_read_timeout(Some(PROBE)).expect("set");
+    socket
+}
+
+/// A container behind the node, as Docker has it.
+fn container() {
+    for line in [
+        "ip netns add container",
+        "ip -n node link add docker_gwbridge type veth peer name eth0 netns container",
+        "ip -n node addr add 172.18.0.1/16 dev docker_gwbridge",
+        "ip -n node link set docker_gwbridge up",
+        "ip -n container link set lo up",
+        "ip -n container addr add 172.18.0.2/16 dev eth0",
+        "ip -n container link set eth0 up",
+        "ip -n container route add default via 172.18.0.1",
+        "ip netns exec node sysctl -q -w net.ipv4.ip_forward=1",
+    ] {
+        run(line);
+    }
 }
 
 /// Whether an encrypted packet from there would come to the node.
@@ -166,11 +195,6 @@ struct Servers {
 fn servers() -> Servers {
     inside("node", || {
         let listens = |port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a port");
-        let hears = |port| {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a port");
-            socket.set_read_timeout(Some(PROBE)).expect("set");
-            socket
-        };
         let tcp = [22, 80, 2377, 5000, 7946, 9100].map(listens);
         Servers { _tcp: tcp.into(), gossip: hears(7946), overlay: hears(4789) }
     })
@@ -241,32 +265,74 @@ fn what_docker_has_in_its_own_tables_stays_and_goes_on() {
         return;
     }
     wire();
-    // A container behind the node, as Docker has it, with a port that the routing mesh publishes.
-    for line in [
-        "ip netns add container",
-        "ip -n node link add docker_gwbridge type veth peer name eth0 netns container",
-        "ip -n node addr add 172.18.0.1/16 dev docker_gwbridge",
-        "ip -n node link set docker_gwbridge up",
-        "ip -n container link set lo up",
-        "ip -n container addr add 172.18.0.2/16 dev eth0",
-        "ip -n container link set eth0 up",
-        "ip -n container route add default via 172.18.0.1",
-        "ip netns exec node sysctl -q -w net.ipv4.ip_forward=1",
-    ] {
-        run(line);
-    }
+    // With ports that the node publishes; one of them is the Swarm's in there, and only in there.
+    container();
     let docker = "table ip nat {\n chain PREROUTING {\n  type nat hook prerouting priority dstnat; policy accept;\n  \
-                  fib daddr type local tcp dport 8080 dnat to 172.18.0.2:80\n }\n}\n";
+                  fib daddr type local tcp dport 8080 dnat to 172.18.0.2:80\n  \
+                  fib daddr type local tcp dport 8081 dnat to 172.18.0.2:7946\n }\n}\n";
     nft().load(docker.into()).expect("loaded");
-    let _web = inside("container", || TcpListener::bind((CONTAINER, 80)).expect("a port"));
+    let _web = inside("container", || [80, 7946].map(|port| TcpListener::bind((CONTAINER, port)).expect("a port")));
     assert!(connects("stranger", 8080), "as Docker has it");
     nft().begin();
     for _ in 0..2 {
         nft().apply(Some(&Firewall::On(rules(false)))).expect("loaded");
         assert!(connects("stranger", 8080), "it is forwarded, and the rules open no such port");
+        assert!(connects("stranger", 8081), "also where the container calls it as the Swarm calls one of its own");
     }
     nft().apply(Some(&Firewall::Off)).expect("taken away");
     assert!(connects("stranger", 8080));
+}
+
+/// What it says has its node's address, which other nodes let in.
+#[test]
+fn a_container_says_nothing_to_the_swarm_in_its_nodes_name() {
+    if !with_networks("firewall::tests::a_container_says_nothing_to_the_swarm_in_its_nodes_name") {
+        return;
+    }
+    wire();
+    container();
+    let docker = "table ip nat {\n chain POSTROUTING {\n  type nat hook postrouting priority srcnat; policy accept;\n  \
+                  ip saddr 172.18.0.0/16 oifname \"eth0\" masquerade\n }\n}\n";
+    nft().load(docker.into()).expect("loaded");
+    let [overlay, gossip, other] = inside("member", || [4789, 7946, 4790].map(hears));
+    let manager = inside("member", || TcpListener::bind((MEMBER, 2377)).expect("a port"));
+    let joins = || inside("container", || TcpStream::connect_timeout(&SocketAddr::from((MEMBER, 2377)), PROBE).is_ok());
+    for socket in [&overlay, &gossip, &other] {
+        assert!(arrives_at("container", MEMBER, socket), "as Docker has it");
+    }
+    assert!(joins());
+    nft().apply(Some(&Firewall::On(rules(false)))).expect("loaded");
+    assert!(!arrives_at("container", MEMBER, &overlay) && !arrives_at("container", MEMBER, &gossip) && !joins());
+    assert!(arrives_at("container", MEMBER, &other), "all else is Docker's affair");
+    assert!(arrives_at("node", MEMBER, &overlay) && arrives_at("node", MEMBER, &gossip), "the node's own");
+    drop(manager);
+}
+
+/// To the kernel its datagrams answer the node's, for as long as it sends some.
+#[test]
+fn who_is_no_member_any_more_is_not_let_in_by_what_it_said_before() {
+    if !with_networks("firewall::tests::who_is_no_member_any_more_is_not_let_in_by_what_it_said_before") {
+        return;
+    }
+    wire();
+    let servers = servers();
+    let all = rules(false);
+    nft().apply(Some(&Firewall::On(all.clone()))).expect("loaded");
+    let talks = inside("member", || hears(0));
+    let sends = |to: &UdpSocket| {
+        talks.send_to(b"x", (NODE, to.local_addr().expect("bound").port())).expect("sent");
+        to.recv_from(&mut [0; 16]).map(|(_, from)| from)
+    };
+    for socket in [&servers.gossip, &servers.overlay] {
+        let from = sends(socket).expect("a member");
+        socket.send_to(b"y", from).expect("sent");
+        talks.recv(&mut [0; 16]).expect("answered: the flow is established");
+        assert!(sends(socket).is_ok());
+    }
+    nft().apply(Some(&Firewall::On(Rules { swarm: [NODE].into(), ..all }))).expect("loaded");
+    for socket in [&servers.gossip, &servers.overlay] {
+        assert!(sends(socket).is_err(), "it has left");
+    }
 }
 
 #[test]

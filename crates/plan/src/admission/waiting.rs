@@ -5,7 +5,7 @@
 //!            asks, and is not let in            a person types its six digits
 //!   (none) ─────────────────────────▶ waits ──────────────────────────────────▶ approved, and let in when it asks again
 //!                                     │   │                                         ▲
-//!        3 min without a word         │   │ a number that fits no key that waits    │ a minute, and nobody else has come
+//!        3 min without a word         │   │ a number that fits no key that waits    │ 5 min, and nobody else has come
 //!   (none) ◀──────────────────────────┘   ▼                                         │
 //!                                       spent ── another boot of it ─▶ waits       held
 //!                                         │                                         ▲
@@ -18,10 +18,11 @@
 //!
 //! **`--press`** is for a board without a screen: a person has power-cycled the very board, so the boot of a machine in the
 //! node's place that began after the question is that board's. It is worth what the place is: whoever takes the card's place
-//! on the wire in just these minutes could be first. So the first that comes is held for a minute, and one more machine that
-//! asks in that time in any boot that is not over, or another one that is still there after the new boot began, ends the
-//! question, and nobody is let in. What is left is a stranger who takes the place while the board is off and keeps the board
-//! itself from the network.
+//! on the wire in just these minutes could be first. So the first that comes is held for five minutes, in which a slow board
+//! comes, too. One more machine that asks in that time, in whatever boot and though it is refused, another boot of the place
+//! that a machine has claimed since the question, or one that is still there after the new boot began, ends the question, and
+//! nobody is let in: [`Asked::ends_press`]. What is left is a stranger who takes the place while the board is off and keeps the
+//! board itself from the network.
 
 #[cfg(test)]
 mod tests;
@@ -34,11 +35,14 @@ use bramble_model::names::{BootId, Mac};
 use bramble_model::timeline::Millis;
 use serde::{Deserialize, Serialize};
 
-use super::Boot;
+use super::{Boot, Record};
 
 /// Keys that wait at once: those that ask from the card's own place, and as many from elsewhere. What one of a kind takes,
 /// none of the other has less.
 const MOST_WAITING: usize = 8;
+/// And of these from elsewhere at one address: a machine behind a relay, which is never in its own place, has room beside a
+/// stranger there.
+const MOST_OF_ONE: usize = 2;
 /// An agent asks every 15 s: one that has not for so long is gone.
 const GONE_AFTER: Millis = 3 * 60 * 1000;
 /// How exactly it is written down when one asked last.
@@ -46,9 +50,9 @@ const WRITTEN_EVERY: Millis = 60 * 1000;
 /// Keys whose digits were mistyped; each costs a person a wrong number.
 const MOST_SPENT: usize = 64;
 /// How long a person has for the way to the board, and the board for its boot.
-pub const PRESSED_FOR: Millis = 15 * 60 * 1000;
-/// How long the first that comes after `--press` is held.
-const HELD_FOR: Millis = 60 * 1000;
+pub const PRESSED_FOR: Millis = 30 * 60 * 1000;
+/// How long the first that comes after `--press` is held: as long as a slow board may take to come after a stranger.
+const HELD_FOR: Millis = 5 * 60 * 1000;
 
 /// What waits at one node. What is lost of it waits again.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -84,8 +88,15 @@ struct Press {
     until: Millis,
     /// The first that came.
     first: Option<(String, Millis)>,
-    /// When one asked that there was no room for.
+    /// When one asked last that is none of the keys: there was no room for it, it was refused, or it is gone.
     crowded: Option<Millis>,
+}
+
+impl Press {
+    /// The first that came has its time, also where it came late.
+    fn is_open(&self, now: Millis) -> bool {
+        now <= if self.first.is_some() { self.until + HELD_FOR } else { self.until }
+    }
 }
 
 /// An agent that was told to wait.
@@ -99,9 +110,26 @@ pub struct Asks<'a> {
     /// The card that its address is of, where it is one of the node's.
     pub card: Option<Mac>,
     pub shows_digits: bool,
+    /// What [`claimed_beside`] says.
+    pub claimed_beside: Option<Millis>,
 }
 
-/// What comes of it.
+/// When the newest boot was handed out at the node's own place that a machine has claimed, another one than this.
+#[must_use]
+pub fn claimed_beside(record: &Record, id: &BootId) -> Option<Millis> {
+    let claimed = |boot: &&Boot| boot.id != *id && boot.card.is_some() && boot.report.is_some();
+    record.served.iter().filter(claimed).map(|boot| boot.at).max()
+}
+
+/// What comes of one that asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    pub told: Told,
+    /// It has ended the question of `--press`: nobody is let in by that any more.
+    pub ends_press: bool,
+}
+
+/// What it is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
     /// Its console shows the digits of this.
@@ -143,7 +171,7 @@ impl Waiting {
     /// Until when a board may be power-cycled.
     #[must_use]
     pub fn pressed_until(&self, now: Millis) -> Option<Millis> {
-        self.press.as_ref().map(|press| press.until).filter(|until| now <= *until)
+        self.press.as_ref().filter(|press| press.is_open(now)).map(|press| press.until)
     }
 
     fn is_spent(&self, fingerprint: &str, boot: &BootId) -> bool {
@@ -151,15 +179,21 @@ impl Waiting {
     }
 
     /// A key asks, and is not let in by anything else. `draw` is new, and is taken where the key is.
-    pub fn asks(&mut self, asks: &Asks<'_>, draw: Draw, now: Millis) -> Told {
+    pub fn asks(&mut self, asks: &Asks<'_>, draw: Draw, now: Millis) -> Asked {
+        self.press.take_if(|press| !press.is_open(now));
+        if let Some(press) = &mut self.press {
+            let gone = self.keys.iter().filter(|key| !key.is_here(now) && key.fingerprint != asks.fingerprint);
+            press.crowded = press.crowded.max(gone.map(|key| key.last).max());
+        }
         self.keys.retain(|key| key.is_here(now));
-        if self.press.as_ref().is_some_and(|press| now > press.until) {
-            self.press = None;
-        }
+        let was_pressed = self.press.is_some();
         self.entered(asks, draw, now);
-        if let Some(told) = self.pressed(asks, now) {
-            return told;
-        }
+        let told = self.pressed(asks, now).unwrap_or_else(|| self.waits(asks));
+        Asked { told, ends_press: was_pressed && self.press.is_none() }
+    }
+
+    /// What one is told that waits for its digits.
+    fn waits(&self, asks: &Asks<'_>) -> Told {
         if self.is_spent(asks.fingerprint, asks.id) {
             return Told::Spent;
         }
@@ -167,15 +201,31 @@ impl Waiting {
         known.map_or(Told::Full, |key| Told::Waits(key.draw))
     }
 
+    /// A key was not let in and waits for nobody: it `is_refused`, or has yet to prove where it is. Gives whether it has
+    /// ended the question of `--press`, as [`Asked::ends_press`].
+    pub fn turned_away(&mut self, fingerprint: &str, is_refused: bool, now: Millis) -> bool {
+        self.press.take_if(|press| !press.is_open(now));
+        let Some(press) = &mut self.press else { return false };
+        let is_another = press.first.as_ref().map(|(first, _)| first != fingerprint);
+        if is_another.is_none() && is_refused {
+            press.crowded = Some(now);
+        }
+        let ends = is_another == Some(true);
+        if ends {
+            self.press = None;
+        }
+        ends
+    }
+
     /// Notes that it asked, where there is room.
     fn entered(&mut self, asks: &Asks<'_>, draw: Draw, now: Millis) {
         let from_own_place = asks.is_in_own_place();
         let is_exact = self.press.is_some();
         if let Some(at) = self.keys.iter().position(|key| key.fingerprint == asks.fingerprint) {
-            // It was used up in another boot: this one has a try of its own.
+            // It was used up in another boot: this one has a try of its own. Or its machine trusts another CA by now.
             let is_new = {
-                let boot = &self.keys[at].boot;
-                boot != asks.id && self.is_spent(asks.fingerprint, boot)
+                let Key { boot, draw: known, .. } = &self.keys[at];
+                known.ca != draw.ca || (boot != asks.id && self.is_spent(asks.fingerprint, boot))
             };
             let key = &mut self.keys[at];
             if is_new {
@@ -189,7 +239,9 @@ impl Waiting {
             key.shows_digits = asks.shows_digits;
             return;
         }
-        if self.keys.iter().filter(|key| key.from_own_place == from_own_place).count() >= MOST_WAITING {
+        let alike = || self.keys.iter().filter(move |key| key.from_own_place == from_own_place);
+        let of_one = alike().filter(|key| key.address == asks.address).count();
+        if alike().count() >= MOST_WAITING || (!from_own_place && of_one >= MOST_OF_ONE) {
             if let Some(press) = &mut self.press {
                 press.crowded = Some(now);
             }
@@ -219,6 +271,7 @@ impl Waiting {
             return None;
         };
         let is_alone = press.crowded.is_none_or(|last| last < boot.at)
+            && asks.claimed_beside.is_none_or(|last| last <= press.asked)
             && self.keys.iter().all(|key| key.fingerprint == asks.fingerprint || key.last < boot.at);
         let first = press.first.clone().unwrap_or_else(|| (asks.fingerprint.to_owned(), now));
         if !is_alone || first.0 != asks.fingerprint {

@@ -4,7 +4,7 @@ use bramble_model::subject::Subject;
 
 use super::*;
 
-const NOW: Millis = 1_000_000;
+const NOW: Millis = 10_000_000;
 const M1: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
 
 /// A node whose events happened at these seconds before now.

@@ -142,3 +142,110 @@ async fn a_request_that_was_seen_is_worth_nothing_over_another_connection() {
     let told = answer(&mut dial(&agents, address, None).await, &old.request(None)).await;
     assert!(told.get("certificate").is_some(), "{told}");
 }
+
+/// As a first one is: whoever has a node's certificate and its key's old words is not that node for longer.
+#[tokio::test]
+async fn a_renewal_that_was_seen_is_worth_nothing_over_another_connection() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents_of(folder.path(), REPOSITORY, LIMITS);
+    let address = listening(&agents).await;
+    let key = KeyPair::generate().expect("a key");
+    let (mut lines, hello, _, key) = connect_with(&agents, address, &node(1), key).await;
+    say(&mut lines, &hello).await;
+    assert!(matches!(hear(&mut lines).await, Some(ToAgent::Document(_))));
+    let machine = Machine { key, boot: BootId("1".into()) };
+    let renew = |binding: Binding| FromAgent::Renew { csr: machine.request(Some(&binding)).csr };
+    let own = renew(binding(&lines));
+    say(&mut lines, &own).await;
+    assert!(matches!(hear(&mut lines).await, Some(ToAgent::Renewed(_))));
+    say(&mut lines, &renew(Binding([7; 32]))).await;
+    assert_eq!(end_of(&agents, &node(1)).await, "its request for a certificate is of another connection");
+}
+
+/// The board has come after `--press`, and is held.
+fn held(agents: &Agents) {
+    agents.approve_pressed(&node(1)).expect("written").expect("it has a place of its own");
+    let card = Some(bramble_model::names::Mac([2, 0, 0, 0, 0, 1]));
+    let handed = admission::Boot {
+        id: BootId("board".into()),
+        nonce: None,
+        report: None,
+        set: Digest([1; 32]),
+        at: now() + 1,
+        cause: admission::Cause::Unknown,
+        card,
+        by_datagram: false,
+    };
+    let asks = Asks {
+        fingerprint: "board",
+        boot: Some(&handed),
+        id: &handed.id,
+        address: Ipv4Addr::LOCALHOST.into(),
+        card,
+        shows_digits: true,
+        claimed_beside: None,
+    };
+    let draw = Draw { nonce: Digest([2; 32]), ca: agents.authority.digest() };
+    let asked = admissions::change_waiting(&agents.store, &node(1), |waiting| waiting.asks(&asks, draw, now()));
+    assert!(matches!(asked.expect("written").told, Told::Held { .. }));
+}
+
+#[tokio::test]
+async fn another_machine_ends_a_press_also_where_it_is_refused_and_that_is_told_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents_of(folder.path(), REPOSITORY, LIMITS);
+    let address = listening(&agents).await;
+    let told = || {
+        let events = agents.timeline.of(&node(1), 100);
+        events.iter().filter(|event| matches!(&event.what, What::Note { text } if text == PRESS_ENDS)).count()
+    };
+    let waiting = Machine::boots(&agents, "1");
+    let guesses = Machine { key: KeyPair::generate().expect("a key"), boot: BootId("guessed".into()) };
+    for (times, other) in [(1, &guesses), (2, &waiting)] {
+        held(&agents);
+        for _ in 0..2 {
+            assert!(asks(&agents, address, other).await.get("refused").is_some());
+        }
+        assert_eq!(told(), times);
+        let left = admissions::waiting(&agents.store, &node(1)).expect("read");
+        assert_eq!(left.pressed_until(now()), None, "a person is to ask again");
+    }
+}
+
+#[tokio::test]
+async fn no_board_behind_a_relay_is_let_in_by_a_press() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let subnets = "[network]\ndhcp = \"full\"\nsubnet = \"10.77.0.0/24\"\npool = \"10.77.0.100-10.77.0.199\"\n";
+    let attic = "[network.subnets.attic]\nsubnet = \"10.78.0.0/24\"\npool = \"10.78.0.100-10.78.0.199\"\n\
+                 router = \"10.78.0.1\"\n[roles.r]\n";
+    let text = REPOSITORY.replace("[network]\n", subnets).replace("[roles.r]\n", attic);
+    let text = text + "address = \"10.78.0.12\"\n[nodes.w2]\nmac = \"52:54:00:00:00:02\"\nrole = \"r\"\n";
+    let agents = agents_of(folder.path(), &text, LIMITS);
+    assert_eq!(agents.approve_pressed(&node(1)).expect("read"), Err(Ipv4Addr::new(10, 78, 0, 1)));
+    agents.approve_pressed(&node(2)).expect("written").expect("it is on the head's own wire");
+}
+
+/// It kept its node out, and its node in the store.
+#[tokio::test]
+async fn keys_that_wait_and_cannot_be_read_keep_no_machine_out_and_no_node_in() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agents = agents_of(folder.path(), REPOSITORY, LIMITS);
+    let address = listening(&agents).await;
+    let lose = || {
+        let (table, key) = (bramble_store::Table::new("waiting-keys"), node(1).to_string().as_str().into());
+        let lost = bramble_store::Write::Put { table, key, bytes: b"9 {}".to_vec() };
+        agents.store.blocking().commit(&[], &[lost]).expect("written");
+        assert!(admissions::waiting(&agents.store, &node(1)).is_err());
+    };
+    let machine = Machine::boots(&agents, "1");
+    lose();
+    draw(&asks(&agents, address, &machine).await).expect("it waits");
+    lose();
+    agents.approve(&node(1), &machine.fingerprint()).expect("written");
+    lose();
+    assert!(asks(&agents, address, &machine).await.get("certificate").is_some(), "let in");
+    assert!(admissions::waiting(&agents.store, &node(1)).expect("read").is_empty());
+    lose();
+    admissions::forget(&agents.store, &node(1)).expect("written");
+    assert!(!admissions::known_nodes(&agents.store).expect("read").contains(&node(1)));
+}

@@ -1,9 +1,11 @@
 //! A rotation of the CA, over TLS, with agents of both releases.
 
-use bramble_plan::rotation::{Node, losses};
+use bramble_model::ca::{CaFinish, message};
+use bramble_model::subject::Subject;
+use bramble_plan::rotation::{Loss, Node, losses};
 
 use super::*;
-use crate::ca::Authority;
+use crate::ca::{Authority, Roots};
 use crate::rotation::{NotFinished, Rotating};
 
 /// An agent, by what it is let in with and trusts.
@@ -60,9 +62,11 @@ impl Machine {
         loop {
             let line =
                 timeout(Duration::from_secs(20), lines.next()).await.expect("in time").expect("on").expect("a line");
-            if let ToAgent::Trust { roots } = serde_json::from_str(&line).expect("a message") {
+            if let ToAgent::Trust { roots, signature } = serde_json::from_str(&line).expect("a message") {
                 let read = CertificateDer::pem_slice_iter(roots.as_bytes());
-                let fingerprints = read.map(|der| Digest(Sha256::digest(der.expect("PEM")).into())).collect();
+                let fingerprints: Vec<Digest> =
+                    read.map(|der| Digest(Sha256::digest(der.expect("PEM")).into())).collect();
+                assert!(Roots::have_signed(&self.trusts, &message(&fingerprints), &signature), "by whom it trusts");
                 self.trusts = roots;
                 return say(lines, &FromAgent::Trusts { roots: fingerprints }).await;
             }
@@ -107,6 +111,16 @@ fn head_of_before(folder: &Path) -> (Arc<Agents>, Rotating) {
     (agents, rotating)
 }
 
+/// What would be lost now.
+fn lost(rotating: &Rotating) -> Vec<Loss> {
+    losses(&rotating.look().expect("read").expect("under way"))
+}
+
+/// A person ends it, and takes the loss of these.
+fn finish(rotating: &Rotating, losing: Vec<Subject>) -> Result<(), NotFinished> {
+    rotating.finish(&CaFinish { next: rotating.authority.next().expect("one"), losing })
+}
+
 /// Waits until the rotation sees this of a node.
 async fn becomes(rotating: &Rotating, name: &Name, wanted: &Node) {
     let mut changed = rotating.agents.changed.receiver();
@@ -144,15 +158,21 @@ async fn agents_move_over_to_the_next_ca_and_whoever_cannot_is_named_before() {
     let of_old = old.connects(address).await.expect("in it, who trusts the old one alone");
     becomes(&rotating, &node(2), &Node::Unable("an agent of bramble 0".into())).await;
     becomes(&rotating, &node(3), &Node::Away).await;
-    let lost = losses(&rotating.look().expect("read").expect("under way"));
-    let lost: Vec<String> = lost.iter().map(|loss| loss.subject.to_string()).collect();
-    assert_eq!(lost, ["w2", "w3"]);
-    let Err(NotFinished::Loses(lost)) = rotating.finish(false) else { panic!("it is refused") };
+    let shown: Vec<Subject> = lost(&rotating).into_iter().map(|loss| loss.subject).collect();
+    assert_eq!(shown, [2, 3].map(|n| Subject::node(&node(n))));
+    let Err(NotFinished::Loses(lost)) = finish(&rotating, Vec::new()) else { panic!("it is refused") };
     assert_eq!(lost.len(), 2);
     assert!(lost[1].reason.contains("until it is started again"), "{lost:?}");
+    // Nor with what was lost since it was shown, or with another CA.
+    let Err(NotFinished::Loses(lost)) = finish(&rotating, shown[..1].to_vec()) else { panic!("it is refused") };
+    assert_eq!(lost.iter().map(|loss| &loss.subject).collect::<Vec<_>>(), [&shown[1]]);
+    let other = CaFinish { next: rotating.authority.digest(), losing: shown.clone() };
+    assert!(
+        matches!(rotating.finish(&other), Err(NotFinished::Other(next)) if Some(next) == rotating.authority.next())
+    );
 
     // A person says so all the same.
-    rotating.finish(true).map_err(drop).expect("done");
+    finish(&rotating, shown).map_err(drop).expect("done");
     new.is_told(&mut again).await;
     assert_eq!(new.trusts, agents.authority.pem(), "the next one alone");
     let document = timeout(Duration::from_secs(20), hear(&mut again)).await.expect("in time");
@@ -186,7 +206,10 @@ async fn a_strangers_agent_is_let_in_at_no_time_of_a_rotation() {
         machine = fake;
         match step {
             0 => rotating.begin().expect("begun"),
-            1 => rotating.finish(true).map_err(drop).expect("done"),
+            1 => {
+                let shown = lost(&rotating).into_iter().map(|loss| loss.subject).collect();
+                finish(&rotating, shown).map_err(drop).expect("done");
+            }
             _ => {}
         }
     }
@@ -202,7 +225,6 @@ async fn a_set_that_nodes_are_given_and_that_carries_the_old_ca_alone_holds_the_
     let set = crate::boots::own::tests::shelve(&state.join("image"), architecture, "a kernel");
     rotating.boot_sets.give(architecture, set).expect("given");
     rotating.begin().expect("begun");
-    let lost = |rotating: &Rotating| losses(&rotating.look().expect("read").expect("under way"));
     let old = lost(&rotating);
     assert!(old.len() == 1 && old[0].reason.contains("carries the old CA alone"), "of before: {old:?}");
     let roots: Vec<Digest> = rotating.authority.roots().into_iter().map(|root| root.fingerprint).collect();
@@ -210,8 +232,13 @@ async fn a_set_that_nodes_are_given_and_that_carries_the_old_ca_alone_holds_the_
     assert_eq!(lost(&rotating).len(), 1, "built before it began");
     crate::ca::sets::note(&state, &shelf, &set, &roots).expect("written");
     assert_eq!(lost(&rotating), [], "built since");
-    rotating.finish(false).map_err(drop).expect("nothing is lost");
     assert_eq!(rotating.problems(), Vec::<String>::new());
+    finish(&rotating, Vec::new()).map_err(drop).expect("nothing is lost");
+    // A node that starts would trust both again, and with the old one whoever stole that.
+    let problems = rotating.problems();
+    assert!(problems.len() == 1 && problems[0].contains("trusts a CA that was rotated away"), "{problems:?}");
+    crate::ca::sets::note(&state, &shelf, &set, &roots[1..]).expect("written");
+    assert_eq!(rotating.problems(), Vec::<String>::new(), "built after it");
     // Whoever gives an older one hears it.
     crate::ca::sets::note(&state, &shelf, &set, &roots[..1]).expect("written");
     let problems = rotating.problems();

@@ -380,6 +380,23 @@ fn a_backup_of_a_rotation_is_of_both_cas_whose_keys_it_has() {
     assert_eq!(restored.roots().into_iter().map(|root| root.fingerprint).collect::<Vec<_>>(), roots);
     assert!(restored.rotation().is_some() && restored.finish().expect("to the end"));
 
+    // In the middle of its end, the first one's place has half of each.
+    let mut finishing = files.clone();
+    for (name, bytes) in &mut finishing {
+        match name.as_str() {
+            CA => *bytes = files.iter().find(|(file, _)| file == NEXT_CA).expect("there").1.clone(),
+            ROTATION => *bytes = br#"{"phase":"finishing","since":1}"#.to_vec(),
+            _ => {}
+        }
+    }
+    let open_as = |files: &[(String, Vec<u8>)]| {
+        let (path, key) = encrypted(folder.path(), files);
+        open(&path, Some(&identities(&key)), None)
+    };
+    assert_eq!(open_as(&finishing).expect("opened").next_ca(), Some(roots[1]));
+    finishing.retain(|(name, _)| name != ROTATION);
+    assert!(matches!(open_as(&finishing), Err(Unusable::OtherKey(_))), "nobody says that it is");
+
     // Somebody's own CA, with the next one's certificate beside it: without its key, and with another one.
     let of = |name: &str| files.iter().find(|(file, _)| file == name).expect("there").1.clone();
     let mut forged = head(folder.path());

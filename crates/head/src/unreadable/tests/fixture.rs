@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bramble_boot::Failure;
 use bramble_model::api::{Role, Seen};
 use bramble_model::audit::{self, Link, Position, Refused, Step};
-use bramble_model::boot_set::GivenSet;
+use bramble_model::boot_set::{Floor, GivenSet};
 use bramble_model::digits::Draw;
 use bramble_model::hands::Data;
 use bramble_model::inventory::{Adoption, Card, Disk, Inventory};
@@ -118,6 +118,7 @@ pub(crate) fn waiting_keys() -> Vec<(Name, Waiting)> {
             address: [10, 77, 0, number].into(),
             card: (number == 1).then_some(mac(1)),
             shows_digits,
+            claimed_beside: None,
         };
         waiting.asks(&asks, Draw { nonce: Digest([number; 32]), ca }, at);
         if number == 1 {
@@ -532,4 +533,13 @@ pub(crate) fn given_sets() -> Vec<(String, GivenSet)> {
 
 pub(crate) fn places() -> Vec<(Name, Place)> {
     vec![(name("m1"), Place { address: [10, 77, 0, 11].into() })]
+}
+
+pub(crate) fn ready_with() -> Vec<(Name, Vec<Digest>)> {
+    vec![(name("m1"), vec![Digest([0x66; 32]), Digest([0x77; 32])])]
+}
+
+pub(crate) fn floor() -> Vec<(String, Floor)> {
+    let floor = Floor { floor: 1_764_500_001, set: Some(Digest([0x66; 32])), at: 1_764_600_000_000 };
+    vec![("cluster".into(), floor)]
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::written;
-use super::{Firewall, From, Name, Open, Role, Rules, Traffic};
+use super::{Firewall, From, Name, Open, Rigour, Role, Rules, Traffic};
 
 impl Rules<'_> {
     pub(super) fn firewall(
@@ -24,7 +24,17 @@ impl Rules<'_> {
             for (index, text) in section.ports.iter().enumerate() {
                 let index = index.to_string();
                 let at = [&key("ports")[..], &[&index]].concat();
-                traffic.extend(self.parse::<Traffic>(&at, text));
+                let parsed = self.parse::<Traffic>(&at, text);
+                if parsed.is_some_and(Traffic::is_of_the_swarm) {
+                    let message = format!("`{text}` has a port of the Swarm's own, for its members alone");
+                    let problem =
+                        self.source.problem(&at, message).help("leave it out: the Swarm's members are let in already");
+                    self.problems.push(match self.rigour {
+                        Rigour::New => problem,
+                        Rigour::Kept => problem.warning(),
+                    });
+                }
+                traffic.extend(parsed);
             }
             if section.ports.is_empty() {
                 self.wrong(&key("ports"), "it opens no port").help =

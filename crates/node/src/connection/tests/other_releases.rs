@@ -205,7 +205,7 @@ async fn conversation_of(
     ours: DuplexStream,
 ) -> Result<Infallible, Error> {
     let head = Connection::open(limits, async { Ok(ours) }).await.expect("opened");
-    converse(head, identity, &here.engines, &here.states, &here.documents, &unremembered()).await
+    converse(head, identity, None, &here.engines, &here.states, &here.documents, &unremembered()).await
 }
 
 fn all(_: &words::Work) -> bool {
