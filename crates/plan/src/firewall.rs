@@ -219,7 +219,7 @@ path = "web.yaml"
             assert!(new.swarm.contains(&place.into()), "{new:?}");
         }
         let after = fleet(&places, &["w1"]);
-        assert!(!rules(&cluster, "m1", &after).script().contains("@swarm "), "it has no part any more");
+        assert!(!rules(&cluster, "m1", &after).script().contains("ip saddr @swarm "), "it has no part any more");
         assert!(!rules(&cluster, "w1", &after).swarm.contains(&[10, 77, 0, 11].into()));
     }
 

@@ -438,6 +438,8 @@ async fn a_renewal_is_for_the_connection_over_which_it_is_said() {
     let mut far = Connection::open(Limits::USUAL, async { Ok(theirs) }).await.expect("opened");
     let (ready, binding) = (unremembered(), Binding([0xab; 32]));
     let conversation = converse(near, &identity, Some(&binding), &here.engines, &here.states, &here.documents, &ready);
+    let (version, protocol) = ("1".to_owned(), Versions::OWN);
+    far.say(&ToAgent::Hello { version, protocol, capabilities: Vec::new() }).expect("said");
     let test = async {
         loop {
             if let Event::Line(line) = far.next().await.expect("it is there")

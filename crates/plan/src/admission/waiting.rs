@@ -240,7 +240,8 @@ impl Waiting {
             return;
         }
         let alike = || self.keys.iter().filter(move |key| key.from_own_place == from_own_place);
-        let of_one = alike().filter(|key| key.address == asks.address).count();
+        let counts = |key: &&Key| key.address == asks.address && !self.is_spent(&key.fingerprint, &key.boot);
+        let of_one = alike().filter(counts).count();
         if alike().count() >= MOST_WAITING || (!from_own_place && of_one >= MOST_OF_ONE) {
             if let Some(press) = &mut self.press {
                 press.crowded = Some(now);
