@@ -168,7 +168,7 @@ fn the_command_line_works_from_elsewhere() {
     house.must(&["login", HEAD, "--user", "ann", "--ca", &ca], "correct horse\n");
     // Elsewhere there is no control socket.
     let elsewhere = tempfile::tempdir().expect("a folder");
-    let from_elsewhere = |words: &[&str]| house.bramble_in(elsewhere.path(), words, "");
+    let from_elsewhere = |words: &[&str]| house.bramble_elsewhere(elsewhere.path(), words, "");
     let (code, _, err) = house.bramble(&["-C", "/nowhere", "status"], "");
     assert!(code == 3 && err.contains("/nowhere"), "whoever names a folder means that one: {err}");
     let (code, out, err) = from_elsewhere(&["audit", "--last", "1"]);

@@ -23,6 +23,7 @@ const MARK: &str = "BRAMBLE_TEST_INSIDE";
 /// the process that only waited for it.
 pub fn inside(test: &str) -> bool {
     if std::env::var_os(MARK).is_some() {
+        hide_other_heads();
         return true;
     }
     let status = Command::new("unshare")
@@ -33,6 +34,18 @@ pub fn inside(test: &str) -> bool {
         .status();
     assert!(status.expect("unshare starts").success(), "{test} failed in its namespaces");
     false
+}
+
+/// Where the heads of a computer have the sockets of their clusters.
+const SOCKETS: &str = "/run/bramble";
+
+/// The mount namespace is the test's own: so are the heads that are found in it. Where that folder is not there and cannot be
+/// made, no head makes a socket in it either.
+fn hide_other_heads() {
+    if std::fs::create_dir_all(SOCKETS).is_ok() {
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "mode=0755", "tmpfs", SOCKETS]).status();
+        assert!(mounted.expect("mount starts").success(), "no folder of sockets of the test's own");
+    }
 }
 
 /// Who hands out addresses.
@@ -237,12 +250,19 @@ impl House {
 
     /// Runs `bramble` here with this input; gives exit code, output and errors. Its logins are the house's own.
     pub fn bramble(&self, words: &[&str], input: &str) -> (i32, String, String) {
-        self.bramble_in(self.path(), words, input)
+        self.run_in(Command::new(program("bramble")), self.path(), words, input)
     }
 
-    /// As [`House::bramble`], in another folder.
-    pub fn bramble_in(&self, folder: &Path, words: &[&str], input: &str) -> (i32, String, String) {
-        let mut child = Command::new(program("bramble"))
+    /// As [`House::bramble`], in this folder of another computer: it has no sockets of the head's.
+    pub fn bramble_elsewhere(&self, folder: &Path, words: &[&str], input: &str) -> (i32, String, String) {
+        let hide = format!("if [ -d {SOCKETS} ]; then mount -t tmpfs tmpfs {SOCKETS}; fi; exec \"$@\"");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &hide, "sh"]).arg(program("bramble"));
+        self.run_in(command, folder, words, input)
+    }
+
+    fn run_in(&self, mut command: Command, folder: &Path, words: &[&str], input: &str) -> (i32, String, String) {
+        let mut child = command
             .args(words)
             .current_dir(folder)
             .env("XDG_CONFIG_HOME", self.path().join("config"))
